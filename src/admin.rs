@@ -1,0 +1,207 @@
+//! The operator's listener: probes, metrics, the state of the streams, publishing.
+//!
+//! - `GET /livez`, `GET /readyz`, `GET /metrics`: without a token
+//! - `GET /streams`, `GET /`
+//! - `POST /publish/{key}`, where `admin.publish` is on
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tracing::{debug, info};
+
+use crate::http::listener::{Connection, Serve};
+use crate::http::router::text;
+use crate::source::{Class, Error};
+use crate::state::State;
+use crate::topic::{Reader, Topic};
+
+/// Serves admin connections.
+#[derive(Clone)]
+pub struct Admin(pub Arc<State>);
+
+type Answer = Response<Full<Bytes>>;
+
+impl Serve for Admin {
+    async fn serve<C: Connection>(self, connection: C, _: Option<IpAddr>) {
+        let state = self.0;
+        let service = service_fn(|request| {
+            let state = state.clone();
+            async move { Ok::<_, std::convert::Infallible>(answer(&state, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(state.config.limits.header_timeout)
+            .serve_connection(TokioIo::new(connection), service);
+        if let Err(error) = connection.await {
+            debug!(%error, "admin connection ended");
+        }
+    }
+}
+
+async fn answer(state: &State, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    if let Some(key) = path.strip_prefix("/publish/") {
+        return publish(state, key, request).await.unwrap_or_else(|refusal| *refusal);
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refusal = *text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+        refusal.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a header value"));
+        return refusal;
+    }
+    match &*path {
+        "/livez" => *text(StatusCode::OK, "ok"),
+        "/readyz" => ready(state, request.uri().query() == Some("strict")),
+        "/metrics" => {
+            body("text/plain; version=0.0.4; charset=utf-8", state.metrics.render(&state.now()))
+        }
+        "/streams" | "/" if !may(state, request.headers()) => *unauthorized(),
+        "/streams" => streams(state),
+        "/" => {
+            *text(StatusCode::OK, "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams")
+        }
+        _ => *text(StatusCode::NOT_FOUND, "no such page; / lists what there is"),
+    }
+}
+
+/// Ready once Redis has answered once, and then until drain: a Redis that blinks must not empty the
+/// load balancer, for the streams that are open here stay open.
+fn ready(state: &State, strict: bool) -> Answer {
+    let up = state.source_up.load(Ordering::Relaxed);
+    let draining = state.fanout.draining.is_cancelled();
+    let seen = state.source_seen.load(Ordering::Relaxed);
+    let ready = !draining && seen && (up || !strict);
+    let source = match (up, seen) {
+        (true, _) => "up",
+        (false, true) => "away",
+        (false, false) => "never answered yet",
+    };
+    let draining = if draining { "draining" } else { "serving" };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    *text(status, &format!("{draining}\nsource: {source}"))
+}
+
+fn streams(state: &State) -> Answer {
+    let mut topics = state.hub.all();
+    topics.sort_by(|a, b| a.key.cmp(&b.key));
+    let list: Vec<_> = topics.iter().map(|topic| describe(topic)).collect();
+    body("application/json", serde_json::Value::from(list).to_string())
+}
+
+fn describe(topic: &Topic) -> serde_json::Value {
+    let state = topic.state();
+    let (reader, error) = match state.reader {
+        Reader::Starting => ("starting", None),
+        Reader::Up => ("up", None),
+        Reader::Away(code) => ("away", Some(code)),
+        Reader::Refused(code) => ("refused", Some(code)),
+    };
+    let known = state.ring.life() > 0;
+    json!({
+        "key": &*topic.key,
+        "clients": state.clients,
+        "last_id": known.then(|| state.ring.tail().to_string()),
+        "ring_entries": state.ring.items(),
+        "ring_bytes": state.ring.size_bytes(),
+        "reader": reader,
+        "error": error,
+    })
+}
+
+async fn publish(
+    state: &State,
+    key: &str,
+    request: Request<Incoming>,
+) -> Result<Answer, Box<Answer>> {
+    if !state.config.admin.publish {
+        return Err(text(StatusCode::NOT_FOUND, "publishing is off (admin.publish)"));
+    }
+    if request.method() != Method::POST {
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only POST");
+        refusal.headers_mut().insert(ALLOW, "POST".parse().expect("a header value"));
+        return Err(refusal);
+    }
+    if !may(state, request.headers()) {
+        return Err(unauthorized());
+    }
+    if is_foreign(request.headers()) {
+        return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not publish"));
+    }
+    let key = percent_encoding::percent_decode_str(key).decode_utf8();
+    let key = key.ok().filter(|key| !key.is_empty());
+    let key =
+        key.ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))?;
+    let limit = state.config.source.max_entry_bytes;
+    let payload = Limited::new(request.into_body(), limit).collect().await;
+    let payload =
+        payload.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+            true => text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &format!("the body is larger than {limit} bytes (source.max_entry)"),
+            ),
+            false => text(StatusCode::BAD_REQUEST, "the body ended early"),
+        })?;
+    match state.readers.source.publish(&key, payload.to_bytes()).await {
+        Ok(id) => Ok(body("application/json", json!({ "id": id.to_string() }).to_string())),
+        Err(error) => Err(not_published(&key, &error)),
+    }
+}
+
+fn not_published(key: &str, error: &Error) -> Box<Answer> {
+    info!(key, %error, "not published");
+    let status = match (error.class, error.code) {
+        (_, "WRONGTYPE") => StatusCode::CONFLICT,
+        (Class::Key | Class::Login, _) => StatusCode::FORBIDDEN,
+        (Class::Away, _) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    text(status, &error.to_string())
+}
+
+/// Whether the request carries the token, where there is one.
+fn may(state: &State, headers: &HeaderMap) -> bool {
+    let Some(token) = &state.config.admin.token else { return true };
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
+    same_in_constant_time(given.as_bytes(), token.expose().as_bytes())
+}
+
+/// Compares without telling by its time how much of a guess was right.
+fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+fn unauthorized() -> Box<Answer> {
+    let mut refusal =
+        text(StatusCode::UNAUTHORIZED, "a bearer token is required (admin.token_file)");
+    let challenge = "Bearer".parse().expect("a header value");
+    refusal.headers_mut().insert(hyper::header::WWW_AUTHENTICATE, challenge);
+    refusal
+}
+
+/// Whether a browser sends this for a page that is not ours.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(hyper::header::HeaderValue::as_bytes);
+    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+        return true;
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let own = host.map(|host| format!("http://{host}"));
+    origin.to_str().ok() != own.as_deref()
+}
+
+fn body(content_type: &'static str, content: String) -> Answer {
+    let mut response = Response::new(Full::from(content));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type.parse().expect("a header value"));
+    headers.insert(CACHE_CONTROL, "no-store".parse().expect("a header value"));
+    response
+}

@@ -1,0 +1,252 @@
+//! The configuration as meant: every value typed, every default filled in.
+//!
+//! `config/read.rs` makes it from gateway.toml and the environment, telling all faults at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::Rendering;
+
+pub mod fault;
+pub mod print;
+mod read;
+pub mod template;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use fault::{Fault, Faults};
+pub use read::{Loaded, Origin, Setting, environment, load, parse};
+pub use template::{KeyTemplate, PathTemplate};
+
+/// Everything the gateway needs to know to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The public listeners and how streams behave on them.
+    pub server: Server,
+    /// The operator's listener.
+    pub admin: Admin,
+    /// Where entries come from.
+    pub source: Source,
+    /// What is kept for replay.
+    pub ring: Ring,
+    /// What is refused, and when.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What clients may read.
+    pub routes: Vec<Route>,
+    /// Whether this is `--demo`: the embedded source fed by a sample, a page at `/`.
+    pub demo: bool,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
+    /// A stream silent for this long gets a comment.
+    pub keepalive: Duration,
+    /// Base of the reconnection time; each client gets 1-3 times this.
+    pub retry: Duration,
+    /// Each stream is closed after 80-100 % of this; zero: never.
+    pub max_connection_age: Duration,
+    /// Closes are spread over this on shutdown.
+    pub drain: Duration,
+    /// How overload, drain and start-up are answered.
+    pub refuse: Refuse,
+    /// Allowed Host names, lower case, without ports; empty: any.
+    pub hosts: Vec<String>,
+    /// Fan-out workers; never zero here.
+    pub workers: usize,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `HOST:PORT`, resolved; port 0 takes any.
+    Tcp(SocketAddr),
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+/// How a client that cannot be served now is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuse {
+    /// 200, a control event, a long `retry:`, close: an `EventSource` comes back.
+    Retry,
+    /// 503 with Retry-After.
+    Status,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `None`: off.
+    pub listen: Option<Listen>,
+    /// Bearer token for everything but probes and metrics.
+    pub token: Option<Secret>,
+    /// Whether `POST /publish/{key}` works.
+    pub publish: bool,
+}
+
+/// `[source]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Where the entries are.
+    pub place: Place,
+    /// `AUTH` user name; empty: none.
+    pub username: String,
+    /// `AUTH` password.
+    pub password: Option<Secret>,
+    /// Upper bound of `XREAD COUNT`.
+    pub read_count: u64,
+    /// `XREAD BLOCK`.
+    pub block: Duration,
+    /// Largest data sent, inclusive.
+    pub max_entry_bytes: usize,
+    /// A reader outlives its last client by this.
+    pub linger: Duration,
+}
+
+/// Where the entries are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this process (`memory:`).
+    Memory,
+    /// On a Redis server over TCP (`redis://host:port/database`).
+    Tcp {
+        /// Host name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// `SELECT`ed database.
+        database: u8,
+    },
+    /// On a Redis server behind a unix socket (`redis+unix:///path?db=0`).
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// `SELECT`ed database.
+        database: u8,
+    },
+}
+
+/// `[ring]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Entries per stream key.
+    pub entries: usize,
+    /// Bytes per stream key.
+    pub bytes: usize,
+    /// Bytes of all stream keys.
+    pub total_bytes: usize,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams in all; zero: as many as the descriptors allow.
+    pub clients: usize,
+    /// Streams per stream key; zero: no limit.
+    pub clients_per_key: usize,
+    /// Streams per client address (IPv6: per /64); zero: no limit.
+    pub clients_per_ip: usize,
+    /// New streams per second; zero: no limit.
+    pub new_clients_per_second: usize,
+    /// Stream keys with a reader.
+    pub readers: usize,
+    /// Stream keys that one address (IPv6: /64) may open; zero: no limit.
+    pub readers_per_ip: usize,
+    /// Concurrent reads from Redis for replay.
+    pub replays: usize,
+    /// A request head takes no longer than this.
+    pub header_timeout: Duration,
+    /// A client that takes nothing for this long is cut.
+    pub write_stall: Duration,
+    /// A client whose next entry is older than this is cut; zero: never.
+    pub max_lag: Duration,
+    /// `SO_SNDBUF` of a client's socket.
+    pub send_buffer_bytes: usize,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A tracing filter.
+    pub level: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text with journald's priority prefix under systemd, text on a terminal, else JSON.
+    Auto,
+    /// For eyes.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+/// `[[route]]`: one path template and what is read there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// What matches.
+    pub path: PathTemplate,
+    /// The stream key it reads.
+    pub key: KeyTemplate,
+    /// What becomes of an entry.
+    pub rendering: Rendering,
+    /// Entries a client may ask back for.
+    pub replay: Replay,
+    /// How keepalives and the loss of Redis are told.
+    pub signals: Signals,
+}
+
+/// Entries a client may ask back for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// At most so many; zero: live only.
+    Newest(u64),
+    /// Whatever the stream still holds.
+    All,
+}
+
+/// How keepalives and the loss of Redis are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// As comments only.
+    Comment,
+    /// As control events as well, which JavaScript sees.
+    Event,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MASKED")
+    }
+}
+
+/// Reads a duration as the configuration writes it: `250ms`, `15s`, `5m`, `2h`, `1d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    value::duration(&value::Written::from(text)).ok()
+}

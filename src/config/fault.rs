@@ -1,0 +1,147 @@
+//! What is wrong with a configuration, and where: the operator gets all of it at once.
+
+use std::fmt;
+
+/// Where a value was written, or why it is there although nobody wrote it.
+///
+/// The order is that in which faults are told: from the top of the file down, then the environment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Spot {
+    /// Nowhere: the built-in default holds.
+    Default,
+    /// Nowhere: `--demo` changes the default.
+    Demo,
+    /// A file as a whole, for what is missing from it.
+    Whole(String),
+    /// A place in a file.
+    File {
+        /// Its name as the operator gave it.
+        file: String,
+        /// Counted from one.
+        line: usize,
+        /// In characters, counted from one.
+        column: usize,
+    },
+    /// An environment variable.
+    Variable(String),
+}
+
+impl Spot {
+    /// The place in `text`, the content of `file`, that starts at byte `offset`.
+    pub(super) fn in_text(file: &str, text: &str, offset: usize) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        Self::File {
+            file: file.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+
+    /// Whether both are on the same line of the same file.
+    pub(super) fn shares_line(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File { file, line, .. }, Self::File { file: f, line: l, .. }) => {
+                file == f && line == l
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Demo => f.write_str("--demo"),
+            Self::Whole(file) => f.write_str(file),
+            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Self::Variable(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One thing that is wrong, or, as a warning, looks wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Where.
+    pub spot: Spot,
+    /// What: a key with its value (`server.keepalive = "15x"`), a section; may be empty.
+    pub subject: String,
+    /// Why it is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.spot {
+            Spot::Variable(_) => f.write_str("environment")?,
+            spot => write!(f, "{spot}")?,
+        }
+        if !self.subject.is_empty() {
+            write!(f, ": {}", self.subject)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Everything that is wrong with a configuration, in the order of the file. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+        debug_assert!(!faults.is_empty(), "no faults are no Faults");
+        faults.sort();
+        faults.dedup();
+        Self(faults)
+    }
+
+    /// A fault of the whole of `file`.
+    pub(super) fn whole(file: &str, message: String) -> Self {
+        let spot = Spot::Whole(file.to_owned());
+        Self::new(vec![Fault { spot, subject: String::new(), message }])
+    }
+
+    /// Each fault.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Faults {
+    type Item = &'a Fault;
+    type IntoIter = std::slice::Iter<'a, Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            let line_end = if index == 0 { "" } else { "\n" };
+            write!(f, "{line_end}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// `; did you mean "…"?` with the candidate that looks most like `word`, or nothing.
+pub(super) fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> String {
+    const ALIKE: f64 = 0.8;
+    let alike = |candidate| (strsim::jaro_winkler(word, candidate), candidate);
+    let nearest = candidates.into_iter().map(alike).max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((likeness, candidate)) if likeness >= ALIKE => {
+            format!("; did you mean \"{candidate}\"?")
+        }
+        _ => String::new(),
+    }
+}

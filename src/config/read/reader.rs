@@ -1,0 +1,176 @@
+//! The file and the environment while they are read: hands out sections, collects every fault, and
+//! tells at the end what nobody asked for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Setting;
+use super::section::{Found, Section};
+use crate::config::fault::{Fault, Spot, did_you_mean};
+use crate::config::value::{Item, Written, take};
+
+const PREFIX: &str = "SSEGATE_";
+/// The section that each route is.
+const ROUTE: &str = "route";
+
+/// Sections that the contract knows and this version does not serve.
+const LATER: [(&str, &str); 4] = [
+    ("auth.jwt", "tokens are not checked by this version; remove [auth.jwt]"),
+    ("cors", "this version sends no CORS headers; remove [cors] and serve one origin"),
+    ("proxy", "this version takes the peer's address as the client's; remove [proxy]"),
+    ("server.tls", "this version speaks plain HTTP; remove [server.tls] and let a proxy do TLS"),
+];
+
+/// The file and the environment while they are read.
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    file: &'a str,
+    pub(super) demo: bool,
+    /// `SSEGATE_*` that nobody has asked for yet.
+    variables: BTreeMap<&'a str, &'a str>,
+    known_variables: Vec<String>,
+    pub(super) credentials: Option<PathBuf>,
+    faults: Vec<Fault>,
+    /// Faults that a malformed line may be the cause of.
+    missing: Vec<Fault>,
+    pub(super) warnings: Vec<Fault>,
+    pub(super) settings: Vec<Setting>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        text: &'a str,
+        file: &'a str,
+        env: &'a [(String, String)],
+        demo: bool,
+    ) -> Self {
+        let pairs = || env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let credentials = pairs().find(|(name, _)| *name == "CREDENTIALS_DIRECTORY");
+        Self {
+            text,
+            file,
+            demo,
+            variables: pairs().filter(|(name, _)| name.starts_with(PREFIX)).collect(),
+            known_variables: Vec::new(),
+            credentials: credentials.map(|(_, directory)| PathBuf::from(directory)),
+            faults: Vec::new(),
+            missing: Vec::new(),
+            warnings: Vec::new(),
+            settings: Vec::new(),
+        }
+    }
+
+    /// Everything that is wrong, `malformed` lines included: what else is wrong with those is not
+    /// told, nor is what may be missing because of them.
+    pub(super) fn faults(&mut self, malformed: Vec<Fault>) -> Vec<Fault> {
+        if malformed.is_empty() {
+            self.faults.append(&mut self.missing);
+        }
+        let mut faults = std::mem::take(&mut self.faults);
+        faults.retain(|fault| !malformed.iter().any(|line| line.spot.shares_line(&fault.spot)));
+        faults.extend(malformed);
+        faults
+    }
+
+    pub(super) fn spot(&self, offset: usize) -> Spot {
+        Spot::in_text(self.file, self.text, offset)
+    }
+
+    pub(super) fn whole(&self) -> Spot {
+        Spot::Whole(self.file.to_owned())
+    }
+
+    pub(super) fn fault(&mut self, spot: Spot, subject: &str, message: impl Into<String>) {
+        self.faults.push(Fault { spot, subject: subject.into(), message: message.into() });
+    }
+
+    pub(super) fn warn(&mut self, found: &Found, message: impl Into<String>) {
+        let (spot, subject) = (found.spot.clone(), found.subject.clone());
+        self.warnings.push(Fault { spot, subject, message: message.into() });
+    }
+
+    pub(super) fn missing(&mut self, spot: Spot, subject: &str, message: &str) {
+        self.missing.push(Fault { spot, subject: subject.into(), message: message.into() });
+    }
+
+    /// The section `name`, taken out of `root`; an empty one where the file has none.
+    pub(super) fn section(&mut self, root: &mut Vec<Item>, name: &'static str) -> Section<'_, 'a> {
+        let items = match take(root, name) {
+            Some(Item { value: Written::Table(items), .. }) => items,
+            Some(item) => {
+                let message = format!("not a section; write [{name}] and its keys below");
+                self.fault(self.spot(item.name_at), name, message);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        Section::new(self, name, items)
+    }
+
+    /// One `[[route]]`: a section that the environment has no part in.
+    pub(super) fn route(&mut self, items: Vec<Item>) -> Section<'_, 'a> {
+        Section::new(self, ROUTE, items)
+    }
+
+    /// Refuses the section `path` of a later version, if `items` have it as `name`.
+    pub(super) fn refuse_later(&mut self, items: &mut Vec<Item>, name: &str, path: &str) {
+        let Some(item) = take(items, name) else { return };
+        let later = LATER.iter().find(|(section, _)| *section == path);
+        let (_, why) = later.expect("only sections of LATER are refused");
+        let spot = self.spot(item.name_at);
+        self.fault(spot, &format!("[{path}]"), format!("not built yet: {why}"));
+    }
+
+    /// Tells what is left in `root` once every section was taken.
+    pub(super) fn end_of_file(&mut self, mut root: Vec<Item>, sections: &[&str]) {
+        if let Some(Item { value: Written::Table(mut items), name_at, .. }) =
+            take(&mut root, "auth")
+        {
+            let header_only = items.is_empty();
+            self.refuse_later(&mut items, "jwt", "auth.jwt");
+            let rest = items.into_iter().map(|item| (item.name_at, format!("auth.{}", item.name)));
+            for (at, name) in rest.chain(header_only.then(|| (name_at, "[auth]".into()))) {
+                self.fault(self.spot(at), &name, "unknown; the only section of it is [auth.jwt]");
+            }
+        }
+        self.refuse_later(&mut root, "cors", "cors");
+        self.refuse_later(&mut root, "proxy", "proxy");
+        for item in root {
+            let hint = did_you_mean(&item.name, sections.iter().copied());
+            self.fault(self.spot(item.name_at), &item.name, format!("unknown section{hint}"));
+        }
+    }
+
+    /// Name and content of the variable that overrides `key` of `section`; routes have none.
+    pub(super) fn variable(&mut self, section: &str, key: &str) -> Option<(String, &'a str)> {
+        if section == ROUTE {
+            return None;
+        }
+        let name = format!("{PREFIX}{section}_{key}").to_uppercase();
+        self.known_variables.push(name.clone());
+        let text = self.variables.remove(name.as_str())?;
+        Some((name, text))
+    }
+
+    /// Tells which `SSEGATE_*` nobody asked for; their values stay out of it.
+    pub(super) fn end_of_environment(&mut self) {
+        for name in std::mem::take(&mut self.variables).into_keys() {
+            let message = self.unknown_variable(name);
+            self.fault(Spot::Variable(name.to_owned()), name, message);
+        }
+    }
+
+    fn unknown_variable(&self, name: &str) -> String {
+        let bare = &name[PREFIX.len()..];
+        let is_of = |section: &str| {
+            let prefix = section.replace('.', "_").to_uppercase() + "_";
+            bare.starts_with(&prefix)
+        };
+        if let Some((section, _)) = LATER.iter().find(|(section, _)| is_of(section)) {
+            return format!("not built yet: [{section}] is not served by this version; unset it");
+        }
+        let known = self.known_variables.iter().map(|name| &name[PREFIX.len()..]);
+        let hint = did_you_mean(bare, known).replace('"', "").replace("mean ", "mean SSEGATE_");
+        format!("unknown variable; it is SSEGATE_SECTION_KEY for a key of gateway.toml{hint}")
+    }
+}

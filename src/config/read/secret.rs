@@ -1,0 +1,47 @@
+//! Secrets: each in a file of its own, or among the credentials that systemd hands over.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::Secret;
+
+/// More than any secret; a wrong path may lead to an endless file.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// The secret in the file `name`: a path, or a bare name that is first looked for in `credentials`.
+///
+/// One trailing line break is dropped.
+pub(super) fn read(name: &str, credentials: Option<&Path>) -> Result<Secret, String> {
+    let path = path(name, credentials);
+    let mut text = String::new();
+    File::open(&path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| format!("cannot be read as {}: {error}", path.display()))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(format!("holds more than {MAX_BYTES} bytes; name a file with just the secret"));
+    }
+    let secret =
+        text.strip_suffix('\n').map_or(text.as_str(), |s| s.strip_suffix('\r').unwrap_or(s));
+    if secret.is_empty() {
+        return Err(format!("holds no secret: {} is empty", path.display()));
+    }
+    Ok(Secret::new(secret.to_owned()))
+}
+
+/// A secret that comes in an HTTP header: one line of visible ASCII.
+pub(super) fn token(name: &str, credentials: Option<&Path>) -> Result<Secret, String> {
+    let secret = read(name, credentials)?;
+    if secret.expose().bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(secret);
+    }
+    Err("holds no bearer token; write one line of visible ASCII characters without spaces".into())
+}
+
+fn path(name: &str, credentials: Option<&Path>) -> PathBuf {
+    let credential = credentials
+        .filter(|_| !name.contains('/'))
+        .map(|directory| directory.join(name))
+        .filter(|path| path.exists());
+    credential.unwrap_or_else(|| PathBuf::from(name))
+}

@@ -1,0 +1,154 @@
+//! Whether a read went on exactly where the last one ended. Loss needs no error in Redis: trimming,
+//! deleting and beginning anew all look like an ordinary reply, so each is held against the stream.
+
+use crate::event::{Gap, Reason, StreamId};
+use crate::source::{Info, Reply, Seen};
+
+/// What is known at a cursor of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Continuity {
+    /// Everything up to this id has been read, or told as missing.
+    cursor: StreamId,
+    /// How many entries had ever been added up to the cursor; `None` where Redis cannot tell.
+    added: Option<u64>,
+    /// The stream's end as of the last look: the next read reports whatever is left before it.
+    end: Option<(StreamId, Option<u64>)>,
+}
+
+/// What stands between the last read and this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is missing.
+    Whole,
+    /// Entries are missing before those of the reply.
+    Missing(Gap),
+    /// The stream began anew: the reply's entries are not to be used, read on from the new cursor.
+    Reset(Gap),
+}
+
+impl Continuity {
+    /// At the end of the stream as it is now.
+    pub fn at_tail(info: Option<&Info>) -> Self {
+        match info {
+            Some(info) => Self::new(info.last_generated, info.entries_added),
+            None => Self::new(StreamId::ZERO, Some(0)),
+        }
+    }
+
+    /// After `id`, which the stream is known to go on from exactly.
+    pub fn after(id: StreamId) -> Self {
+        Self::new(id, None)
+    }
+
+    fn new(cursor: StreamId, added: Option<u64>) -> Self {
+        Self { cursor, added, end: None }
+    }
+
+    /// The id to read after.
+    pub fn cursor(&self) -> StreamId {
+        self.cursor
+    }
+
+    /// Holds a reply against the stream and moves the cursor past it.
+    pub fn check(&mut self, reply: &Reply) -> Verdict {
+        let received = reply.entries.len() as u64;
+        let last = reply.entries.last().map(|entry| entry.id);
+        let info = match reply.seen {
+            Seen::Stream(info) if last.is_none_or(|last| last <= info.last_generated) => info,
+            Seen::Missing if last.is_none() => return self.gone(),
+            // Nothing known, or the stream was replaced right after the read: the next one tells.
+            _ => {
+                self.pass(received, last);
+                return Verdict::Whole;
+            }
+        };
+        if self.began_anew(&info, received) {
+            return self.reset(&info);
+        }
+        let gap = self.missing(reply, &info);
+        if let Some(gap) = gap {
+            self.added = self.added.zip(gap.lost).map(|(added, lost)| added + lost);
+            let resumed = gap.next.map(StreamId::prev).or(self.end.map(|(end, _)| end));
+            self.cursor = resumed.unwrap_or(info.last_generated).max(self.cursor);
+        }
+        self.pass(received, last);
+        self.end = Some((info.last_generated, info.entries_added));
+        gap.map_or(Verdict::Whole, Verdict::Missing)
+    }
+
+    fn pass(&mut self, received: u64, last: Option<StreamId>) {
+        self.cursor = last.unwrap_or(self.cursor);
+        self.added = self.added.map(|added| added + received);
+        self.end = None;
+    }
+
+    /// The key is gone: whatever comes under its name next is another stream.
+    fn gone(&mut self) -> Verdict {
+        if self.cursor == StreamId::ZERO {
+            return Verdict::Whole;
+        }
+        let gap = Gap { after: Some(self.cursor), next: None, lost: None, reason: Reason::Reset };
+        *self = Self::new(StreamId::ZERO, Some(0));
+        Verdict::Reset(gap)
+    }
+
+    fn began_anew(&self, info: &Info, received: u64) -> bool {
+        let Some((added, total)) = self.added.zip(info.entries_added) else {
+            return info.last_generated < self.cursor;
+        };
+        // The first entry's place among all ever added; nothing that we passed can still be ahead.
+        let first_ahead = info.first.is_some_and(|first| first > self.cursor);
+        let place = total.saturating_sub(info.length);
+        info.last_generated < self.cursor
+            || total < added + received
+            || (first_ahead && place < added)
+    }
+
+    fn reset(&mut self, info: &Info) -> Verdict {
+        let gap =
+            Gap { after: Some(self.cursor), next: info.first, lost: None, reason: Reason::Reset };
+        let before_first = info.first.map_or(info.last_generated, StreamId::prev);
+        let removed = info.entries_added.map(|total| total.saturating_sub(info.length));
+        *self = Self::new(before_first, removed);
+        Verdict::Reset(gap)
+    }
+
+    fn missing(&self, reply: &Reply, info: &Info) -> Option<Gap> {
+        let received = reply.entries.len() as u64;
+        let next = reply.entries.first().map(|entry| entry.id);
+        let nothing_ahead = info.last_generated == self.cursor;
+        let deleted_ahead = info.max_deleted > self.cursor;
+        let trimmed_ahead = info.first.is_none_or(|first| first > self.cursor);
+        if nothing_ahead || !(trimmed_ahead || deleted_ahead) {
+            return None;
+        }
+        let gap = |next, lost, reason| Some(Gap { after: Some(self.cursor), next, lost, reason });
+        let reason = if deleted_ahead { Reason::Deleted } else { Reason::Trimmed };
+        let Some((added, total)) = self.added.zip(info.entries_added) else {
+            // Uncounted: told, unless the first entry follows the cursor directly.
+            let first = info.first.filter(|_| trimmed_ahead)?;
+            let unbroken =
+                self.cursor.next() == Some(first) || next.is_some_and(|next| next < first);
+            return if unbroken { None } else { gap(Some(first), None, reason) };
+        };
+        if trimmed_ahead && next.is_none_or(|next| info.first == Some(next)) {
+            // Whatever was added after the cursor and is no longer there.
+            let lost = total.saturating_sub(added + info.length);
+            return if lost == 0 { None } else { gap(info.first, Some(lost), reason) };
+        }
+        if deleted_ahead && reply.entries.last().is_some_and(|last| last.id == info.last_generated)
+        {
+            let lost = total.saturating_sub(added + received);
+            return if lost == 0 { None } else { gap(next, Some(lost), reason) };
+        }
+        // Deleted up to the end as we knew it before this read, which found nothing on the way.
+        let (end, total) =
+            self.end.filter(|(end, _)| *end > self.cursor && next.is_none_or(|n| n > *end))?;
+        let lost = total.map(|total| total.saturating_sub(added));
+        if lost == Some(0) || !deleted_ahead {
+            None
+        } else {
+            gap(next, lost, Reason::Deleted).filter(|_| end > self.cursor)
+        }
+    }
+}

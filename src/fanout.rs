@@ -1,0 +1,155 @@
+//! From a topic to its clients: packs for those that are level with the tail, a follower for each
+//! of the others, and the farewell of those that go.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Refuse, Replay, Signals};
+use crate::limits::Permit;
+use crate::metrics::Metrics;
+use crate::replay::Replays;
+use crate::topic::{Lease, Topic};
+
+mod farewell;
+mod follower;
+mod pack;
+mod signal;
+mod socket;
+mod wire;
+
+pub use farewell::farewell;
+pub use follower::{Begin, follow};
+pub use socket::Socket;
+pub use wire::View;
+
+use pack::{Arrival, PackHandle};
+
+/// A pack takes this many clients before another one is opened for the same topic.
+const PACK_MIN_CLIENTS: usize = 256;
+
+/// What packs and followers share.
+pub struct Fanout {
+    /// How they behave.
+    pub settings: Settings,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Reads of the past.
+    pub replays: Replays,
+    /// Set when the server begins to drain.
+    pub draining: CancellationToken,
+    /// Every task that still has a client.
+    pub tasks: TaskTracker,
+    /// By topic; a topic's packs end with it.
+    packs: DashMap<u64, Vec<PackHandle>>,
+}
+
+/// How packs and followers behave.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A stream silent for this long gets a comment.
+    pub keepalive: Duration,
+    /// Base of the reconnection time.
+    pub retry: Duration,
+    /// Streams live for 80-100 % of this; zero: for ever.
+    pub max_connection_age: Duration,
+    /// Closes are spread over this when the server stops.
+    pub drain: Duration,
+    /// A client that takes nothing for this long is cut.
+    pub write_stall: Duration,
+    /// A client whose next entry is older than this is cut; zero: never.
+    pub max_lag: Duration,
+    /// How clients are refused.
+    pub refuse: Refuse,
+    /// Packs per topic at most.
+    pub workers: usize,
+}
+
+/// A client of a topic, besides its socket. There are many: keep it small.
+pub struct Client {
+    /// Holds the topic open.
+    pub lease: Lease,
+    /// Its place among all clients.
+    pub permit: Permit,
+    /// How it wants its bytes.
+    pub view: View,
+    /// Index of its route in the configuration.
+    pub route: u16,
+    /// Whether keepalives and the loss of Redis are events to it.
+    pub signals: Signals,
+    /// Names it in the log.
+    pub id: u64,
+    /// When it is closed so that it resumes elsewhere.
+    pub expires: Option<Instant>,
+    /// What its route lets it ask back for.
+    pub replay: Replay,
+}
+
+impl Client {
+    /// Its topic.
+    pub fn topic(&self) -> &Arc<Topic> {
+        self.lease.topic()
+    }
+}
+
+impl Settings {
+    /// A reconnection time for one client: 1-3 times the base, so that they don't return at once.
+    pub fn reconnection_time(&self) -> Duration {
+        self.retry.mul_f64(1.0 + 2.0 * fastrand::f64())
+    }
+
+    /// A reconnection time for a client that cannot be served now: five times as long.
+    pub fn long_reconnection_time(&self) -> Duration {
+        self.reconnection_time() * 5
+    }
+
+    /// When a stream that begins now is closed.
+    pub fn expiry(&self) -> Option<Instant> {
+        let age = self.max_connection_age.mul_f64(0.8 + 0.2 * fastrand::f64());
+        (!age.is_zero()).then(|| Instant::now() + age)
+    }
+
+    /// When a client is closed by a drain that begins now.
+    pub fn drain_delay(&self) -> Duration {
+        self.drain.mul_f64(fastrand::f64())
+    }
+}
+
+impl Fanout {
+    /// Nobody yet.
+    pub fn new(settings: Settings, metrics: Arc<Metrics>, replays: Replays) -> Self {
+        Self {
+            settings,
+            metrics,
+            replays,
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            packs: DashMap::new(),
+        }
+    }
+
+    /// Hands a client that has everything before `next_seq` to a pack of its topic.
+    fn join(self: &Arc<Self>, socket: Socket, client: Client, next_seq: u64) {
+        let topic = client.topic().clone();
+        let mut packs = self.packs.entry(topic.id).or_default();
+        let smallest = packs.iter().min_by_key(|pack| pack.clients());
+        let full = smallest.is_none_or(|pack| pack.clients() >= PACK_MIN_CLIENTS);
+        if full && packs.len() < self.settings.workers {
+            let pack = pack::open(self, &topic, packs.len());
+            packs.push(pack);
+        }
+        let smallest = packs.iter().min_by_key(|pack| pack.clients());
+        let pack = smallest.expect("there is at least one worker, so a pack was opened");
+        pack.send(Arrival { socket, client, next_seq });
+    }
+
+    fn forget_packs(&self, topic: &Topic) {
+        self.packs.remove(&topic.id);
+    }
+}
+
+type Arrivals = mpsc::UnboundedReceiver<Arrival>;

@@ -1,0 +1,59 @@
+//! The end of a stream: the last words, our end shut down, the client's input read to its end, for
+//! closing with unread input would make the kernel reset what the client has not read yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+use super::socket::{Input, watched};
+use super::{Fanout, Socket};
+
+/// How long a client may take to close its end.
+const CLIENTS_END: Duration = Duration::from_secs(1);
+
+/// Says the last words and closes; `held` (a client's permits) is given back when that is done.
+pub fn farewell<T: Send + 'static>(
+    fanout: &Arc<Fanout>,
+    socket: Socket,
+    held: T,
+    last_words: Vec<u8>,
+) {
+    let write_stall = fanout.settings.write_stall;
+    fanout.tasks.spawn(async move {
+        let Ok(socket) = watched(socket, Interest::READABLE | Interest::WRITABLE) else {
+            return;
+        };
+        if matches!(timeout(write_stall, send_all(&socket, &last_words)).await, Ok(Ok(()))) {
+            socket.get_ref().finish();
+            // Whether it closed or took too long: the socket is closed now.
+            let _ = timeout(CLIENTS_END, read_to_end(&socket)).await;
+        }
+        drop((socket, held));
+    });
+}
+
+async fn send_all(socket: &AsyncFd<Socket>, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let mut ready = socket.writable().await?;
+        let sent = socket.get_ref().send(bytes)?;
+        if sent == 0 {
+            ready.clear_ready();
+        }
+        bytes = &bytes[sent..];
+    }
+    Ok(())
+}
+
+async fn read_to_end(socket: &AsyncFd<Socket>) -> std::io::Result<()> {
+    loop {
+        let mut ready = socket.readable().await?;
+        match socket.get_ref().discard_input() {
+            Input::Closed => return Ok(()),
+            Input::None => ready.clear_ready(),
+            Input::Discarded => {}
+        }
+    }
+}

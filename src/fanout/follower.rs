@@ -1,0 +1,531 @@
+//! One client at its own pace: replaying, or behind. Level with the tail, it goes to a pack.
+//!
+//! It holds no bytes while it waits for its client: only a place in the ring or in the source, from
+//! which the rest of a half-written event is made again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{sleep, sleep_until};
+
+use super::signal::{Signal, is_up, last_words};
+use super::socket::{Input, watched};
+use super::wire::{Spot, age_ms, now_ms};
+use super::{Client, Fanout, Socket, View, farewell};
+use crate::continuity::Continuity;
+use crate::event::{Control, Gap, Reason, StreamId, write_control};
+use crate::metrics::{Left, Scope};
+use crate::replay::Page;
+use crate::source::Class;
+use crate::start::{From, Start};
+use crate::topic::{Batch, Reader};
+
+/// Ring items are written in runs of about this.
+const RUN_BYTES: usize = 128 << 10;
+/// A client that takes nothing for this long does not keep a page of the past in memory.
+const PAGE_KEPT: Duration = Duration::from_secs(1);
+/// The source is looked at again after this, should no news come.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How a follower begins.
+pub struct Begin {
+    pub(super) place: Place,
+    /// Bytes to write before anything else.
+    pub unsent: Vec<u8>,
+    /// Whether it was told that it is live.
+    pub(super) live: bool,
+}
+
+impl Begin {
+    /// At a place of the ring, or where the client asked to start.
+    pub(super) fn at(place: Place, live: bool) -> Self {
+        Self { place, unsent: Vec::new(), live }
+    }
+
+    /// Where a new client asked to start, after the opening bytes of its response.
+    pub fn new(start: Start, unsent: Vec<u8>) -> Self {
+        Self { place: Place::Start(start), unsent, live: false }
+    }
+}
+
+/// Where a follower is.
+pub(super) enum Place {
+    /// Not looked up yet.
+    Start(Start),
+    /// In the ring.
+    Ring(Spot),
+    /// In the source.
+    Source(Past),
+}
+
+/// A place in the source.
+pub(super) struct Past {
+    /// Where the page begins, or the next one is to begin.
+    from: Continuity,
+    life: u64,
+    page: Option<Arc<Page>>,
+    /// The place in the page; an offset without a page is one in the first item after `from`.
+    spot: Spot,
+}
+
+/// Why a follower ends.
+enum End {
+    /// It is level with the tail.
+    Level(u64),
+    /// The client is gone, or is cut where it stands.
+    Cut(Left),
+    /// It gets its last words.
+    SendAway(Option<Control>, Left),
+}
+
+impl std::convert::From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Cut(Left::Client)
+    }
+}
+
+struct Follower {
+    fanout: Arc<Fanout>,
+    socket: AsyncFd<Socket>,
+    client: Client,
+    place: Place,
+    unsent: Vec<u8>,
+    live: bool,
+    replayed: u64,
+    /// The last event id that the client has.
+    last_id: StreamId,
+    /// A half-written item, by its id.
+    partial: Option<StreamId>,
+    told_down: bool,
+    draining: bool,
+    last_write: Instant,
+}
+
+/// Follows a client until it is level with the tail, gone, or sent away.
+pub fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin) {
+    let task = fanout.clone();
+    fanout.tasks.spawn(async move {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let socket = match watched(socket, interest) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(client = client.id, %error, "cannot watch a client; it is closed and comes back");
+                task.metrics.left(Left::Error);
+                return;
+            }
+        };
+        let last_id = match &begin.place {
+            Place::Ring(spot) => client.topic().state().ring.id_before(spot.seq),
+            Place::Start(Start::After(id)) => *id,
+            Place::Start(_) | Place::Source(_) => StreamId::ZERO,
+        };
+        let follower = Follower {
+            fanout: task,
+            socket,
+            client,
+            place: begin.place,
+            unsent: begin.unsent,
+            live: begin.live,
+            replayed: 0,
+            last_id,
+            partial: None,
+            told_down: false,
+            draining: false,
+            last_write: Instant::now(),
+        };
+        follower.run().await;
+    });
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let end = loop {
+            if let Err(end) = self.step().await {
+                break end;
+            }
+        };
+        let Self { fanout, socket, client, last_id, .. } = self;
+        let socket = socket.into_inner();
+        let why = match end {
+            End::Level(seq) => return fanout.join(socket, client, seq),
+            End::Cut(why) => why,
+            End::SendAway(control, why) => {
+                let words = last_words(&fanout.settings, client.view, last_id, control);
+                tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
+                fanout.metrics.left(why);
+                return farewell(&fanout, socket, client, words);
+            }
+        };
+        tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
+        fanout.metrics.left(why);
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        self.check_due()?;
+        if !self.unsent.is_empty() {
+            return self.flush().await;
+        }
+        self.tell_reader()?;
+        if !self.unsent.is_empty() {
+            return Ok(());
+        }
+        match self.place {
+            Place::Start(start) => self.begin(start).await,
+            Place::Ring(spot) => self.follow_ring(spot).await,
+            Place::Source(_) => self.follow_source().await,
+        }
+    }
+
+    /// Ends the stream where its time is up, but only between two events.
+    fn check_due(&mut self) -> Result<(), End> {
+        if self.fanout.draining.is_cancelled() && !self.draining {
+            self.draining = true;
+            self.client.expires = Some(Instant::now() + self.fanout.settings.drain_delay());
+        }
+        let due = self.client.expires.is_some_and(|expires| expires <= Instant::now());
+        if !due || self.partial.is_some() || !self.unsent.is_empty() {
+            return Ok(());
+        }
+        Err(match self.draining {
+            true => End::SendAway(Some(Control::Drain), Left::Drain),
+            false => End::SendAway(None, Left::Rotated),
+        })
+    }
+
+    /// Tells of Redis' coming and going, between two events.
+    fn tell_reader(&mut self) -> Result<(), End> {
+        if self.partial.is_some() {
+            return Ok(());
+        }
+        let reader = self.client.topic().state().reader.clone();
+        if let Reader::Refused(reason) = reader {
+            return Err(End::SendAway(Some(Control::Unavailable { reason }), Left::Error));
+        }
+        if self.told_down == is_up(&reader) {
+            self.told_down = !self.told_down;
+            let signal = if self.told_down { Signal::SourceDown } else { Signal::SourceUp };
+            self.unsent = signal.bytes(self.client.view, self.client.signals);
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        let sent = self.socket.get_ref().send(&self.unsent)?;
+        if sent == 0 {
+            return self.wait_writable().await;
+        }
+        self.last_write = Instant::now();
+        self.unsent.drain(..sent);
+        Ok(())
+    }
+
+    async fn begin(&mut self, start: Start) -> Result<(), End> {
+        let topic = self.client.topic().clone();
+        if topic.state().ring.life() == 0 {
+            return self.wait_for_source().await;
+        }
+        let resolved = match self.fanout.replays.resolve(&topic, self.client.replay, start).await {
+            Ok(resolved) => resolved,
+            Err(error) => return self.failed(&error).await,
+        };
+        let life = topic.state().ring.life();
+        let served_from = match resolved.from {
+            From::Ring(seq) => {
+                self.place = Place::Ring(Spot { seq, offset: 0 });
+                self.last_id = topic.state().ring.id_before(seq);
+                "ring"
+            }
+            From::Source(after) => {
+                self.place = Place::Source(Past::new(Continuity::after(after), life));
+                self.last_id = after;
+                "redis"
+            }
+        };
+        if matches!(start, Start::After(_) | Start::Unknown) {
+            let invalid = if start == Start::Unknown { "invalid" } else { "gap" };
+            let result = if resolved.gap.is_some() { invalid } else { served_from };
+            self.fanout.metrics.resumed(result, 1);
+        }
+        if let Some((gap, id)) = resolved.gap {
+            self.tell_gap(gap, id);
+        }
+        Ok(())
+    }
+
+    fn tell_gap(&mut self, gap: Gap, id: StreamId) {
+        self.fanout.metrics.gap(Scope::Resume, gap);
+        self.tell(id, Control::Gap(gap));
+    }
+
+    fn tell(&mut self, id: StreamId, control: Control) {
+        let mut bare = Vec::new();
+        write_control(&mut bare, Some(id), control);
+        self.client.view.append_event(&bare, &mut self.unsent);
+        self.last_id = id;
+    }
+
+    async fn follow_ring(&mut self, spot: Spot) -> Result<(), End> {
+        let view = self.client.view;
+        let topic = self.client.topic().clone();
+        let (batches, next_seq, told_of_life) = {
+            let state = topic.state();
+            let mut bytes = 0;
+            let run = state.ring.from(spot.seq).take_while(|batch| {
+                let fits = bytes == 0 || bytes + batch.size_bytes() <= RUN_BYTES;
+                bytes += batch.size_bytes();
+                fits && view.is_in(batch)
+            });
+            let held = state.ring.first_seq() <= spot.seq;
+            let run: Vec<_> = if held { run.cloned().collect() } else { Vec::new() };
+            (run, state.ring.next_seq(), state.ring.is_in_life(spot.seq))
+        };
+        if spot.seq >= next_seq {
+            return self.level(next_seq);
+        }
+        if batches.is_empty() {
+            return if told_of_life { self.leave_ring(spot) } else { self.follow_new_life() };
+        }
+        let done = self.write(&batches, view, spot).await?;
+        self.place = Place::Ring(done);
+        Ok(())
+    }
+
+    /// The ring has moved on: read on from the source, after what the client has.
+    fn leave_ring(&mut self, spot: Spot) -> Result<(), End> {
+        let life = self.client.topic().state().ring.life();
+        let mut past = Past::new(Continuity::after(self.last_id), life);
+        past.spot.offset = spot.offset;
+        self.place = Place::Source(past);
+        Ok(())
+    }
+
+    fn level(&mut self, seq: u64) -> Result<(), End> {
+        if self.live {
+            return Err(End::Level(seq));
+        }
+        self.live = true;
+        let tail = self.client.topic().state().ring.id_before(seq);
+        self.tell(tail, Control::Live { replayed: self.replayed });
+        Ok(())
+    }
+
+    async fn follow_source(&mut self) -> Result<(), End> {
+        let topic = self.client.topic().clone();
+        let Place::Source(past) = &mut self.place else { return Ok(()) };
+        if let Some(page) = past.page.clone() {
+            return self.follow_page(&page).await;
+        }
+        let (life, reached) = {
+            let state = topic.state();
+            (state.ring.life(), state.ring.reach(past.from.cursor()))
+        };
+        if life != past.life {
+            return self.follow_new_life();
+        }
+        let (from, offset) = (past.from, past.spot.offset);
+        if let Some(seq) = reached.filter(|seq| offset == 0 && self.in_ring(*seq)) {
+            self.place = Place::Ring(Spot { seq, offset: 0 });
+            return Ok(());
+        }
+        let rendering = usize::from(self.client.view.rendering);
+        let page = match self.fanout.replays.page(&topic, life, rendering, from, None).await {
+            Ok(page) => page,
+            Err(error) => return self.failed(&error).await,
+        };
+        if page.reset || page.is_empty() {
+            // The reader has not told yet how it goes on, or has not yet what we would read.
+            return self.wait_for_source().await;
+        }
+        self.open_page(page)
+    }
+
+    fn in_ring(&self, seq: u64) -> bool {
+        let state = self.client.topic().state();
+        seq == state.ring.next_seq()
+            || state.ring.at(seq).is_some_and(|b| self.client.view.is_in(b))
+    }
+
+    fn open_page(&mut self, page: Arc<Page>) -> Result<(), End> {
+        let Place::Source(past) = &mut self.place else { return Ok(()) };
+        if let Some(partial) = self.partial
+            && page.batch.ids().first() != Some(&partial)
+        {
+            // The rest of a half-written event is gone. The client's parser drops what it has of
+            // it, and its last event id stands before it: it comes back and is told of the gap.
+            return Err(End::Cut(Left::Slow));
+        }
+        past.page = Some(page);
+        Ok(())
+    }
+
+    async fn follow_page(&mut self, page: &Arc<Page>) -> Result<(), End> {
+        let Place::Source(past) = &mut self.place else { return Ok(()) };
+        if past.spot.seq >= page.batch.end_seq() {
+            *past = Past::new(page.next, past.life);
+            return Ok(());
+        }
+        let view = View { rendering: 0, ..self.client.view };
+        let spot = past.spot;
+        let done = self.write(std::slice::from_ref(&page.batch), view, spot).await?;
+        let Place::Source(past) = &mut self.place else { return Ok(()) };
+        if past.page.is_some() {
+            past.spot = done;
+        }
+        Ok(())
+    }
+
+    /// The stream began anew while the client was in its past.
+    fn follow_new_life(&mut self) -> Result<(), End> {
+        if self.partial.is_some() {
+            return Err(End::Cut(Left::Slow));
+        }
+        let gap = Gap { after: Some(self.last_id), next: None, lost: None, reason: Reason::Reset };
+        let life = self.client.topic().state().ring.life();
+        self.place = Place::Source(Past::new(Continuity::after(StreamId::ZERO), life));
+        self.tell_gap(gap, StreamId::ZERO);
+        Ok(())
+    }
+
+    /// One write from `spot` on; where it ended.
+    async fn write(&mut self, batches: &[Arc<Batch>], view: View, spot: Spot) -> Result<Spot, End> {
+        self.check_lag(batches, spot)?;
+        let bytes = view.bytes_of(batches, spot.seq);
+        let rest = &bytes[spot.offset..];
+        let sent = self.socket.get_ref().send(rest)?;
+        if sent == 0 && !rest.is_empty() {
+            drop(bytes);
+            self.wait_writable().await?;
+            return Ok(spot);
+        }
+        self.last_write = Instant::now();
+        let sent = if sent == rest.len() { usize::MAX } else { sent };
+        let done = view.advance(batches, spot, sent);
+        let route = &self.fanout.metrics.routes[usize::from(self.client.route)];
+        route.events.increment(done.events);
+        route.bytes.increment(rest.len().min(sent) as u64);
+        self.replayed += if self.live { 0 } else { done.events };
+        self.note(batches, done.spot);
+        Ok(done.spot)
+    }
+
+    /// Remembers what the client has, and what it has half of.
+    fn note(&mut self, batches: &[Arc<Batch>], spot: Spot) {
+        let id_of = |seq: u64| {
+            let batch =
+                batches.iter().find(|batch| batch.first_seq <= seq && seq < batch.end_seq())?;
+            batch.ids().get(usize::try_from(seq - batch.first_seq).ok()?).copied()
+        };
+        if let Some(id) = spot.seq.checked_sub(1).and_then(id_of) {
+            self.last_id = id;
+        }
+        self.partial = if spot.offset > 0 { id_of(spot.seq) } else { None };
+    }
+
+    fn check_lag(&self, batches: &[Arc<Batch>], spot: Spot) -> Result<(), End> {
+        let max_lag = self.fanout.settings.max_lag;
+        if max_lag.is_zero() || !self.live {
+            return Ok(());
+        }
+        let next = batches.first().and_then(|batch| {
+            batch.ids().get(usize::try_from(spot.seq.saturating_sub(batch.first_seq)).ok()?)
+        });
+        let age = next.and_then(|id| age_ms(*id, now_ms())).map(Duration::from_millis);
+        if age.is_some_and(|age| age > max_lag) { Err(End::Cut(Left::Slow)) } else { Ok(()) }
+    }
+
+    async fn wait_writable(&mut self) -> Result<(), End> {
+        let stalled = self.last_write + self.fanout.settings.write_stall;
+        let forget_page = self.last_write + PAGE_KEPT;
+        let draining = self.fanout.draining.clone();
+        let until = self.wake_for_expiry();
+        tokio::select! {
+            biased;
+            ready = self.socket.writable() => {
+                let mut ready = ready?;
+                // Readiness may be old: one failed send clears it, and the next wait is a true one.
+                ready.clear_ready();
+                Ok(())
+            }
+            left = input_ended(&self.socket) => Err(left),
+            () = sleep_until(stalled.into()) => Err(End::Cut(Left::Slow)),
+            () = sleep_until(forget_page.into()), if self.has_page() => {
+                self.forget_page();
+                Ok(())
+            }
+            () = draining.cancelled(), if !self.draining => Ok(()),
+            () = sleep_until(until.into()), if self.may_expire() => Ok(()),
+        }
+    }
+
+    fn may_expire(&self) -> bool {
+        self.client.expires.is_some() && self.partial.is_none() && self.unsent.is_empty()
+    }
+
+    fn wake_for_expiry(&self) -> Instant {
+        self.client.expires.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    }
+
+    fn has_page(&self) -> bool {
+        matches!(&self.place, Place::Source(Past { page: Some(_), .. }))
+    }
+
+    /// Gives back the page; the place in it is found again by what the client has.
+    fn forget_page(&mut self) {
+        if let Place::Source(past) = &mut self.place {
+            let offset = past.spot.offset;
+            *past = Past::new(Continuity::after(self.last_id), past.life);
+            past.spot.offset = offset;
+        }
+    }
+
+    async fn failed(&mut self, error: &crate::source::Error) -> Result<(), End> {
+        if error.class == Class::Key {
+            let control = Control::Unavailable { reason: error.code };
+            return Err(End::SendAway(Some(control), Left::Error));
+        }
+        self.wait_for_source().await
+    }
+
+    /// Waits until there may be something to read, and keeps the stream alive meanwhile.
+    async fn wait_for_source(&mut self) -> Result<(), End> {
+        let keepalive = self.last_write + self.fanout.settings.keepalive;
+        let draining = self.fanout.draining.clone();
+        let until = self.wake_for_expiry();
+        let mut news = self.client.topic().subscribe();
+        tokio::select! {
+            left = input_ended(&self.socket) => return Err(left),
+            // Lagged or closed is news as well.
+            _ = news.recv() => return Ok(()),
+            () = sleep(LOOK_AGAIN) => {}
+            () = sleep_until(keepalive.into()) => {}
+            () = draining.cancelled(), if !self.draining => {}
+            () = sleep_until(until.into()), if self.may_expire() => {}
+        }
+        if keepalive <= Instant::now() && self.partial.is_none() {
+            let signal = Signal::of_silence(&self.client.topic().state().reader);
+            self.unsent = signal.bytes(self.client.view, self.client.signals);
+        }
+        Ok(())
+    }
+}
+
+impl Past {
+    fn new(from: Continuity, life: u64) -> Self {
+        Self { from, life, page: None, spot: Spot::default() }
+    }
+}
+
+/// Returns once the client has left; whatever it sends is thrown away.
+async fn input_ended(socket: &AsyncFd<Socket>) -> End {
+    loop {
+        let Ok(mut ready) = socket.readable().await else { return End::Cut(Left::Client) };
+        match socket.get_ref().discard_input() {
+            Input::Closed => return End::Cut(Left::Client),
+            Input::None => ready.clear_ready(),
+            Input::Discarded => {}
+        }
+    }
+}

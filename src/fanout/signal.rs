@@ -1,0 +1,75 @@
+//! What a stream is told besides its entries: signs of life, the loss of Redis, the last words.
+
+use crate::config::Signals;
+use crate::event::{Control, StreamId, comment, write_control, write_retry};
+use crate::topic::Reader;
+
+use super::{Settings, View};
+
+/// A sign of life, or of Redis' coming and going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Nothing happened for a while.
+    Keepalive,
+    /// Redis is away.
+    SourceDown,
+    /// Redis is back.
+    SourceUp,
+}
+
+impl Signal {
+    /// What a silent stream is told while its reader fares like this.
+    pub(super) fn of_silence(reader: &Reader) -> Self {
+        if is_up(reader) { Self::Keepalive } else { Self::SourceDown }
+    }
+
+    /// What a stream is told when its reader's state changes.
+    pub(super) fn of_change(before: &Reader, after: &Reader) -> Option<Self> {
+        match (is_up(before), is_up(after)) {
+            (true, false) => Some(Self::SourceDown),
+            (false, true) => Some(Self::SourceUp),
+            _ => None,
+        }
+    }
+
+    /// Its bytes for one kind of client.
+    pub(super) fn bytes(self, view: View, signals: Signals) -> Vec<u8> {
+        let (text, control) = match self {
+            Self::Keepalive => (comment::KEEPALIVE, Control::Ping),
+            Self::SourceDown => (comment::RECONNECTING, Control::Source { up: false }),
+            Self::SourceUp => (comment::RECONNECTED, Control::Source { up: true }),
+        };
+        let mut bare = text.as_bytes().to_vec();
+        if signals == Signals::Event {
+            write_control(&mut bare, None, control);
+        }
+        view.frame(&bare)
+    }
+}
+
+/// Whether a client may believe that it hears of everything at once.
+pub(super) fn is_up(reader: &Reader) -> bool {
+    matches!(reader, Reader::Up | Reader::Starting)
+}
+
+/// The last words of a stream, its body's end included.
+pub(super) fn last_words(
+    settings: &Settings,
+    view: View,
+    id: StreamId,
+    control: Option<Control>,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let Some(control) = control {
+        let mut bare = Vec::new();
+        let wait = match control {
+            Control::Unavailable { .. } => settings.long_reconnection_time(),
+            _ => settings.reconnection_time(),
+        };
+        write_retry(&mut bare, wait);
+        write_control(&mut bare, Some(id), control);
+        view.append_event(&bare, &mut out);
+    }
+    out.extend_from_slice(view.end());
+    out
+}

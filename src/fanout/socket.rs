@@ -1,0 +1,81 @@
+//! A client's socket, detached from everything: sends, hears of the client's leaving.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Input taken from a client in one go; it is thrown away.
+const INPUT_BYTES: usize = 4096;
+
+/// A connected TCP or unix stream socket in non-blocking mode.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+/// What a client's input says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing there.
+    None,
+    /// Something was there and is gone; there may be more.
+    Discarded,
+    /// It left.
+    Closed,
+}
+
+impl Socket {
+    /// Takes over a socket that nobody else reads or writes.
+    pub fn new(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Writes what the kernel takes at once; zero: nothing now.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) => Ok(sent),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Throws away what the client sent.
+    pub fn discard_input(&self) -> Input {
+        let mut buffer = [0_u8; INPUT_BYTES];
+        match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Input::Closed,
+            Ok(_) => Input::Discarded,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Input::None,
+            Err(_) => Input::Closed,
+        }
+    }
+
+    /// Ends our direction; the client reads the end of the stream.
+    pub fn finish(&self) {
+        // A client that left already has no use for it.
+        let _ = shutdown(&self.0, Shutdown::Write);
+    }
+}
+
+/// Registers a descriptor that its owner closes and nobody else does with the runtime's reactor.
+#[expect(
+    deprecated,
+    reason = "the replacement is unsafe because a type's as_raw_fd could name \
+    another descriptor each time; OwnedFd's, which is behind all of ours, does not"
+)]
+pub(super) fn watched<T: AsRawFd + AsFd>(inner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(inner, interest)
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

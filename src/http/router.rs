@@ -1,0 +1,268 @@
+//! Which request gets what: the only file that knows status codes of the public side.
+//!
+//! - `GET` of a route's path: a stream; `HEAD`: its head alone
+//! - `GET /` under `--demo`: the page
+//! - anything else: refused, with a line of text that says why
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use jiff::Timestamp;
+
+use crate::config::{Config, Replay, Route};
+use crate::event::StreamId;
+use crate::start::Start;
+
+/// What a request gets.
+pub enum Decision {
+    /// A stream; the socket leaves hyper.
+    Stream(Plan),
+    /// An ordinary response.
+    Respond(Response<Full<Bytes>>),
+}
+
+/// A stream that a client asked for and may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Index of its route in the configuration.
+    pub route: usize,
+    /// The stream key.
+    pub key: String,
+    /// Where it begins.
+    pub start: Start,
+    /// HTTP/1.1: chunks; HTTP/1.0: the end of the connection ends the body.
+    pub framed: bool,
+}
+
+/// Decides what a request gets.
+pub fn decide<B>(config: &Config, request: &Request<B>) -> Decision {
+    plan(config, request).unwrap_or_else(|response| Decision::Respond(*response))
+}
+
+type Refusal = Box<Response<Full<Bytes>>>;
+
+fn plan<B>(config: &Config, request: &Request<B>) -> Result<Decision, Refusal> {
+    check_host(config, request)?;
+    let path = request.uri().path();
+    if config.demo && path == "/" {
+        check_method(request)?;
+        return Ok(Decision::Respond(page()));
+    }
+    let (index, route, key) = find(config, path)?;
+    check_method(request)?;
+    check_accept(request.headers())?;
+    check_bodiless(request.headers())?;
+    let start = start(request, route.replay)?;
+    if request.method() == Method::HEAD {
+        return Ok(Decision::Respond(head()));
+    }
+    let framed = request.version() == Version::HTTP_11;
+    Ok(Decision::Stream(Plan { route: index, key, start, framed }))
+}
+
+/// Against DNS rebinding: a name that is not ours was resolved to our address by somebody else.
+fn check_host<B>(config: &Config, request: &Request<B>) -> Result<(), Refusal> {
+    let allowed = &config.server.hosts;
+    if allowed.is_empty() {
+        return Ok(());
+    }
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host =
+        request.uri().authority().map(hyper::http::uri::Authority::as_str).or(header).unwrap_or("");
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let known = allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
+    if known {
+        Ok(())
+    } else {
+        Err(text(StatusCode::FORBIDDEN, "this Host is not served here (server.hosts)"))
+    }
+}
+
+/// The most specific route that matches.
+fn find<'a>(config: &'a Config, path: &str) -> Result<(usize, &'a Route, String), Refusal> {
+    let matching = config.routes.iter().enumerate().filter_map(|(index, route)| {
+        let variables = route.path.matches(path)?;
+        Some((index, route, variables))
+    });
+    // No two routes are equally specific: the configuration would have been refused.
+    let best = matching.min_by(|(_, a, _), (_, b, _)| a.path.by_specificity(&b.path));
+    let (index, route, variables) =
+        best.ok_or_else(|| text(StatusCode::NOT_FOUND, "no such route"))?;
+    Ok((index, route, route.key.key(&variables)))
+}
+
+fn check_method<B>(request: &Request<B>) -> Result<(), Refusal> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+    response.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a header value"));
+    Err(response)
+}
+
+/// A client that takes no event stream at all would not understand one.
+fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut named = false;
+    for value in headers.get_all(ACCEPT) {
+        for range in value.to_str().unwrap_or("*/*").split(',') {
+            named = true;
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or("").to_ascii_lowercase();
+            let refused = parts.any(
+                |p| matches!(p.strip_prefix("q=").map(str::parse::<f32>), Some(Ok(q)) if q <= 0.0),
+            );
+            if !refused && matches!(&*media, "*/*" | "text/*" | "text/event-stream") {
+                return Ok(());
+            }
+        }
+    }
+    let message = "this is an event stream: accept text/event-stream";
+    if named { Err(text(StatusCode::NOT_ACCEPTABLE, message)) } else { Ok(()) }
+}
+
+fn check_bodiless(headers: &HeaderMap) -> Result<(), Refusal> {
+    let empty = headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0");
+    if empty && !headers.contains_key(TRANSFER_ENCODING) && !headers.contains_key(EXPECT) {
+        return Ok(());
+    }
+    Err(text(StatusCode::BAD_REQUEST, "a stream is asked for without a body and without Expect"))
+}
+
+/// Where the client wants to begin. The header wins, for it is what a browser adds on its own.
+fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, Refusal> {
+    if let Some(header) = request.headers().get("last-event-id").filter(|value| !value.is_empty()) {
+        let id = header.to_str().ok().and_then(|text| text.parse().ok());
+        return Ok(id.map_or(Start::Unknown, Start::After));
+    }
+    let mut start = None;
+    let query = request.uri().query().unwrap_or("");
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let asked = match &*name {
+            "last_event_id" | "lastEventId" | "lastEventID" if value.is_empty() => continue,
+            "last_event_id" | "lastEventId" | "lastEventID" => last_event_id(&value)?,
+            "last" => newest(&value, replay)?,
+            "since" => since(&value)?,
+            _ => continue,
+        };
+        if start.replace(asked).is_some_and(|before| before != asked) {
+            return Err(bad("last_event_id, last and since exclude each other"));
+        }
+    }
+    Ok(start.unwrap_or(Start::Live))
+}
+
+fn last_event_id(value: &str) -> Result<Start, Refusal> {
+    if value == "earliest" {
+        return Ok(Start::Earliest);
+    }
+    StreamId::parse_short(value)
+        .map(Start::After)
+        .map_err(|error| bad(&format!("last_event_id: {error}")))
+}
+
+fn newest(value: &str, replay: Replay) -> Result<Start, Refusal> {
+    let allowed = match replay {
+        Replay::Newest(allowed) => allowed,
+        Replay::All => u64::MAX,
+    };
+    match value.parse() {
+        Ok(count) if (1..=allowed).contains(&count) => Ok(Start::Newest(count)),
+        _ if allowed == 0 => Err(bad("last: this route is live only")),
+        _ => Err(bad(&format!("last: expected a whole number from 1 to {allowed}"))),
+    }
+}
+
+fn since(value: &str) -> Result<Start, Refusal> {
+    let expected = || {
+        bad(
+            "since: expected a time back, as in 90s, 15m or 2h, or RFC 3339, as in 2026-01-31T12:00:00Z",
+        )
+    };
+    let now_ms = Timestamp::now().as_millisecond();
+    let since_ms = match crate::config::duration(value) {
+        Some(back) => now_ms.saturating_sub(i64::try_from(back.as_millis()).unwrap_or(i64::MAX)),
+        // A query's "+" is a space; in an offset it was meant as itself.
+        None => {
+            value.replace(' ', "+").parse::<Timestamp>().map_err(|_| expected())?.as_millisecond()
+        }
+    };
+    Ok(Start::Since(u64::try_from(since_ms).unwrap_or(0)))
+}
+
+fn bad(message: &str) -> Refusal {
+    text(StatusCode::BAD_REQUEST, message)
+}
+
+fn page() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(crate::demo::PAGE));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, "text/html; charset=utf-8".parse().expect("a header value"));
+    headers.insert(CACHE_CONTROL, "no-cache".parse().expect("a header value"));
+    response
+}
+
+fn head() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    for (name, value) in STREAM_HEADERS {
+        response.headers_mut().insert(*name, value.parse().expect("a header value"));
+    }
+    response
+}
+
+/// A refusal, with a line of text for whoever debugs it.
+pub fn text(status: StatusCode, message: &str) -> Box<Response<Full<Bytes>>> {
+    let mut response = Response::new(Full::from(format!("{message}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, "text/plain; charset=utf-8".parse().expect("a header value"));
+    headers.insert(CACHE_CONTROL, "no-store".parse().expect("a header value"));
+    Box::new(response)
+}
+
+/// What makes an event stream pass every proxy at once.
+const STREAM_HEADERS: &[(&str, &str)] = &[
+    ("content-type", "text/event-stream"),
+    ("cache-control", "no-cache, no-transform"),
+    ("x-accel-buffering", "no"),
+];
+
+/// The status code of an accepted stream.
+pub const STREAM_STATUS: u16 = 200;
+/// The status code of one that is refused where the operator wants it so.
+pub const REFUSED_STATUS: u16 = 503;
+
+/// The head of a stream's response, as bytes for a socket that has left hyper.
+pub fn stream_head(framed: bool) -> Vec<u8> {
+    let mut head = status_line(framed, "200 OK");
+    for (name, value) in STREAM_HEADERS {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let framing = if framed { "transfer-encoding: chunked\r\n" } else { "" };
+    head.push_str(framing);
+    head.push_str("\r\n");
+    head.into_bytes()
+}
+
+/// A whole response that refuses a stream, for clients that know what a status code is.
+pub fn refused(framed: bool, retry_after: std::time::Duration, reason: &str) -> Vec<u8> {
+    let body = format!("not now: {reason}\n");
+    let mut head = status_line(framed, "503 Service Unavailable");
+    head.push_str(&format!(
+        "retry-after: {}\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n{body}",
+        retry_after.as_secs().max(1),
+        body.len(),
+    ));
+    head.into_bytes()
+}
+
+fn status_line(framed: bool, status: &str) -> String {
+    let version = if framed { "1.1" } else { "1.0" };
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    format!("HTTP/{version} {status}\r\ndate: {date}\r\nconnection: close\r\n")
+}

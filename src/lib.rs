@@ -1,0 +1,39 @@
+//! ssegate tails Redis Streams and fans each one out as Server-Sent Events.
+//!
+//! The crate's map, from the source of the entries to the clients; imports point upwards only:
+//!
+//! - [`event`]: stream ids, entries, and the SSE grammar
+//! - [`config`]: gateway.toml, as written and as meant
+//! - [`source`]: Redis, or the embedded source
+//! - [`continuity`]: whether a read went on where the last one ended
+//! - [`metrics`], [`limits`]: what is counted, what is refused
+//! - [`topic`]: ring and broadcast of one stream key
+//! - [`reader`]: one task per stream key, from the source to the topic
+//! - [`start`], [`replay`]: where a client begins, and reads of the past
+//! - [`fanout`]: packs and followers, from the topic to the sockets
+//! - [`state`]: all of these, joined
+//! - [`http`], [`admin`]: the public side and the operator's
+//! - [`demo`], [`tail`], [`process`]: the sample feed, the reference client, signals and limits
+//!
+//! [`Gateway`] is the only place that joins them.
+
+pub mod admin;
+pub mod config;
+pub mod continuity;
+pub mod demo;
+pub mod event;
+pub mod fanout;
+mod gateway;
+pub mod http;
+pub mod limits;
+pub mod metrics;
+pub mod process;
+pub mod reader;
+pub mod replay;
+pub mod source;
+pub mod start;
+pub mod state;
+pub mod tail;
+pub mod topic;
+
+pub use gateway::{BindError, Gateway};

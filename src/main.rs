@@ -1,0 +1,244 @@
+//! The process: command line, logging, runtime, exit codes.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use ssegate::config::{self, Config, Loaded, LogFormat};
+use ssegate::{Gateway, process, tail};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Failure at run time: an address that cannot be had, a second signal.
+const FAILED: u8 = 1;
+/// sysexits' EX_USAGE.
+const USAGE: u8 = 64;
+/// sysexits' EX_CONFIG.
+const BAD_CONFIG: u8 = 78;
+
+/// Tails Redis Streams and fans each one out as Server-Sent Events.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    serve: ConfigArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Validate the configuration; every fault at once
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Show each effective value and where it came from; secrets are masked
+        #[arg(long)]
+        print: bool,
+    },
+    /// Follow a stream: print its events, reconnect, resume, show lag and gaps
+    Tail {
+        /// An http:// URL of a route
+        url: String,
+        /// Begin after this id
+        #[arg(long, value_name = "ID")]
+        last_event_id: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct ConfigArgs {
+    /// The configuration; without it ./gateway.toml, else /etc/ssegate/gateway.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// No file, no Redis: an embedded source with sample events, a page at /
+    #[arg(long)]
+    demo: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            // Nobody is left to tell where this fails.
+            let _ = error.print();
+            return code;
+        }
+    };
+    match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Check { config, print }) => check(&config, print),
+        Some(Command::Tail { url, last_event_id }) => follow(tail::Options { url, last_event_id }),
+    }
+}
+
+fn load(args: &ConfigArgs) -> Result<Loaded, ExitCode> {
+    config::load(args.config.as_deref(), args.demo, &config::environment()).map_err(|faults| {
+        eprintln!("{faults}");
+        ExitCode::from(BAD_CONFIG)
+    })
+}
+
+fn check(args: &ConfigArgs, print: bool) -> ExitCode {
+    let loaded = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let text =
+        if print { config::print::print(&loaded) } else { format!("{}: good\n", loaded.origin) };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn follow(options: tail::Options) -> ExitCode {
+    let run = async {
+        let mut stop = process::Stop::catch().context("cannot catch signals")?;
+        let stopped = async {
+            let _signal = stop.next().await;
+        };
+        Ok(tail::run(options, &mut std::io::stdout(), &mut std::io::stderr(), stopped).await)
+    };
+    let outcome: anyhow::Result<Result<(), tail::Failure>> =
+        runtime(1).and_then(|runtime| runtime.block_on(run));
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            eprintln!("ssegate: {failure}");
+            ExitCode::from(if matches!(failure, tail::Failure::Usage(_)) { USAGE } else { FAILED })
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn serve(args: &ConfigArgs) -> ExitCode {
+    let loaded = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    start_log(&loaded.config);
+    info!(version = env!("CARGO_PKG_VERSION"), configuration = %loaded.origin, "ssegate starts");
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let descriptors = process::raise_descriptors();
+    let outcome = runtime(loaded.config.server.workers)
+        .and_then(|runtime| runtime.block_on(run(loaded.config, descriptors)));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            error!("{error:#}");
+            fail(&error)
+        }
+    }
+}
+
+async fn run(config: Config, descriptors: usize) -> anyhow::Result<ExitCode> {
+    let mut stop = process::Stop::catch().context("cannot catch signals")?;
+    let demo = config.demo;
+    let gateway = Gateway::bind(config, descriptors)?;
+    for address in gateway.public_addresses() {
+        info!(%address, "listening for clients");
+    }
+    if let Some(address) = gateway.admin_address() {
+        info!(%address, "listening for the operator");
+    }
+    if demo {
+        show_what_to_try(&gateway);
+    }
+    let (shutdown, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = gateway.run(async { drop(stopped.await) });
+    let signals = async {
+        let first = stop.next().await;
+        info!(signal = first, "stopping; a second signal ends at once");
+        // The gateway holds the other end until it has drained.
+        let _ = shutdown.send(());
+        stop.next().await
+    };
+    tokio::select! {
+        () = served => Ok(ExitCode::SUCCESS),
+        signal = signals => {
+            warn!(signal, "a second signal: ending at once");
+            Ok(ExitCode::from(FAILED))
+        }
+    }
+}
+
+fn show_what_to_try(gateway: &Gateway) {
+    let Some(address) = gateway.public_addresses().into_iter().next() else { return };
+    eprintln!("\n  Watch it in a browser:   http://{address}/");
+    eprintln!("  Or on the command line:  curl -N http://{address}/events/demo");
+    if let Some(admin) = gateway.admin_address() {
+        eprintln!(
+            "  Add an event of yours:   curl -d '{{\"message\":\"hello\"}}' http://{admin}/publish/events:demo"
+        );
+    }
+    eprintln!();
+}
+
+fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let configuration = error.downcast_ref::<ssegate::BindError>();
+    let configuration = matches!(configuration, Some(ssegate::BindError::Descriptors(_)));
+    eprintln!("ssegate: {error:#}");
+    ExitCode::from(if configuration { BAD_CONFIG } else { FAILED })
+}
+
+/// journald has its own clock and reads a priority prefix; a terminal has eyes; the rest gets JSON.
+fn start_log(config: &Config) {
+    let filter = EnvFilter::new(&config.log.level);
+    let terminal = std::io::stderr().is_terminal();
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let text = config.log.format == LogFormat::Text || terminal || journal;
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    if config.log.format == LogFormat::Json || !text {
+        registry.with(layer.json().flatten_event(true).with_target(false)).init();
+    } else if config.log.format == LogFormat::Auto && journal {
+        registry.with(layer.event_format(Journal)).init();
+    } else {
+        registry.with(layer.with_target(false)).init();
+    }
+}
+
+/// A line with journald's priority prefix (sd-daemon(3)) and without a time, which journald has.
+struct Journal;
+
+impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Journal
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &tracing_subscriber::fmt::FmtContext<'_, S, N>,
+        mut writer: tracing_subscriber::fmt::format::Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            tracing::Level::ERROR => 3,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 6,
+            tracing::Level::DEBUG | tracing::Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}

@@ -1,0 +1,223 @@
+//! One task per stream key: reads on from where it is, holds every reply against the stream, fills
+//! the topic's ring. Redis sees this one reader however many clients there are.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::config;
+use crate::continuity::{Continuity, Verdict};
+use crate::event::{Gap, StreamId};
+use crate::limits::ReaderPermit;
+use crate::metrics::{Metrics, Scope};
+use crate::source::{Ask, Class, Connection, Error, Reply, Source};
+use crate::topic::{Hub, Item, Reader, Topic};
+
+/// One reply is meant to stay near this.
+const REPLY_BYTES: usize = 4 << 20;
+/// The first read of a stream, whose entries' sizes are not known yet.
+const FIRST_COUNT: u64 = 16;
+/// `XINFO STREAM` returns two entries whole: where they are larger than this it is asked less often.
+const LARGE_ENTRY_BYTES: usize = 64 << 10;
+/// How often, then.
+const INFO_INTERVAL: Duration = Duration::from_secs(5);
+/// The first wait after a failure is at most this; each further one may be twice as long.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// No wait is longer than this while Redis is away.
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
+/// A key that cannot be read is looked at again after this much, at least half of it.
+const KEY_RETRY: Duration = Duration::from_secs(10);
+
+/// What every reader needs.
+pub struct Readers {
+    /// Where the entries are.
+    pub source: Source,
+    /// How to read them.
+    pub config: config::Source,
+    /// Where readers' topics live.
+    pub hub: Arc<Hub>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Readers {
+    /// Reads for `topic` until nobody has wanted it for the linger time.
+    pub async fn run(&self, topic: Arc<Topic>, _permit: ReaderPermit) {
+        tokio::select! {
+            () = self.unwanted(&topic) => {}
+            never = self.read_for_ever(&topic) => match never {},
+        }
+    }
+
+    /// Returns once the topic is closed, for nobody wants it any more.
+    async fn unwanted(&self, topic: &Arc<Topic>) {
+        loop {
+            topic.abandoned.notified().await;
+            let linger = {
+                let state = topic.state();
+                let of_use =
+                    state.ring.next_seq() > 0 || matches!(state.reader, Reader::Refused(_));
+                if of_use { self.config.linger } else { Duration::ZERO }
+            };
+            tokio::time::sleep(linger).await;
+            let idle = {
+                let state = topic.state();
+                state.clients == 0 && state.idle_since.elapsed() >= linger
+            };
+            if idle && self.hub.close(topic) {
+                return;
+            }
+        }
+    }
+
+    async fn read_for_ever(&self, topic: &Topic) -> Infallible {
+        let mut position = None;
+        let mut failures = 0;
+        loop {
+            let error = match self.session(topic, &mut position, &mut failures).await {
+                Err(error) => error,
+                Ok(never) => match never {},
+            };
+            self.metrics.reader_error(error.code);
+            let reader = match error.class {
+                Class::Key => Reader::Refused(error.code),
+                Class::Away | Class::Login => Reader::Away(error.code),
+            };
+            if topic.state().reader != reader {
+                warn!(key = %topic.key, %error, "reader cannot read; it tries again");
+            }
+            topic.set_reader(reader);
+            failures += 1;
+            tokio::time::sleep(pause(error.class, failures)).await;
+        }
+    }
+
+    /// Reads over one connection until it fails.
+    async fn session(
+        &self,
+        topic: &Topic,
+        position: &mut Option<Position>,
+        failures: &mut u32,
+    ) -> Result<Infallible, Error> {
+        let connection = self.source.connect().await?;
+        let position = match position {
+            Some(position) => position,
+            None => position.insert(self.find_tail(topic, &connection).await?),
+        };
+        // The first read does not block: whatever happened since the last one is told at once.
+        let mut block = Duration::from_millis(1);
+        loop {
+            topic.room().await;
+            let ask = position.ask(&topic.key, self.config.read_count);
+            let reply = connection.read(ask, block).await?;
+            if *failures > 0 {
+                info!(key = %topic.key, "reader is back");
+                self.metrics.redis_reconnects.increment(1);
+                *failures = 0;
+            }
+            self.take(topic, position, reply);
+            topic.set_reader(Reader::Up);
+            self.metrics.reader_polled();
+            block = self.config.block;
+        }
+    }
+
+    async fn find_tail(&self, topic: &Topic, connection: &Connection) -> Result<Position, Error> {
+        let info = connection.info(&topic.key).await?;
+        let position = Position::new(Continuity::at_tail(info.as_ref()));
+        topic.begin_anew(position.continuity.cursor());
+        topic.set_reader(Reader::Up);
+        Ok(position)
+    }
+
+    /// Hands on what a read found, what is missing first.
+    fn take(&self, topic: &Topic, position: &mut Position, reply: Reply) {
+        position.observe(&reply);
+        let verdict = position.continuity.check(&reply);
+        let mut items = Vec::with_capacity(reply.entries.len() + 1);
+        match verdict {
+            Verdict::Whole => {}
+            Verdict::Missing(gap) => {
+                let id = gap.next.map_or(position.continuity.cursor(), StreamId::prev);
+                items.push(self.told(topic, gap, id));
+            }
+            Verdict::Reset(gap) => {
+                let base = position.continuity.cursor();
+                topic.begin_anew(base);
+                let item = self.told(topic, gap, base);
+                topic.push(&[item], self.config.max_entry_bytes);
+                return;
+            }
+        }
+        self.metrics.reader_entries.increment(reply.entries.len() as u64);
+        items.extend(reply.entries.into_iter().map(Item::Entry));
+        if !items.is_empty() {
+            topic.push(&items, self.config.max_entry_bytes);
+            self.hub.make_room();
+        }
+    }
+
+    fn told(&self, topic: &Topic, gap: Gap, id: StreamId) -> Item {
+        warn!(
+            key = %topic.key,
+            reason = gap.reason.as_str(),
+            after = ?gap.after.map(|id| id.to_string()),
+            next = ?gap.next.map(|id| id.to_string()),
+            lost = ?gap.lost,
+            "entries are missing from the stream; clients are told"
+        );
+        self.metrics.gap(Scope::Reader, gap);
+        Item::Gap(gap, id)
+    }
+}
+
+/// Where a reader is in its stream, and how much it asks for.
+struct Position {
+    continuity: Continuity,
+    /// Bytes of the largest recent entry.
+    largest_bytes: usize,
+    seen_any: bool,
+    last_info: Option<Instant>,
+}
+
+impl Position {
+    fn new(continuity: Continuity) -> Self {
+        Self { continuity, largest_bytes: 0, seen_any: false, last_info: None }
+    }
+
+    fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
+        let count =
+            if self.seen_any { count_for(self.largest_bytes, REPLY_BYTES) } else { FIRST_COUNT };
+        let due = self.last_info.is_none_or(|last| last.elapsed() >= INFO_INTERVAL);
+        let info = self.largest_bytes <= LARGE_ENTRY_BYTES || due;
+        if info {
+            self.last_info = Some(Instant::now());
+        }
+        Ask { key, after: self.continuity.cursor(), count: count.min(read_count), info }
+    }
+
+    fn observe(&mut self, reply: &Reply) {
+        let largest = reply.entries.iter().map(crate::event::Entry::size_bytes).max();
+        if let Some(largest) = largest {
+            // Forgets slowly, so that one small reply does not let the next one grow large.
+            self.largest_bytes = largest.max(self.largest_bytes - self.largest_bytes / 8);
+            self.seen_any = true;
+        }
+    }
+}
+
+/// How many entries of up to `largest_bytes` make a reply near `reply_bytes`.
+pub fn count_for(largest_bytes: usize, reply_bytes: usize) -> u64 {
+    (reply_bytes / largest_bytes.max(1)).max(1) as u64
+}
+
+/// How long to wait before the next try: with full jitter, so that readers do not come in step.
+fn pause(class: Class, failures: u32) -> Duration {
+    if class == Class::Key {
+        return KEY_RETRY.mul_f64(0.5 + fastrand::f64() / 2.0);
+    }
+    let longest = (BACKOFF_FIRST * 2_u32.saturating_pow(failures.min(16) - 1)).min(BACKOFF_LAST);
+    longest.mul_f64(fastrand::f64())
+}

@@ -1,0 +1,190 @@
+//! Where entries come from: Redis, or this process itself. Nothing here knows topics or clients.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::{Config, Place};
+use crate::event::{Entry, StreamId};
+
+mod memory;
+mod redis;
+
+/// A place that holds streams. Cheap to clone.
+#[derive(Clone)]
+pub enum Source {
+    /// The embedded source.
+    Memory(memory::Memory),
+    /// A Redis server.
+    Redis(redis::Redis),
+}
+
+/// What one read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Entries after the asked id, in order.
+    pub entries: Vec<Entry>,
+    /// The stream as it was right after the read.
+    pub seen: Seen,
+}
+
+/// What is known of the stream right after a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// There is no such key.
+    Missing,
+    /// It is there.
+    Stream(Info),
+    /// It was not asked about.
+    Unasked,
+}
+
+/// `XINFO STREAM`, as far as continuity needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Entries in the stream.
+    pub length: u64,
+    /// The greatest id it ever gave.
+    pub last_generated: StreamId,
+    /// The first entry; `None` in an empty stream.
+    pub first: Option<StreamId>,
+    /// The greatest id deleted by `XDEL` (Redis 7; zero before).
+    pub max_deleted: StreamId,
+    /// Entries ever added (Redis 7).
+    pub entries_added: Option<u64>,
+}
+
+/// One read: what is asked of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The stream key.
+    pub key: &'a str,
+    /// Only entries with greater ids.
+    pub after: StreamId,
+    /// At most so many.
+    pub count: u64,
+    /// Whether to look at the stream itself as well.
+    pub info: bool,
+}
+
+/// Why the source did not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Error {
+    /// What to do about it.
+    pub class: Class,
+    /// Redis' own code, or one of ours; from a bounded set, fit for a metric.
+    pub code: &'static str,
+    /// For the operator.
+    pub message: String,
+}
+
+/// What to do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The source is away or busy: try again soon.
+    Away,
+    /// This key cannot be read: close its clients, look again slowly.
+    Key,
+    /// We are not let in: nothing helps but the operator.
+    Login,
+}
+
+impl Source {
+    /// Opens what the configuration names; does not connect yet.
+    pub fn open(config: &Config) -> Self {
+        match config.source.place {
+            Place::Memory => Self::Memory(memory::Memory::new(&config.ring)),
+            Place::Tcp { .. } | Place::Unix { .. } => Self::Redis(redis::Redis::new(config)),
+        }
+    }
+
+    /// A connection for one reader alone.
+    pub async fn connect(&self) -> Result<Connection, Error> {
+        match self {
+            Self::Memory(memory) => Ok(Connection::Memory(memory.clone())),
+            Self::Redis(redis) => Ok(Connection::Redis(redis.connect().await?)),
+        }
+    }
+
+    /// Reads without waiting, over the shared connection.
+    pub async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {
+        match self {
+            Self::Memory(memory) => Ok(memory.read(ask)),
+            Self::Redis(redis) => redis.read(ask).await,
+        }
+    }
+
+    /// The stream itself; `None`: there is no such key.
+    pub async fn info(&self, key: &str) -> Result<Option<Info>, Error> {
+        match self {
+            Self::Memory(memory) => Ok(memory.info(key)),
+            Self::Redis(redis) => redis.info(key).await,
+        }
+    }
+
+    /// Whether there is an entry with this id, or with the next greater one.
+    pub async fn holds(&self, key: &str, id: StreamId) -> Result<bool, Error> {
+        let next = id.next().unwrap_or(id);
+        match self {
+            Self::Memory(memory) => Ok(memory.holds(key, id, next)),
+            Self::Redis(redis) => redis.holds(key, id, next).await,
+        }
+    }
+
+    /// Up to `count` entries before `before`, newest first; `None`: from the newest on.
+    pub async fn newest(
+        &self,
+        key: &str,
+        before: Option<StreamId>,
+        count: u64,
+    ) -> Result<Vec<Entry>, Error> {
+        match self {
+            Self::Memory(memory) => Ok(memory.newest(key, before, count)),
+            Self::Redis(redis) => redis.newest(key, before, count).await,
+        }
+    }
+
+    /// Adds an entry with one field, `payload`.
+    pub async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, Error> {
+        match self {
+            Self::Memory(memory) => memory.publish(key, payload),
+            Self::Redis(redis) => redis.publish(key, payload).await,
+        }
+    }
+
+    /// Whether the source answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.ping().await,
+        }
+    }
+}
+
+/// A connection for one reader alone; dropping it closes it.
+pub enum Connection {
+    /// The embedded source.
+    Memory(memory::Memory),
+    /// A Redis server.
+    Redis(redis::Link),
+}
+
+impl Connection {
+    /// Reads, waiting up to `block` for an entry. Silence well past `block` is an error, and the
+    /// connection is then dead: drop it.
+    pub async fn read(&self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
+        match self {
+            Self::Memory(memory) => Ok(memory.read_blocking(ask, block).await),
+            Self::Redis(link) => link.read(ask, Some(block)).await,
+        }
+    }
+
+    /// The stream itself; `None`: there is no such key.
+    pub async fn info(&self, key: &str) -> Result<Option<Info>, Error> {
+        match self {
+            Self::Memory(memory) => Ok(memory.info(key)),
+            Self::Redis(link) => link.info(key).await,
+        }
+    }
+}

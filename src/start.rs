@@ -1,0 +1,218 @@
+//! Where a client begins: what it asked for, held against the ring and, past it, the source.
+
+use crate::config::Replay;
+use crate::event::{Gap, Reason, StreamId};
+use crate::reader::count_for;
+use crate::source::{Error, Info, Source};
+use crate::topic::{Found, Topic};
+
+/// Looking back for the newest entries, one reply stays near this.
+const LOOK_BACK_BYTES: usize = 1 << 20;
+/// The first look back, when the entries' sizes are not known.
+const FIRST_LOOK_BACK: u64 = 16;
+
+/// What a client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From now on.
+    Live,
+    /// From now on; it named a last event id that is none of ours.
+    Unknown,
+    /// Everything after this id.
+    After(StreamId),
+    /// The newest so many first.
+    Newest(u64),
+    /// Everything since this time, in milliseconds, by the ids' clock.
+    Since(u64),
+    /// Everything that is kept.
+    Earliest,
+}
+
+/// Where a client begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// From where it is served.
+    pub from: From,
+    /// What it has to be told first, and the last event id that goes with it.
+    pub gap: Option<(Gap, StreamId)>,
+}
+
+/// From where a client is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The ring, from this item on.
+    Ring(u64),
+    /// The source, after this id.
+    Source(StreamId),
+}
+
+/// Finds out where a client begins whose topic knows its tail.
+pub async fn resolve(
+    source: &Source,
+    topic: &Topic,
+    replay: Replay,
+    start: Start,
+) -> Result<Resolved, Error> {
+    if let Some(resolved) = in_ring(topic, replay, start) {
+        return Ok(resolved);
+    }
+    let key = &topic.key;
+    let info = source.info(key).await?;
+    let base = match start {
+        Start::After(id) => resume(source, key, id, info.as_ref()).await?,
+        Start::Since(ms) => since(StreamId { ms, seq: 0 }.prev(), info.as_ref()),
+        Start::Newest(count) => {
+            let oldest = nth_newest(source, key, count).await?;
+            Base::exact(oldest.map_or(StreamId::ZERO, StreamId::prev))
+        }
+        Start::Earliest | Start::Live | Start::Unknown => Base::exact(StreamId::ZERO),
+    };
+    limited(source, key, replay, info.as_ref(), base).await
+}
+
+/// An id to go on after, and what is missing before it.
+struct Base {
+    after: StreamId,
+    gap: Option<Gap>,
+}
+
+impl Base {
+    fn exact(after: StreamId) -> Self {
+        Self { after, gap: None }
+    }
+
+    /// From the beginning of what is kept.
+    fn first(asked: Option<StreamId>, info: Option<&Info>, reason: Reason) -> Self {
+        let first = info.and_then(|info| info.first);
+        let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
+        let gap = Gap { after: asked, next: first, lost: None, reason };
+        Self { after: first.map_or(end, StreamId::prev), gap: Some(gap) }
+    }
+}
+
+/// Where the ring alone can tell.
+fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
+    let state = topic.state();
+    let ring = &state.ring;
+    let (seq, asked) = match start {
+        Start::Live | Start::Unknown => (ring.next_seq(), None),
+        Start::After(id) => match ring.find(id) {
+            Found::At(seq) => (seq, Some(id)),
+            Found::Stranger | Found::Outside => return None,
+        },
+        Start::Since(ms) => (ring.reach(StreamId { ms, seq: 0 }.prev())?, None),
+        Start::Newest(count) => {
+            let seq = ring.next_seq().checked_sub(count)?;
+            (seq >= ring.first_in_life()).then_some((seq, None))?
+        }
+        Start::Earliest => return None,
+    };
+    if start == Start::Unknown {
+        let tail = ring.tail();
+        let gap = Gap { after: None, next: None, lost: None, reason: Reason::Unknown };
+        return Some(Resolved { from: From::Ring(seq), gap: Some((gap, tail)) });
+    }
+    let behind = ring.next_seq() - seq;
+    let allowed = match replay {
+        Replay::Newest(allowed) if behind > allowed => allowed,
+        _ => return Some(Resolved { from: From::Ring(seq), gap: None }),
+    };
+    let seq = ring.next_seq() - allowed;
+    let id = ring.id_before(seq);
+    let lost = Some(behind - allowed);
+    let next = (allowed > 0).then(|| ring.id_before(seq + 1));
+    let gap = Gap { after: asked, next, lost, reason: Reason::Limit };
+    Some(Resolved { from: From::Ring(seq), gap: Some((gap, next.map_or(id, StreamId::prev))) })
+}
+
+/// Whether a resume after `id` is exact; if not, from where it goes on and what is told.
+///
+/// An id that this stream never held, at or above its first entry, is of another life of it, even
+/// where nothing was ever removed: 100, 200, 300, DEL, then 50, 150, 350 leaves no other trace.
+async fn resume(
+    source: &Source,
+    key: &str,
+    id: StreamId,
+    info: Option<&Info>,
+) -> Result<Base, Error> {
+    let Some(info) = info else {
+        let never = id == StreamId::ZERO;
+        return Ok(if never {
+            Base::exact(id)
+        } else {
+            Base::first(Some(id), None, Reason::Reset)
+        });
+    };
+    let first = info.first;
+    let nothing_removed = info.entries_added == Some(info.length);
+    let at_seam = id == info.last_generated || first.is_some_and(|first| id.next() == Some(first));
+    let deleted = first.is_some_and(|first| id >= first) && id <= info.max_deleted;
+    if at_seam || deleted || (id == StreamId::ZERO && nothing_removed) {
+        return Ok(Base::exact(id));
+    }
+    if id > info.last_generated {
+        return Ok(Base::first(Some(id), Some(info), Reason::Reset));
+    }
+    if source.holds(key, id).await? {
+        return Ok(Base::exact(id));
+    }
+    let before_first = first.is_none_or(|first| id < first);
+    let reason = if before_first && !nothing_removed { Reason::Trimmed } else { Reason::Reset };
+    Ok(Base::first(Some(id), Some(info), reason))
+}
+
+fn since(after: StreamId, info: Option<&Info>) -> Base {
+    let Some(info) = info else { return Base::exact(StreamId::ZERO) };
+    if after >= info.last_generated {
+        return Base::exact(info.last_generated);
+    }
+    let removed = info.entries_added.is_some_and(|added| added > info.length);
+    let reaches = info.first.is_some_and(|first| first <= after);
+    if removed && !reaches {
+        Base::first(None, Some(info), Reason::Trimmed)
+    } else {
+        Base::exact(after)
+    }
+}
+
+/// Moves a beginning up to what the route lets a client ask back for.
+async fn limited(
+    source: &Source,
+    key: &str,
+    replay: Replay,
+    info: Option<&Info>,
+    base: Base,
+) -> Result<Resolved, Error> {
+    let length = info.map_or(0, |info| info.length);
+    let tail = info.map_or(StreamId::ZERO, |info| info.last_generated);
+    let asked = base.gap.map_or(Some(base.after), |gap| gap.after);
+    let exact = |base: Base| Resolved {
+        from: From::Source(base.after),
+        gap: base.gap.map(|gap| (gap, base.after)),
+    };
+    let allowed = match replay {
+        Replay::Newest(allowed) if length > allowed && base.after < tail => allowed,
+        _ => return Ok(exact(base)),
+    };
+    let next = if allowed == 0 { None } else { nth_newest(source, key, allowed).await? };
+    let after = next.map_or(tail, StreamId::prev);
+    if base.after >= after {
+        return Ok(exact(base));
+    }
+    let gap = Gap { after: asked, next, lost: None, reason: Reason::Limit };
+    Ok(Resolved { from: From::Source(after), gap: Some((gap, after)) })
+}
+
+/// The id of the `count`-th newest entry; the oldest where there are fewer, `None` where none.
+async fn nth_newest(source: &Source, key: &str, count: u64) -> Result<Option<StreamId>, Error> {
+    let (mut left, mut oldest, mut ask) = (count, None, FIRST_LOOK_BACK);
+    while left > 0 {
+        let entries = source.newest(key, oldest, ask.min(left)).await?;
+        let Some(last) = entries.last() else { break };
+        oldest = Some(last.id);
+        left -= entries.len() as u64;
+        let largest = entries.iter().map(crate::event::Entry::size_bytes).max();
+        ask = count_for(largest.unwrap_or(0), LOOK_BACK_BYTES).min(ask * 8);
+    }
+    Ok(oldest)
+}

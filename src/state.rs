@@ -1,0 +1,67 @@
+//! What every connection may use: the parts of the gateway, joined once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::config::Config;
+use crate::fanout::Fanout;
+use crate::limits::{Limits, Reached};
+use crate::metrics::{Metrics, Now};
+use crate::reader::Readers;
+use crate::topic::{Hub, Lease, TooManyReaders};
+
+/// The parts of the gateway.
+pub struct State {
+    /// The configuration.
+    pub config: Config,
+    /// From topics to clients.
+    pub fanout: Arc<Fanout>,
+    /// All topics.
+    pub hub: Arc<Hub>,
+    /// Permits.
+    pub limits: Arc<Limits>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Starts readers.
+    pub readers: Arc<Readers>,
+    /// Whether the source answered when last asked.
+    pub source_up: AtomicBool,
+    /// Whether the source has ever answered.
+    pub source_seen: AtomicBool,
+    pub(crate) next_client_id: AtomicU64,
+}
+
+impl State {
+    /// Holds the topic of `key` open, with a reader if it is new.
+    pub fn topic(&self, key: &str, address: Option<IpAddr>) -> Result<Lease, Reached> {
+        // Asked for in any case, given back at once where the topic is there already.
+        let permit = self.limits.admit_reader(address);
+        let known = self.hub.open_known(key);
+        if let Some(lease) = known {
+            return Ok(lease);
+        }
+        let permit = permit?;
+        let start = |topic: &Arc<crate::topic::Topic>| {
+            let (readers, topic) = (self.readers.clone(), topic.clone());
+            tokio::spawn(async move { readers.run(topic, permit).await });
+        };
+        self.hub.open(key, start).map_err(|TooManyReaders| Reached("readers"))
+    }
+
+    /// Names a client in the log.
+    pub fn next_client_id(&self) -> u64 {
+        self.next_client_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gauges, read off now.
+    pub fn now(&self) -> Now {
+        Now {
+            clients: self.limits.clients(),
+            clients_limit: self.limits.max_clients(),
+            readers: self.hub.readers(),
+            readers_limit: self.config.limits.readers,
+            redis_connected: self.source_up.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What one read found, encoded once for everybody: SSE bytes, framed as HTTP chunks.
+//!
+//! Each event is a chunk of its own, so a client may start, stop and go on at any event; whoever
+//! needs no frames (HTTP/1.0) has them taken off.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::event::{
+    Control, Entry, Gap, Reason, Rendering, StreamId, Written, write_control, write_entry,
+};
+
+/// One thing that every client of a stream key is told, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// An entry.
+    Entry(Entry),
+    /// Entries are missing here; the last event id that goes with it.
+    Gap(Gap, StreamId),
+}
+
+impl Item {
+    /// The last event id of a client that was told this.
+    pub fn id(&self) -> StreamId {
+        match self {
+            Self::Entry(entry) => entry.id,
+            Self::Gap(_, id) => *id,
+        }
+    }
+}
+
+/// Items of one read, encoded for each rendering of their topic.
+#[derive(Debug)]
+pub struct Batch {
+    /// The first item's number in the topic.
+    pub first_seq: u64,
+    ids: Vec<StreamId>,
+    rendered: Vec<Rendered>,
+}
+
+/// The bytes of a batch in one rendering.
+#[derive(Debug)]
+struct Rendered {
+    bytes: Bytes,
+    /// Where each item ends; an item that this rendering skips is empty.
+    ends: Vec<u32>,
+}
+
+impl Batch {
+    /// Encodes `items` for each rendering; the ring numbers them.
+    pub fn encode(items: &[Item], renderings: &[Rendering], max_entry_bytes: usize) -> Self {
+        let rendered =
+            renderings.iter().map(|r| Rendered::new(items, r, max_entry_bytes)).collect();
+        Self { first_seq: 0, ids: items.iter().map(Item::id).collect(), rendered }
+    }
+
+    /// The number after the last item's.
+    pub fn end_seq(&self) -> u64 {
+        self.first_seq + self.ids.len() as u64
+    }
+
+    /// Each item's last event id.
+    pub fn ids(&self) -> &[StreamId] {
+        &self.ids
+    }
+
+    /// Memory held, roughly: what the ring accounts for.
+    pub fn size_bytes(&self) -> usize {
+        let rendered: usize = self.rendered.iter().map(|r| r.bytes.len() + 4 * r.ends.len()).sum();
+        rendered + self.ids.len() * size_of::<StreamId>() + size_of::<Self>()
+    }
+
+    /// Whether it was encoded for this rendering.
+    pub fn has(&self, rendering: usize) -> bool {
+        rendering < self.rendered.len()
+    }
+
+    /// The framed bytes of the items from `from_seq` on.
+    pub fn framed(&self, rendering: usize, from_seq: u64) -> Bytes {
+        let rendered = &self.rendered[rendering];
+        rendered.bytes.slice(rendered.start(self.index(from_seq))..)
+    }
+
+    /// The framed bytes of one item; none where this rendering skips it.
+    pub fn item(&self, rendering: usize, seq: u64) -> Bytes {
+        let rendered = &self.rendered[rendering];
+        rendered.bytes.slice(rendered.range(self.index(seq)))
+    }
+
+    fn index(&self, seq: u64) -> usize {
+        usize::try_from(seq.saturating_sub(self.first_seq)).expect("a batch has few items")
+    }
+}
+
+impl Rendered {
+    fn new(items: &[Item], rendering: &Rendering, max_entry_bytes: usize) -> Self {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::with_capacity(items.len());
+        let mut event = Vec::new();
+        let mut before = None;
+        for (index, item) in items.iter().enumerate() {
+            event.clear();
+            match item {
+                Item::Gap(gap, id) => write_control(&mut event, Some(*id), Control::Gap(*gap)),
+                Item::Entry(entry) => {
+                    let written = write_entry(&mut event, entry, rendering, max_entry_bytes);
+                    if written == Written::Oversize {
+                        write_oversize(&mut event, entry.id, before, items.get(index + 1));
+                    }
+                }
+            }
+            write_chunk(&mut bytes, &event);
+            ends.push(u32::try_from(bytes.len()).expect("a read is bounded far below 4 GiB"));
+            before = Some(item.id());
+        }
+        Self { bytes: bytes.into(), ends }
+    }
+
+    fn start(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
+        self.start(index)..self.ends[index] as usize
+    }
+}
+
+fn write_oversize(out: &mut Vec<u8>, id: StreamId, before: Option<StreamId>, next: Option<&Item>) {
+    let after = Some(before.unwrap_or(id.prev()));
+    let next = next.map(Item::id).filter(|next| *next > id);
+    let gap = Gap { after, next, lost: Some(1), reason: Reason::Oversize };
+    write_control(out, Some(next.map_or(id, StreamId::prev)), Control::Gap(gap));
+}
+
+/// Frames `event` as one HTTP/1.1 chunk; nothing for nothing, for an empty chunk ends the body.
+pub fn write_chunk(out: &mut Vec<u8>, event: &[u8]) {
+    use std::io::Write as _;
+    if event.is_empty() {
+        return;
+    }
+    write!(out, "{:x}\r\n", event.len()).expect("writing to a Vec succeeds");
+    out.extend_from_slice(event);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a chunked body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Takes the frames off again: `framed` is a run of whole chunks as [`write_chunk`] makes them.
+pub fn unframe(framed: &[u8], out: &mut Vec<u8>) {
+    let mut rest = framed;
+    while let Some(line) = rest.iter().position(|byte| *byte == b'\n') {
+        let digits = std::str::from_utf8(&rest[..line - 1]).expect("a chunk's size is ASCII");
+        let len_bytes = usize::from_str_radix(digits, 16).expect("a chunk's size is hexadecimal");
+        let start = line + 1;
+        out.extend_from_slice(&rest[start..start + len_bytes]);
+        rest = &rest[start + len_bytes + 2..];
+    }
+}

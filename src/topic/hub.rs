@@ -1,0 +1,125 @@
+//! All topics: the first client opens one, the last one leaves it to linger.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::Topic;
+use crate::config;
+
+/// All topics, by stream key.
+pub struct Hub {
+    topics: DashMap<Arc<str>, Arc<Topic>>,
+    limits: config::Ring,
+    max_readers: usize,
+    total_bytes: Arc<AtomicUsize>,
+}
+
+/// Too many stream keys have a reader already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyReaders;
+
+/// One client's hold on a topic; given back on drop.
+pub struct Lease {
+    topic: Arc<Topic>,
+}
+
+impl Lease {
+    fn new(topic: &Arc<Topic>) -> Self {
+        topic.state().clients += 1;
+        Self { topic: topic.clone() }
+    }
+
+    /// The topic held open.
+    pub fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.topic.state();
+        state.clients -= 1;
+        if state.clients == 0 {
+            state.idle_since = Instant::now();
+            drop(state);
+            self.topic.abandoned.notify_one();
+        }
+    }
+}
+
+impl Hub {
+    /// No topics yet.
+    pub fn new(limits: config::Ring, max_readers: usize) -> Self {
+        Self { topics: DashMap::new(), limits, max_readers, total_bytes: Arc::default() }
+    }
+
+    /// Holds the topic of `key` open; `start` is called with it where it is new, to start its reader.
+    pub fn open(
+        &self,
+        key: &str,
+        start: impl FnOnce(&Arc<Topic>),
+    ) -> Result<Lease, TooManyReaders> {
+        // Asked before the entry is taken: its lock and that of `len` exclude each other.
+        let full = self.topics.len() >= self.max_readers;
+        // The count goes up under the map's lock, so that `close` cannot come in between.
+        match self.topics.entry(key.into()) {
+            Entry::Occupied(found) => Ok(Lease::new(found.get())),
+            Entry::Vacant(_) if full => Err(TooManyReaders),
+            Entry::Vacant(vacant) => {
+                let topic = Arc::new(Topic::new(key, &self.limits, self.total_bytes.clone()));
+                let lease = Lease::new(&topic);
+                start(&topic);
+                vacant.insert(topic);
+                Ok(lease)
+            }
+        }
+    }
+
+    /// Holds the topic of `key` open, if there is one.
+    pub fn open_known(&self, key: &str) -> Option<Lease> {
+        self.topics.get(key).map(|topic| Lease::new(&topic))
+    }
+
+    /// Closes a topic if nobody holds it; whether it did.
+    pub fn close(&self, topic: &Arc<Topic>) -> bool {
+        let closed = self.topics.remove_if(&*topic.key, |_, held| {
+            Arc::ptr_eq(held, topic) && topic.state().clients == 0
+        });
+        if closed.is_some() {
+            topic.closed.cancel();
+        }
+        closed.is_some()
+    }
+
+    /// Keeps all rings together within `total_bytes`: the longest unused give way.
+    pub fn make_room(&self) {
+        if self.total_bytes.load(Ordering::Relaxed) <= self.limits.total_bytes {
+            return;
+        }
+        let mut topics = self.all();
+        topics.sort_by_cached_key(|topic| {
+            let state = topic.state();
+            (state.clients > 0, state.idle_since)
+        });
+        for topic in topics {
+            if self.total_bytes.load(Ordering::Relaxed) <= self.limits.total_bytes {
+                return;
+            }
+            topic.forget_ring();
+        }
+    }
+
+    /// Every topic, for the operator.
+    pub fn all(&self) -> Vec<Arc<Topic>> {
+        self.topics.iter().map(|topic| topic.value().clone()).collect()
+    }
+
+    /// Stream keys with a reader.
+    pub fn readers(&self) -> usize {
+        self.topics.len()
+    }
+}

@@ -1,0 +1,188 @@
+//! Recent batches of one stream key, in order: what replay and the packs read from.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Batch;
+use crate::config;
+use crate::event::StreamId;
+
+/// Recent batches of one stream key. Every item has a number that is never used again.
+pub struct Ring {
+    limits: config::Ring,
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+    next_seq: u64,
+    /// The last id of this life of the stream that is no longer here: everything after it is.
+    floor: StreamId,
+    tail: StreamId,
+    /// The first item of this life; ids before it have no order with those after.
+    life_seq: u64,
+    /// Counts the stream's lives as this topic saw them.
+    life: u64,
+}
+
+/// Where an id stands against the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Known; go on at this number.
+    At(u64),
+    /// Within the ring's reach, but no id of this life of the stream.
+    Stranger,
+    /// Older than the ring, or newer than its tail: the source has to tell.
+    Outside,
+}
+
+impl Ring {
+    pub(super) fn new(limits: config::Ring) -> Self {
+        Self {
+            limits,
+            batches: VecDeque::new(),
+            bytes: 0,
+            next_seq: 0,
+            floor: StreamId::ZERO,
+            tail: StreamId::ZERO,
+            life_seq: 0,
+            life: 0,
+        }
+    }
+
+    /// The number that the next item gets.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// The last event id of a client that is level with the tail.
+    pub fn tail(&self) -> StreamId {
+        self.tail
+    }
+
+    /// Counts the stream's lives as this topic saw them.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// Memory held.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Items held.
+    pub fn items(&self) -> usize {
+        usize::try_from(self.next_seq - self.first_seq()).expect("the ring is bounded")
+    }
+
+    /// The number of the oldest item held.
+    pub fn first_seq(&self) -> u64 {
+        self.batches.front().map_or(self.next_seq, |batch| batch.first_seq)
+    }
+
+    /// Appends a batch, and drops what is over the limits and that no pack still needs.
+    pub(super) fn push(&mut self, mut batch: Batch, needed_seq: u64) {
+        let Some(last) = batch.ids().last() else { return };
+        self.tail = *last;
+        batch.first_seq = self.next_seq;
+        self.next_seq = batch.end_seq();
+        self.bytes += batch.size_bytes();
+        self.batches.push_back(Arc::new(batch));
+        self.shrink_to(self.limits.bytes, needed_seq);
+    }
+
+    /// Drops the oldest batches down to `bytes` and the limit of entries; zero: drops all.
+    pub(super) fn shrink_to(&mut self, bytes: usize, needed_seq: u64) {
+        while let Some(first) = self.batches.front() {
+            let over = self.bytes > bytes || self.items() > self.limits.entries;
+            let last_one = self.batches.len() == 1 && bytes > 0;
+            if !over || last_one || first.end_seq() > needed_seq {
+                return;
+            }
+            if first.end_seq() > self.life_seq {
+                self.floor = *first.ids().last().expect("a batch has items");
+            }
+            self.bytes -= first.size_bytes();
+            self.batches.pop_front();
+        }
+    }
+
+    /// Begins a new life of the stream, after `base`.
+    pub(super) fn begin_anew(&mut self, base: StreamId) {
+        self.life += 1;
+        self.life_seq = self.next_seq;
+        self.floor = base;
+        self.tail = base;
+    }
+
+    /// Whether whoever is at `seq` has more than half a ring before him.
+    pub(super) fn is_far_behind(&self, seq: u64) -> bool {
+        if seq >= self.next_seq {
+            return false;
+        }
+        let items = usize::try_from(self.next_seq - seq).unwrap_or(usize::MAX);
+        let behind = self.batches.iter().rev().take_while(|batch| batch.end_seq() > seq);
+        let bytes: usize = behind.map(|batch| batch.size_bytes()).sum();
+        items > self.limits.entries / 2 || bytes > self.limits.bytes / 2
+    }
+
+    /// The batch that holds the item `seq`.
+    pub fn at(&self, seq: u64) -> Option<&Arc<Batch>> {
+        self.from(seq).next().filter(|batch| batch.first_seq <= seq)
+    }
+
+    /// The batches that hold items from `seq` on.
+    pub fn from(&self, seq: u64) -> impl Iterator<Item = &Arc<Batch>> {
+        let index = self.batches.partition_point(|batch| batch.end_seq() <= seq);
+        self.batches.range(index..)
+    }
+
+    /// The last event id of a client that has everything before `seq`.
+    pub fn id_before(&self, seq: u64) -> StreamId {
+        let before = seq.checked_sub(1).filter(|before| *before >= self.life_seq);
+        before.and_then(|before| self.id_of(before)).unwrap_or(self.floor)
+    }
+
+    fn id_of(&self, seq: u64) -> Option<StreamId> {
+        let batch = self.at(seq)?;
+        batch.ids().get(usize::try_from(seq - batch.first_seq).ok()?).copied()
+    }
+
+    /// Where a client goes on that names `id` as the last it has.
+    ///
+    /// Known are the ids that we may have told somebody: an item's own, the one less than it that
+    /// a gap before it carries, and the two ends.
+    pub fn find(&self, id: StreamId) -> Found {
+        let Some(seq) = self.reach(id) else { return Found::Outside };
+        let known = id == self.floor
+            || id == self.tail
+            || self.id_before(seq) == id
+            || id.next().is_some_and(|next| self.id_of(seq) == Some(next));
+        if known { Found::At(seq) } else { Found::Stranger }
+    }
+
+    /// The first item with a greater id, where everything after `id` is here.
+    pub fn reach(&self, id: StreamId) -> Option<u64> {
+        (id >= self.floor && id <= self.tail).then(|| self.first_after(id))
+    }
+
+    /// Whether a client at `seq` was told of this life of the stream, and not only of an earlier one.
+    pub fn is_in_life(&self, seq: u64) -> bool {
+        self.life <= 1 || seq > self.life_seq
+    }
+
+    /// The oldest item that is here and belongs to this life.
+    pub fn first_in_life(&self) -> u64 {
+        self.first_seq().max(self.life_seq)
+    }
+
+    fn first_after(&self, id: StreamId) -> u64 {
+        let (mut low, mut high) = (self.first_in_life(), self.next_seq);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.id_of(middle).is_some_and(|at| at <= id) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+}

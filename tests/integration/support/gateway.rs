@@ -1,0 +1,256 @@
+//! The real binary with a configuration of a test's own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::redis::Redis;
+use super::{DEADLINE, Folder, eventually};
+
+/// How a gateway is to run.
+pub struct Setup {
+    source: String,
+    sections: Vec<(String, String)>,
+    routes: String,
+    env: Vec<(String, String)>,
+}
+
+/// A running gateway, killed on drop.
+pub struct Gateway {
+    process: Child,
+    log: Arc<Mutex<String>>,
+    pub folder: Folder,
+    /// `host:port` of the first public listener.
+    pub address: String,
+    /// `host:port` of the admin listener.
+    pub admin: String,
+}
+
+/// An ordinary response, read to its end.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Setup {
+    /// The embedded source, with publishing.
+    pub fn memory() -> Self {
+        Self::with_url("memory:")
+    }
+
+    pub fn redis(redis: &Redis) -> Self {
+        Self::with_url(&redis.url())
+    }
+
+    pub fn with_url(url: &str) -> Self {
+        let setup = Self {
+            source: url.to_owned(),
+            sections: Vec::new(),
+            routes: "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n".into(),
+            env: Vec::new(),
+        };
+        setup
+            .set("server", "listen = [\"127.0.0.1:0\"]")
+            .set("admin", "listen = \"127.0.0.1:0\"")
+            .set("admin", "publish = true")
+            .set("server", "drain = \"1s\"")
+    }
+
+    /// Sets a key of a section; the last setting of a key counts.
+    pub fn set(mut self, section: &str, line: &str) -> Self {
+        let key = |line: &str| line.split('=').next().unwrap().trim().to_owned();
+        self.sections.retain(|(s, l)| s != section || key(l) != key(line));
+        self.sections.push((section.to_owned(), line.to_owned()));
+        self
+    }
+
+    /// Replaces the routes by these `[[route]]` tables.
+    pub fn routes(mut self, routes: &str) -> Self {
+        self.routes = routes.to_owned();
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The gateway.toml of it.
+    pub fn toml(&self) -> String {
+        let mut text = String::new();
+        for section in ["server", "admin", "source", "ring", "limits", "log"] {
+            text.push_str(&format!("[{section}]\n"));
+            if section == "source" {
+                text.push_str(&format!("url = {:?}\n", self.source));
+            }
+            for (_, line) in self.sections.iter().filter(|(s, _)| s == section) {
+                text.push_str(&format!("{line}\n"));
+            }
+        }
+        text + &self.routes
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(self) -> Gateway {
+        let folder = Folder::new();
+        let file = folder.0.join("gateway.toml");
+        std::fs::write(&file, self.toml()).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ssegate"))
+            .arg("--config")
+            .arg(&file)
+            .envs(self.env)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        collect(process.stderr.take().unwrap(), log.clone());
+        let mut gateway =
+            Gateway { process, log, folder, address: String::new(), admin: String::new() };
+        eventually("the gateway listens", || {
+            let ended = gateway.process.try_wait().unwrap();
+            assert!(ended.is_none(), "the gateway ended: {}", gateway.log());
+            gateway.log().contains("listening for the operator")
+        });
+        gateway.address = gateway.logged("listening for clients");
+        gateway.admin = gateway.logged("listening for the operator");
+        gateway
+    }
+
+    /// Starts it and waits until the source has answered as well.
+    pub fn start_ready(self) -> Gateway {
+        let gateway = self.start();
+        eventually("the gateway is ready", || gateway.admin_get("/readyz").status == 200);
+        gateway
+    }
+}
+
+fn collect(stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+impl Gateway {
+    /// Everything logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    fn logged(&self, message: &str) -> String {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains(message)).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["address"].as_str().unwrap().to_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the gateway ends", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    pub fn admin_get(&self, path: &str) -> Response {
+        exchange(
+            &self.admin,
+            &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+        )
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        exchange(
+            &self.address,
+            &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+        )
+    }
+
+    /// Publishes through the admin listener; the entry's id.
+    pub fn publish(&self, key: &str, payload: &str) -> String {
+        let response = self.post(key, payload);
+        assert_eq!(response.status, 200, "{response:?}");
+        let answer: serde_json::Value = serde_json::from_str(&response.body).unwrap();
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// `POST /publish/{key}`.
+    pub fn post(&self, key: &str, payload: &str) -> Response {
+        let length = payload.len();
+        exchange(
+            &self.admin,
+            &format!(
+                "POST /publish/{key} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{payload}"
+            ),
+        )
+    }
+
+    /// The value of a metric, by its name and labels as they are rendered.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.admin_get("/metrics").body;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no metric {name} in\n{text}")).parse().unwrap()
+    }
+
+    /// `/streams`, parsed.
+    pub fn streams(&self) -> serde_json::Value {
+        serde_json::from_str(&self.admin_get("/streams").body).unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the gateway's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// Sends raw bytes and reads to the end of the connection.
+pub fn exchange(address: &str, request: &str) -> Response {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    Response { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// Runs the binary to its end; its exit code, stdout and stderr.
+pub fn run(arguments: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ssegate"))
+        .args(arguments)
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// Short enough for a test, long enough for a loaded machine.
+pub const SOON: Duration = Duration::from_secs(5);

@@ -1,0 +1,165 @@
+//! A redis-server of a test's own, and a connection that speaks to it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use super::{DEADLINE, Folder, eventually};
+
+/// A redis-server behind a unix socket, stopped on drop.
+pub struct Redis {
+    folder: Folder,
+    process: Option<Child>,
+    arguments: Vec<String>,
+}
+
+/// What Redis answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    Null,
+    Text(String),
+    Number(i64),
+    List(Vec<Answer>),
+    Error(String),
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With further arguments of redis-server, such as `--appendonly yes`.
+    pub fn with(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut redis = Self { folder: Folder::new(), process: None, arguments };
+        redis.launch();
+        redis
+    }
+
+    /// Starts it (again); its data are what it has on disk.
+    pub fn launch(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(self.socket());
+        command.arg("--dir").arg(&self.folder.0).args(&self.arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.process =
+            Some(command.spawn().expect("redis-server (apt: redis-server) must be installed"));
+        eventually("redis-server answers", || {
+            UnixStream::connect(self.socket()).is_ok()
+                && self.try_run(&["PING"]) == Some(Answer::Text("PONG".into()))
+        });
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let _ = std::fs::remove_file(self.socket());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
+    pub fn socket(&self) -> std::path::PathBuf {
+        self.folder.0.join("redis.sock")
+    }
+
+    /// The `[source] url` of it.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// Runs one command on a connection of its own.
+    pub fn run(&self, command: &[&str]) -> Answer {
+        self.try_run(command).expect("redis-server answers")
+    }
+
+    fn try_run(&self, command: &[&str]) -> Option<Answer> {
+        Connection::open(self)?.run(command)
+    }
+
+    /// `XADD key * payload value`; its id.
+    pub fn add(&self, key: &str, payload: &str) -> String {
+        match self.run(&["XADD", key, "*", "payload", payload]) {
+            Answer::Text(id) => id,
+            other => panic!("XADD answered {other:?}"),
+        }
+    }
+
+    /// Calls of a command so far, by INFO commandstats; as in `xread` or `xinfo|stream`.
+    pub fn calls(&self, command: &str) -> u64 {
+        let Answer::Text(stats) = self.run(&["INFO", "commandstats"]) else { panic!("no stats") };
+        let line =
+            stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// Connections of clients other than the asking one.
+    pub fn clients(&self) -> usize {
+        let Answer::Text(list) = self.run(&["CLIENT", "LIST"]) else { panic!("no list") };
+        list.lines().count() - 1
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// One connection; it can pipeline.
+pub struct Connection {
+    stream: BufReader<UnixStream>,
+}
+
+impl Connection {
+    pub fn open(redis: &Redis) -> Option<Self> {
+        let stream = UnixStream::connect(redis.socket()).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).ok()?;
+        Some(Self { stream: BufReader::new(stream) })
+    }
+
+    pub fn run(&mut self, command: &[&str]) -> Option<Answer> {
+        let bytes: Vec<&[u8]> = command.iter().map(|part| part.as_bytes()).collect();
+        self.send(&bytes)?;
+        self.answer()
+    }
+
+    /// Writes a command, for [`Self::answer`] to be called later.
+    pub fn send(&mut self, command: &[&[u8]]) -> Option<()> {
+        let mut out = format!("*{}\r\n", command.len()).into_bytes();
+        for part in command {
+            out.extend(format!("${}\r\n", part.len()).into_bytes());
+            out.extend_from_slice(part);
+            out.extend_from_slice(b"\r\n");
+        }
+        self.stream.get_mut().write_all(&out).ok()
+    }
+
+    pub fn answer(&mut self) -> Option<Answer> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).ok()?;
+        let (kind, rest) = line.trim_end().split_at_checked(1)?;
+        match kind {
+            "+" => Some(Answer::Text(rest.to_owned())),
+            "-" => Some(Answer::Error(rest.to_owned())),
+            ":" => Some(Answer::Number(rest.parse().ok()?)),
+            "$" => {
+                let Ok(length) = rest.parse::<usize>() else { return Some(Answer::Null) };
+                let mut bytes = vec![0; length + 2];
+                self.stream.read_exact(&mut bytes).ok()?;
+                Some(Answer::Text(String::from_utf8_lossy(&bytes[..length]).into_owned()))
+            }
+            "*" => {
+                let Ok(length) = rest.parse::<usize>() else { return Some(Answer::Null) };
+                (0..length).map(|_| self.answer()).collect::<Option<_>>().map(Answer::List)
+            }
+            _ => None,
+        }
+    }
+}
