@@ -141,14 +141,13 @@ async fn publish(
         key.ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))?;
     let limit = state.config.source.max_entry_bytes;
     let payload = Limited::new(request.into_body(), limit).collect().await;
-    let payload =
-        payload.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-            true => text(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &format!("the body is larger than {limit} bytes (source.max_entry)"),
-            ),
-            false => text(StatusCode::BAD_REQUEST, "the body ended early"),
-        })?;
+    let payload = payload.map_err(|error| {
+        if !error.is::<http_body_util::LengthLimitError>() {
+            return text(StatusCode::BAD_REQUEST, "the body ended early");
+        }
+        let message = format!("the body is larger than {limit} bytes (source.max_entry)");
+        text(StatusCode::PAYLOAD_TOO_LARGE, &message)
+    })?;
     match state.readers.source.publish(&key, payload.to_bytes()).await {
         Ok(id) => Ok(body("application/json", json!({ "id": id.to_string() }).to_string())),
         Err(error) => Err(not_published(&key, &error)),

@@ -92,6 +92,9 @@ impl Continuity {
         Verdict::Reset(gap)
     }
 
+    /// What shows a new life: a lower end, fewer entries ever added than we know of, or a first entry
+    /// that we have not seen but that was added earlier than the last one that we have. A life with
+    /// ids on both sides of the cursor and as many before it as the old one cannot be told apart.
     fn began_anew(&self, info: &Info, received: u64) -> bool {
         let Some((added, total)) = self.added.zip(info.entries_added) else {
             return info.last_generated < self.cursor;
@@ -113,42 +116,36 @@ impl Continuity {
         Verdict::Reset(gap)
     }
 
+    /// Counted at two places: before the first entry where everything earlier is gone, and at the
+    /// stream's end. A deletion that was passed on the way is therefore told late, but told.
     fn missing(&self, reply: &Reply, info: &Info) -> Option<Gap> {
-        let received = reply.entries.len() as u64;
         let next = reply.entries.first().map(|entry| entry.id);
-        let nothing_ahead = info.last_generated == self.cursor;
-        let deleted_ahead = info.max_deleted > self.cursor;
+        let last = reply.entries.last().map_or(self.cursor, |entry| entry.id);
         let trimmed_ahead = info.first.is_none_or(|first| first > self.cursor);
-        if nothing_ahead || !(trimmed_ahead || deleted_ahead) {
-            return None;
-        }
-        let gap = |next, lost, reason| Some(Gap { after: Some(self.cursor), next, lost, reason });
-        let reason = if deleted_ahead { Reason::Deleted } else { Reason::Trimmed };
+        let reason = if info.max_deleted > self.cursor { Reason::Deleted } else { Reason::Trimmed };
+        let gap = |next, lost| Gap { after: Some(self.cursor), next, lost, reason };
         let Some((added, total)) = self.added.zip(info.entries_added) else {
             // Uncounted: told, unless the first entry follows the cursor directly.
             let first = info.first.filter(|_| trimmed_ahead)?;
-            let unbroken =
-                self.cursor.next() == Some(first) || next.is_some_and(|next| next < first);
-            return if unbroken { None } else { gap(Some(first), None, reason) };
+            let unbroken = self.cursor.next() == Some(first) || next.is_some_and(|n| n < first);
+            return (!unbroken).then(|| gap(Some(first), None));
+        };
+        let counted = |next, expected: u64| {
+            let lost = total.saturating_sub(expected);
+            (lost > 0).then(|| gap(next, Some(lost)))
         };
         if trimmed_ahead && next.is_none_or(|next| info.first == Some(next)) {
-            // Whatever was added after the cursor and is no longer there.
-            let lost = total.saturating_sub(added + info.length);
-            return if lost == 0 { None } else { gap(info.first, Some(lost), reason) };
+            return counted(info.first, added + info.length);
         }
-        if deleted_ahead && reply.entries.last().is_some_and(|last| last.id == info.last_generated)
-        {
-            let lost = total.saturating_sub(added + received);
-            return if lost == 0 { None } else { gap(next, Some(lost), reason) };
+        if last == info.last_generated {
+            return counted(next, added + reply.entries.len() as u64);
         }
-        // Deleted up to the end as we knew it before this read, which found nothing on the way.
-        let (end, total) =
-            self.end.filter(|(end, _)| *end > self.cursor && next.is_none_or(|n| n > *end))?;
-        let lost = total.map(|total| total.saturating_sub(added));
-        if lost == Some(0) || !deleted_ahead {
-            None
-        } else {
-            gap(next, lost, Reason::Deleted).filter(|_| end > self.cursor)
-        }
+        // Everything up to the end as it was before this read, which found nothing on the way.
+        let (end, total) = self.end.filter(|(end, _)| next.is_none_or(|next| next > *end))?;
+        let lost = total.map(|total| total.saturating_sub(added)).filter(|lost| *lost > 0)?;
+        (end > self.cursor).then(|| gap(next, Some(lost)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,7 +149,7 @@ async fn probe(state: Arc<State>) {
             match answer {
                 Ok(()) => info!("source answers"),
                 Err(error) => {
-                    warn!(%error, "source does not answer; trying again, streams stay open")
+                    warn!(%error, "source does not answer; trying again, streams stay open");
                 }
             }
         }

@@ -15,9 +15,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Failure at run time: an address that cannot be had, a second signal.
 const FAILED: u8 = 1;
-/// sysexits' EX_USAGE.
+/// `EX_USAGE` of sysexits.
 const USAGE: u8 = 64;
-/// sysexits' EX_CONFIG.
+/// `EX_CONFIG` of sysexits.
 const BAD_CONFIG: u8 = 78;
 
 /// Tails Redis Streams and fans each one out as Server-Sent Events.

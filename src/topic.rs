@@ -22,6 +22,9 @@ pub use ring::{Found, Ring};
 /// News that a lagging receiver may skip: the ring has the rest.
 const NEWS_KEPT: usize = 16;
 
+/// Topics opened so far.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
 /// One stream key that somebody reads.
 pub struct Topic {
     /// Unlike its key never used again.
@@ -80,9 +83,8 @@ impl Topic {
             idle_since: Instant::now(),
             packs: Vec::new(),
         };
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id: OPENED.fetch_add(1, Ordering::Relaxed),
             key: key.into(),
             closed: CancellationToken::new(),
             state: Mutex::new(state),
@@ -114,7 +116,7 @@ impl Topic {
             if state.renderings.len() == renderings.len() {
                 break (batch, state);
             }
-            renderings = state.renderings.clone();
+            renderings.clone_from(&state.renderings);
         };
         let before = state.ring.size_bytes();
         let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);

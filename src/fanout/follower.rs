@@ -189,10 +189,10 @@ impl Follower {
         if !due || self.partial.is_some() || !self.unsent.is_empty() {
             return Ok(());
         }
-        Err(match self.draining {
-            true => End::SendAway(Some(Control::Drain), Left::Drain),
-            false => End::SendAway(None, Left::Rotated),
-        })
+        if self.draining {
+            return Err(End::SendAway(Some(Control::Drain), Left::Drain));
+        }
+        Err(End::SendAway(None, Left::Rotated))
     }
 
     /// Tells of Redis' coming and going, between two events.
@@ -286,7 +286,11 @@ impl Follower {
             return self.level(next_seq);
         }
         if batches.is_empty() {
-            return if told_of_life { self.leave_ring(spot) } else { self.follow_new_life() };
+            if !told_of_life {
+                return self.follow_new_life();
+            }
+            self.leave_ring(spot);
+            return Ok(());
         }
         let done = self.write(&batches, view, spot).await?;
         self.place = Place::Ring(done);
@@ -294,12 +298,11 @@ impl Follower {
     }
 
     /// The ring has moved on: read on from the source, after what the client has.
-    fn leave_ring(&mut self, spot: Spot) -> Result<(), End> {
+    fn leave_ring(&mut self, spot: Spot) {
         let life = self.client.topic().state().ring.life();
         let mut past = Past::new(Continuity::after(self.last_id), life);
         past.spot.offset = spot.offset;
         self.place = Place::Source(past);
-        Ok(())
     }
 
     fn level(&mut self, seq: u64) -> Result<(), End> {

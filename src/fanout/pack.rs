@@ -19,7 +19,6 @@ use super::signal::{Signal, last_words};
 use super::socket::{Input, watched};
 use super::wire::{Spot, age_ms, now_ms};
 use super::{Arrivals, Client, Fanout, Socket, View, farewell};
-use crate::config::Signals;
 use crate::event::Control;
 use crate::metrics::Left;
 use crate::topic::{Batch, Reader, Topic};
@@ -188,7 +187,7 @@ impl Pack {
 
     async fn write(&mut self, batches: &[Arc<Batch>]) {
         let end = batches.last().map_or(self.position, |batch| batch.end_seq());
-        let mut shared: Vec<(View, (Bytes, u64))> = Vec::with_capacity(1);
+        let mut shared = Shared(Vec::with_capacity(1));
         let mut tally = Tally::new(self.fanout.metrics.routes.len());
         let mut writes = 0;
         for slot in 0..self.members.capacity() {
@@ -201,14 +200,7 @@ impl Pack {
             let (bytes, events) = if from > self.position {
                 Self::part(view, batches, from)
             } else {
-                match shared.iter().find(|(v, _)| *v == view) {
-                    Some((_, part)) => part.clone(),
-                    None => {
-                        let part = Self::part(view, batches, from);
-                        shared.push((view, part.clone()));
-                        part
-                    }
-                }
+                shared.get(view, || Self::part(view, batches, from))
             };
             let route = member.client.route;
             match member.socket.send(&bytes) {
@@ -373,19 +365,12 @@ impl Pack {
 
     /// The same few bytes to everybody.
     fn signal(&mut self, signal: Signal) {
-        let mut shared: Vec<(View, Signals, Bytes)> = Vec::with_capacity(1);
+        let mut shared = Shared(Vec::with_capacity(1));
         for slot in 0..self.members.capacity() {
             let Some(member) = self.members.get(slot) else { continue };
             let (view, signals) = (member.client.view, member.client.signals);
-            let known = shared.iter().find(|(v, s, _)| v.framed == view.framed && *s == signals);
-            let bytes = match known {
-                Some((_, _, bytes)) => bytes.clone(),
-                None => {
-                    let bytes = Bytes::from(signal.bytes(view, signals));
-                    shared.push((view, signals, bytes.clone()));
-                    bytes
-                }
-            };
+            let kind = (view.framed, signals);
+            let bytes = shared.get(kind, || Bytes::from(signal.bytes(view, signals)));
             match member.socket.send(&bytes) {
                 Ok(sent) if sent == bytes.len() => {}
                 Ok(sent) => {
@@ -413,9 +398,9 @@ impl Pack {
         }
     }
 
-    fn leave_to_follower(&mut self, slot: usize, spot: Spot, unsent: Vec<u8>) {
+    fn leave_to_follower(&mut self, slot: usize, from: Spot, rest: Vec<u8>) {
         let Some(Member { socket, client, .. }) = self.take(slot) else { return };
-        let begin = Begin { unsent, ..Begin::at(Place::Ring(spot), true) };
+        let begin = Begin { unsent: rest, ..Begin::at(Place::Ring(from), true) };
         follow(&self.fanout, socket, client, begin);
     }
 
@@ -426,6 +411,20 @@ impl Pack {
         self.fanout.metrics.left(why);
         tracing::debug!(client = member.client.id, why = why.as_str(), "stream ended");
         farewell(&self.fanout, member.socket, member.client, words);
+    }
+}
+
+/// What was made once for each kind of client.
+struct Shared<K, V>(Vec<(K, V)>);
+
+impl<K: PartialEq, V: Clone> Shared<K, V> {
+    fn get(&mut self, kind: K, produce: impl FnOnce() -> V) -> V {
+        if let Some((_, made)) = self.0.iter().find(|(known, _)| *known == kind) {
+            return made.clone();
+        }
+        let made = produce();
+        self.0.push((kind, made.clone()));
+        made
     }
 }
 

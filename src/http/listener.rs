@@ -108,7 +108,7 @@ impl Listener {
             Self::Unix(listener, _path) => loop {
                 match listener.accept().await {
                     Ok((connection, _)) => {
-                        limit_send_buffer(SockRef::from(&connection), send_buffer_bytes);
+                        limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes);
                         tokio::spawn(serve.clone().serve(connection, None));
                     }
                     Err(error) => pause(&error).await,
@@ -121,10 +121,10 @@ impl Listener {
 fn prepare_tcp(connection: &TcpStream, send_buffer_bytes: Option<usize>) {
     // Failing here means that the client is gone already; reading will tell.
     let _ = connection.set_nodelay(true);
-    limit_send_buffer(SockRef::from(connection), send_buffer_bytes);
+    limit_send_buffer(&SockRef::from(connection), send_buffer_bytes);
 }
 
-fn limit_send_buffer(socket: SockRef<'_>, send_buffer_bytes: Option<usize>) {
+fn limit_send_buffer(socket: &SockRef<'_>, send_buffer_bytes: Option<usize>) {
     if let Some(bytes) = send_buffer_bytes {
         // As above. (The kernel doubles what it is told, for its own bookkeeping.)
         let _ = socket.set_send_buffer_size(bytes);

@@ -239,26 +239,26 @@ pub const REFUSED_STATUS: u16 = 503;
 
 /// The head of a stream's response, as bytes for a socket that has left hyper.
 pub fn stream_head(framed: bool) -> Vec<u8> {
-    let mut head = status_line(framed, "200 OK");
-    for (name, value) in STREAM_HEADERS {
-        head.push_str(&format!("{name}: {value}\r\n"));
+    let mut lines = vec![status_line(framed, "200 OK")];
+    lines.extend(STREAM_HEADERS.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
+    if framed {
+        lines.push("transfer-encoding: chunked\r\n".into());
     }
-    let framing = if framed { "transfer-encoding: chunked\r\n" } else { "" };
-    head.push_str(framing);
-    head.push_str("\r\n");
-    head.into_bytes()
+    lines.push("\r\n".into());
+    lines.concat().into_bytes()
 }
 
 /// A whole response that refuses a stream, for clients that know what a status code is.
 pub fn refused(framed: bool, retry_after: std::time::Duration, reason: &str) -> Vec<u8> {
     let body = format!("not now: {reason}\n");
-    let mut head = status_line(framed, "503 Service Unavailable");
-    head.push_str(&format!(
-        "retry-after: {}\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n{body}",
-        retry_after.as_secs().max(1),
-        body.len(),
-    ));
-    head.into_bytes()
+    let status = status_line(framed, "503 Service Unavailable");
+    let wait_seconds = retry_after.as_secs().max(1);
+    let length = body.len();
+    format!(
+        "{status}retry-after: {wait_seconds}\r\ncontent-type: text/plain; charset=utf-8\r\n\
+         cache-control: no-store\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 fn status_line(framed: bool, status: &str) -> String {
