@@ -120,7 +120,7 @@ impl Continuity {
     /// stream's end. A deletion that was passed on the way is therefore told late, but told.
     fn missing(&self, reply: &Reply, info: &Info) -> Option<Gap> {
         let next = reply.entries.first().map(|entry| entry.id);
-        let last = reply.entries.last().map_or(self.cursor, |entry| entry.id);
+        let reached = reply.entries.last().map_or(self.cursor, |entry| entry.id);
         let trimmed_ahead = info.first.is_none_or(|first| first > self.cursor);
         let reason = if info.max_deleted > self.cursor { Reason::Deleted } else { Reason::Trimmed };
         let gap = |next, lost| Gap { after: Some(self.cursor), next, lost, reason };
@@ -137,7 +137,7 @@ impl Continuity {
         if trimmed_ahead && next.is_none_or(|next| info.first == Some(next)) {
             return counted(info.first, added + info.length);
         }
-        if last == info.last_generated {
+        if reached == info.last_generated {
             return counted(next, added + reply.entries.len() as u64);
         }
         // Everything up to the end as it was before this read, which found nothing on the way.

@@ -164,6 +164,8 @@ impl Follower {
     }
 
     async fn step(&mut self) -> Result<(), End> {
+        // A client that takes everything at once would never let the others have their turn.
+        tokio::task::coop::consume_budget().await;
         self.check_due()?;
         if !self.unsent.is_empty() {
             return self.flush().await;

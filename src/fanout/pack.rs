@@ -72,6 +72,8 @@ struct Pack {
     watch: AsyncFd<OwnedFd>,
     /// Everything before this has been written to everybody.
     position: u64,
+    /// There may be more in the ring already.
+    behind: bool,
     reader: Reader,
     last_write: Instant,
     /// No member expires before this.
@@ -110,6 +112,7 @@ pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> P
             clients,
             watch,
             position,
+            behind: false,
             reader,
             last_write: Instant::now(),
             next_expiry: None,
@@ -131,12 +134,13 @@ impl Pack {
         let closed = self.topic.closed.clone();
         loop {
             let wake = self.next_wake();
+            // No branch comes first: under a flood of entries the others get their turns as well.
             tokio::select! {
-                biased;
                 () = closed.cancelled() => break,
                 () = draining.cancelled(), if !self.draining => self.begin_drain(),
                 // Closed or lagged is news as well: the state tells the rest.
-                _ = news.recv() => self.catch_up().await,
+                _ = news.recv(), if !self.behind => self.catch_up().await,
+                () = tokio::task::yield_now(), if self.behind => self.catch_up().await,
                 Some(arrival) = arrivals.recv() => self.admit(arrival),
                 Ok(mut ready) = self.watch.readable() => {
                     let slots = heard(ready.get_inner());
@@ -158,20 +162,19 @@ impl Pack {
         self.next_expiry.map_or(keepalive, |expiry| expiry.min(keepalive))
     }
 
-    /// Writes everything new, and tells of Redis' coming and going.
+    /// Writes what is new, one pass of it, and tells of Redis' coming and going.
     async fn catch_up(&mut self) {
-        loop {
-            let reader = self.topic.state().reader.clone();
-            if reader != self.reader {
-                self.reader_changed(reader);
-            }
-            let batches = self.pending();
-            let Some(last) = batches.last() else { return };
-            let end = last.end_seq();
-            self.write(&batches).await;
-            self.position = end;
-            self.topic.moved(self.number, end);
+        let reader = self.topic.state().reader.clone();
+        if reader != self.reader {
+            self.reader_changed(reader);
         }
+        let batches = self.pending();
+        self.behind = !batches.is_empty();
+        let Some(last) = batches.last() else { return };
+        let end = last.end_seq();
+        self.write(&batches).await;
+        self.position = end;
+        self.topic.moved(self.number, end);
     }
 
     fn pending(&self) -> Vec<Arc<Batch>> {
