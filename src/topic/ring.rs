@@ -186,3 +186,77 @@ impl Ring {
         low
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::Item;
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    fn ring(entries: usize) -> Ring {
+        let limits = config::Ring { entries, bytes: 1 << 20, total_bytes: 1 << 20 };
+        Ring::new(limits)
+    }
+
+    fn batch(ids: &[u64]) -> Batch {
+        let entry = |ms: &u64| Item::Entry(crate::event::Entry { id: id(*ms), fields: Vec::new() });
+        Batch::encode(&ids.iter().map(entry).collect::<Vec<_>>(), &[], 1024)
+    }
+
+    #[test]
+    fn an_id_is_found_where_it_stands_and_a_stranger_is_one() {
+        let mut ring = ring(100);
+        ring.begin_anew(id(10));
+        ring.push(batch(&[20, 30]), u64::MAX);
+        assert_eq!(ring.find(id(10)), Found::At(0));
+        assert_eq!(ring.find(id(20)), Found::At(1));
+        assert_eq!(ring.find(id(30)), Found::At(2));
+        assert_eq!(ring.find(id(30).prev()), Found::At(1));
+        assert_eq!(ring.find(id(25)), Found::Stranger);
+        assert_eq!(ring.find(id(9)), Found::Outside);
+        assert_eq!(ring.find(id(31)), Found::Outside);
+    }
+
+    #[test]
+    fn what_no_pack_needs_is_dropped_and_the_floor_rises() {
+        let mut ring = ring(2);
+        ring.begin_anew(id(0));
+        for ms in 1..=5 {
+            ring.push(batch(&[ms]), 3);
+        }
+        assert_eq!((ring.first_seq(), ring.items()), (3, 2));
+        assert_eq!(ring.find(id(3)), Found::At(3));
+        assert_eq!(ring.find(id(2)), Found::Outside);
+        ring.push(batch(&[6]), 0);
+        assert_eq!(ring.first_seq(), 3, "a pack still needs it");
+        assert_eq!(ring.id_before(3), id(3));
+    }
+
+    #[test]
+    fn ids_of_an_earlier_life_are_outside() {
+        let mut ring = ring(100);
+        ring.begin_anew(id(0));
+        ring.push(batch(&[20, 30]), u64::MAX);
+        ring.begin_anew(id(4));
+        ring.push(batch(&[5]), u64::MAX);
+        assert_eq!(ring.find(id(20)), Found::Outside);
+        assert_eq!(ring.find(id(4)), Found::At(2));
+        assert_eq!(ring.id_before(2), id(4));
+        assert!(!ring.is_in_life(2), "at the new life's first item nobody has been told yet");
+        assert!(ring.is_in_life(3));
+    }
+
+    #[test]
+    fn half_a_ring_is_far() {
+        let mut ring = ring(10);
+        for ms in 1..=6 {
+            ring.push(batch(&[ms]), u64::MAX);
+        }
+        assert!(ring.is_far_behind(0));
+        assert!(!ring.is_far_behind(1));
+        assert!(!ring.is_far_behind(6));
+    }
+}

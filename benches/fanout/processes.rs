@@ -1,0 +1,184 @@
+//! The processes of a run: started, waited for until ready, measured through `/proc`, and ended
+//! on every way out.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A folder for sockets, configuration and logs; gone with the value.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("ssegate-bench-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// The socket of our Redis.
+    pub(crate) fn redis(&self) -> PathBuf {
+        self.0.join("redis.sock")
+    }
+
+    fn start(&self, name: &'static str, command: &mut Command) -> Result<Process> {
+        let log = self.0.join(name);
+        let program = command.get_program().to_owned();
+        let child = command.stderr(File::create(&log)?).spawn();
+        let child = child.with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Process { child, name, log })
+    }
+
+    /// A Redis of our own, on a unix socket, that writes nothing to disk.
+    pub(crate) fn start_redis(&self) -> Result<Process> {
+        let socket = self.redis();
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
+        command.arg(&socket).arg("--dir").arg(&self.0).stdout(Stdio::null());
+        let redis = self.start("redis", &mut command)?;
+        redis.ready_when(|| UnixStream::connect(&socket).is_ok())
+    }
+
+    /// The floor, from our own binary.
+    pub(crate) fn start_floor(&self, address: SocketAddr, threads: u64) -> Result<Process> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["floor", &address.to_string(), &threads.to_string()]).arg(self.redis());
+        self.start("floor", &mut command)?.ready_when(|| TcpStream::connect(address).is_ok())
+    }
+
+    /// The gateway as an operator would run it: all defaults, one route.
+    pub(crate) fn start_gateway(&self, address: SocketAddr) -> Result<Process> {
+        let admin = free_address()?;
+        let redis = self.redis();
+        let redis = redis.display();
+        let config = self.0.join("gateway.toml");
+        let text = format!(
+            r#"server.listen = ["{address}"]
+            admin.listen = "{admin}"
+            source.url = "redis+unix://{redis}"
+            [[route]]
+            path = "/events/{{name}}"
+            key = "events:{{name}}"
+            access = "public""#
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ssegate"));
+        command.arg("--config").arg(&config).stdout(Stdio::null());
+        let ours = |name: &String| name.starts_with("SSEGATE_");
+        for name in std::env::vars().map(|(name, _)| name).filter(ours) {
+            command.env_remove(name);
+        }
+        let gateway = self.start("gateway", &mut command)?;
+        gateway.ready_when(|| answers_ready(admin).unwrap_or(false))
+    }
+
+    /// The clients: ready, and at the end their report, on standard output.
+    pub(crate) fn start_clients(&self, at: SocketAddr, count: u64, events: u64) -> Result<Process> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let numbers = [count.to_string(), events.to_string()];
+        command.arg("clients").arg(at.to_string()).args(numbers).stdout(Stdio::piped());
+        self.start("clients", &mut command)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} stays behind: {error}", self.0.display());
+        }
+    }
+}
+
+/// A child that does not outlive this value. Its standard error goes to a file.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    name: &'static str,
+    log: PathBuf,
+}
+
+impl Process {
+    fn ready_when(mut self, ready: impl Fn() -> bool) -> Result<Self> {
+        let deadline = Instant::now() + START_DEADLINE;
+        while !ready() {
+            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("{} did not become ready; it said:\n{}", self.name, self.log());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn proc(&self, file: &str) -> Result<String> {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        fs::read_to_string(&path).with_context(|| format!("reading {path} of {}", self.name))
+    }
+
+    /// The anonymous part of the proportional set size. The rest is the binary's pages, whose
+    /// share falls when another process runs the same file.
+    pub(crate) fn memory_bytes(&self) -> Result<f64> {
+        let rollup = self.proc("smaps_rollup")?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        let kib: f64 = kib.context("smaps_rollup must have Pss_Anon (Linux 5.9)")?.parse()?;
+        Ok(kib * 1024.0)
+    }
+
+    /// CPU so far. `stat`, not the threads' `schedstat`: it still counts threads that have ended.
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
+        let stat = self.proc("stat")?;
+        // The second field is the program's name in parentheses, and may contain anything.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let mut ticks = fields.split_whitespace().skip(11).map(str::parse::<f64>);
+        let user = ticks.next().context("stat must have utime")??;
+        let system = ticks.next().context("stat must have stime")??;
+        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        Ok(Cpu { user: user / per_second, total: (user + system) / per_second })
+    }
+}
+
+/// CPU seconds of a process.
+#[derive(Clone, Copy)]
+pub(crate) struct Cpu {
+    pub(crate) user: f64,
+    pub(crate) total: f64,
+}
+
+impl Cpu {
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { user: self.user - before.user, total: self.total - before.total }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            eprintln!("{} may be left running: {error}", self.name);
+        }
+    }
+}
+
+/// An address whose port was free a moment ago.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn answers_ready(admin: SocketAddr) -> std::io::Result<bool> {
+    let mut socket = TcpStream::connect(admin)?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; 12];
+    socket.read_exact(&mut status)?;
+    Ok(status == *b"HTTP/1.1 200")
+}
