@@ -1,7 +1,8 @@
 //! From a topic to its clients: packs for those that are level with the tail, a follower for each
 //! of the others, and the farewell of those that go.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -18,8 +19,10 @@ use crate::topic::{Lease, Topic};
 mod farewell;
 mod follower;
 mod pack;
+mod pass;
 mod signal;
 mod socket;
+mod watch;
 mod wire;
 
 pub use farewell::farewell;
@@ -44,6 +47,9 @@ pub struct Fanout {
     pub draining: CancellationToken,
     /// Every task that still has a client.
     pub tasks: TaskTracker,
+    /// When the last client is closed; set with the drain's first.
+    drained: OnceLock<Instant>,
+    opened_packs: AtomicUsize,
     /// By topic; a topic's packs end with it.
     packs: DashMap<u64, Vec<PackHandle>>,
 }
@@ -112,11 +118,6 @@ impl Settings {
         let age = self.max_connection_age.mul_f64(0.8 + 0.2 * fastrand::f64());
         (!age.is_zero()).then(|| Instant::now() + age)
     }
-
-    /// When a client is closed by a drain that begins now.
-    pub fn drain_delay(&self) -> Duration {
-        self.drain.mul_f64(fastrand::f64())
-    }
 }
 
 impl Fanout {
@@ -128,6 +129,8 @@ impl Fanout {
             replays,
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            drained: OnceLock::new(),
+            opened_packs: AtomicUsize::new(0),
             packs: DashMap::new(),
         }
     }
@@ -139,12 +142,20 @@ impl Fanout {
         let smallest = packs.iter().min_by_key(|pack| pack.clients());
         let full = smallest.is_none_or(|pack| pack.clients() >= PACK_MIN_CLIENTS);
         if full && packs.len() < self.settings.workers {
-            let pack = pack::open(self, &topic, packs.len());
+            let number = self.opened_packs.fetch_add(1, Ordering::Relaxed);
+            let pack = pack::open(self, &topic, number);
             packs.push(pack);
         }
         let smallest = packs.iter().min_by_key(|pack| pack.clients());
         let pack = smallest.expect("there is at least one worker, so a pack was opened");
         pack.send(Arrival { socket, client, next_seq });
+    }
+
+    /// When one client is closed by the drain: closes are spread over all of it.
+    fn drain_expiry(&self) -> Instant {
+        let now = Instant::now();
+        let end = *self.drained.get_or_init(|| now + self.settings.drain);
+        now + end.saturating_duration_since(now).mul_f64(fastrand::f64())
     }
 
     fn forget_packs(&self, topic: &Topic) {

@@ -185,7 +185,7 @@ impl Follower {
     fn check_due(&mut self) -> Result<(), End> {
         if self.fanout.draining.is_cancelled() && !self.draining {
             self.draining = true;
-            self.client.expires = Some(Instant::now() + self.fanout.settings.drain_delay());
+            self.client.expires = Some(self.fanout.drain_expiry());
         }
         let due = self.client.expires.is_some_and(|expires| expires <= Instant::now());
         if !due || self.partial.is_some() || !self.unsent.is_empty() {

@@ -1,24 +1,20 @@
 //! Clients that are level with the tail: one task, one loop, one write for each.
-//!
-//! A pack watches its sockets with an epoll of its own; they are in no other.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use rustix::event::epoll;
 use slab::Slab;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::follower::{Begin, Place, follow};
+use super::pass::{Pass, Sent, Shared};
 use super::signal::{Signal, last_words};
-use super::socket::{Input, watched};
-use super::wire::{Spot, age_ms, now_ms};
-use super::{Arrivals, Client, Fanout, Socket, View, farewell};
+use super::socket::Input;
+use super::watch::Watch;
+use super::wire::Spot;
+use super::{Arrivals, Client, Fanout, Socket, farewell};
 use crate::event::Control;
 use crate::metrics::Left;
 use crate::topic::{Batch, Reader, Topic};
@@ -27,8 +23,6 @@ use crate::topic::{Batch, Reader, Topic};
 const WRITES_PER_TURN: usize = 256;
 /// Pending batches are written together up to about this, so that a socket's buffer takes them.
 const PASS_BYTES: usize = 64 << 10;
-/// Sockets heard of in one turn.
-const EVENTS_PER_TURN: usize = 256;
 
 /// A client on its way into a pack.
 pub(super) struct Arrival {
@@ -69,7 +63,7 @@ struct Pack {
     topic: Arc<Topic>,
     members: Slab<Member>,
     clients: Arc<AtomicUsize>,
-    watch: AsyncFd<OwnedFd>,
+    watch: Watch,
     /// Everything before this has been written to everybody.
     position: u64,
     /// There may be more in the ring already.
@@ -95,7 +89,7 @@ pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> P
     };
     let (fanout, topic) = (fanout.clone(), topic.clone());
     fanout.clone().tasks.spawn(async move {
-        let watch = match watch() {
+        let watch = match Watch::new() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(key = %topic.key, %error, "no descriptor for a pack; its clients are closed and come back");
@@ -123,11 +117,6 @@ pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> P
     handle
 }
 
-fn watch() -> std::io::Result<AsyncFd<OwnedFd>> {
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    watched(epoll, Interest::READABLE)
-}
-
 impl Pack {
     async fn run(mut self, mut arrivals: Arrivals, mut news: tokio::sync::broadcast::Receiver<()>) {
         let draining = self.fanout.draining.clone();
@@ -142,14 +131,7 @@ impl Pack {
                 _ = news.recv(), if !self.behind => self.catch_up().await,
                 () = tokio::task::yield_now(), if self.behind => self.catch_up().await,
                 Some(arrival) = arrivals.recv() => self.admit(arrival),
-                Ok(mut ready) = self.watch.readable() => {
-                    let slots = heard(ready.get_inner());
-                    if slots.is_empty() {
-                        ready.clear_ready();
-                    }
-                    drop(ready);
-                    self.hear(&slots);
-                }
+                Ok(slots) = self.watch.heard() => self.hear(&slots),
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
             }
         }
@@ -172,7 +154,7 @@ impl Pack {
         self.behind = !batches.is_empty();
         let Some(last) = batches.last() else { return };
         let end = last.end_seq();
-        self.write(&batches).await;
+        self.write(&batches, end).await;
         self.position = end;
         self.topic.moved(self.number, end);
     }
@@ -188,58 +170,32 @@ impl Pack {
         more.cloned().collect()
     }
 
-    async fn write(&mut self, batches: &[Arc<Batch>]) {
-        let end = batches.last().map_or(self.position, |batch| batch.end_seq());
-        let mut shared = Shared(Vec::with_capacity(1));
-        let mut tally = Tally::new(self.fanout.metrics.routes.len());
+    async fn write(&mut self, batches: &[Arc<Batch>], end: u64) {
+        let fanout = self.fanout.clone();
+        let mut pass = Pass::new(batches, self.position, fanout.metrics.routes.len());
         let mut writes = 0;
         for slot in 0..self.members.capacity() {
-            let Some(member) = self.members.get_mut(slot) else { continue };
+            let Some(member) = self.members.get(slot) else { continue };
             if member.has_until >= end {
                 continue;
             }
-            let from = self.position.max(member.has_until);
-            let view = member.client.view;
-            let (bytes, events) = if from > self.position {
-                Self::part(view, batches, from)
-            } else {
-                shared.get(view, || Self::part(view, batches, from))
-            };
-            let route = member.client.route;
-            match member.socket.send(&bytes) {
-                Ok(sent) if sent == bytes.len() => tally.add(route, events, sent),
-                Ok(sent) => {
-                    let done = view.advance(batches, Spot { seq: from, offset: 0 }, sent);
-                    tally.add(route, done.events, sent);
-                    self.leave_to_follower(slot, done.spot, Vec::new());
-                }
-                Err(_) => self.remove(slot, Left::Client),
-            }
+            let sent = pass.send(&member.socket, &member.client, member.has_until);
+            self.settle(slot, sent);
             writes += 1;
             if writes % WRITES_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
         }
         self.last_write = Instant::now();
-        self.count(batches, &tally);
+        pass.count(&fanout.metrics);
+        pass.observe_latency(&fanout.metrics, self.members.len() as u64);
     }
 
-    /// The bytes of one view from `seq` on, and how many events they are.
-    fn part(view: View, batches: &[Arc<Batch>], seq: u64) -> (Bytes, u64) {
-        let all = view.advance(batches, Spot { seq, offset: 0 }, usize::MAX);
-        (view.bytes_of(batches, seq), all.events)
-    }
-
-    fn count(&self, batches: &[Arc<Batch>], tally: &Tally) {
-        tally.publish(&self.fanout.metrics);
-        let clients = self.members.len() as u64;
-        if clients == 0 {
-            return;
-        }
-        let now = now_ms();
-        let ids = batches.iter().flat_map(|batch| batch.ids());
-        for age in ids.filter_map(|id| age_ms(*id, now)) {
-            self.fanout.metrics.latency.observe(age as f64 / 1e3, clients);
+    fn settle(&mut self, slot: usize, sent: Sent) {
+        match sent {
+            Sent::Whole => {}
+            Sent::Short(from) => self.leave_to_follower(slot, from, Vec::new()),
+            Sent::Failed => self.remove(slot, Left::Client),
         }
     }
 
@@ -254,31 +210,23 @@ impl Pack {
         };
         let expires = client.expires;
         let has_until = next_seq.max(self.position);
-        let view = client.view;
         let slot = self.members.insert(Member { socket, client, has_until });
         let member = &self.members[slot];
-        let data = epoll::EventData::new_u64(slot as u64);
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        if let Err(error) = epoll::add(self.watch.get_ref(), &member.socket, data, flags) {
+        if let Err(error) = self.watch.add(slot, &member.socket) {
             tracing::warn!(client = member.client.id, %error, "cannot watch a client; it is closed and comes back");
             return self.remove(slot, Left::Error);
         }
         if self.draining {
-            self.set_expiry(slot, Instant::now() + self.fanout.settings.drain_delay());
+            self.set_expiry(slot, self.fanout.drain_expiry());
         } else if let Some(expires) = expires {
             self.expect_expiry(expires);
         }
-        if missing.is_empty() {
-            return;
-        }
-        let bytes = view.bytes_of(&missing, next_seq);
-        match self.members[slot].socket.send(&bytes) {
-            Ok(sent) if sent == bytes.len() => {}
-            Ok(sent) => {
-                let done = view.advance(&missing, Spot { seq: next_seq, offset: 0 }, sent);
-                self.leave_to_follower(slot, done.spot, Vec::new());
-            }
-            Err(_) => self.remove(slot, Left::Client),
+        if !missing.is_empty() {
+            let fanout = self.fanout.clone();
+            let mut pass = Pass::new(&missing, next_seq, fanout.metrics.routes.len());
+            let sent = pass.send(&self.members[slot].socket, &self.members[slot].client, next_seq);
+            pass.count(&fanout.metrics);
+            self.settle(slot, sent);
         }
     }
 
@@ -346,11 +294,10 @@ impl Pack {
 
     fn begin_drain(&mut self) {
         self.draining = true;
-        let now = Instant::now();
         self.next_expiry = None;
         for slot in 0..self.members.capacity() {
             if self.members.contains(slot) {
-                self.set_expiry(slot, now + self.fanout.settings.drain_delay());
+                self.set_expiry(slot, self.fanout.drain_expiry());
             }
         }
     }
@@ -368,7 +315,7 @@ impl Pack {
 
     /// The same few bytes to everybody.
     fn signal(&mut self, signal: Signal) {
-        let mut shared = Shared(Vec::with_capacity(1));
+        let mut shared = Shared::default();
         for slot in 0..self.members.capacity() {
             let Some(member) = self.members.get(slot) else { continue };
             let (view, signals) = (member.client.view, member.client.signals);
@@ -389,8 +336,7 @@ impl Pack {
     fn take(&mut self, slot: usize) -> Option<Member> {
         let member = self.members.try_remove(slot)?;
         self.clients.fetch_sub(1, Ordering::Relaxed);
-        // It fails only for a socket that is not watched, and then there is nothing to end.
-        let _ = epoll::delete(self.watch.get_ref(), &member.socket);
+        self.watch.remove(&member.socket);
         Some(member)
     }
 
@@ -414,57 +360,5 @@ impl Pack {
         self.fanout.metrics.left(why);
         tracing::debug!(client = member.client.id, why = why.as_str(), "stream ended");
         farewell(&self.fanout, member.socket, member.client, words);
-    }
-}
-
-/// What was made once for each kind of client.
-struct Shared<K, V>(Vec<(K, V)>);
-
-impl<K: PartialEq, V: Clone> Shared<K, V> {
-    fn get(&mut self, kind: K, produce: impl FnOnce() -> V) -> V {
-        if let Some((_, made)) = self.0.iter().find(|(known, _)| *known == kind) {
-            return made.clone();
-        }
-        let made = produce();
-        self.0.push((kind, made.clone()));
-        made
-    }
-}
-
-/// The slots of sockets that have something to say.
-fn heard(watch: &OwnedFd) -> Vec<usize> {
-    let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_TURN);
-    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let spare = rustix::buffer::spare_capacity(&mut events);
-    // An interrupted call is tried again when the descriptor is next looked at.
-    let _ = epoll::wait(watch, spare, Some(&at_once));
-    let slot = |event: &epoll::Event| {
-        let data = event.data;
-        usize::try_from(data.u64()).expect("slots are indices")
-    };
-    events.iter().map(slot).collect()
-}
-
-/// What was written in one pass, by route: counted here, published once.
-struct Tally(Vec<(u64, u64)>);
-
-impl Tally {
-    fn new(routes: usize) -> Self {
-        Self(vec![(0, 0); routes])
-    }
-
-    fn add(&mut self, route: u16, events: u64, bytes: usize) {
-        let (all_events, all_bytes) = &mut self.0[usize::from(route)];
-        *all_events += events;
-        *all_bytes += bytes as u64;
-    }
-
-    fn publish(&self, metrics: &crate::metrics::Metrics) {
-        for ((events, bytes), route) in self.0.iter().zip(&metrics.routes) {
-            if *bytes > 0 {
-                route.events.increment(*events);
-                route.bytes.increment(*bytes);
-            }
-        }
     }
 }

@@ -1,0 +1,64 @@
+//! A pack's own epoll: hears which of its sockets have something to say.
+//!
+//! Sockets that wait in no runtime's reactor cost a few bytes each; the epoll itself is watched
+//! through one `AsyncFd`.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{Timespec, epoll};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Socket;
+use super::socket::watched;
+
+/// Sockets heard of in one turn.
+const EVENTS_PER_TURN: usize = 256;
+
+pub(super) struct Watch(AsyncFd<OwnedFd>);
+
+impl Watch {
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        watched(epoll, Interest::READABLE).map(Self)
+    }
+
+    pub(super) fn add(&self, slot: usize, socket: &Socket) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(slot as u64);
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(self.0.get_ref(), socket, data, flags).map_err(io::Error::from)
+    }
+
+    pub(super) fn remove(&self, socket: &Socket) {
+        // It fails only for a socket that is not watched, and then there is nothing to end.
+        let _ = epoll::delete(self.0.get_ref(), socket);
+    }
+
+    /// The slots of sockets that have something to say, some at least. They say it again until they
+    /// are read, so nothing is lost if nobody looks at the answer.
+    pub(super) async fn heard(&self) -> io::Result<Vec<usize>> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            let slots = look(ready.get_inner());
+            if !slots.is_empty() {
+                ready.retain_ready();
+                return Ok(slots);
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+fn look(epoll: &OwnedFd) -> Vec<usize> {
+    let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_TURN);
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let spare = rustix::buffer::spare_capacity(&mut events);
+    // An interrupted call finds nothing; whatever there is makes the epoll ready again.
+    let _ = epoll::wait(epoll, spare, Some(&at_once));
+    let slot = |event: &epoll::Event| {
+        let data = event.data;
+        usize::try_from(data.u64()).expect("slots are indices")
+    };
+    events.iter().map(slot).collect()
+}
