@@ -37,7 +37,8 @@ impl Continuity {
 
     /// After `id`, which the stream is known to go on from exactly.
     pub fn after(id: StreamId) -> Self {
-        Self::new(id, None)
+        // Before the first of all ids nothing was ever added.
+        Self::new(id, (id == StreamId::ZERO).then_some(0))
     }
 
     fn new(cursor: StreamId, added: Option<u64>) -> Self {

@@ -65,7 +65,7 @@ pub async fn resolve(
             let oldest = nth_newest(source, key, count).await?;
             Base::exact(oldest.map_or(StreamId::ZERO, StreamId::prev))
         }
-        Start::Earliest | Start::Live | Start::Unknown => Base::exact(StreamId::ZERO),
+        Start::Earliest | Start::Live | Start::Unknown => Base::kept(info.as_ref()),
     };
     limited(source, key, replay, info.as_ref(), base).await
 }
@@ -81,7 +81,14 @@ impl Base {
         Self { after, gap: None }
     }
 
-    /// From the beginning of what is kept.
+    /// All that is kept; what is not was not asked for.
+    fn kept(info: Option<&Info>) -> Self {
+        let first = info.and_then(|info| info.first);
+        let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
+        Self::exact(first.map_or(end, StreamId::prev))
+    }
+
+    /// From the beginning of what is kept, where more was asked for.
     fn first(asked: Option<StreamId>, info: Option<&Info>, reason: Reason) -> Self {
         let first = info.and_then(|info| info.first);
         let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
@@ -171,7 +178,8 @@ fn since(after: StreamId, info: Option<&Info>) -> Base {
     if removed && !reaches {
         Base::first(None, Some(info), Reason::Trimmed)
     } else {
-        Base::exact(after)
+        // The first entry of all may be younger than what was asked for.
+        Base::exact(after.max(info.first.map_or(after, StreamId::prev)))
     }
 }
 

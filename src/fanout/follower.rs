@@ -117,10 +117,14 @@ pub fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin
                 return;
             }
         };
-        let last_id = match &begin.place {
-            Place::Ring(spot) => client.topic().state().ring.id_before(spot.seq),
-            Place::Start(Start::After(id)) => *id,
-            Place::Start(_) | Place::Source(_) => StreamId::ZERO,
+        let (last_id, partial) = match &begin.place {
+            Place::Ring(spot) => {
+                let state = client.topic().state();
+                let half = (spot.offset > 0).then(|| state.ring.id_before(spot.seq + 1));
+                (state.ring.id_before(spot.seq), half)
+            }
+            Place::Start(Start::After(id)) => (*id, None),
+            Place::Start(_) | Place::Source(_) => (StreamId::ZERO, None),
         };
         let follower = Follower {
             fanout: task,
@@ -131,7 +135,7 @@ pub fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin
             live: begin.live,
             replayed: 0,
             last_id,
-            partial: None,
+            partial,
             told_down: false,
             draining: false,
             last_write: Instant::now(),
@@ -187,14 +191,17 @@ impl Follower {
             self.draining = true;
             self.client.expires = Some(self.fanout.drain_expiry());
         }
-        let due = self.client.expires.is_some_and(|expires| expires <= Instant::now());
-        if !due || self.partial.is_some() || !self.unsent.is_empty() {
+        if !self.is_due() || self.partial.is_some() || !self.unsent.is_empty() {
             return Ok(());
         }
         if self.draining {
             return Err(End::SendAway(Some(Control::Drain), Left::Drain));
         }
         Err(End::SendAway(None, Left::Rotated))
+    }
+
+    fn is_due(&self) -> bool {
+        self.client.expires.is_some_and(|expires| expires <= Instant::now())
     }
 
     /// Tells of Redis' coming and going, between two events.
@@ -398,7 +405,8 @@ impl Follower {
     async fn write(&mut self, batches: &[Arc<Batch>], view: View, spot: Spot) -> Result<Spot, End> {
         self.check_lag(batches, spot)?;
         let bytes = view.bytes_of(batches, spot.seq);
-        let rest = &bytes[spot.offset..];
+        let all = &bytes[spot.offset..];
+        let rest = if self.is_due() { half_written(batches, view, spot, all) } else { all };
         let sent = self.socket.get_ref().send(rest)?;
         if sent == 0 && !rest.is_empty() {
             drop(bytes);
@@ -406,7 +414,7 @@ impl Follower {
             return Ok(spot);
         }
         self.last_write = Instant::now();
-        let sent = if sent == rest.len() { usize::MAX } else { sent };
+        let sent = if sent == all.len() { usize::MAX } else { sent };
         let done = view.advance(batches, spot, sent);
         let route = &self.fanout.metrics.routes[usize::from(self.client.route)];
         route.events.increment(done.events);
@@ -514,6 +522,15 @@ impl Follower {
             self.unsent = signal.bytes(self.client.view, self.client.signals);
         }
         Ok(())
+    }
+}
+
+/// Of the bytes from `spot` on, those of the event that was begun: whoever is due gets no other.
+fn half_written<'a>(batches: &[Arc<Batch>], view: View, spot: Spot, all: &'a [u8]) -> &'a [u8] {
+    let batch = batches.iter().find(|batch| (batch.first_seq..batch.end_seq()).contains(&spot.seq));
+    match batch {
+        Some(batch) if spot.offset > 0 => &all[..view.item(batch, spot.seq).len() - spot.offset],
+        _ => all,
     }
 }
 
