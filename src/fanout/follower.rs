@@ -9,26 +9,24 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{sleep, sleep_until};
 
 use super::signal::{Signal, is_up, last_words};
-use super::socket::{Input, watched};
+use super::socket::watched;
 use super::wire::{Spot, age_ms, now_ms};
 use super::{Client, Fanout, Socket, View, farewell};
 use crate::continuity::Continuity;
-use crate::event::{Control, Gap, Reason, StreamId, write_control};
+use crate::event::{Control, Gap, StreamId, write_control};
 use crate::metrics::{Left, Scope};
-use crate::replay::Page;
-use crate::source::Class;
 use crate::start::{From, Start};
 use crate::topic::{Batch, Reader};
 
+mod past;
+mod wait;
+
+use past::Past;
+
 /// Ring items are written in runs of about this.
 const RUN_BYTES: usize = 128 << 10;
-/// A client that takes nothing for this long does not keep a page of the past in memory.
-const PAGE_KEPT: Duration = Duration::from_secs(1);
-/// The source is looked at again after this, should no news come.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How a follower begins.
 pub struct Begin {
@@ -59,16 +57,6 @@ pub(super) enum Place {
     Ring(Spot),
     /// In the source.
     Source(Past),
-}
-
-/// A place in the source.
-pub(super) struct Past {
-    /// Where the page begins, or the next one is to begin.
-    from: Continuity,
-    life: u64,
-    page: Option<Arc<Page>>,
-    /// The place in the page; an offset without a page is one in the first item after `from`.
-    spot: Spot,
 }
 
 /// Why a follower ends.
@@ -324,83 +312,6 @@ impl Follower {
         Ok(())
     }
 
-    async fn follow_source(&mut self) -> Result<(), End> {
-        let topic = self.client.topic().clone();
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if let Some(page) = past.page.clone() {
-            return self.follow_page(&page).await;
-        }
-        let (life, reached) = {
-            let state = topic.state();
-            (state.ring.life(), state.ring.reach(past.from.cursor()))
-        };
-        if life != past.life {
-            return self.follow_new_life();
-        }
-        let (from, offset) = (past.from, past.spot.offset);
-        if let Some(seq) = reached.filter(|seq| offset == 0 && self.in_ring(*seq)) {
-            self.place = Place::Ring(Spot { seq, offset: 0 });
-            return Ok(());
-        }
-        let rendering = usize::from(self.client.view.rendering);
-        let page = match self.fanout.replays.page(&topic, life, rendering, from, None).await {
-            Ok(page) => page,
-            Err(error) => return self.failed(&error).await,
-        };
-        if page.reset || page.is_empty() {
-            // The reader has not told yet how it goes on, or has not yet what we would read.
-            return self.wait_for_source().await;
-        }
-        self.open_page(page)
-    }
-
-    fn in_ring(&self, seq: u64) -> bool {
-        let state = self.client.topic().state();
-        seq == state.ring.next_seq()
-            || state.ring.at(seq).is_some_and(|b| self.client.view.is_in(b))
-    }
-
-    fn open_page(&mut self, page: Arc<Page>) -> Result<(), End> {
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if let Some(partial) = self.partial
-            && page.batch.ids().first() != Some(&partial)
-        {
-            // The rest of a half-written event is gone. The client's parser drops what it has of
-            // it, and its last event id stands before it: it comes back and is told of the gap.
-            return Err(End::Cut(Left::Slow));
-        }
-        past.page = Some(page);
-        Ok(())
-    }
-
-    async fn follow_page(&mut self, page: &Arc<Page>) -> Result<(), End> {
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if past.spot.seq >= page.batch.end_seq() {
-            *past = Past::new(page.next, past.life);
-            return Ok(());
-        }
-        let view = View { rendering: 0, ..self.client.view };
-        let spot = past.spot;
-        let done = self.write(std::slice::from_ref(&page.batch), view, spot).await?;
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if past.page.is_some() {
-            past.spot = done;
-        }
-        Ok(())
-    }
-
-    /// The stream began anew while the client was in its past.
-    fn follow_new_life(&mut self) -> Result<(), End> {
-        if self.partial.is_some() {
-            return Err(End::Cut(Left::Slow));
-        }
-        let gap = Gap { after: Some(self.last_id), next: None, lost: None, reason: Reason::Reset };
-        let life = self.client.topic().state().ring.life();
-        self.place = Place::Source(Past::new(Continuity::after(StreamId::ZERO), life));
-        self.tell_gap(gap, StreamId::ZERO);
-        Ok(())
-    }
-
     /// One write from `spot` on; where it ended.
     async fn write(&mut self, batches: &[Arc<Batch>], view: View, spot: Spot) -> Result<Spot, End> {
         self.check_lag(batches, spot)?;
@@ -448,81 +359,6 @@ impl Follower {
         let age = next.and_then(|id| age_ms(*id, now_ms())).map(Duration::from_millis);
         if age.is_some_and(|age| age > max_lag) { Err(End::Cut(Left::Slow)) } else { Ok(()) }
     }
-
-    async fn wait_writable(&mut self) -> Result<(), End> {
-        let stalled = self.last_write + self.fanout.settings.write_stall;
-        let forget_page = self.last_write + PAGE_KEPT;
-        let draining = self.fanout.draining.clone();
-        let until = self.wake_for_expiry();
-        tokio::select! {
-            biased;
-            ready = self.socket.writable() => {
-                let mut ready = ready?;
-                // Readiness may be old: one failed send clears it, and the next wait is a true one.
-                ready.clear_ready();
-                Ok(())
-            }
-            left = input_ended(&self.socket) => Err(left),
-            () = sleep_until(stalled.into()) => Err(End::Cut(Left::Slow)),
-            () = sleep_until(forget_page.into()), if self.has_page() => {
-                self.forget_page();
-                Ok(())
-            }
-            () = draining.cancelled(), if !self.draining => Ok(()),
-            () = sleep_until(until.into()), if self.may_expire() => Ok(()),
-        }
-    }
-
-    fn may_expire(&self) -> bool {
-        self.client.expires.is_some() && self.partial.is_none() && self.unsent.is_empty()
-    }
-
-    fn wake_for_expiry(&self) -> Instant {
-        self.client.expires.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
-    }
-
-    fn has_page(&self) -> bool {
-        matches!(&self.place, Place::Source(Past { page: Some(_), .. }))
-    }
-
-    /// Gives back the page; the place in it is found again by what the client has.
-    fn forget_page(&mut self) {
-        if let Place::Source(past) = &mut self.place {
-            let offset = past.spot.offset;
-            *past = Past::new(Continuity::after(self.last_id), past.life);
-            past.spot.offset = offset;
-        }
-    }
-
-    async fn failed(&mut self, error: &crate::source::Error) -> Result<(), End> {
-        if error.class == Class::Key {
-            let control = Control::Unavailable { reason: error.code };
-            return Err(End::SendAway(Some(control), Left::Error));
-        }
-        self.wait_for_source().await
-    }
-
-    /// Waits until there may be something to read, and keeps the stream alive meanwhile.
-    async fn wait_for_source(&mut self) -> Result<(), End> {
-        let keepalive = self.last_write + self.fanout.settings.keepalive;
-        let draining = self.fanout.draining.clone();
-        let until = self.wake_for_expiry();
-        let mut news = self.client.topic().subscribe();
-        tokio::select! {
-            left = input_ended(&self.socket) => return Err(left),
-            // Lagged or closed is news as well.
-            _ = news.recv() => return Ok(()),
-            () = sleep(LOOK_AGAIN) => {}
-            () = sleep_until(keepalive.into()) => {}
-            () = draining.cancelled(), if !self.draining => {}
-            () = sleep_until(until.into()), if self.may_expire() => {}
-        }
-        if keepalive <= Instant::now() && self.partial.is_none() {
-            let signal = Signal::of_silence(&self.client.topic().state().reader);
-            self.unsent = signal.bytes(self.client.view, self.client.signals);
-        }
-        Ok(())
-    }
 }
 
 /// Of the bytes from `spot` on, those of the event that was begun: whoever is due gets no other.
@@ -531,23 +367,5 @@ fn half_written<'a>(batches: &[Arc<Batch>], view: View, spot: Spot, all: &'a [u8
     match batch {
         Some(batch) if spot.offset > 0 => &all[..view.item(batch, spot.seq).len() - spot.offset],
         _ => all,
-    }
-}
-
-impl Past {
-    fn new(from: Continuity, life: u64) -> Self {
-        Self { from, life, page: None, spot: Spot::default() }
-    }
-}
-
-/// Returns once the client has left; whatever it sends is thrown away.
-async fn input_ended(socket: &AsyncFd<Socket>) -> End {
-    loop {
-        let Ok(mut ready) = socket.readable().await else { return End::Cut(Left::Client) };
-        match socket.get_ref().discard_input() {
-            Input::Closed => return End::Cut(Left::Client),
-            Input::None => ready.clear_ready(),
-            Input::Discarded => {}
-        }
     }
 }
