@@ -108,22 +108,29 @@ fn check_method<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// A client that takes no event stream at all would not understand one.
 fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
+    // How specific the best range so far is, and whether it is accepted; nothing named: anything is.
+    let mut best = None;
     let mut named = false;
     for value in headers.get_all(ACCEPT) {
         for range in value.to_str().unwrap_or("*/*").split(',') {
             named = true;
             let mut parts = range.split(';').map(str::trim);
-            let media = parts.next().unwrap_or("").to_ascii_lowercase();
+            let specificity = match &*parts.next().unwrap_or("").to_ascii_lowercase() {
+                "text/event-stream" => 2,
+                "text/*" => 1,
+                "*/*" => 0,
+                _ => continue,
+            };
             let refused = parts.any(
                 |p| matches!(p.strip_prefix("q=").map(str::parse::<f32>), Some(Ok(q)) if q <= 0.0),
             );
-            if !refused && matches!(&*media, "*/*" | "text/*" | "text/event-stream") {
-                return Ok(());
-            }
+            best = best.max(Some((specificity, !refused)));
         }
     }
-    let message = "this is an event stream: accept text/event-stream";
-    if named { Err(text(StatusCode::NOT_ACCEPTABLE, message)) } else { Ok(()) }
+    if best.map_or(!named, |(_, accepted)| accepted) {
+        return Ok(());
+    }
+    Err(text(StatusCode::NOT_ACCEPTABLE, "this is an event stream: accept text/event-stream"))
 }
 
 fn check_bodiless(headers: &HeaderMap) -> Result<(), Refusal> {
