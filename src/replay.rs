@@ -17,7 +17,7 @@ use crate::topic::{Batch, Item, Topic};
 /// One read of the past is meant to stay near this.
 const PAGE_BYTES: usize = 256 << 10;
 /// The first page of a range, whose entries' sizes are not known yet.
-const FIRST_COUNT: u64 = 64;
+const FIRST_COUNT: u64 = 16;
 /// A page is kept this long for whoever wants the same: after a restart clients come in a herd.
 const KEPT: Duration = Duration::from_secs(2);
 /// So many pages are kept at most.
@@ -58,7 +58,8 @@ pub struct Page {
     pub next: Continuity,
     /// The stream began anew meanwhile: the topic's reader will tell how it goes on.
     pub reset: bool,
-    largest_bytes: usize,
+    /// Bytes of its largest entry: the next page is asked for accordingly.
+    pub largest_bytes: usize,
 }
 
 impl Page {
@@ -92,18 +93,22 @@ impl Replays {
         resolve(&self.source, topic, replay, start).await
     }
 
-    /// What follows `from` in the stream of `topic`, which is in its `life`-th life.
+    /// What follows `from` in the stream of `topic`, which is in its `life`-th life; `largest_bytes`
+    /// of an entry in the page before, where there was one.
     pub async fn page(
         &self,
         topic: &Topic,
         life: u64,
         rendering: usize,
         from: Continuity,
-        last: Option<&Page>,
+        largest_bytes: Option<usize>,
     ) -> Result<Arc<Page>, Error> {
         let wanted = Wanted { topic: topic.id, life, rendering, from };
         let cell = self.kept(wanted);
-        let page = cell.get_or_try_init(|| self.read(topic, rendering, from, last)).await?.clone();
+        let page = cell
+            .get_or_try_init(|| self.read(topic, rendering, from, largest_bytes))
+            .await?
+            .clone();
         if page.is_empty() {
             // "Nothing more" is true of this moment only.
             self.pages().retain(|kept| !Arc::ptr_eq(&kept.page, &cell));
@@ -134,10 +139,10 @@ impl Replays {
         topic: &Topic,
         rendering: usize,
         from: Continuity,
-        last: Option<&Page>,
+        largest_bytes: Option<usize>,
     ) -> Result<Arc<Page>, Error> {
         let rendering = topic.state().renderings[rendering].clone();
-        let count = last.map_or(FIRST_COUNT, |page| count_for(page.largest_bytes, PAGE_BYTES));
+        let count = largest_bytes.map_or(FIRST_COUNT, |largest| count_for(largest, PAGE_BYTES));
         let count = count.min(self.read_count);
         let reply = {
             let _permit = self.permits.acquire().await.expect("the semaphore is never closed");

@@ -194,9 +194,12 @@ async fn limited(
     let length = info.map_or(0, |info| info.length);
     let tail = info.map_or(StreamId::ZERO, |info| info.last_generated);
     let asked = base.gap.map_or(Some(base.after), |gap| gap.after);
-    let exact = |base: Base| Resolved {
-        from: From::Source(base.after),
-        gap: base.gap.map(|gap| (gap, base.after)),
+    // Nothing is missing before the first entry, so it is read from there: a read that began earlier
+    // could not tell an entry that was never there from one that was trimmed.
+    let before_first = info.and_then(|info| info.first).map_or(StreamId::ZERO, StreamId::prev);
+    let exact = |base: Base| {
+        let after = base.after.max(before_first);
+        Resolved { from: From::Source(after), gap: base.gap.map(|gap| (gap, base.after)) }
     };
     let allowed = match replay {
         Replay::Newest(allowed) if length > allowed && base.after < tail => allowed,

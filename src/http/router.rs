@@ -80,7 +80,7 @@ fn check_host<B>(config: &Config, request: &Request<B>) -> Result<(), Refusal> {
     if known {
         Ok(())
     } else {
-        Err(text(StatusCode::FORBIDDEN, "this Host is not served here (server.hosts)"))
+        Err(text(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here (server.hosts)"))
     }
 }
 

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::prelude::{Builder, Client, ClientLike, Value};
+use fred::prelude::{Builder, Client, ClientLike, EventInterface, Value};
 use fred::types::config::{Config as FredConfig, Options, Server, ServerConfig};
 use fred::types::{ClusterHash, ConnectHandle, CustomCommand};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::{Ask, Class, Error, Info, Reply, Seen};
 use crate::config::{Config, Place};
@@ -48,11 +50,17 @@ pub struct Link {
     task: Arc<Task>,
 }
 
-struct Task(ConnectHandle);
+struct Task {
+    connection: ConnectHandle,
+    /// Set once the connection has failed: fred lets the commands under way run into their timeouts.
+    lost: CancellationToken,
+    watch: JoinHandle<()>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.connection.abort();
+        self.watch.abort();
     }
 }
 
@@ -91,7 +99,7 @@ impl Redis {
         });
         let client = builder.build().map_err(|error| classify(&error))?;
         match tokio::time::timeout(ANSWER_TIMEOUT, client.init()).await {
-            Ok(Ok(handle)) => Ok(Link { client, task: Arc::new(Task(handle)) }),
+            Ok(Ok(connection)) => Ok(Link::new(client, connection)),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(silent("connecting")),
         }
@@ -197,6 +205,31 @@ impl Redis {
 }
 
 impl Link {
+    fn new(client: Client, connection: ConnectHandle) -> Self {
+        let lost = CancellationToken::new();
+        let (mut errors, found) = (client.error_rx(), lost.clone());
+        let watch = tokio::spawn(async move {
+            // The first error is the last: a link does not outlive it. So is the end of the news.
+            let _ = errors.recv().await;
+            found.cancel();
+        });
+        Self { client, task: Arc::new(Task { connection, lost, watch }) }
+    }
+
+    /// An answer, unless the connection is lost first or nothing comes in time.
+    async fn answered<T>(
+        &self,
+        timeout: Duration,
+        doing: &str,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            answer = answer => Ok(answer),
+            () = self.task.lost.cancelled() => Err(lost(doing)),
+            () = tokio::time::sleep(timeout) => Err(silent(doing)),
+        }
+    }
+
     /// `XREAD` and, behind it on the wire, `XINFO STREAM`: one round trip, and Redis looks at the
     /// stream right after it has answered the read.
     pub(super) async fn read(&self, ask: Ask<'_>, block: Option<Duration>) -> Result<Reply, Error> {
@@ -211,8 +244,8 @@ impl Link {
         if ask.info {
             queue(&pipeline, "XINFO", vec!["STREAM".into(), ask.key.into()]).await?;
         }
-        let answers = tokio::time::timeout(timeout, pipeline.try_all::<Value>());
-        let mut answers = answers.await.map_err(|_| silent("reading"))?.into_iter();
+        let answers = self.answered(timeout, "XREAD", pipeline.try_all::<Value>()).await?;
+        let mut answers = answers.into_iter();
         let read = answers.next().ok_or_else(|| garbled("no answer to XREAD"))?;
         let entries = streams(read.map_err(|error| classify(&error))?)?;
         let seen = match answers.next() {
@@ -226,16 +259,13 @@ impl Link {
         let args: Vec<Value> = vec!["STREAM".into(), key.into()];
         let client = self.client.with_options(&options(ANSWER_TIMEOUT));
         let answer = client.custom::<Value, Value>(plain("XINFO"), args);
-        stream_info(
-            tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| silent("XINFO"))?,
-        )
+        stream_info(self.answered(ANSWER_TIMEOUT, "XINFO", answer).await?)
     }
 
     async fn command(&self, name: &'static str, args: Vec<Value>) -> Result<Value, Error> {
         let client = self.client.with_options(&options(ANSWER_TIMEOUT));
         let answer = client.custom::<Value, Value>(plain(name), args);
-        let answer =
-            tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| silent(name))?;
+        let answer = self.answered(ANSWER_TIMEOUT, name, answer).await?;
         answer.map_err(|error| classify(&error))
     }
 }
@@ -335,6 +365,11 @@ fn stream_id(value: &Value) -> Result<StreamId, Error> {
 fn garbled(what: &str) -> Error {
     let message = format!("Redis answered what we do not understand: {what}");
     Error { class: Class::Away, code: "PROTOCOL", message }
+}
+
+fn lost(doing: &str) -> Error {
+    let message = format!("the connection was lost ({doing})");
+    Error { class: Class::Away, code: "IO", message }
 }
 
 fn silent(doing: &str) -> Error {

@@ -2,8 +2,29 @@
 //! subject; `support` holds the scenario builders.
 
 #![allow(unreachable_pub, missing_docs, reason = "a test crate has no outside")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it is wrong")]
 
 mod support;
 
+/// The operator's listener.
+mod admin;
+/// The command line: check, overrides, exit codes, tail, the demo.
+mod cli;
+/// Thousands of clients, and clients that misbehave.
+mod crowd;
+/// The end of a gateway: what its clients are told, and that nothing is lost behind a proxy.
+mod drain;
+/// Requests, heads, limits, listeners.
+mod http;
+/// What is logged, and what never is.
+mod logs;
+/// Redis going away, coming back, and refusing.
+mod outage;
+/// The demo's page in a real browser.
+mod page;
+/// What Redis sees of the gateway.
+mod redis;
+/// Paths, keys, and the first user's dashboard.
+mod routes;
 /// Both sources: starting, resuming, replaying, publishing.
 mod streams;

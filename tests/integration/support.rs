@@ -1,8 +1,11 @@
 //! Scenario builders: a real redis-server, the real binary, a client that speaks the wire.
 
+pub mod browser;
 pub mod client;
 pub mod gateway;
+pub mod nginx;
 pub mod redis;
+pub mod swarm;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -16,13 +16,20 @@ pub(in crate::fanout) struct Past {
     from: Continuity,
     life: u64,
     page: Option<Arc<Page>>,
+    /// Bytes of the largest entry of the last page.
+    largest_bytes: Option<usize>,
     /// The place in the page; an offset without a page is one in the first item after `from`.
     pub(super) spot: Spot,
 }
 
 impl Past {
     pub(super) fn new(from: Continuity, life: u64) -> Self {
-        Self { from, life, page: None, spot: Spot::default() }
+        Self { from, life, page: None, largest_bytes: None, spot: Spot::default() }
+    }
+
+    /// The same past, further on.
+    fn going_on(&self, from: Continuity) -> Self {
+        Self { largest_bytes: self.largest_bytes, ..Self::new(from, self.life) }
     }
 }
 
@@ -40,13 +47,13 @@ impl Follower {
         if life != past.life {
             return self.follow_new_life();
         }
-        let (from, offset) = (past.from, past.spot.offset);
+        let (from, offset, largest) = (past.from, past.spot.offset, past.largest_bytes);
         if let Some(seq) = reached.filter(|seq| offset == 0 && self.in_ring(*seq)) {
             self.place = Place::Ring(Spot { seq, offset: 0 });
             return Ok(());
         }
         let rendering = usize::from(self.client.view.rendering);
-        let page = match self.fanout.replays.page(&topic, life, rendering, from, None).await {
+        let page = match self.fanout.replays.page(&topic, life, rendering, from, largest).await {
             Ok(page) => page,
             Err(error) => return self.failed(&error).await,
         };
@@ -72,6 +79,7 @@ impl Follower {
             // it, and its last event id stands before it: it comes back and is told of the gap.
             return Err(End::Cut(Left::Slow));
         }
+        past.largest_bytes = Some(page.largest_bytes);
         past.page = Some(page);
         Ok(())
     }
@@ -79,7 +87,7 @@ impl Follower {
     pub(super) async fn follow_page(&mut self, page: &Arc<Page>) -> Result<(), End> {
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if past.spot.seq >= page.batch.end_seq() {
-            *past = Past::new(page.next, past.life);
+            *past = past.going_on(page.next);
             return Ok(());
         }
         let view = View { rendering: 0, ..self.client.view };
@@ -112,7 +120,7 @@ impl Follower {
     pub(super) fn forget_page(&mut self) {
         if let Place::Source(past) = &mut self.place {
             let offset = past.spot.offset;
-            *past = Past::new(Continuity::after(self.last_id), past.life);
+            *past = past.going_on(Continuity::after(self.last_id));
             past.spot.offset = offset;
         }
     }

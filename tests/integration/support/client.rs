@@ -46,9 +46,22 @@ impl Client {
         client
     }
 
+    /// Opens a stream over a connection whose kernel takes little ahead of the reader.
+    pub fn with_small_window(address: &str, path: &str) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    }
+
     /// Sends these bytes and reads the head of the response.
     pub fn raw(address: &str, request: &str) -> Self {
-        let mut stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap(), request)
+    }
+
+    fn over(mut stream: TcpStream, request: &str) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut head = Vec::new();

@@ -1,0 +1,212 @@
+//! Thousands of clients, and clients that misbehave: nobody loses anything by the others, and what
+//! they held is given back.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::swarm::{self, Address, Stream, descriptors};
+use crate::support::{DEADLINE, within};
+
+/// A debug build on a loaded machine needs its time for half a million deliveries.
+const LONG: Duration = Duration::from_secs(90);
+
+/// Clients that read; they leave when they have everything that they expect.
+struct Crowd {
+    tasks: Vec<JoinHandle<Result<(), String>>>,
+    live: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    /// `count` clients, each of which has to get these entries and nothing else.
+    fn enter(
+        runtime: &tokio::runtime::Runtime,
+        gateway: &Gateway,
+        count: usize,
+        entries: usize,
+        payload: fn(usize) -> String,
+    ) -> Self {
+        let live = Arc::new(AtomicUsize::new(0));
+        let visit = |address: Address, live: Arc<AtomicUsize>| async move {
+            let mut stream = Stream::open(&address, "/events/a", None).await?;
+            stream.live().await?;
+            live.fetch_add(1, Ordering::Relaxed);
+            stream.entries((0..entries).map(payload)).await
+        };
+        let tasks = (0..count)
+            .map(|_| runtime.spawn(visit(Address::Tcp(gateway.address.clone()), live.clone())))
+            .collect();
+        let crowd = Self { tasks, live };
+        within(LONG, "everybody is live", || {
+            let ended = crowd.tasks.iter().any(JoinHandle::is_finished);
+            ended || crowd.live.load(Ordering::Relaxed) == count
+        });
+        crowd
+    }
+
+    /// Waits until each of them has got everything, and has left.
+    fn leave(self, runtime: &tokio::runtime::Runtime) {
+        for task in self.tasks {
+            let outcome = runtime.block_on(async { tokio::time::timeout(LONG, task).await });
+            assert_eq!(outcome.expect("everything arrives").unwrap(), Ok(()));
+        }
+    }
+}
+
+/// A gateway whose readers end with their last client, so that nothing of a crowd stays.
+fn gateway(redis: &Redis) -> Gateway {
+    let setup = Setup::redis(redis).set("source", "linger = \"100ms\"");
+    setup.set("limits", "write_stall = \"2s\"").start_ready()
+}
+
+/// Opens everything that is opened once, and waits until a client leaves no trace.
+fn idle_descriptors(gateway: &Gateway) -> usize {
+    Client::open(&gateway.address, "/events/warm-up").live();
+    gone(gateway);
+    descriptors(gateway.pid())
+}
+
+fn is(gateway: &Gateway, metric: &str, value: u32) -> bool {
+    (gateway.metric(metric) - f64::from(value)).abs() < 0.5
+}
+
+/// Waits until the gateway has neither clients nor readers.
+fn gone(gateway: &Gateway) {
+    within(DEADLINE, "all clients and readers are gone", || {
+        is(gateway, "ssegate_clients", 0) && is(gateway, "ssegate_readers", 0)
+    });
+}
+
+fn nothing_is_left(gateway: &Gateway, idle: usize) {
+    gone(gateway);
+    within(DEADLINE, "descriptors are given back", || descriptors(gateway.pid()) <= idle);
+}
+
+fn add_all(redis: &Redis, entries: usize, payload: fn(usize) -> String) {
+    let mut connection = Connection::open(redis).unwrap();
+    for entry in 0..entries {
+        let answer = connection.run(&["XADD", "events:a", "*", "payload", &payload(entry)]);
+        assert!(matches!(answer, Some(Answer::Text(_))), "{answer:?}");
+    }
+}
+
+fn small(entry: usize) -> String {
+    format!("entry {entry}")
+}
+
+fn large(entry: usize) -> String {
+    format!("{entry}:{}", "x".repeat(20_000))
+}
+
+#[test]
+fn two_thousand_clients_get_each_entry_once_and_leave_nothing_behind() {
+    let runtime = swarm::runtime();
+    let redis = Redis::start();
+    let gateway = gateway(&redis);
+    let idle = idle_descriptors(&gateway);
+    let crowd = Crowd::enter(&runtime, &gateway, 2_000, 200, small);
+    assert!(is(&gateway, "ssegate_clients", 2_000));
+    assert!(is(&gateway, "ssegate_readers", 1));
+    assert!(descriptors(gateway.pid()) > idle + 2_000);
+    add_all(&redis, 200, small);
+    crowd.leave(&runtime);
+    nothing_is_left(&gateway, idle);
+}
+
+/// Opens a stream by a plain socket.
+fn request(gateway: &Gateway) -> TcpStream {
+    let mut stream = TcpStream::connect(&gateway.address).unwrap();
+    stream.write_all(b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream
+}
+
+/// Closes so that the other side gets a reset.
+fn reset(stream: &TcpStream) {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn clients_that_misbehave_cost_the_others_nothing_and_leave_nothing_behind() {
+    const EACH: usize = 100;
+    let runtime = swarm::runtime();
+    let redis = Redis::start();
+    let gateway = gateway(&redis);
+    let idle = idle_descriptors(&gateway);
+    let crowd = Crowd::enter(&runtime, &gateway, 100, 100, large);
+
+    let mut kept = Vec::new();
+    for visitor in 0..EACH {
+        // It never reads.
+        let window = Client::with_small_window(&gateway.address, "/events/a");
+        let deaf = request(&gateway);
+        let half = request(&gateway);
+        half.shutdown(Shutdown::Write).unwrap();
+        let mut garbage = request(&gateway);
+        // It may be cut off while it talks.
+        let _ = garbage.write_all(&vec![b'\0'; 10 * visitor * EACH]);
+        let gone = request(&gateway);
+        reset(&gone);
+        drop(gone);
+        // This one resets later, with entries on their way to it.
+        let later = request(&gateway);
+        reset(&later);
+        kept.push((window, [deaf, half, garbage, later]));
+    }
+    add_all(&redis, 50, large);
+    for (_, streams) in &mut kept {
+        let [.., later] = streams;
+        // A little of it has to be there, so that the reset falls into the middle.
+        later.set_read_timeout(Some(DEADLINE)).unwrap();
+        let _ = later.read(&mut [0; 100]).unwrap();
+    }
+    let still: Vec<_> = kept
+        .into_iter()
+        .map(|(window, [deaf, half, garbage, later])| {
+            drop(later);
+            (window, deaf, half, garbage)
+        })
+        .collect();
+    let mut connection = Connection::open(&redis).unwrap();
+    for entry in 50..100 {
+        connection.run(&["XADD", "events:a", "*", "payload", &large(entry)]).unwrap();
+    }
+    crowd.leave(&runtime);
+    // Those that never read are cut without their help.
+    within(DEADLINE, "clients that take nothing are cut", || {
+        gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}") >= EACH as f64
+    });
+    drop(still);
+    nothing_is_left(&gateway, idle);
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    let id = redis.add("events:a", "after all that");
+    assert_eq!(client.entry().last_event_id, id);
+}
+
+#[test]
+fn a_client_that_reads_slowly_delays_nobody_and_loses_nothing() {
+    const ENTRIES: usize = 150;
+    let runtime = swarm::runtime();
+    let redis = Redis::start();
+    let gateway = Setup::redis(&redis).start_ready();
+    let mut slow = Client::with_small_window(&gateway.address, "/events/a");
+    slow.live();
+    let crowd = Crowd::enter(&runtime, &gateway, 99, ENTRIES, large);
+    add_all(&redis, ENTRIES, large);
+    assert_eq!(slow.entry().data, large(0));
+    // The others have everything while the slow one has not taken its second entry.
+    crowd.leave(&runtime);
+    within(DEADLINE, "the others have left", || is(&gateway, "ssegate_clients", 1));
+    let sent = gateway.metric("ssegate_events_sent_total{route=\"/events/{name}\"}");
+    assert!(sent < (100 * ENTRIES) as f64, "the slow one was sent everything: {sent}");
+    for entry in 1..ENTRIES {
+        assert_eq!(slow.entry().data, large(entry), "entry {entry}");
+    }
+}

@@ -1,0 +1,303 @@
+//! The end of a gateway: what its clients are told, when, and what a slow client costs it.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ssegate::event::parse::{Event, Item};
+
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, SOON, Setup};
+use crate::support::redis::{Connection, Redis};
+use crate::support::within;
+
+/// A thousand clients behind nginx.
+mod behind_nginx;
+
+/// Clients enough that their farewells spread over a drain, whatever the dice say.
+const CLIENTS: usize = 40;
+
+/// What a client heard last, and when.
+struct Farewell {
+    last: Event,
+    retry: Duration,
+    complete: bool,
+    after: Duration,
+}
+
+fn live_clients(gateway: &Gateway, count: usize) -> Vec<Client> {
+    let clients = (0..count).map(|_| {
+        let mut client = Client::open(&gateway.address, "/events/a");
+        client.live();
+        client
+    });
+    clients.collect()
+}
+
+fn is_draining(gateway: &Gateway) {
+    within(SOON, "/readyz is 503", || gateway.admin_get("/readyz").status == 503);
+}
+
+fn last_event(items: Vec<Item>) -> Event {
+    match items.into_iter().next_back() {
+        Some(Item::Event(event)) => event,
+        other => panic!("the stream ends with {other:?}"),
+    }
+}
+
+fn control(event: &Event) -> serde_json::Value {
+    assert_eq!(event.event_type, "ssegate", "{event:?}");
+    serde_json::from_str(&event.data).unwrap()
+}
+
+/// A text of `length` bytes that begins with its number.
+fn numbered(number: usize, length: usize) -> String {
+    format!("{number}:{}", "x".repeat(length))
+}
+
+fn number(event: &Event) -> usize {
+    assert_eq!(event.event_type, "message", "{event:?}");
+    event.data.split(':').next().unwrap().parse().unwrap()
+}
+
+fn fill(redis: &Redis, count: usize, length: usize) {
+    let mut connection = Connection::open(redis).unwrap();
+    for number in 1..=count {
+        let payload = numbered(number, length);
+        connection.run(&["XADD", "events:a", "*", "payload", &payload]).unwrap();
+    }
+}
+
+/// Each client is read by a thread of its own, so that their ends are told apart.
+fn farewells(clients: Vec<Client>, begin: Instant) -> Vec<Farewell> {
+    let farewell = |mut client: Client| {
+        thread::spawn(move || {
+            let last = last_event(client.rest());
+            let after = begin.elapsed();
+            let retry = client.reconnection_time().unwrap();
+            Farewell { last, retry, complete: client.complete, after }
+        })
+    };
+    let threads: Vec<_> = clients.into_iter().map(farewell).collect();
+    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+}
+
+fn stops_well(signal: &str) {
+    let setup = Setup::memory().set("server", "drain = \"2s\"").set("server", "retry = \"2s\"");
+    let mut gateway = setup.start_ready();
+    let mut clients = live_clients(&gateway, CLIENTS);
+    let id = gateway.publish("events:a", "one");
+    for client in &mut clients {
+        assert_eq!(client.entry().last_event_id, id);
+    }
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+
+    let begin = Instant::now();
+    gateway.signal(signal);
+    let reader = thread::spawn(move || farewells(clients, begin));
+    is_draining(&gateway);
+    let farewells = reader.join().unwrap();
+    for farewell in &farewells {
+        assert_eq!(control(&farewell.last)["type"], "drain");
+        assert_eq!(farewell.last.last_event_id, id);
+        assert!(farewell.complete, "the chunks were not ended");
+        let retry = farewell.retry.as_millis();
+        assert!((2000..=6000).contains(&retry), "retry: {retry}");
+    }
+    let retries: HashSet<_> = farewells.iter().map(|farewell| farewell.retry).collect();
+    assert!(retries.len() > CLIENTS / 2, "one retry for many: {retries:?}");
+    let first = farewells.iter().map(|farewell| farewell.after).min().unwrap();
+    let last = farewells.iter().map(|farewell| farewell.after).max().unwrap();
+    assert!(
+        last.saturating_sub(first) > Duration::from_secs(1),
+        "not spread: {first:?} to {last:?}"
+    );
+    let code = gateway.wait().code();
+    assert_eq!(code, Some(0));
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(2) + SOON, "drained in {took:?}");
+}
+
+#[test]
+fn sigterm_sends_each_client_away_with_its_id_and_a_retry_of_its_own() {
+    stops_well("TERM");
+}
+
+#[test]
+fn sigint_does_the_same() {
+    stops_well("INT");
+}
+
+#[test]
+fn without_clients_a_stop_takes_no_time() {
+    let mut gateway = Setup::memory().set("server", "drain = \"1m\"").start_ready();
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn who_comes_during_a_drain_is_told_to_come_back_much_later() {
+    let setup = Setup::memory().set("server", "drain = \"1m\"").set("server", "retry = \"2s\"");
+    let gateway = setup.start_ready();
+    let _clients = live_clients(&gateway, CLIENTS);
+    gateway.signal("TERM");
+    is_draining(&gateway);
+    for resume in [None, Some("5-0")] {
+        let mut client = match resume {
+            None => Client::open(&gateway.address, "/events/a"),
+            Some(id) => Client::resume(&gateway.address, "/events/a", id),
+        };
+        assert!(client.head.to_ascii_lowercase().contains("connection: close"), "{}", client.head);
+        let event = last_event(client.rest());
+        assert_eq!(control(&event)["type"], "drain");
+        assert_eq!(event.last_event_id, "", "it keeps the id that it came with");
+        assert!(client.complete);
+        let retry = client.reconnection_time().unwrap();
+        assert!(retry >= Duration::from_secs(10), "retry: {retry:?}");
+    }
+}
+
+#[test]
+fn with_refuse_status_who_comes_during_a_drain_gets_503() {
+    let setup =
+        Setup::memory().set("server", "drain = \"1m\"").set("server", "refuse = \"status\"");
+    let gateway = setup.start_ready();
+    let _clients = live_clients(&gateway, CLIENTS);
+    gateway.signal("TERM");
+    is_draining(&gateway);
+    let response = gateway.get("/events/a");
+    assert_eq!(response.status, 503, "{response:?}");
+    assert!(response.head.to_ascii_lowercase().contains("retry-after: "), "{response:?}");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("TERM", "INT"), ("INT", "INT")] {
+        let mut gateway = Setup::memory().set("server", "drain = \"5m\"").start_ready();
+        let clients = live_clients(&gateway, CLIENTS);
+        gateway.signal(first);
+        is_draining(&gateway);
+        gateway.signal(second);
+        assert_eq!(gateway.wait().code(), Some(1));
+        drop(clients);
+    }
+}
+
+#[test]
+fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_goes_on_there() {
+    const ENTRIES: usize = 2_000;
+    let redis = Redis::start();
+    fill(&redis, ENTRIES, 4_000);
+    let mut gateway = Setup::redis(&redis).set("server", "drain = \"2s\"").start_ready();
+    let path = "/events/a?last_event_id=earliest";
+    let mut client = Client::with_small_window(&gateway.address, path);
+    for expected in 1..=50 {
+        assert_eq!(number(&client.event()), expected);
+    }
+    gateway.signal("TERM");
+    let mut expected = 51;
+    let last = loop {
+        let event = client.event();
+        if event.event_type == "ssegate" {
+            break event;
+        }
+        assert_eq!(number(&event), expected);
+        expected += 1;
+        thread::sleep(Duration::from_millis(4));
+    };
+    assert_eq!(control(&last)["type"], "drain");
+    assert!(expected < ENTRIES, "the replay was over before the drain");
+    assert_eq!(client.rest(), []);
+    assert!(client.complete);
+    assert_eq!(gateway.wait().code(), Some(0));
+
+    let next = Setup::redis(&redis).start_ready();
+    let mut client = Client::resume(&next.address, "/events/a", &last.last_event_id);
+    assert_eq!(number(&client.event()), expected);
+}
+
+#[test]
+fn a_client_that_takes_little_at_a_time_gets_no_new_event_once_it_is_due() {
+    let redis = Redis::start();
+    fill(&redis, 1_000, 2_000);
+    let mut gateway = Setup::redis(&redis)
+        .set("server", "drain = \"1s\"")
+        .set("limits", "write_stall = \"3s\"")
+        .set("limits", "send_buffer = \"8KiB\"")
+        .start_ready();
+    let path = "/events/a?last_event_id=earliest";
+    let mut client = Client::with_small_window(&gateway.address, path);
+    for expected in 1..=5 {
+        assert_eq!(number(&client.event()), expected);
+    }
+    gateway.signal("TERM");
+    let mut expected = 6;
+    let last = loop {
+        let event = client.event();
+        if event.event_type == "ssegate" {
+            break event;
+        }
+        assert_eq!(number(&event), expected);
+        expected += 1;
+        thread::sleep(Duration::from_millis(150));
+    };
+    assert_eq!(control(&last)["type"], "drain");
+    assert_eq!(client.rest(), []);
+    assert!(client.complete);
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut_and_does_not_hold_the_exit() {
+    let mut gateway = Setup::memory()
+        .set("server", "drain = \"1s\"")
+        .set("limits", "write_stall = \"3s\"")
+        .start_ready();
+    let mut stalled = Client::with_small_window(&gateway.address, "/events/a");
+    let mut reading = Client::open(&gateway.address, "/events/a");
+    stalled.live();
+    reading.live();
+    for entry in 0..20 {
+        gateway.publish("events:a", &numbered(entry, 100_000));
+        assert_eq!(number(&reading.entry()), entry);
+    }
+    let begin = Instant::now();
+    gateway.signal("TERM");
+    assert_eq!(control(&last_event(reading.rest()))["type"], "drain");
+    assert!(reading.complete);
+    assert_eq!(gateway.wait().code(), Some(0));
+    let took = begin.elapsed();
+    // drain + write_stall + 1 s, and what a loaded machine adds.
+    assert!(took < Duration::from_secs(1 + 3 + 1 + 2), "drained in {took:?}");
+    assert!(!stalled.rest().is_empty());
+    assert!(!stalled.complete, "a client that is cut must not take it for an end");
+}
+
+#[test]
+fn a_client_that_stalled_in_mid_event_gets_the_rest_of_it_before_its_farewell() {
+    let setup = Setup::memory().set("server", "drain = \"100ms\"");
+    let mut gateway = setup.start_ready();
+    let mut stalled = Client::with_small_window(&gateway.address, "/events/a");
+    let mut reading = Client::open(&gateway.address, "/events/a");
+    stalled.live();
+    reading.live();
+    for entry in 0..20 {
+        gateway.publish("events:a", &numbered(entry, 100_000));
+        assert_eq!(number(&reading.entry()), entry);
+    }
+    gateway.signal("TERM");
+    reading.rest();
+    // By now it is due, and whatever is sent to it waits behind half an event.
+    thread::sleep(Duration::from_millis(300));
+    let mut items = stalled.rest();
+    let last = items.pop().map(|item| last_event(vec![item])).unwrap();
+    assert_eq!(control(&last)["type"], "drain");
+    assert!(stalled.complete);
+    assert!(!items.is_empty() && items.len() < 20, "{} entries", items.len());
+    let entries: Vec<_> = items.into_iter().map(|item| last_event(vec![item])).collect();
+    for (expected, event) in entries.iter().enumerate() {
+        assert_eq!(event.data, numbered(expected, 100_000));
+    }
+    assert_eq!(entries.last().unwrap().last_event_id, last.last_event_id);
+    assert_eq!(gateway.wait().code(), Some(0));
+}

@@ -1,0 +1,399 @@
+//! Redis away, back, emptied, frozen, or refusing: the clients stay, and hear what they must.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ssegate::event::parse::Item;
+
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, SOON, Setup};
+use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::{DEADLINE, eventually, within};
+
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+const TWO_ROUTES: &str = r#"
+[[route]]
+path = "/events/{name}"
+key = "events:{name}"
+access = "public"
+[[route]]
+path = "/told/{name}"
+key = "events:{name}"
+access = "public"
+signals = "event"
+"#;
+
+/// The next `ids.len()` events are these entries and nothing else.
+#[track_caller]
+fn expect(client: &mut Client, ids: &[String]) {
+    for id in ids {
+        let event = client.event();
+        assert_eq!((&*event.event_type, &event.last_event_id), ("message", id), "{event:?}");
+    }
+}
+
+/// A client that is told to come back much later; why.
+#[track_caller]
+fn sent_away(mut client: Client) -> String {
+    let (control, _) = client.control();
+    assert_eq!(control["type"], "unavailable", "{control}");
+    assert!(client.rest().is_empty() && client.complete, "the stream ends well");
+    let retry = client.reconnection_time().unwrap();
+    assert!(retry >= Duration::from_secs(10), "five times the usual: {retry:?}");
+    control["reason"].as_str().unwrap().to_owned()
+}
+
+/// Everything that a client heard, by kind.
+#[derive(Default)]
+struct Heard {
+    entries: Vec<String>,
+    controls: Vec<String>,
+    comments: Vec<String>,
+}
+
+impl Heard {
+    #[track_caller]
+    fn listen(&mut self, client: &mut Client, enough: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !enough(self) {
+            match client.next_within(end.saturating_duration_since(Instant::now())) {
+                Some(Item::Event(event)) if event.event_type == "message" => {
+                    self.entries.push(event.last_event_id);
+                }
+                Some(Item::Event(event)) => self.controls.push(event.data),
+                Some(Item::Comment(text)) => self.comments.push(text),
+                None => {
+                    panic!("heard only {:?} {:?} {:?}", self.entries, self.controls, self.comments)
+                }
+            }
+        }
+    }
+
+    fn count(&self, comment: &str) -> usize {
+        self.comments.iter().filter(|text| *text == comment).count()
+    }
+}
+
+fn live(gateway: &Gateway, path: &str) -> Client {
+    let mut client = Client::open(&gateway.address, path);
+    client.live();
+    client
+}
+
+fn cut_off(gateway: &Gateway) -> f64 {
+    let of = |reason| {
+        gateway.metric(&format!("ssegate_client_disconnects_total{{reason=\"{reason}\"}}"))
+    };
+    ["client", "slow", "rotated", "drain", "error"].into_iter().map(of).sum()
+}
+
+/// Lines of the log with all of these words.
+fn lines(gateway: &Gateway, words: &[&str]) -> usize {
+    gateway.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+}
+
+fn signal(redis: &Redis, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &redis.pid().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_start_without_redis_waits_for_it() {
+    let mut redis = Redis::with(&DURABLE);
+    let ids: Vec<_> = (0..3).map(|number| redis.add("events:a", &number.to_string())).collect();
+    redis.kill();
+    let gateway = Setup::redis(&redis).set("server", "keepalive = \"1s\"").start();
+    assert_eq!(gateway.admin_get("/livez").status, 200);
+    assert_eq!(gateway.admin_get("/readyz").status, 503);
+    assert_eq!(gateway.metric("ssegate_redis_connected"), 0.0);
+
+    let asked = Instant::now();
+    let live = Client::open(&gateway.address, "/events/a");
+    let waited = asked.elapsed();
+    assert!(waited >= Duration::from_millis(1900) && waited < SOON * 2, "after {waited:?}");
+    assert_eq!(sent_away(live), "source");
+    let last = Client::open(&gateway.address, "/events/a?last=1");
+    assert_eq!(sent_away(last), "source", "the newest are not known either");
+
+    let asked = Instant::now();
+    let mut resumed = Client::resume(&gateway.address, "/events/a", &ids[0]);
+    let mut earliest = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
+    assert!(asked.elapsed() < Duration::from_millis(1900), "a known start need not wait");
+    for client in [&mut resumed, &mut earliest] {
+        client.comment("reconnecting");
+        client.comment("reconnecting");
+    }
+    assert_eq!(gateway.admin_get("/readyz").status, 503);
+
+    redis.launch();
+    expect(&mut resumed, &ids[1..]);
+    expect(&mut earliest, &ids);
+    assert_eq!((resumed.live().0, earliest.live().0), (2, 3));
+    eventually("the gateway is ready", || gateway.admin_get("/readyz").status == 200);
+    let id = redis.add("events:a", "live");
+    expect(&mut resumed, std::slice::from_ref(&id));
+    expect(&mut earliest, &[id]);
+}
+
+#[test]
+fn clients_stay_through_a_killed_redis_and_miss_nothing() {
+    let mut redis = Redis::with(&DURABLE);
+    let gateway =
+        Setup::redis(&redis).set("server", "keepalive = \"1s\"").routes(TWO_ROUTES).start_ready();
+    let mut plain: Vec<_> = (0..3).map(|_| live(&gateway, "/events/a")).collect();
+    let mut told = live(&gateway, "/told/a");
+    let mut ids: Vec<_> =
+        (0..20).map(|number| redis.add("events:a", &number.to_string())).collect();
+    redis.kill();
+    let killed = Instant::now();
+    let mut heard: Vec<Heard> = plain.iter().map(|_| Heard::default()).collect();
+    for (client, heard) in plain.iter_mut().zip(&mut heard) {
+        heard.listen(client, |heard| heard.count("reconnecting") == 1);
+    }
+    assert!(killed.elapsed() < SOON, "told after {:?}", killed.elapsed());
+    for (client, heard) in plain.iter_mut().zip(&mut heard) {
+        heard.listen(client, |heard| heard.count("reconnecting") == 3);
+    }
+    // Whoever comes meanwhile waits with them.
+    let mut late = Client::resume(&gateway.address, "/events/a", &ids[9]);
+    let mut heard_late = Heard::default();
+    heard_late.listen(&mut late, |heard| heard.count("reconnecting") == 1);
+
+    redis.launch();
+    ids.extend((20..40).map(|number| redis.add("events:a", &number.to_string())));
+    for (client, heard) in plain.iter_mut().zip(&mut heard) {
+        heard.listen(client, |heard| heard.entries.len() >= 40);
+        assert_eq!((&heard.entries, heard.count("reconnected")), (&ids, 1));
+        assert!(heard.controls.is_empty(), "nothing was lost: {:?}", heard.controls);
+    }
+    let mut heard = Heard::default();
+    heard.listen(&mut told, |heard| heard.entries.len() >= 40);
+    assert_eq!(heard.entries, ids);
+    let mut controls = heard.controls;
+    controls.retain(|data| data != r#"{"type":"ping"}"#);
+    let up = controls.pop();
+    assert_eq!(up.as_deref(), Some(r#"{"type":"source","up":true}"#));
+    assert!(!controls.is_empty(), "the loss is an event as well");
+    assert!(controls.iter().all(|data| data == r#"{"type":"source","up":false}"#), "{controls:?}");
+    heard_late.listen(&mut late, |heard| heard.entries.len() >= 30);
+    assert_eq!(heard_late.entries, ids[10..]);
+    assert_eq!(cut_off(&gateway), 0.0);
+}
+
+#[test]
+fn a_redis_that_comes_back_empty_is_a_reset() {
+    let mut redis = Redis::start();
+    let gateway = Setup::redis(&redis).start_ready();
+    let mut client = live(&gateway, "/events/a");
+    let id = redis.add("events:a", "of the first life");
+    expect(&mut client, std::slice::from_ref(&id));
+    redis.kill();
+    redis.launch();
+    let added = redis.run(&["XADD", "events:a", "5-1", "payload", "lower than before"]);
+    assert_eq!(added, Answer::Text("5-1".into()));
+    let (gap, _) = client.control();
+    assert_eq!((&gap["type"], &gap["reason"]), (&"gap".into(), &"reset".into()), "{gap}");
+    assert_eq!(gap["after"], id);
+    expect(&mut client, &["5-1".into()]);
+    let next = redis.add("events:a", "next");
+    expect(&mut client, &[next]);
+    let resets = gateway.metric("ssegate_gaps_total{scope=\"reader\",reason=\"reset\"}");
+    assert_eq!((resets, cut_off(&gateway)), (1.0, 0.0));
+}
+
+#[test]
+fn a_frozen_redis_is_noticed_and_nothing_comes_twice() {
+    let redis = Redis::start();
+    let gateway = Setup::redis(&redis).set("source", "block = \"500ms\"").start_ready();
+    let mut client = live(&gateway, "/events/a");
+    let mut ids = vec![redis.add("events:a", "before")];
+    expect(&mut client, &ids);
+    let mut producer = Connection::open(&redis).unwrap();
+    signal(&redis, "STOP");
+    for number in 0..5 {
+        let payload = format!("while frozen {number}");
+        producer.send(&[b"XADD", b"events:a", b"*", b"payload", payload.as_bytes()]).unwrap();
+    }
+    let frozen = Instant::now();
+    client.comment("reconnecting");
+    assert!(frozen.elapsed() >= Duration::from_secs(2), "too early: {:?}", frozen.elapsed());
+    signal(&redis, "CONT");
+    ids.clear();
+    for _ in 0..5 {
+        let Some(Answer::Text(id)) = producer.answer() else { panic!("not added") };
+        ids.push(id);
+    }
+    client.comment("reconnected");
+    expect(&mut client, &ids);
+    assert_eq!(client.next_within(Duration::from_millis(300)), None);
+    assert!(gateway.metric("ssegate_reader_errors_total{code=\"TIMEOUT\"}") >= 1.0);
+}
+
+#[test]
+fn connections_killed_again_and_again_lose_and_double_nothing() {
+    let redis = Redis::start();
+    let gateway = Setup::redis(&redis).start_ready();
+    let mut clients: Vec<_> = (0..3).map(|_| live(&gateway, "/events/a")).collect();
+    let mut producer = Connection::open(&redis).unwrap();
+    let mut ids = Vec::new();
+    for number in 0..300 {
+        let number = number.to_string();
+        let added = producer.run(&["XADD", "events:a", "*", "payload", &number]);
+        let Some(Answer::Text(id)) = added else { panic!("{added:?}") };
+        ids.push(id);
+        producer.run(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    clients.iter_mut().for_each(|client| expect(client, &ids));
+    assert!(gateway.metric("ssegate_redis_reconnects_total") >= 2.0);
+    assert_eq!(cut_off(&gateway), 0.0);
+}
+
+#[test]
+fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
+    let redis = Redis::start();
+    redis.run(&["SET", "events:text", "no stream"]);
+    let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
+    let mut other = live(&gateway, "/events/other");
+    for path in ["/events/text", "/events/text?last_event_id=earliest"] {
+        assert_eq!(sent_away(Client::open(&gateway.address, path)), "WRONGTYPE", "{path}");
+    }
+    let mut client = live(&gateway, "/events/a");
+    let id = redis.add("events:a", "still a stream");
+    expect(&mut client, &[id]);
+    redis.run(&["SET", "events:a", "a stream no more"]);
+    assert_eq!(sent_away(client), "WRONGTYPE");
+    let state = gateway.streams();
+    let state = state.as_array().unwrap().iter().find(|s| s["key"] == "events:a").unwrap().clone();
+    assert_eq!((&state["reader"], &state["error"]), (&"refused".into(), &"WRONGTYPE".into()));
+
+    redis.run(&["DEL", "events:a"]);
+    let first = redis.add("events:a", "a stream again");
+    let mut served = None;
+    within(DEADLINE, "a new client is served", || {
+        let mut client = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
+        let event = client.event();
+        let is_served = event.last_event_id == first;
+        if is_served {
+            served = Some(client);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        is_served
+    });
+    let id = redis.add("events:a", "on it goes");
+    let mut served = served.unwrap();
+    served.live();
+    expect(&mut served, &[id]);
+
+    let id = redis.add("events:other", "undisturbed");
+    assert_eq!(
+        other
+            .next_within(DEADLINE)
+            .map(|item| matches!(item, Item::Event(e) if e.last_event_id == id)),
+        Some(true)
+    );
+    assert!(gateway.metric("ssegate_reader_errors_total{code=\"WRONGTYPE\"}") >= 2.0);
+}
+
+#[test]
+fn a_key_that_may_not_be_read_sends_its_clients_away() {
+    let redis = Redis::start();
+    let limited = ["ACL", "SETUSER", "default", "resetkeys", "~events:mine*"];
+    assert_eq!(redis.run(&limited), Answer::Text("OK".into()));
+    let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
+    let mut mine = live(&gateway, "/events/mine");
+    for path in ["/events/yours", "/events/yours?last_event_id=earliest"] {
+        assert_eq!(sent_away(Client::open(&gateway.address, path)), "NOPERM", "{path}");
+    }
+    assert_eq!(gateway.post("events:yours", "no").status, 403);
+    let id = redis.add("events:mine", "allowed");
+    expect(&mut mine, &[id]);
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+}
+
+#[test]
+fn a_login_that_fails_is_told_loudly_and_tried_again() {
+    let redis = Redis::start();
+    let before = redis.add("events:a", "before");
+    let mut operator = Connection::open(&redis).unwrap();
+    operator.run(&["CONFIG", "SET", "requirepass", "other"]).unwrap();
+    let secret = crate::support::Folder::new();
+    let file = secret.0.join("password");
+    std::fs::write(&file, "s3cret").unwrap();
+    let password = format!("password_file = {:?}", file.to_str().unwrap());
+    for (setup, code) in [
+        (Setup::redis(&redis), "NOAUTH"),
+        (Setup::redis(&redis).set("source", &password), "WRONGPASS"),
+    ] {
+        operator.run(&["CONFIG", "SET", "requirepass", "other"]).unwrap();
+        let gateway = setup.set("server", "keepalive = \"1s\"").start();
+        eventually("the log tells", || lines(&gateway, &["\"WARN\"", code]) > 0);
+        assert_eq!(gateway.admin_get("/readyz").status, 503);
+        assert_eq!(gateway.post("events:a", "no").status, 403);
+        let mut waiting = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
+        waiting.comment("reconnecting");
+        waiting.comment("reconnecting");
+        assert_eq!(sent_away(Client::open(&gateway.address, "/events/a")), "source");
+        assert_eq!(gateway.streams()[0]["error"], code);
+        assert!(!gateway.log().contains("s3cret"), "a password is in the log");
+
+        operator.run(&["CONFIG", "SET", "requirepass", "s3cret"]).unwrap();
+        if code == "NOAUTH" {
+            operator.run(&["CONFIG", "SET", "requirepass", ""]).unwrap();
+        }
+        expect(&mut waiting, std::slice::from_ref(&before));
+        eventually("the gateway is ready", || gateway.admin_get("/readyz").status == 200);
+    }
+}
+
+#[test]
+fn a_key_that_does_not_exist_is_open_and_waits() {
+    let redis = Redis::start();
+    let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
+    let mut client = Client::open(&gateway.address, "/events/none");
+    assert_eq!(client.live(), (0, "0-0".into()));
+    assert_eq!(client.next_within(Duration::from_millis(600)), None);
+    assert_eq!(redis.run(&["EXISTS", "events:none"]), Answer::Number(0));
+    let id = redis.add("events:none", "the first");
+    expect(&mut client, &[id]);
+}
+
+#[test]
+fn a_redis_that_blinks_does_not_empty_the_load_balancer() {
+    let mut redis = Redis::start();
+    let gateway = Setup::redis(&redis).start_ready();
+    assert_eq!(gateway.admin_get("/readyz?strict").status, 200);
+    redis.kill();
+    eventually("strict fails", || gateway.admin_get("/readyz?strict").status == 503);
+    let lax = gateway.admin_get("/readyz");
+    assert_eq!(lax.status, 200);
+    assert!(lax.body.contains("away"), "the body tells: {}", lax.body);
+    assert_eq!(gateway.metric("ssegate_redis_connected"), 0.0);
+    assert_eq!(gateway.post("events:a", "no").status, 503);
+    redis.launch();
+    eventually("strict is content", || gateway.admin_get("/readyz?strict").status == 200);
+    assert_eq!(gateway.metric("ssegate_redis_connected"), 1.0);
+}
+
+#[test]
+fn retries_back_off_and_the_log_tells_each_change_once() {
+    let mut redis = Redis::start();
+    let gateway = Setup::redis(&redis).start_ready();
+    let mut client = live(&gateway, "/events/a");
+    let errors =
+        |code: &str| gateway.metric(&format!("ssegate_reader_errors_total{{code=\"{code}\"}}"));
+    let attempts = || ["IO", "TIMEOUT", "ERR"].into_iter().map(errors).sum::<f64>();
+    redis.kill();
+    client.comment("reconnecting");
+    std::thread::sleep(Duration::from_secs(3));
+    // On average 5 in the first second and 2 in each further one.
+    let tried = attempts();
+    assert!((3.0..=30.0).contains(&tried), "{tried} attempts in 3 s");
+    assert_eq!(lines(&gateway, &["events:a", "\"WARN\""]), 1, "one line for the loss");
+    redis.launch();
+    client.comment("reconnected");
+    eventually("the return is told", || lines(&gateway, &["events:a", "reader is back"]) == 1);
+    assert_eq!(lines(&gateway, &["events:a", "\"WARN\""]), 1);
+    assert!(lines(&gateway, &["source does not answer"]) <= 1);
+    assert_eq!(gateway.metric("ssegate_redis_reconnects_total"), 1.0);
+}

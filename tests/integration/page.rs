@@ -1,0 +1,174 @@
+//! The demo in a real browser: it fills by itself, survives the daemon's death, and shows markup
+//! as text.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::browser::Browser;
+use crate::support::client::Client;
+use crate::support::gateway::exchange;
+use crate::support::within;
+
+/// A browser that has lost its server comes back after up to three times `retry`, and then some.
+const BACK: Duration = Duration::from_secs(40);
+/// "At once", to somebody who looks at the screen.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// `ssegate --demo` on ports that stay the same when it is started again.
+struct Demo {
+    process: Child,
+    address: String,
+    admin: String,
+}
+
+impl Demo {
+    fn start() -> Self {
+        // Both are held until both are known, so that they differ.
+        let [public, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = public.local_addr().unwrap().to_string();
+        let admin_address = admin.local_addr().unwrap().to_string();
+        drop((public, admin));
+        let process = launch(&address, &admin_address);
+        let demo = Self { process, address, admin: admin_address };
+        demo.answers();
+        demo
+    }
+
+    fn answers(&self) {
+        within(BACK, "the demo listens", || {
+            TcpStream::connect(&self.address).is_ok() && TcpStream::connect(&self.admin).is_ok()
+        });
+    }
+
+    /// As `kill -9`, and a start right after it.
+    fn restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = launch(&self.address, &self.admin);
+        self.answers();
+    }
+
+    fn publish(&self, payload: &str) {
+        let length = payload.len();
+        let response = exchange(
+            &self.admin,
+            &format!(
+                "POST /publish/events:demo HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{payload}",
+                self.admin
+            ),
+        );
+        assert_eq!(response.status, 200, "{response:?}");
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn launch(address: &str, admin: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_ssegate"))
+        .arg("--demo")
+        .env("SSEGATE_SERVER_LISTEN", address)
+        .env("SSEGATE_ADMIN_LISTEN", admin)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn is_live(browser: &Browser) -> bool {
+    browser.script("return document.querySelector('#state[data-state=live]') !== null") == true
+}
+
+fn number(browser: &Browser, script: &str) -> u64 {
+    browser.script(script).as_u64().expect("a number")
+}
+
+fn total(browser: &Browser) -> u64 {
+    number(browser, "return Number(document.querySelector('#total').textContent.replace(/,/g, ''))")
+}
+
+fn rows(browser: &Browser) -> u64 {
+    number(browser, "return document.querySelectorAll('tbody#log tr[data-kind=event]').length")
+}
+
+/// What the console said that it should not; a connection that the test broke is no fault.
+fn faults(browser: &Browser, broken: bool) -> Vec<Value> {
+    let mut said = browser.console();
+    said.retain(|entry| !(broken && entry["source"] == "network"));
+    said.retain(|entry| entry["level"] != "INFO" && entry["level"] != "DEBUG");
+    said
+}
+
+#[test]
+fn the_demo_has_an_event_at_once_for_a_client_on_the_command_line() {
+    let demo = Demo::start();
+    let request = format!(
+        "GET /events/demo HTTP/1.1\r\nHost: {}\r\nUser-Agent: curl/8.0\r\nAccept: */*\r\n\r\n",
+        demo.address
+    );
+    let begin = std::time::Instant::now();
+    let mut client = Client::raw(&demo.address, &request);
+    assert!(client.head.starts_with("HTTP/1.1 200 "), "{}", client.head);
+    let event = client.entry();
+    let took = begin.elapsed();
+    assert!(took < AT_ONCE, "the first event came after {took:?}");
+    let data: Value = serde_json::from_str(&event.data).unwrap();
+    assert!(data["message"].is_string(), "{data}");
+}
+
+#[test]
+fn the_page_fills_by_itself_and_comes_back_after_the_daemon_was_killed() {
+    let mut demo = Demo::start();
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", demo.address));
+    within(BACK, "the page is live", || is_live(&browser));
+    within(BACK, "the log has rows", || rows(&browser) > 0);
+    let before = total(&browser);
+    within(BACK, "the total grows", || total(&browser) > before);
+    assert_eq!(faults(&browser, false), Vec::<Value>::new());
+
+    // Known to this document only: a reload would lose it.
+    browser.script("window.mark = 'the same document'");
+    demo.restart();
+    let gap = "return document.querySelector('tbody#log tr[data-kind=control][data-type=gap]')?.textContent ?? ''";
+    within(BACK, "the page tells of the gap", || browser.script(gap) != "");
+    let told = browser.script(gap);
+    assert!(told.as_str().unwrap().contains("began anew"), "{told}");
+    within(BACK, "the page is live again", || is_live(&browser));
+    let before = total(&browser);
+    within(BACK, "the total grows again", || total(&browser) > before);
+    assert_eq!(browser.script("return window.mark"), "the same document");
+    assert_eq!(faults(&browser, true), Vec::<Value>::new());
+}
+
+#[test]
+fn the_page_shows_markup_in_a_payload_as_text() {
+    let demo = Demo::start();
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", demo.address));
+    within(BACK, "the page is live", || is_live(&browser));
+    let markup =
+        "<img id=evil src=x onerror=\"window.evil=1\"><script>window.evil=2</script><b>bold</b>";
+    // As a field of a payload that the page knows, and as a payload of no known form.
+    for payload in [serde_json::json!({ "message": markup }).to_string(), markup.to_owned()] {
+        demo.publish(&payload);
+    }
+    let shown =
+        "return [...document.querySelectorAll('tbody#log td.message')].map((td) => td.textContent)";
+    within(BACK, "both are shown as they came", || {
+        let shown = browser.script(shown);
+        let same = |cell: &&Value| cell.as_str() == Some(markup);
+        shown.as_array().expect("cells").iter().filter(same).count() == 2
+    });
+    let made = "return document.querySelectorAll('tbody#log :is(img, script, b), #evil').length";
+    assert_eq!(browser.script(made), 0);
+    assert_eq!(browser.script("return window.evil ?? null"), Value::Null);
+    assert_eq!(faults(&browser, false), Vec::<Value>::new());
+}

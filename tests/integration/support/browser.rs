@@ -1,0 +1,137 @@
+//! A headless Chromium, driven by the few commands of `WebDriver` that a test needs.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Folder;
+
+/// A cold browser on a loaded machine takes its time.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// One browser with one window, closed on drop.
+pub struct Browser {
+    driver: Child,
+    address: String,
+    session: String,
+    profile: Folder,
+}
+
+impl Browser {
+    pub fn start() -> Self {
+        let profile = Folder::new();
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver (apt: chromium-driver) must be installed");
+        let address = format!("127.0.0.1:{}", port(&mut driver));
+        let mut browser = Self { driver, address, session: String::new(), profile };
+        let flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+        ];
+        let mut flags = flags.map(str::to_owned).to_vec();
+        flags.push(format!("--user-data-dir={}", browser.profile.0.display()));
+        let wanted = json!({
+            "browserName": "chrome",
+            "goog:chromeOptions": { "args": flags },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        });
+        let session =
+            browser.call("POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
+        session["sessionId"].as_str().expect("a session's id").clone_into(&mut browser.session);
+        browser
+    }
+
+    /// Opens a page and waits until it is loaded.
+    pub fn open(&self, url: &str) {
+        self.command("url", &json!({ "url": url }));
+    }
+
+    /// What this function body returns in the page.
+    pub fn script(&self, body: &str) -> Value {
+        self.command("execute/sync", &json!({ "script": body, "args": [] }))
+    }
+
+    /// What the console said since last asked: objects with `level`, `source` and `message`.
+    pub fn console(&self) -> Vec<Value> {
+        let log = self.command("se/log", &json!({ "type": "browser" }));
+        log.as_array().expect("a log").clone()
+    }
+
+    fn command(&self, name: &str, arguments: &Value) -> Value {
+        self.call("POST", &format!("/session/{}/{name}", self.session), arguments)
+    }
+
+    #[track_caller]
+    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        let value = self.try_call(method, path, body).expect("the driver answers");
+        assert!(value["error"].is_null(), "{path}: {value}");
+        value
+    }
+
+    fn try_call(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let (host, body) = (&self.address, body.to_string());
+        let mut stream = TcpStream::connect(host).ok()?;
+        stream.set_read_timeout(Some(ANSWER)).ok()?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .ok()?;
+        let mut stream = BufReader::new(stream);
+        let mut status = String::new();
+        stream.read_line(&mut status).ok()?;
+        let mut length = 0;
+        // Headers, up to the empty line.
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let Some((name, value)) = line.split_once(':') else { break };
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut answer = vec![0; length];
+        stream.read_exact(&mut answer).ok()?;
+        let mut answer: Value = serde_json::from_slice(&answer).ok()?;
+        Some(answer["value"].take())
+    }
+}
+
+/// The port that the driver chose; what it says later is thrown away.
+fn port(driver: &mut Child) -> u16 {
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let port = lines.by_ref().take(50).find_map(|line| {
+        let (_, rest) = line.split_once("started successfully on port ")?;
+        rest.trim_end_matches('.').parse().ok()
+    });
+    std::thread::spawn(move || lines.for_each(drop));
+    port.expect("chromedriver tells its port")
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if !self.session.is_empty() {
+            // Else Chromium would outlive its driver.
+            let _ = self.try_call("DELETE", &format!("/session/{}", self.session), &json!({}));
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
