@@ -1,4 +1,4 @@
-//! Redis through fred: the only file that names it.
+//! Redis through fred: the only place that names it.
 //!
 //! fred's own reconnection is off. It would resend a read that was under way and exempts blocked
 //! reads from its check for silent connections; a link here lives until its first failure, and
@@ -19,8 +19,14 @@ use super::{Ask, Class, Error, Info, Reply, Seen};
 use crate::config::{Config, Place};
 use crate::event::{Entry, StreamId};
 
-/// Connecting, and any command that does not block, takes no longer than this.
+mod reply;
+
+use reply::{classify, entries, garbled, stream_id, stream_info, streams};
+
+/// Connecting, and any command with a small answer, takes no longer than this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Reading entries without blocking: a reply of the largest ones may have a slow way to go.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A blocked read may answer this much later than asked before the connection counts as dead.
 const BLOCK_GRACE: Duration = Duration::from_secs(3);
 /// After a failed connect the shared connection is not tried again for this long.
@@ -124,7 +130,7 @@ impl Redis {
         to: StreamId,
     ) -> Result<bool, Error> {
         let args = [key.into(), from.to_string(), to.to_string(), "COUNT".into(), "1".into()];
-        let value = self.command("XRANGE", args.map(Value::from).into()).await?;
+        let value = self.command("XRANGE", args.map(Value::from).into(), READ_TIMEOUT).await?;
         Ok(!entries(value)?.is_empty())
     }
 
@@ -140,7 +146,7 @@ impl Redis {
             None => "+".into(),
         };
         let args = [key.into(), end, "-".into(), "COUNT".into(), count.to_string()];
-        let value = self.command("XREVRANGE", args.map(Value::from).into()).await?;
+        let value = self.command("XREVRANGE", args.map(Value::from).into(), READ_TIMEOUT).await?;
         entries(value)
     }
 
@@ -154,17 +160,22 @@ impl Redis {
             "payload".into(),
             Value::Bytes(payload),
         ];
-        let value = self.command("XADD", args).await?;
+        let value = self.command("XADD", args, ANSWER_TIMEOUT).await?;
         stream_id(&value)
     }
 
     pub(super) async fn ping(&self) -> Result<(), Error> {
-        self.command("PING", Vec::new()).await.map(drop)
+        self.command("PING", Vec::new(), ANSWER_TIMEOUT).await.map(drop)
     }
 
-    async fn command(&self, name: &'static str, args: Vec<Value>) -> Result<Value, Error> {
+    async fn command(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Value, Error> {
         let link = self.link().await?;
-        let answer = link.command(name, args).await;
+        let answer = link.command(name, args, timeout).await;
         self.settle(&link, answer).await
     }
 
@@ -233,7 +244,7 @@ impl Link {
     /// `XREAD` and, behind it on the wire, `XINFO STREAM`: one round trip, and Redis looks at the
     /// stream right after it has answered the read.
     pub(super) async fn read(&self, ask: Ask<'_>, block: Option<Duration>) -> Result<Reply, Error> {
-        let timeout = block.map_or(ANSWER_TIMEOUT, |block| block + BLOCK_GRACE);
+        let timeout = block.map_or(READ_TIMEOUT, |block| block + BLOCK_GRACE);
         let pipeline = self.client.pipeline().with_options(&options(timeout));
         let mut args: Vec<Value> = vec!["COUNT".into(), ask.count.to_string().into()];
         if let Some(block) = block {
@@ -262,10 +273,15 @@ impl Link {
         stream_info(self.answered(ANSWER_TIMEOUT, "XINFO", answer).await?)
     }
 
-    async fn command(&self, name: &'static str, args: Vec<Value>) -> Result<Value, Error> {
-        let client = self.client.with_options(&options(ANSWER_TIMEOUT));
+    async fn command(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Value, Error> {
+        let client = self.client.with_options(&options(timeout));
         let answer = client.custom::<Value, Value>(plain(name), args);
-        let answer = self.answered(ANSWER_TIMEOUT, name, answer).await?;
+        let answer = self.answered(timeout, name, answer).await?;
         answer.map_err(|error| classify(&error))
     }
 }
@@ -288,85 +304,6 @@ fn options(timeout: Duration) -> Options {
     Options { timeout: Some(timeout), max_attempts: Some(1), ..Options::default() }
 }
 
-/// The entries of an `XREAD` reply about one stream; none where it timed out.
-fn streams(value: Value) -> Result<Vec<Entry>, Error> {
-    let mut pair = match value {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(mut streams) if streams.len() == 1 => array(streams.remove(0))?,
-        _ => return Err(garbled("XREAD about one key answered about none or several")),
-    };
-    pair.pop().map_or_else(|| Err(garbled("XREAD answered without entries")), entries)
-}
-
-fn entries(value: Value) -> Result<Vec<Entry>, Error> {
-    array(value)?.into_iter().map(entry).collect()
-}
-
-fn entry(value: Value) -> Result<Entry, Error> {
-    let mut parts = array(value)?.into_iter();
-    let (Some(id), Some(fields), None) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(garbled("an entry that is no pair of id and fields"));
-    };
-    let mut fields_left = array(fields)?.into_iter();
-    let mut fields = Vec::with_capacity(fields_left.len() / 2);
-    while let Some(name) = fields_left.next() {
-        let value = fields_left.next().ok_or_else(|| garbled("a field without a value"))?;
-        fields.push((bytes(name)?, bytes(value)?));
-    }
-    Ok(Entry { id: stream_id(&id)?, fields })
-}
-
-fn stream_info(answer: Result<Value, fred::error::Error>) -> Result<Option<Info>, Error> {
-    let value = match answer {
-        Ok(value) => value,
-        Err(error) if error.details().contains("no such key") => return Ok(None),
-        Err(error) => return Err(classify(&error)),
-    };
-    let mut info = Info::default();
-    let mut parts = array(value)?.into_iter();
-    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-        match name.as_str().as_deref() {
-            Some("length") => info.length = number(&value)?,
-            Some("last-generated-id") => info.last_generated = stream_id(&value)?,
-            Some("max-deleted-entry-id") => info.max_deleted = stream_id(&value)?,
-            Some("entries-added") => info.entries_added = Some(number(&value)?),
-            Some("first-entry") if !value.is_null() => info.first = Some(entry(value)?.id),
-            _ => {}
-        }
-    }
-    Ok(Some(info))
-}
-
-fn array(value: Value) -> Result<Vec<Value>, Error> {
-    match value {
-        Value::Array(values) => Ok(values),
-        _ => Err(garbled("not the list that was expected")),
-    }
-}
-
-fn bytes(value: Value) -> Result<Bytes, Error> {
-    match value {
-        Value::Bytes(bytes) => Ok(bytes),
-        Value::String(text) => Ok(text.into_inner()),
-        Value::Integer(number) => Ok(Bytes::from(number.to_string())),
-        _ => Err(garbled("not the string that was expected")),
-    }
-}
-
-fn number(value: &Value) -> Result<u64, Error> {
-    value.as_u64().ok_or_else(|| garbled("not the number that was expected"))
-}
-
-fn stream_id(value: &Value) -> Result<StreamId, Error> {
-    let id = value.as_str().and_then(|text| text.parse().ok());
-    id.ok_or_else(|| garbled("not the stream id that was expected"))
-}
-
-fn garbled(what: &str) -> Error {
-    let message = format!("Redis answered what we do not understand: {what}");
-    Error { class: Class::Away, code: "PROTOCOL", message }
-}
-
 fn lost(doing: &str) -> Error {
     let message = format!("the connection was lost ({doing})");
     Error { class: Class::Away, code: "IO", message }
@@ -375,41 +312,4 @@ fn lost(doing: &str) -> Error {
 fn silent(doing: &str) -> Error {
     let message = format!("no answer from Redis in time ({doing}): the connection counts as dead");
     Error { class: Class::Away, code: "TIMEOUT", message }
-}
-
-/// Sorts a failure by what helps against it, from the first word of what Redis says.
-fn classify(error: &fred::error::Error) -> Error {
-    use fred::error::ErrorKind;
-    const KEY: [&str; 2] = ["WRONGTYPE", "NOPERM"];
-    const LOGIN: [&str; 3] = ["NOAUTH", "WRONGPASS", "DENIED"];
-    const AWAY: [&str; 9] = [
-        "LOADING",
-        "BUSY",
-        "TRYAGAIN",
-        "CLUSTERDOWN",
-        "MASTERDOWN",
-        "UNBLOCKED",
-        "READONLY",
-        "MISCONF",
-        "OOM",
-    ];
-    let details = error.details();
-    let word = details.split_whitespace().next().unwrap_or_default().trim_start_matches('-');
-    let known = |codes: &[&'static str]| codes.iter().find(|code| **code == word).copied();
-    let (class, code) = if let Some(code) = known(&KEY) {
-        (Class::Key, code)
-    } else if let Some(code) = known(&LOGIN) {
-        (Class::Login, code)
-    } else if let Some(code) = known(&AWAY) {
-        (Class::Away, code)
-    } else {
-        match error.kind() {
-            ErrorKind::Auth => (Class::Login, "NOAUTH"),
-            ErrorKind::Timeout => (Class::Away, "TIMEOUT"),
-            ErrorKind::IO | ErrorKind::Canceled => (Class::Away, "IO"),
-            ErrorKind::Protocol | ErrorKind::Parse => (Class::Away, "PROTOCOL"),
-            _ => (Class::Away, "ERR"),
-        }
-    };
-    Error { class, code, message: details.to_owned() }
 }

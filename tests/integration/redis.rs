@@ -169,7 +169,7 @@ fn counts_follow_the_size_of_the_entries() {
     const MIB: usize = 1 << 20;
     let redis = Redis::start();
     let monitor = Monitor::start(&redis);
-    let gateway = Setup::redis(&redis).start_ready();
+    let gateway = Setup::redis(&redis).set("log", "level = \"debug\"").start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
     client.live();
     let next_count = |client: &mut Client, payload: &str| {

@@ -24,22 +24,23 @@ impl Follower {
         let forget_page = self.last_write + PAGE_KEPT;
         let draining = self.fanout.draining.clone();
         let until = self.wake_for_expiry();
-        tokio::select! {
-            biased;
-            ready = self.socket.writable() => {
-                let mut ready = ready?;
-                // Readiness may be old: one failed send clears it, and the next wait is a true one.
-                ready.clear_ready();
-                Ok(())
+        loop {
+            tokio::select! {
+                biased;
+                ready = self.socket.writable() => {
+                    let mut ready = ready?;
+                    // Readiness may be old: a failed send clears it, and the next wait is a true one.
+                    ready.clear_ready();
+                    return Ok(());
+                }
+                left = input_ended(&self.socket) => return Err(left),
+                () = sleep_until(stalled.into()) => return Err(End::Cut(Left::Slow)),
+                // It is read again when the client takes something, not before.
+                () = sleep_until(forget_page.into()), if self.has_page() => {}
+                () = draining.cancelled(), if !self.draining => return Ok(()),
+                () = sleep_until(until.into()), if self.may_expire() => return Ok(()),
             }
-            left = input_ended(&self.socket) => Err(left),
-            () = sleep_until(stalled.into()) => Err(End::Cut(Left::Slow)),
-            () = sleep_until(forget_page.into()), if self.has_page() => {
-                self.forget_page();
-                Ok(())
-            }
-            () = draining.cancelled(), if !self.draining => Ok(()),
-            () = sleep_until(until.into()), if self.may_expire() => Ok(()),
+            self.forget_page();
         }
     }
 
@@ -56,6 +57,7 @@ impl Follower {
             let control = Control::Unavailable { reason: error.code };
             return Err(End::SendAway(Some(control), Left::Error));
         }
+        tracing::debug!(client = self.client.id, %error, "a read of the past failed; trying again");
         self.wait_for_source().await
     }
 
