@@ -47,7 +47,7 @@ pub struct ReaderPermit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached(pub &'static str);
 
-/// The descriptors leave room for fewer than [`MIN_CLIENTS`] clients.
+/// The descriptors leave room for fewer clients than make a gateway.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{descriptors} descriptors leave room for {clients} clients; raise the limit (LimitNOFILE=, ulimit -n) or lower limits.readers"

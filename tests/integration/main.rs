@@ -2,7 +2,7 @@
 //! subject; `support` holds the scenario builders.
 
 #![allow(unreachable_pub, missing_docs, reason = "a test crate has no outside")]
-#![allow(clippy::unwrap_used, reason = "a test fails where it is wrong")]
+#![allow(clippy::pedantic, clippy::unwrap_used, reason = "a test fails where it is wrong")]
 
 mod support;
 

@@ -37,8 +37,9 @@ impl Client {
 
     /// Opens a stream with further headers.
     pub fn with(address: &str, path: &str, headers: &[(&str, &str)]) -> Self {
-        let headers: String =
+        let headers: Vec<String> =
             headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers = headers.concat();
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n{headers}\r\n");
         let client = Self::raw(address, &request);
@@ -106,7 +107,7 @@ impl Client {
     }
 
     fn read_some(&mut self) {
-        let mut bytes = [0; 64 << 10];
+        let mut bytes = vec![0; 64 << 10];
         match self.stream.read(&mut bytes) {
             Ok(0) => {
                 self.closed = true;

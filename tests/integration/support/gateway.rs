@@ -14,7 +14,6 @@ pub struct Setup {
     source: String,
     sections: Vec<(String, String)>,
     routes: String,
-    env: Vec<(String, String)>,
 }
 
 /// A running gateway, killed on drop.
@@ -51,7 +50,6 @@ impl Setup {
             source: url.to_owned(),
             sections: Vec::new(),
             routes: "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n".into(),
-            env: Vec::new(),
         };
         setup
             .set("server", "listen = [\"127.0.0.1:0\"]")
@@ -70,12 +68,7 @@ impl Setup {
 
     /// Replaces the routes by these `[[route]]` tables.
     pub fn routes(mut self, routes: &str) -> Self {
-        self.routes = routes.to_owned();
-        self
-    }
-
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.to_owned()));
+        routes.clone_into(&mut self.routes);
         self
     }
 
@@ -83,12 +76,12 @@ impl Setup {
     pub fn toml(&self) -> String {
         let mut text = String::new();
         for section in ["server", "admin", "source", "ring", "limits", "log"] {
-            text.push_str(&format!("[{section}]\n"));
+            text += &format!("[{section}]\n");
             if section == "source" {
-                text.push_str(&format!("url = {:?}\n", self.source));
+                text += &format!("url = {:?}\n", self.source);
             }
             for (_, line) in self.sections.iter().filter(|(s, _)| s == section) {
-                text.push_str(&format!("{line}\n"));
+                text += &format!("{line}\n");
             }
         }
         text + &self.routes
@@ -102,7 +95,6 @@ impl Setup {
         let mut process = Command::new(env!("CARGO_BIN_EXE_ssegate"))
             .arg("--config")
             .arg(&file)
-            .envs(self.env)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
