@@ -50,8 +50,19 @@ impl Continuity {
         self.cursor
     }
 
+    /// Where nothing is counted, the id to read after so that the reply begins with the entry at the
+    /// cursor, if that is still there: then what follows it is whole.
+    pub fn anchor(&self) -> Option<StreamId> {
+        (self.added.is_none() && self.cursor != StreamId::ZERO).then(|| self.cursor.prev())
+    }
+
     /// Holds a reply against the stream and moves the cursor past it.
     pub fn check(&mut self, reply: &Reply) -> Verdict {
+        self.check_from(reply, false)
+    }
+
+    /// The same; where the reply is `anchored`, the entry at the cursor came right before it.
+    pub fn check_from(&mut self, reply: &Reply, anchored: bool) -> Verdict {
         let received = reply.entries.len() as u64;
         let last = reply.entries.last().map(|entry| entry.id);
         let info = match reply.seen {
@@ -66,11 +77,16 @@ impl Continuity {
         if self.began_anew(&info, received) {
             return self.reset(&info);
         }
-        let gap = self.missing(reply, &info);
+        let gap = if anchored { None } else { self.missing(reply, &info) };
         if let Some(gap) = gap {
             self.added = self.added.zip(gap.lost).map(|(added, lost)| added + lost);
-            let resumed = gap.next.map(StreamId::prev).or(self.end.map(|(end, _)| end));
+            let end = self.end.filter(|_| info.first.is_some()).map(|(end, _)| end);
+            let resumed = gap.next.map(StreamId::prev).or(end);
             self.cursor = resumed.unwrap_or(info.last_generated).max(self.cursor);
+        }
+        if gap.is_none() && reply.entries.is_empty() {
+            // Nothing is left up to the end as it was before this read.
+            self.cursor = self.end.map_or(self.cursor, |(end, _)| end.max(self.cursor));
         }
         self.pass(received, last);
         self.end = Some((info.last_generated, info.entries_added));
@@ -126,10 +142,11 @@ impl Continuity {
         let reason = if info.max_deleted > self.cursor { Reason::Deleted } else { Reason::Trimmed };
         let gap = |next, lost| Gap { after: Some(self.cursor), next, lost, reason };
         let Some((added, total)) = self.added.zip(info.entries_added) else {
-            // Uncounted: told, unless the first entry follows the cursor directly.
-            let first = info.first.filter(|_| trimmed_ahead)?;
-            let unbroken = self.cursor.next() == Some(first) || next.is_some_and(|n| n < first);
-            return (!unbroken).then(|| gap(Some(first), None));
+            // Uncounted: told, unless nothing was ever removed or the first entry follows directly.
+            let whole = info.entries_added == Some(info.length);
+            let first = info.first.filter(|_| trimmed_ahead && !whole)?;
+            let next = next.unwrap_or(first);
+            return (self.cursor.next() != Some(next)).then(|| gap(Some(next), None));
         };
         let counted = |next, expected: u64| {
             let lost = total.saturating_sub(expected);

@@ -143,17 +143,28 @@ impl Replays {
     ) -> Result<Arc<Page>, Error> {
         let rendering = topic.state().renderings[rendering].clone();
         let count = largest_bytes.map_or(FIRST_COUNT, |largest| count_for(largest, PAGE_BYTES));
-        let count = count.min(self.read_count);
-        let reply = {
+        let anchor = from.anchor();
+        // With an anchor there is one entry more, and never that one alone.
+        let count = match anchor {
+            Some(_) => (count + 1).min(self.read_count).max(2),
+            None => count.min(self.read_count),
+        };
+        let after = anchor.unwrap_or(from.cursor());
+        let mut reply = {
             let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-            let ask = Ask { key: &topic.key, after: from.cursor(), count, info: true };
+            let ask = Ask { key: &topic.key, after, count, info: true };
             self.source.read(ask).await?
         };
+        let first = reply.entries.first().map(|entry| entry.id);
+        let anchored = anchor.is_some() && first == Some(from.cursor());
+        if anchored {
+            reply.entries.remove(0);
+        }
         let mut next = from;
         let largest_bytes = reply.entries.iter().map(Entry::size_bytes).max().unwrap_or(0);
         let mut items = Vec::with_capacity(reply.entries.len() + 1);
         let mut reset = false;
-        match next.check(&reply) {
+        match next.check_from(&reply, anchored) {
             Verdict::Whole => {}
             Verdict::Missing(gap) => items.push(self.told(gap, next)),
             Verdict::Reset(_) => reset = true,

@@ -40,8 +40,8 @@ pub struct Resolved {
 /// From where a client is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// The ring, from this item on.
-    Ring(u64),
+    /// The ring, from this item on, and the last event id of whoever has what is before it.
+    Ring(u64, StreamId),
     /// The source, after this id.
     Source(StreamId),
 }
@@ -67,7 +67,15 @@ pub async fn resolve(
         }
         Start::Earliest | Start::Live | Start::Unknown => Base::kept(info.as_ref()),
     };
-    limited(source, key, replay, info.as_ref(), base).await
+    let asked = if let Start::After(id) = start { Some(id) } else { None };
+    limited(source, key, replay, info.as_ref(), base, asked).await
+}
+
+/// Where "now" is, for a start that counts from it: found out before the client is told that its
+/// stream is open. `None` where the start does not, or the source has to tell.
+pub fn resolve_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
+    let from_now = matches!(start, Start::Live | Start::Unknown | Start::Newest(_));
+    if from_now && topic.state().ring.life() > 0 { in_ring(topic, replay, start) } else { None }
 }
 
 /// An id to go on after, and what is missing before it.
@@ -117,19 +125,20 @@ fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
     if start == Start::Unknown {
         let tail = ring.tail();
         let gap = Gap { after: None, next: None, lost: None, reason: Reason::Unknown };
-        return Some(Resolved { from: From::Ring(seq), gap: Some((gap, tail)) });
+        return Some(Resolved { from: From::Ring(seq, tail), gap: Some((gap, tail)) });
     }
     let behind = ring.next_seq() - seq;
     let allowed = match replay {
         Replay::Newest(allowed) if behind > allowed => allowed,
-        _ => return Some(Resolved { from: From::Ring(seq), gap: None }),
+        _ => return Some(Resolved { from: From::Ring(seq, ring.id_before(seq)), gap: None }),
     };
     let seq = ring.next_seq() - allowed;
     let id = ring.id_before(seq);
     let lost = Some(behind - allowed);
     let next = (allowed > 0).then(|| ring.id_before(seq + 1));
     let gap = Gap { after: asked, next, lost, reason: Reason::Limit };
-    Some(Resolved { from: From::Ring(seq), gap: Some((gap, next.map_or(id, StreamId::prev))) })
+    let before = next.map_or(id, StreamId::prev);
+    Some(Resolved { from: From::Ring(seq, before), gap: Some((gap, before)) })
 }
 
 /// Whether a resume after `id` is exact; if not, from where it goes on and what is told.
@@ -190,10 +199,10 @@ async fn limited(
     replay: Replay,
     info: Option<&Info>,
     base: Base,
+    asked: Option<StreamId>,
 ) -> Result<Resolved, Error> {
     let length = info.map_or(0, |info| info.length);
     let tail = info.map_or(StreamId::ZERO, |info| info.last_generated);
-    let asked = base.gap.map_or(Some(base.after), |gap| gap.after);
     // Nothing is missing before the first entry, so it is read from there: a read that began earlier
     // could not tell an entry that was never there from one that was trimmed.
     let before_first = info.and_then(|info| info.first).map_or(StreamId::ZERO, StreamId::prev);
@@ -207,7 +216,8 @@ async fn limited(
     };
     let next = if allowed == 0 { None } else { nth_newest(source, key, allowed).await? };
     let after = next.map_or(tail, StreamId::prev);
-    if base.after >= after {
+    let left_out = source.newest(key, next, 1).await?.first().map(|entry| entry.id);
+    if left_out.is_none_or(|left_out| left_out <= base.after) {
         return Ok(exact(base));
     }
     let gap = Gap { after: asked, next, lost: None, reason: Reason::Limit };

@@ -17,7 +17,7 @@ use super::{Client, Fanout, Socket, View, farewell};
 use crate::continuity::Continuity;
 use crate::event::{Control, Gap, StreamId, write_control};
 use crate::metrics::{Left, Scope};
-use crate::start::{From, Start};
+use crate::start::{From, Resolved, Start, resolve_now};
 use crate::topic::{Batch, Reader};
 
 mod past;
@@ -43,16 +43,24 @@ impl Begin {
         Self { place, unsent: Vec::new(), live }
     }
 
-    /// Where a new client asked to start, after the opening bytes of its response.
-    pub fn new(start: Start, unsent: Vec<u8>) -> Self {
-        Self { place: Place::Start(start), unsent, live: false }
+    /// Where a new client asked to start, after the opening bytes of its response. What is "now" to
+    /// it is settled here, before it can know that its stream is open.
+    pub fn new(client: &Client, start: Start, unsent: Vec<u8>) -> Self {
+        let now = resolve_now(client.topic(), client.replay, start);
+        let last_id = match start {
+            Start::After(id) => id,
+            Start::Since(ms) => StreamId { ms, seq: 0 }.prev(),
+            Start::Earliest => StreamId::ZERO,
+            Start::Live | Start::Unknown | Start::Newest(_) => client.topic().state().ring.tail(),
+        };
+        Self { place: Place::Start(start, last_id, now), unsent, live: false }
     }
 }
 
 /// Where a follower is.
 pub(super) enum Place {
-    /// Not looked up yet.
-    Start(Start),
+    /// Not looked up yet, or only as far as "now" goes; the last event id until then.
+    Start(Start, StreamId, Option<Resolved>),
     /// In the ring.
     Ring(Spot),
     /// In the source.
@@ -111,8 +119,8 @@ pub fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin
                 let half = (spot.offset > 0).then(|| state.ring.id_before(spot.seq + 1));
                 (state.ring.id_before(spot.seq), half)
             }
-            Place::Start(Start::After(id)) => (*id, None),
-            Place::Start(_) | Place::Source(_) => (StreamId::ZERO, None),
+            Place::Start(_, last_id, _) => (*last_id, None),
+            Place::Source(_) => (StreamId::ZERO, None),
         };
         let follower = Follower {
             fanout: task,
@@ -167,7 +175,7 @@ impl Follower {
             return Ok(());
         }
         match self.place {
-            Place::Start(start) => self.begin(start).await,
+            Place::Start(start, _, now) => self.begin(start, now).await,
             Place::Ring(spot) => self.follow_ring(spot).await,
             Place::Source(_) => self.follow_source().await,
         }
@@ -219,23 +227,29 @@ impl Follower {
         Ok(())
     }
 
-    async fn begin(&mut self, start: Start) -> Result<(), End> {
+    async fn begin(&mut self, start: Start, now: Option<Resolved>) -> Result<(), End> {
         let topic = self.client.topic().clone();
         if topic.state().ring.life() == 0 {
             return self.wait_for_source().await;
         }
-        let resolved = match self.fanout.replays.resolve(&topic, self.client.replay, start).await {
-            Ok(resolved) => resolved,
-            Err(error) => return self.failed(&error).await,
+        let resolved = match now {
+            Some(resolved) => resolved,
+            None => match self.fanout.replays.resolve(&topic, self.client.replay, start).await {
+                Ok(resolved) => resolved,
+                Err(error) => return self.failed(&error).await,
+            },
         };
         let life = topic.state().ring.life();
         let served_from = match resolved.from {
-            From::Ring(seq) => {
+            From::Ring(seq, last_id) => {
                 self.place = Place::Ring(Spot { seq, offset: 0 });
-                self.last_id = topic.state().ring.id_before(seq);
+                self.last_id = last_id;
                 "ring"
             }
             From::Source(after) => {
+                // The newest as of now, but nothing that came after the stream was opened is left out.
+                let newest = matches!(start, Start::Newest(_));
+                let after = if newest { after.min(self.last_id) } else { after };
                 self.place = Place::Source(Past::new(Continuity::after(after), life));
                 self.last_id = after;
                 "redis"

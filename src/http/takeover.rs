@@ -206,7 +206,8 @@ fn begin(state: &Arc<State>, socket: Socket, client: Client, plan: &Plan) {
     write_retry(&mut bare, state.fanout.settings.reconnection_time());
     bare.extend_from_slice(comment::OPEN.as_bytes());
     client.view.append_event(&bare, &mut opening);
-    follow(&state.fanout, socket, client, Begin::new(plan.start, opening));
+    let begin = Begin::new(&client, plan.start, opening);
+    follow(&state.fanout, socket, client, begin);
 }
 
 fn refuse(state: &Arc<State>, socket: Socket, framed: bool, reason: &'static str) {

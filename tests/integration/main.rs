@@ -22,9 +22,13 @@ mod logs;
 mod outage;
 /// The demo's page in a real browser.
 mod page;
+/// What becomes of payloads that are hard to carry.
+mod payloads;
 /// What Redis sees of the gateway.
 mod redis;
 /// Paths, keys, and the first user's dashboard.
 mod routes;
+/// Exactly once, in order, across the seam of replay and live.
+mod seam;
 /// Both sources: starting, resuming, replaying, publishing.
 mod streams;

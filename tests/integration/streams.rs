@@ -1,18 +1,387 @@
-//! What a client gets, the same from both sources.
+//! What a client gets, the same from both sources: starting, resuming, replaying.
+
+use std::cell::RefCell;
+
+use serde_json::json;
+use ssegate::event::StreamId;
 
 use crate::support::client::Client;
-use crate::support::gateway::Setup;
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 
-#[test]
-fn live_entries_arrive_from_both_sources() {
-    let redis = Redis::start();
-    for setup in [Setup::memory(), Setup::redis(&redis)] {
-        let gateway = setup.start_ready();
-        let mut client = Client::open(&gateway.address, "/events/a");
-        assert_eq!(client.live(), (0, "0-0".into()));
-        let id = gateway.publish("events:a", "one");
-        let event = client.entry();
-        assert_eq!((event.data.as_str(), event.last_event_id), ("one", id));
+/// What a reader finds missing in Redis, and what a resume cannot have any more.
+mod gaps;
+/// `POST /publish/{key}`.
+mod publish;
+
+/// A gateway, and, where it is warm, a client that was there before everything else: then the ring
+/// holds all that was published, else only the source does.
+struct Scene {
+    gateway: Gateway,
+    watcher: Option<RefCell<Client>>,
+}
+
+/// Plays `test` on each source, cold and warm.
+fn everywhere(change: impl Fn(Setup) -> Setup, test: impl Fn(&Scene)) {
+    let sources: [fn(&Redis) -> Setup; 2] = [|_| Setup::memory(), Setup::redis];
+    for (source, setup) in sources.into_iter().enumerate() {
+        for warm in [false, true] {
+            eprintln!("{} source, warm: {warm}", ["memory", "redis"][source]);
+            let redis = Redis::start();
+            let gateway = change(setup(&redis)).start_ready();
+            let watcher = warm.then(|| {
+                let mut client = Client::open(&gateway.address, "/events/a");
+                client.live();
+                RefCell::new(client)
+            });
+            test(&Scene { gateway, watcher });
+        }
     }
+}
+
+impl Scene {
+    /// Publishes so many entries; their ids. A warm gateway has them in its ring afterwards.
+    fn publish(&self, count: usize) -> Vec<String> {
+        let ids: Vec<_> =
+            (0..count).map(|n| self.gateway.publish("events:a", &n.to_string())).collect();
+        if let Some(watcher) = &self.watcher {
+            let last = ids.last().expect("something was published");
+            while watcher.borrow_mut().entry().last_event_id != *last {}
+        }
+        ids
+    }
+
+    fn open(&self, query: &str) -> Client {
+        Client::open(&self.gateway.address, &format!("/events/a{query}"))
+    }
+
+    fn resume(&self, id: &str) -> Client {
+        Client::resume(&self.gateway.address, "/events/a", id)
+    }
+
+    fn status(&self, query: &str) -> u16 {
+        self.gateway.get(&format!("/events/a{query}")).status
+    }
+
+    /// An entry published now is the next thing that the client gets.
+    fn goes_on(&self, client: &mut Client) {
+        let id = self.publish(1).remove(0);
+        assert_eq!(client.event().last_event_id, id);
+    }
+}
+
+/// The client gets exactly these, then the live mark with the id of the tail, then what is new.
+#[track_caller]
+fn replays(scene: &Scene, mut client: Client, ids: &[String], tail: &str) {
+    for id in ids {
+        let event = client.event();
+        assert_eq!((event.event_type.as_str(), &event.last_event_id), ("message", id), "{event:?}");
+    }
+    assert_eq!(client.live(), (ids.len() as u64, tail.to_owned()));
+    scene.goes_on(&mut client);
+}
+
+fn prev(id: &str) -> String {
+    id.parse::<StreamId>().unwrap().prev().to_string()
+}
+
+#[test]
+fn a_live_start_is_marked_and_gets_what_comes() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let mut client = scene.open("");
+            assert_eq!(client.live(), (0, "0-0".into()));
+            let id = scene.gateway.publish("events:a", "one");
+            let event = client.event();
+            assert_eq!((event.data.as_str(), &event.last_event_id), ("one", &id));
+            let mut later = scene.open("");
+            assert_eq!(later.live(), (0, id));
+            scene.goes_on(&mut later);
+        },
+    );
+}
+
+#[test]
+fn whoever_has_the_200_misses_nothing_after_it() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            for _ in 0..50 {
+                let mut live = scene.open("");
+                let mut newest = scene.open("?last=1");
+                let ids = scene.publish(3);
+                for client in [&mut live, &mut newest] {
+                    while client.entry().last_event_id != ids[0] {}
+                    assert_eq!(client.entry().last_event_id, ids[1]);
+                    assert_eq!(client.entry().last_event_id, ids[2]);
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn an_id_resumes_by_header_and_by_query() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let mut ids = scene.publish(6);
+            let asked = ids[2].clone();
+            for name in ["", "last_event_id", "lastEventId", "lastEventID"] {
+                let client = match name {
+                    "" => scene.resume(&asked),
+                    name => scene.open(&format!("?{name}={asked}")),
+                };
+                replays(scene, client, &ids[3..], &ids[ids.len() - 1]);
+                ids.push(newest(scene));
+            }
+            replays(scene, scene.resume(&ids[ids.len() - 1]), &[], &ids[ids.len() - 1]);
+        },
+    );
+}
+
+/// The id of the newest entry.
+fn newest(scene: &Scene) -> String {
+    scene.open("?last=1").entry().last_event_id
+}
+
+#[test]
+fn the_header_wins_over_the_query() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let ids = scene.publish(4);
+            let path = format!("/events/a?last_event_id={}", ids[0]);
+            let client = Client::resume(&scene.gateway.address, &path, &ids[2]);
+            replays(scene, client, &ids[3..], &ids[3]);
+        },
+    );
+}
+
+#[test]
+fn an_empty_header_is_none() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let ids = scene.publish(2);
+            replays(scene, scene.resume(""), &[], &ids[1]);
+            let now = newest(scene);
+            let path = format!("/events/a?last_event_id={}", ids[1]);
+            let client = Client::resume(&scene.gateway.address, &path, "");
+            replays(scene, client, std::slice::from_ref(&now), &now);
+            let now = newest(scene);
+            replays(scene, scene.open("?last_event_id="), &[], &now);
+        },
+    );
+}
+
+#[test]
+fn whoever_got_nothing_but_the_live_mark_resumes_exactly() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            for before in [0, 3] {
+                if before > 0 {
+                    scene.publish(before);
+                }
+                let mut client = scene.open("");
+                let (_, mark) = client.live();
+                client.leave();
+                let ids = scene.publish(5);
+                replays(scene, scene.resume(&mark), &ids, &ids[4]);
+            }
+        },
+    );
+}
+
+#[test]
+fn the_newest_can_be_asked_for_up_to_the_limit() {
+    everywhere(
+        |setup| setup.routes(&route("replay = 5")),
+        |scene| {
+            let ids = scene.publish(8);
+            replays(scene, scene.open("?last=3"), &ids[5..], &ids[7]);
+            let id = newest(scene);
+            let all = [&ids[4..], &[id.clone()]].concat();
+            replays(scene, scene.open("?last=5"), &all, &id);
+            for refused in ["0", "6", "-1", "1.5", "x", ""] {
+                assert_eq!(scene.status(&format!("?last={refused}")), 400, "last={refused}");
+            }
+        },
+    );
+}
+
+#[test]
+fn more_of_the_newest_than_there_are_is_all_of_them() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let ids = scene.publish(3);
+            replays(scene, scene.open("?last=10"), &ids, &ids[2]);
+        },
+    );
+}
+
+#[test]
+fn entries_can_be_asked_for_since_a_time() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let mut ids = scene.publish(5);
+            replays(scene, scene.open("?since=15m"), &ids, &ids[4]);
+            ids.push(newest(scene));
+            let ms = |id: &str| id.parse::<StreamId>().unwrap().ms;
+            let time = jiff::Timestamp::from_millisecond(ms(&ids[3]).try_into().unwrap()).unwrap();
+            let since: Vec<_> = ids.iter().filter(|id| ms(id) >= ms(&ids[3])).cloned().collect();
+            replays(scene, scene.open(&format!("?since={time}")), &since, &ids[5]);
+            let now = newest(scene);
+            replays(scene, scene.open("?since=2999-01-01T00:00:00Z"), &[], &now);
+            for refused in ["", "15", "yesterday", "2026-01-31", "-5m"] {
+                assert_eq!(scene.status(&format!("?since={refused}")), 400, "since={refused}");
+            }
+        },
+    );
+}
+
+#[test]
+fn earliest_is_everything_kept() {
+    everywhere(
+        |setup| setup.routes(&route("replay = \"all\"")),
+        |scene| {
+            replays(scene, scene.open("?last_event_id=earliest"), &[], "0-0");
+            let mut ids = vec![newest(scene)];
+            ids.extend(scene.publish(20));
+            replays(scene, scene.open("?last_event_id=earliest"), &ids, &ids[20]);
+        },
+    );
+}
+
+#[test]
+fn the_query_takes_the_short_form_of_an_id() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let ids = scene.publish(3);
+            // 0 stands for 0-0, after which is everything; nothing was removed, so it is exact.
+            replays(scene, scene.open("?last_event_id=0"), &ids, &ids[2]);
+        },
+    );
+}
+
+#[test]
+fn a_header_of_some_other_server_is_told_and_starts_live() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let mut tail = scene.publish(2).remove(1);
+            let huge = "18446744073709551616-0";
+            for id in ["garbage", "5", "1-2-3", "01-0", "+1-0", "5-", "-", "earliest", huge] {
+                let mut client = scene.resume(id);
+                let gap = json!({"type": "gap", "after": null, "next": null, "lost": null, "reason": "unknown"});
+                assert_eq!(client.control(), (gap, tail.clone()), "{id}");
+                replays(scene, client, &[], &tail);
+                tail = newest(scene);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_query_that_is_wrong_is_refused() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            for query in [
+                "?last_event_id=garbage",
+                "?lastEventId=1-2-3",
+                "?lastEventID=01-0",
+                "?last_event_id=18446744073709551616-0",
+                "?last=3&since=15m",
+                "?last=3&last=4",
+                "?last_event_id=5-0&last=3",
+                "?last_event_id=5-0&since=1h",
+            ] {
+                assert_eq!(scene.status(query), 400, "{query}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_resume_beyond_the_limit_is_told_and_gets_the_newest() {
+    everywhere(
+        |setup| setup.routes(&route("replay = 5")),
+        |scene| {
+            let ids = scene.publish(12);
+            let mut client = scene.resume(&ids[2]);
+            let (gap, at) = client.control();
+            // Six are missing; counting them is only for the ring to do for nothing.
+            assert!(gap["lost"] == 4 || gap["lost"].is_null(), "{gap}");
+            let told = json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": gap["lost"], "reason": "limit"});
+            assert_eq!((gap, &at), (told, &prev(&ids[7])));
+            // Who leaves right then neither hears it twice nor misses what is next.
+            replays(scene, scene.resume(&at), &ids[7..], &ids[11]);
+            for id in &ids[7..] {
+                assert_eq!(client.event().last_event_id, *id);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_resume_exactly_at_the_limit_has_no_gap() {
+    everywhere(
+        |setup| setup.routes(&route("replay = 5")),
+        |scene| {
+            let ids = scene.publish(12);
+            replays(scene, scene.resume(&ids[6]), &ids[7..], &ids[11]);
+        },
+    );
+}
+
+#[test]
+fn a_route_without_replay_is_live_only() {
+    everywhere(
+        |setup| setup.routes(&route("replay = 0")),
+        |scene| {
+            let ids = scene.publish(3);
+            for mut client in [scene.resume(&ids[0]), scene.open("?last_event_id=earliest")] {
+                let (gap, at) = client.control();
+                assert_eq!((&gap["reason"], &gap["next"]), (&"limit".into(), &json!(null)));
+                assert_eq!(at, ids[2]);
+                assert_eq!(client.live(), (0, ids[2].clone()));
+            }
+            assert_eq!(scene.status("?last=1"), 400);
+            replays(scene, scene.resume(&ids[2]), &[], &ids[2]);
+        },
+    );
+}
+
+#[test]
+fn an_id_of_another_life_is_told_and_gets_what_is_kept() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            let ids = scene.publish(3);
+            let ahead = "9999999999999-0";
+            let within = format!("{}-7777", ids[0].split('-').next().unwrap());
+            for id in [ahead, &within] {
+                let mut client = scene.resume(id);
+                let gap = json!({"type": "gap", "after": id, "next": ids[0], "lost": null, "reason": "reset"});
+                assert_eq!(client.control(), (gap, prev(&ids[0])), "{id}");
+                for id in &ids {
+                    assert_eq!(client.event().last_event_id, *id);
+                }
+                assert_eq!(client.live(), (3, ids[2].clone()));
+            }
+        },
+    );
+}
+
+/// The usual route with further lines.
+fn route(lines: &str) -> String {
+    format!(
+        "[[route]]\npath = \"/events/{{name}}\"\nkey = \"events:{{name}}\"\naccess = \"public\"\n{lines}\n"
+    )
 }

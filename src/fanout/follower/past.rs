@@ -57,6 +57,13 @@ impl Follower {
             Ok(page) => page,
             Err(error) => return self.failed(&error).await,
         };
+        if page.is_empty() && !page.reset && page.next != from {
+            // Where the stream ended now is known: the next look tells whether anything is left.
+            if let Place::Source(past) = &mut self.place {
+                past.from = page.next;
+            }
+            return Ok(());
+        }
         if page.reset || page.is_empty() {
             // The reader has not told yet how it goes on, or has not yet what we would read.
             return self.wait_for_source().await;

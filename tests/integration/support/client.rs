@@ -62,7 +62,7 @@ impl Client {
         Self::over(TcpStream::connect(address).unwrap(), request)
     }
 
-    fn over(mut stream: TcpStream, request: &str) -> Self {
+    pub fn over(mut stream: TcpStream, request: &str) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut head = Vec::new();

@@ -1,0 +1,347 @@
+//! What Redis has lost and does not say: found while a client is live, and when one resumes.
+
+use serde_json::json;
+
+use super::prev;
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::redis::{Answer, Connection, Redis};
+
+const KEY: &str = "events:a";
+
+/// A stream of 10-0, 20-0 and 30-0, and a live client that has seen them.
+struct Scene {
+    redis: Redis,
+    gateway: Gateway,
+    client: Client,
+}
+
+/// As in the event: what is null is `None`.
+type Gap<'a> = (Option<&'a str>, Option<&'a str>, Option<u64>, &'a str);
+
+impl Scene {
+    fn new() -> Self {
+        let redis = Redis::start();
+        let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
+        let mut client = Client::open(&gateway.address, "/events/a");
+        client.live();
+        let mut scene = Self { redis, gateway, client };
+        for id in ["10-0", "20-0", "30-0"] {
+            scene.add(id);
+            scene.hears(id);
+        }
+        scene
+    }
+
+    fn add(&self, id: &str) {
+        add(&self.redis, id);
+    }
+
+    /// Runs these commands, of the stream's key each, as one transaction.
+    fn at_once(&self, commands: &[&str]) {
+        let mut connection = Connection::open(&self.redis).unwrap();
+        connection.run(&["MULTI"]).unwrap();
+        for command in commands {
+            let words: Vec<&str> = command.split(' ').collect();
+            connection.run(&[&[words[0], KEY], &words[1..]].concat()).unwrap();
+        }
+        let Some(Answer::List(answers)) = connection.run(&["EXEC"]) else { panic!("no EXEC") };
+        for answer in answers {
+            assert!(!matches!(answer, Answer::Error(_)), "{answer:?}");
+        }
+    }
+
+    #[track_caller]
+    fn hears(&mut self, id: &str) {
+        assert_eq!(self.client.event().last_event_id, id);
+    }
+
+    #[track_caller]
+    fn is_told(&mut self, gap: Gap<'_>, id: &str) {
+        is_told(&mut self.client, gap, id);
+    }
+
+    /// A client that left right after the gap, and this one, hear these and what is added then.
+    #[track_caller]
+    fn goes_on(&mut self, gap_id: &str, ids: &[&str], then: &str) {
+        for id in ids {
+            self.hears(id);
+        }
+        let mut left = Client::resume(&self.gateway.address, "/events/a", gap_id);
+        for id in ids {
+            assert_eq!(left.event().last_event_id, *id);
+        }
+        assert_eq!(left.live().0, ids.len() as u64);
+        self.add(then);
+        for client in [&mut self.client, &mut left] {
+            assert_eq!(client.event().last_event_id, then);
+        }
+    }
+}
+
+fn add(redis: &Redis, id: &str) {
+    let answer = redis.run(&["XADD", KEY, id, "payload", id]);
+    assert_eq!(answer, Answer::Text(id.into()));
+}
+
+#[track_caller]
+fn is_told(client: &mut Client, (after, next, lost, reason): Gap<'_>, id: &str) {
+    let gap = json!({"type": "gap", "after": after, "next": next, "lost": lost, "reason": reason});
+    assert_eq!(client.control(), (gap, id.to_owned()));
+}
+
+#[test]
+fn entries_trimmed_before_they_were_read_are_counted() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XADD 40-0 a b", "XADD 50-0 a b", "XADD 60-0 a b", "XTRIM MAXLEN 1"]);
+    scene.is_told((Some("30-0"), Some("60-0"), Some(2), "trimmed"), &prev("60-0"));
+    scene.goes_on(&prev("60-0"), &["60-0"], "70-0");
+}
+
+#[test]
+fn an_entry_trimmed_at_once_is_told_without_a_next() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XADD MAXLEN 0 40-0 a b"]);
+    scene.is_told((Some("30-0"), None, Some(1), "trimmed"), "40-0");
+    scene.goes_on("40-0", &[], "50-0");
+}
+
+#[test]
+fn trimming_what_was_read_is_no_gap() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XTRIM MAXLEN 0"]);
+    scene.add("40-0");
+    scene.hears("40-0");
+    scene.at_once(&["XDEL 40-0", "XADD 50-0 a b"]);
+    scene.hears("50-0");
+}
+
+#[test]
+fn a_burst_over_maxlen_loses_nothing_in_silence() {
+    let mut scene = Scene::new();
+    let mut connection = Connection::open(&scene.redis).unwrap();
+    for n in 1..=5000 {
+        let id = format!("{}-0", 100 + n);
+        connection
+            .send(&[b"XADD", KEY.as_bytes(), b"MAXLEN", b"1000", id.as_bytes(), b"payload", b"x"])
+            .unwrap();
+    }
+    for _ in 0..5000 {
+        connection.answer().unwrap();
+    }
+    let (mut heard, mut lost, mut last) = (0, 0, 100);
+    while last < 5100 {
+        let event = scene.client.event();
+        if event.event_type == "ssegate" {
+            let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+            lost += gap["lost"].as_u64().expect("Redis can count it");
+            let next: u64 = gap["next"].as_str().unwrap().trim_end_matches("-0").parse().unwrap();
+            assert_eq!(next - 1 - last, gap["lost"].as_u64().unwrap(), "{gap}");
+            last = next - 1;
+        } else {
+            heard += 1;
+            last += 1;
+            assert_eq!(event.last_event_id, format!("{last}-0"));
+        }
+    }
+    assert_eq!(heard + lost, 5000);
+    scene.add("6000-0");
+    scene.hears("6000-0");
+}
+
+#[test]
+fn an_entry_deleted_before_the_next_is_counted() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XADD 40-0 a b", "XADD 50-0 a b", "XDEL 40-0"]);
+    scene.is_told((Some("30-0"), Some("50-0"), Some(1), "deleted"), &prev("50-0"));
+    scene.goes_on(&prev("50-0"), &["50-0"], "60-0");
+}
+
+#[test]
+fn an_entry_deleted_at_the_end_is_counted() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XADD 40-0 a b", "XADD 50-0 a b", "XDEL 50-0"]);
+    scene.hears("40-0");
+    scene.is_told((Some("40-0"), None, Some(1), "deleted"), "50-0");
+    scene.goes_on("50-0", &[], "60-0");
+}
+
+#[test]
+fn an_entry_deleted_amid_others_is_counted() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XADD 40-0 a b", "XADD 50-0 a b", "XADD 60-0 a b", "XDEL 50-0"]);
+    // Redis cannot tell which one it was: the gap stands before all of them.
+    scene.is_told((Some("30-0"), Some("40-0"), Some(1), "deleted"), &prev("40-0"));
+    scene.goes_on(&prev("40-0"), &["40-0", "60-0"], "70-0");
+}
+
+#[test]
+fn the_only_new_entry_deleted_is_counted() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XADD 40-0 a b", "XDEL 40-0"]);
+    scene.is_told((Some("30-0"), None, Some(1), "deleted"), "40-0");
+    scene.goes_on("40-0", &[], "50-0");
+}
+
+#[test]
+fn deleting_what_was_read_is_no_gap() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XDEL 20-0", "XDEL 30-0", "XADD 40-0 a b"]);
+    scene.hears("40-0");
+    scene.at_once(&["XDEL 10-0", "XDEL 40-0"]);
+    scene.at_once(&["XADD 50-0 a b"]);
+    scene.hears("50-0");
+}
+
+#[test]
+fn a_stream_begun_anew_with_greater_ids_is_a_reset() {
+    let mut scene = Scene::new();
+    scene.at_once(&["DEL", "XADD 40-0 a b"]);
+    scene.is_told((Some("30-0"), Some("40-0"), None, "reset"), &prev("40-0"));
+    scene.goes_on(&prev("40-0"), &["40-0"], "50-0");
+}
+
+#[test]
+fn a_stream_begun_anew_below_and_above_is_read_from_its_beginning() {
+    let mut scene = Scene::new();
+    scene.at_once(&["DEL", "XADD 25-0 a b", "XADD 35-0 a b", "XADD 45-0 a b"]);
+    scene.is_told((Some("30-0"), Some("25-0"), None, "reset"), &prev("25-0"));
+    scene.goes_on(&prev("25-0"), &["25-0", "35-0", "45-0"], "50-0");
+}
+
+#[test]
+fn a_stream_begun_anew_with_lower_ids_is_a_reset() {
+    let mut scene = Scene::new();
+    scene.at_once(&["DEL", "XADD 5-0 a b"]);
+    scene.is_told((Some("30-0"), Some("5-0"), None, "reset"), &prev("5-0"));
+    scene.goes_on(&prev("5-0"), &["5-0"], "6-0");
+}
+
+#[test]
+fn ids_set_back_are_a_reset() {
+    let mut scene = Scene::new();
+    scene.at_once(&["XTRIM MAXLEN 0", "XSETID 5-0"]);
+    scene.is_told((Some("30-0"), None, None, "reset"), "5-0");
+    scene.goes_on("5-0", &[], "6-0");
+}
+
+#[test]
+fn everything_flushed_is_a_reset() {
+    let mut scene = Scene::new();
+    scene.redis.run(&["FLUSHALL"]);
+    scene.is_told((Some("30-0"), None, None, "reset"), "0-0");
+    scene.goes_on("0-0", &[], "40-0");
+}
+
+/// A stream of 10-0 to 50-0 that nobody has read.
+fn cold(change: impl Fn(Setup) -> Setup, commands: &[&[&str]]) -> (Redis, Gateway) {
+    let redis = Redis::start();
+    for id in ["10-0", "20-0", "30-0", "40-0", "50-0"] {
+        add(&redis, id);
+    }
+    for command in commands {
+        let answer = redis.run(command);
+        assert!(!matches!(answer, Answer::Error(_)), "{answer:?}");
+    }
+    let gateway = change(Setup::redis(&redis)).start_ready();
+    (redis, gateway)
+}
+
+#[track_caller]
+fn replays(client: &mut Client, ids: &[&str], tail: &str) {
+    for id in ids {
+        assert_eq!(client.event().last_event_id, *id);
+    }
+    assert_eq!(client.live(), (ids.len() as u64, tail.into()));
+}
+
+#[test]
+fn a_resume_below_what_is_kept_is_told() {
+    let (_redis, gateway) = cold(|setup| setup, &[&["XTRIM", KEY, "MAXLEN", "2"]]);
+    for id in ["10-0", "15-0", "30-0"] {
+        let mut client = Client::resume(&gateway.address, "/events/a", id);
+        is_told(&mut client, (Some(id), Some("40-0"), None, "trimmed"), &prev("40-0"));
+        replays(&mut client, &["40-0", "50-0"], "50-0");
+    }
+    let mut again = Client::resume(&gateway.address, "/events/a", &prev("40-0"));
+    replays(&mut again, &["40-0", "50-0"], "50-0");
+    let mut earliest = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
+    replays(&mut earliest, &["40-0", "50-0"], "50-0");
+}
+
+#[test]
+fn a_resume_in_an_emptied_stream_is_exact_at_its_end_only() {
+    let (redis, gateway) = cold(|setup| setup, &[&["XTRIM", KEY, "MAXLEN", "0"]]);
+    let mut exact = Client::resume(&gateway.address, "/events/a", "50-0");
+    replays(&mut exact, &[], "50-0");
+    let mut below = Client::resume(&gateway.address, "/events/a", "40-0");
+    is_told(&mut below, (Some("40-0"), None, None, "trimmed"), "50-0");
+    replays(&mut below, &[], "50-0");
+    add(&redis, "60-0");
+    for mut client in [exact, below] {
+        assert_eq!(client.event().last_event_id, "60-0");
+    }
+}
+
+#[test]
+fn a_resume_at_a_deleted_entry_is_exact() {
+    let (_redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "30-0"]]);
+    let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
+    replays(&mut client, &["40-0", "50-0"], "50-0");
+}
+
+#[test]
+fn a_resume_before_a_deleted_end_is_level_at_once() {
+    let (redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "50-0"]]);
+    let mut client = Client::resume(&gateway.address, "/events/a", "40-0");
+    replays(&mut client, &[], "50-0");
+    add(&redis, "60-0");
+    assert_eq!(client.event().last_event_id, "60-0");
+}
+
+#[test]
+fn a_resume_of_a_key_that_is_gone_is_told_and_waits() {
+    let (redis, gateway) = cold(|setup| setup, &[&["DEL", KEY]]);
+    let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
+    is_told(&mut client, (Some("30-0"), None, None, "reset"), "0-0");
+    replays(&mut client, &[], "0-0");
+    add(&redis, "1-0");
+    assert_eq!(client.event().last_event_id, "1-0");
+}
+
+#[test]
+fn a_time_before_what_is_kept_is_told() {
+    let (redis, gateway) = cold(|setup| setup, &[&["DEL", KEY]]);
+    let ids: Vec<_> = (0..3).map(|_| redis.add(KEY, "x")).collect();
+    redis.run(&["XTRIM", KEY, "MAXLEN", "1"]);
+    let mut client = Client::open(&gateway.address, "/events/a?since=15m");
+    is_told(&mut client, (None, Some(&ids[2]), None, "trimmed"), &prev(&ids[2]));
+    replays(&mut client, &[&ids[2]], &ids[2]);
+}
+
+#[test]
+fn the_short_form_of_an_id_is_its_first_of_the_millisecond() {
+    let (_redis, gateway) = cold(|setup| setup, &[]);
+    let mut client = Client::open(&gateway.address, "/events/a?last_event_id=30");
+    replays(&mut client, &["40-0", "50-0"], "50-0");
+}
+
+#[test]
+fn a_resume_past_the_ring_is_read_from_redis() {
+    let (redis, gateway) = cold(|setup| setup.set("ring", "entries = 10"), &[]);
+    let mut live = Client::open(&gateway.address, "/events/a");
+    live.live();
+    let ids: Vec<_> = (100..1100).map(|ms| format!("{ms}-0")).collect();
+    for id in &ids {
+        add(&redis, id);
+        assert_eq!(live.event().last_event_id, *id);
+    }
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for (from, result) in [(0, "redis"), (500, "redis"), (998, "ring"), (999, "ring")] {
+        let mut client = Client::resume(&gateway.address, "/events/a", ids[from]);
+        replays(&mut client, &ids[from + 1..], "1099-0");
+        assert!(gateway.metric(&format!("ssegate_resume_total{{result=\"{result}\"}}")) > 0.0);
+    }
+    assert_eq!(gateway.metric("ssegate_resume_total{result=\"redis\"}"), 2.0);
+    assert_eq!(gateway.metric("ssegate_resume_total{result=\"ring\"}"), 2.0);
+}
