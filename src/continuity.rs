@@ -58,7 +58,15 @@ impl Continuity {
 
     /// Holds a reply against the stream and moves the cursor past it.
     pub fn check(&mut self, reply: &Reply) -> Verdict {
-        self.check_from(reply, false)
+        let verdict = self.check_from(reply, false);
+        if let Seen::Stream(info) = reply.seen
+            && self.added.is_none()
+            && info.last_generated == self.cursor
+        {
+            // Level with the end: what was uncounted on the way is behind.
+            self.added = info.entries_added;
+        }
+        verdict
     }
 
     /// The same; where the reply is `anchored`, the entry at the cursor came right before it.
@@ -155,8 +163,22 @@ impl Continuity {
         if trimmed_ahead && next.is_none_or(|next| info.first == Some(next)) {
             return counted(info.first, added + info.length);
         }
+        if let Some(first) = info.first.filter(|first| trimmed_ahead && reached >= *first) {
+            // Trimmed further since the read, but not past it.
+            let held = reply.entries.iter().filter(|entry| entry.id >= first).count() as u64;
+            let rest = info.length.saturating_sub(held);
+            return counted(next, added + reply.entries.len() as u64 + rest);
+        }
         if reached == info.last_generated {
             return counted(next, added + reply.entries.len() as u64);
+        }
+        if trimmed_ahead {
+            // Trimmed past the reply since the read: some of it may have been before the reply. Not
+            // where a read at the end of the stream was woken by one entry.
+            let woken =
+                reply.entries.len() == 1 && self.end.is_some_and(|(end, _)| end == self.cursor);
+            let expected = added + reply.entries.len() as u64 + info.length;
+            return (total > expected && !woken).then(|| gap(next, None));
         }
         // Everything up to the end as it was before this read, which found nothing on the way.
         let (end, total) = self.end.filter(|(end, _)| next.is_none_or(|next| next > *end))?;

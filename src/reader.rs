@@ -117,8 +117,9 @@ impl Readers {
                 self.metrics.redis_reconnects.increment(1);
                 *failures = 0;
             }
-            self.take(topic, position, reply);
+            // First that Redis is back, then what it had meanwhile.
             topic.set_reader(Reader::Up);
+            self.take(topic, position, reply);
             self.metrics.reader_polled();
             block = self.config.block;
         }

@@ -144,11 +144,8 @@ impl Replays {
         let rendering = topic.state().renderings[rendering].clone();
         let count = largest_bytes.map_or(FIRST_COUNT, |largest| count_for(largest, PAGE_BYTES));
         let anchor = from.anchor();
-        // With an anchor there is one entry more, and never that one alone.
-        let count = match anchor {
-            Some(_) => (count + 1).min(self.read_count).max(2),
-            None => count.min(self.read_count),
-        };
+        // An anchor is never read alone.
+        let count = count.min(self.read_count).max(if anchor.is_some() { 2 } else { 1 });
         let after = anchor.unwrap_or(from.cursor());
         let mut reply = {
             let _permit = self.permits.acquire().await.expect("the semaphore is never closed");

@@ -172,6 +172,11 @@ async fn resume(
     if source.holds(key, id).await? {
         return Ok(Base::exact(id));
     }
+    // Trimming goes on: what is not there any more is held against the stream as it is now.
+    let info = source.info(key).await?;
+    let Some(info) = info.as_ref() else { return Ok(Base::first(Some(id), None, Reason::Reset)) };
+    let first = info.first;
+    let nothing_removed = info.entries_added == Some(info.length);
     let before_first = first.is_none_or(|first| id < first);
     let reason = if before_first && !nothing_removed { Reason::Trimmed } else { Reason::Reset };
     Ok(Base::first(Some(id), Some(info), reason))

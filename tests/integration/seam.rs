@@ -99,7 +99,7 @@ fn rejoins(redis: &Redis, gateway: &Gateway, clients: usize, entries: u64, paylo
         }
         write(redis, entries, payload_bytes, &written);
     });
-    assert_eq!(gaps(gateway), 0.0);
+    assert!(gaps(gateway) < 0.5, "somebody was told of a gap");
 }
 
 /// Gaps told to anybody.
@@ -176,7 +176,7 @@ fn the_embedded_source_delivers_once_and_in_order_too() {
             gateway.publish(KEY, &number.to_string());
         }
     });
-    assert_eq!(gaps(&gateway), 0.0);
+    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
 }
 
 /// Reads up to `last` with pauses; whatever is not there has to be covered by a gap before it.
@@ -285,7 +285,7 @@ fn a_slow_client_gets_everything_in_order_and_holds_up_nobody() {
         read_all(&mut stalled, ENTRIES, |_| {});
         slow.join().unwrap();
     });
-    assert_eq!(gaps(&gateway), 0.0);
+    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
     redis.run(&["XADD", KEY, &format!("{}-0", ENTRIES + 1), "payload", "level again"]);
     for client in [&mut stalled, &mut trickling, &mut fast] {
         assert_eq!(client.event().data, "level again");

@@ -203,7 +203,7 @@ fn the_newest_can_be_asked_for_up_to_the_limit() {
             let ids = scene.publish(8);
             replays(scene, scene.open("?last=3"), &ids[5..], &ids[7]);
             let id = newest(scene);
-            let all = [&ids[4..], &[id.clone()]].concat();
+            let all = [&ids[4..], std::slice::from_ref(&id)].concat();
             replays(scene, scene.open("?last=5"), &all, &id);
             for refused in ["0", "6", "-1", "1.5", "x", ""] {
                 assert_eq!(scene.status(&format!("?last={refused}")), 400, "last={refused}");

@@ -134,9 +134,10 @@ fn a_burst_over_maxlen_loses_nothing_in_silence() {
         let event = scene.client.event();
         if event.event_type == "ssegate" {
             let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
-            lost += gap["lost"].as_u64().expect("Redis can count it");
             let next: u64 = gap["next"].as_str().unwrap().trim_end_matches("-0").parse().unwrap();
-            assert_eq!(next - 1 - last, gap["lost"].as_u64().unwrap(), "{gap}");
+            // Uncounted where Redis trimmed on between a read and the look at the stream.
+            assert!(gap["lost"].as_u64().is_none_or(|told| told == next - 1 - last), "{gap}");
+            lost += next - 1 - last;
             last = next - 1;
         } else {
             heard += 1;
@@ -342,6 +343,7 @@ fn a_resume_past_the_ring_is_read_from_redis() {
         replays(&mut client, &ids[from + 1..], "1099-0");
         assert!(gateway.metric(&format!("ssegate_resume_total{{result=\"{result}\"}}")) > 0.0);
     }
-    assert_eq!(gateway.metric("ssegate_resume_total{result=\"redis\"}"), 2.0);
-    assert_eq!(gateway.metric("ssegate_resume_total{result=\"ring\"}"), 2.0);
+    let resumed = |result| gateway.metric(&format!("ssegate_resume_total{{result=\"{result}\"}}"));
+    assert!((1.9..2.1).contains(&resumed("redis")));
+    assert!((1.9..2.1).contains(&resumed("ring")));
 }
