@@ -263,6 +263,10 @@ impl Follower {
         if let Some((gap, id)) = resolved.gap {
             self.tell_gap(gap, id);
         }
+        if matches!(start, Start::Live | Start::Unknown) {
+            // Level by definition; whatever came since is news already.
+            self.tell_live(self.last_id);
+        }
         Ok(())
     }
 
@@ -320,10 +324,14 @@ impl Follower {
         if self.live {
             return Err(End::Level(seq));
         }
-        self.live = true;
         let tail = self.client.topic().state().ring.id_before(seq);
-        self.tell(tail, Control::Live { replayed: self.replayed });
+        self.tell_live(tail);
         Ok(())
+    }
+
+    fn tell_live(&mut self, id: StreamId) {
+        self.live = true;
+        self.tell(id, Control::Live { replayed: self.replayed });
     }
 
     /// One write from `spot` on; where it ended.

@@ -316,3 +316,15 @@ fn tail_fails_on_a_refusal_and_says_why() {
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(told.contains("404") && told.contains("no such route"), "{told}");
 }
+
+#[test]
+fn the_readmes_configuration_is_good() {
+    let readme = include_str!("../../README.md");
+    let (_, block) = readme.split_once("```toml\n").unwrap();
+    let (toml, _) = block.split_once("```").unwrap();
+    let folder = Folder::new();
+    let file = folder.0.join("gateway.toml");
+    std::fs::write(&file, toml).unwrap();
+    let (code, _, stderr) = run(&["check", "--config", file.to_str().unwrap()], &[]);
+    assert_eq!(code, 0, "{stderr}");
+}
