@@ -177,3 +177,25 @@ fn an_old_stream_is_closed_as_http_wants_it_and_can_resume() {
     let mut client = Client::resume(&gateway.address, "/events/a", &id);
     assert_eq!(client.event().data, "meanwhile");
 }
+
+#[test]
+fn a_client_that_lags_too_far_is_cut_as_slow_and_resumes() {
+    let gateway = Setup::memory()
+        .set("limits", "max_lag = \"200ms\"")
+        .set("limits", "send_buffer = \"4KiB\"")
+        .start_ready();
+    let mut client = Client::with_small_window(&gateway.address, "/events/a");
+    client.live();
+    let payload = "x".repeat(16 << 10);
+    let ids: Vec<_> = (0..100).map(|_| gateway.publish("events:a", &payload)).collect();
+    let published = Instant::now();
+    eventually("they are old", || published.elapsed() > Duration::from_millis(500));
+    client.rest();
+    assert!(!client.complete, "it was cut, not sent away");
+    assert_eq!(gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}"), 1.0);
+    let last = client.last_event_id();
+    let mut resumed = Client::resume(&gateway.address, "/events/a", &last);
+    for id in ids.iter().skip_while(|id| **id != last).skip(1) {
+        assert_eq!(resumed.event().last_event_id, *id);
+    }
+}
