@@ -58,12 +58,13 @@ pub struct TooFewDescriptors {
 }
 
 impl Limits {
-    /// With `descriptors` open files allowed to the process, workers each holding one per stream key.
+    /// With `descriptors` open files allowed to the process.
     pub fn new(
         config: &config::Limits,
         descriptors: usize,
     ) -> Result<Arc<Self>, TooFewDescriptors> {
-        let readers_share = config.readers.min(descriptors / 4);
+        // A stream key takes its reader's connection and its pack's epoll.
+        let readers_share = config.readers.saturating_mul(2).min(descriptors / 4);
         let room = descriptors.saturating_sub(OWN_DESCRIPTORS + readers_share);
         let max_clients = if config.clients == 0 { room } else { config.clients.min(room) };
         if room < MIN_CLIENTS {
@@ -179,5 +180,44 @@ fn network(address: IpAddr) -> IpAddr {
             IpAddr::V6(std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
         v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(change: impl FnOnce(&mut config::Limits)) -> Arc<Limits> {
+        let text = "[source]\nurl = \"memory:\"\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"";
+        let mut config = config::parse(text, "test", &[], false).unwrap().config.limits;
+        change(&mut config);
+        Limits::new(&config, 1000).unwrap()
+    }
+
+    #[test]
+    fn descriptors_bound_the_clients() {
+        assert_eq!(limits(|_| {}).max_clients(), 1000 - 64 - 250);
+        assert_eq!(limits(|config| config.readers = 10).max_clients(), 1000 - 64 - 20);
+        assert_eq!(limits(|config| config.clients = 5).max_clients(), 5);
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_one_its_own() {
+        let limits = limits(|config| config.clients_per_ip = 1);
+        let admit = |address: &str| limits.admit(Some(address.parse().unwrap()));
+        let held = admit("2001:db8::1").unwrap();
+        assert_eq!(admit("2001:db8::2").err(), Some(Reached("clients_per_ip")));
+        assert!(admit("2001:db8:0:1::1").is_ok());
+        let _v4 = admit("192.0.2.1").unwrap();
+        assert!(admit("::ffff:192.0.2.1").is_err());
+        drop(held);
+        assert!(admit("2001:db8::2").is_ok());
+        assert_eq!(limits.clients(), 1);
+    }
+
+    #[test]
+    fn too_few_descriptors_are_told() {
+        let config = limits(|_| {}).config.clone();
+        assert!(Limits::new(&config, 80).is_err());
     }
 }
