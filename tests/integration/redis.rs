@@ -248,6 +248,7 @@ fn a_client_that_comes_back_within_the_linger_finds_the_same_reader() {
     client.leave();
     eventually("the client has left", || gateway.streams()[0]["clients"] == 0);
     let missed = redis.add("events:a", "missed");
+    gateway.has_read("events:a", &missed);
     let mut back = Client::resume(&gateway.address, "/events/a", &id);
     assert_eq!(back.entry().last_event_id, missed);
     assert_eq!(back.live().0, 1);

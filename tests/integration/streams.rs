@@ -40,14 +40,16 @@ fn everywhere(change: impl Fn(Setup) -> Setup, test: impl Fn(&Scene)) {
 }
 
 impl Scene {
-    /// Publishes so many entries; their ids. A warm gateway has them in its ring afterwards.
+    /// Publishes so many entries; their ids. A gateway that reads the key has them in its ring
+    /// afterwards, so that a client which starts then is level only after them.
     fn publish(&self, count: usize) -> Vec<String> {
         let ids: Vec<_> =
             (0..count).map(|n| self.gateway.publish("events:a", &n.to_string())).collect();
+        let last = ids.last().expect("something was published");
         if let Some(watcher) = &self.watcher {
-            let last = ids.last().expect("something was published");
             while watcher.borrow_mut().entry().last_event_id != *last {}
         }
+        self.gateway.has_read("events:a", last);
         ids
     }
 

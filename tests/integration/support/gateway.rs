@@ -204,6 +204,15 @@ impl Gateway {
         value.unwrap_or_else(|| panic!("no metric {name} in\n{text}")).parse().unwrap()
     }
 
+    /// Waits until the reader of `key`, if there is one, has read up to `id`.
+    pub fn has_read(&self, key: &str, id: &str) {
+        eventually("the reader has read it", || {
+            let streams = self.streams();
+            let stream = streams.as_array().unwrap().iter().find(|stream| stream["key"] == key);
+            stream.is_none_or(|stream| stream["last_id"] == id)
+        });
+    }
+
     /// `/streams`, parsed.
     pub fn streams(&self) -> serde_json::Value {
         serde_json::from_str(&self.admin_get("/streams").body).unwrap()
