@@ -1,7 +1,7 @@
 //! An SSE client that speaks raw HTTP and reads with the specification's parser.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ pub struct Client {
     chunked: bool,
     /// The body ended as HTTP wants it.
     pub complete: bool,
-    closed: bool,
+    /// How the connection ended.
+    closed: Option<String>,
     /// The head of the response.
     pub head: String,
 }
@@ -85,7 +86,7 @@ impl Client {
             raw: Vec::new(),
             chunked,
             complete: false,
-            closed: false,
+            closed: None,
             head,
         }
     }
@@ -98,7 +99,7 @@ impl Client {
                 return Some(item);
             }
             let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-            if self.closed {
+            if self.closed.is_some() {
                 return None;
             }
             self.stream.set_read_timeout(Some(left)).unwrap();
@@ -110,19 +111,20 @@ impl Client {
         let mut bytes = vec![0; 64 << 10];
         match self.stream.read(&mut bytes) {
             Ok(0) => {
-                self.closed = true;
+                self.closed = Some(format!("its end, {} bytes undecoded", self.raw.len()));
                 self.complete |= !self.chunked;
             }
             Ok(length) => {
                 self.raw.extend_from_slice(&bytes[..length]);
                 self.decode();
             }
+            // A read with a time limit is interrupted where the process was stopped and goes on.
             Err(error)
                 if matches!(
                     error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
                 ) => {}
-            Err(_) => self.closed = true,
+            Err(error) => self.closed = Some(error.to_string()),
         }
     }
 
@@ -146,7 +148,7 @@ impl Client {
             self.raw.drain(..end);
             if size == 0 {
                 self.complete = true;
-                self.closed = true;
+                self.closed = Some("the last chunk".into());
             }
         }
         self.items.extend(items);
@@ -161,7 +163,7 @@ impl Client {
             match self.next_within(left) {
                 Some(Item::Event(event)) => return event,
                 Some(Item::Comment(_)) => {}
-                None => panic!("no event came; closed: {}", self.closed),
+                None => panic!("no event came; closed: {:?}", self.closed),
             }
         }
     }
@@ -202,7 +204,7 @@ impl Client {
             match self.next_within(left) {
                 Some(Item::Comment(comment)) if comment == text => return,
                 Some(_) => {}
-                None => panic!("no comment {text:?} came; closed: {}", self.closed),
+                None => panic!("no comment {text:?} came; closed: {:?}", self.closed),
             }
         }
     }
@@ -212,7 +214,7 @@ impl Client {
     pub fn rest(&mut self) -> Vec<Item> {
         let mut rest = Vec::new();
         let end = Instant::now() + DEADLINE;
-        while !(self.closed && self.items.is_empty()) {
+        while !(self.closed.is_some() && self.items.is_empty()) {
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "the stream did not end");
             rest.extend(self.next_within(left));
