@@ -149,7 +149,9 @@ fn expected(entry: &Entry, rendering: &Rendering) -> Option<Event> {
         EventName::Fixed(name) => name.clone(),
         EventName::Field { field, otherwise } => {
             let usable = |name: &String| {
-                !name.is_empty() && name != "ssegate" && !name.chars().any(|c| "\r\n\0".contains(c))
+                (1..=1024).contains(&name.len())
+                    && name != "ssegate"
+                    && !name.chars().any(|c| "\r\n\0".contains(c))
             };
             first(field).filter(usable).unwrap_or(otherwise.clone())
         }
