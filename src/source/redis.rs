@@ -4,7 +4,9 @@
 //! reads from its check for silent connections; a link here lives until its first failure, and
 //! whoever holds it opens the next one from its own cursor.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -57,7 +59,7 @@ pub struct Link {
 }
 
 struct Task {
-    connection: ConnectHandle,
+    _connection: Connection,
     /// Set once the connection has failed: fred lets the commands under way run into their timeouts.
     lost: CancellationToken,
     watch: JoinHandle<()>,
@@ -65,8 +67,16 @@ struct Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.connection.abort();
         self.watch.abort();
+    }
+}
+
+/// fred's connection task, which would live on without us, and its socket with it.
+struct Connection(ConnectHandle);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -104,11 +114,19 @@ impl Redis {
             connection.tcp.nodelay = Some(true);
         });
         let client = builder.build().map_err(|error| classify(&error))?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, client.init()).await {
-            Ok(Ok(connection)) => Ok(Link::new(client, connection)),
-            Ok(Err(error)) => Err(classify(&error)),
-            Err(_) => Err(silent("connecting")),
-        }
+        let mut outcome = Box::pin(client.wait_for_connect());
+        // Listening before there is something to hear.
+        let early = poll_fn(|context| Poll::Ready(outcome.as_mut().poll(context))).await;
+        let connection = Connection(client.connect());
+        let outcome = match early {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => match tokio::time::timeout(ANSWER_TIMEOUT, outcome).await {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(silent("connecting")),
+            },
+        };
+        outcome.map_err(|error| classify(&error))?;
+        Ok(Link::new(client.clone(), connection))
     }
 
     pub(super) async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {
@@ -216,7 +234,7 @@ impl Redis {
 }
 
 impl Link {
-    fn new(client: Client, connection: ConnectHandle) -> Self {
+    fn new(client: Client, connection: Connection) -> Self {
         let lost = CancellationToken::new();
         let (mut errors, found) = (client.error_rx(), lost.clone());
         let watch = tokio::spawn(async move {
@@ -224,7 +242,7 @@ impl Link {
             let _ = errors.recv().await;
             found.cancel();
         });
-        Self { client, task: Arc::new(Task { connection, lost, watch }) }
+        Self { client, task: Arc::new(Task { _connection: connection, lost, watch }) }
     }
 
     /// An answer, unless the connection is lost first or nothing comes in time.
