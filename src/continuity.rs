@@ -152,6 +152,10 @@ impl Continuity {
         let Some((added, total)) = self.added.zip(info.entries_added) else {
             // Uncounted: told, unless nothing was ever removed or the first entry follows directly.
             let whole = info.entries_added == Some(info.length);
+            if info.first.is_none() && next.is_none() && info.last_generated > self.cursor {
+                // Trimmed to nothing, the entry that gave the last id too.
+                return (!whole).then(|| gap(None, None));
+            }
             let first = info.first.filter(|_| trimmed_ahead && !whole)?;
             let next = next.unwrap_or(first);
             return (self.cursor.next() != Some(next)).then(|| gap(Some(next), None));

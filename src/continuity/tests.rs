@@ -242,6 +242,15 @@ fn without_counts_a_trim_past_the_cursor_is_told_uncounted() {
     assert_eq!(continuity.check(&reply), Verdict::Missing(expected));
 }
 
+#[test]
+fn without_counts_a_trim_to_nothing_is_told_uncounted() {
+    let mut continuity = Continuity::after(id(2));
+    let gap = continuity.check(&stream(&[], 6, 6).read(id(2), 10));
+    let expected = Gap { after: Some(id(2)), next: None, lost: None, reason: Reason::Trimmed };
+    assert_eq!(gap, Verdict::Missing(expected));
+    assert_eq!(continuity.cursor(), id(6));
+}
+
 fn info(model: &Model) -> Info {
     match model.seen() {
         Seen::Stream(info) => info,
