@@ -7,16 +7,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::http::listener::{Connection, Serve};
 use crate::http::router::text;
@@ -27,6 +29,9 @@ use crate::topic::{Reader, Topic};
 /// Serves admin connections.
 #[derive(Clone)]
 pub struct Admin(pub Arc<State>);
+
+/// A body of what is to be published takes no longer than this.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -132,7 +137,8 @@ async fn publish(
     if !may(state, request.headers()) {
         return Err(unauthorized());
     }
-    if is_foreign(request.headers()) {
+    let guarded = state.config.admin.token.is_some();
+    if is_foreign(request.headers()) || (!guarded && is_rebound(request.headers())) {
         return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not publish"));
     }
     let key = percent_encoding::percent_decode_str(key).decode_utf8();
@@ -140,7 +146,10 @@ async fn publish(
     let key =
         key.ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))?;
     let limit = state.config.source.max_entry_bytes;
-    let payload = Limited::new(request.into_body(), limit).collect().await;
+    let payload = Limited::new(request.into_body(), limit).collect();
+    let payload = tokio::time::timeout(BODY_TIMEOUT, payload)
+        .await
+        .map_err(|_| text(StatusCode::REQUEST_TIMEOUT, "the body took too long"))?;
     let payload = payload.map_err(|error| {
         if !error.is::<http_body_util::LengthLimitError>() {
             return text(StatusCode::BAD_REQUEST, "the body ended early");
@@ -155,7 +164,7 @@ async fn publish(
 }
 
 fn not_published(key: &str, error: &Error) -> Box<Answer> {
-    info!(key, %error, "not published");
+    debug!(key, %error, "not published");
     let status = match (error.class, error.code) {
         (_, "WRONGTYPE") => StatusCode::CONFLICT,
         (Class::Key | Class::Login, _) => StatusCode::FORBIDDEN,
@@ -183,6 +192,19 @@ fn unauthorized() -> Box<Answer> {
     let challenge = "Bearer".parse().expect("a header value");
     refusal.headers_mut().insert(hyper::header::WWW_AUTHENTICATE, challenge);
     refusal
+}
+
+/// Whether a browser sends this for a page whose name was made to resolve to this machine (DNS
+/// rebinding): to the browser it is of our origin, but its Host is neither an address nor `localhost`.
+fn is_rebound(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(ORIGIN) && !headers.contains_key("sec-fetch-site") {
+        return false;
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    let name = authority.as_ref().map_or("", Authority::host);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    !name.eq_ignore_ascii_case("localhost") && address.parse::<IpAddr>().is_err()
 }
 
 /// Whether a browser sends this for a page that is not ours.

@@ -133,6 +133,19 @@ pub enum Place {
     },
 }
 
+/// Without user and password, for the log.
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory:"),
+            Self::Tcp { host, port, database } => write!(f, "redis://{host}:{port}/{database}"),
+            Self::Unix { path, database } => {
+                write!(f, "redis+unix://{}?db={database}", path.display())
+            }
+        }
+    }
+}
+
 /// `[ring]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {

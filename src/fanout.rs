@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Refuse, Replay, Signals};
 use crate::limits::Permit;
-use crate::metrics::Metrics;
+use crate::metrics::{Left, Metrics};
 use crate::replay::Replays;
 use crate::topic::{Lease, Topic};
 
@@ -30,6 +30,7 @@ pub use follower::{Begin, follow};
 pub use socket::Socket;
 pub use wire::View;
 
+use follower::History;
 use pack::{Arrival, PackHandle};
 
 /// A pack takes this many clients before another one is opened for the same topic.
@@ -136,19 +137,27 @@ impl Fanout {
     }
 
     /// Hands a client that has everything before `next_seq` to a pack of its topic.
-    fn join(self: &Arc<Self>, socket: Socket, client: Client, next_seq: u64) {
+    fn join(self: &Arc<Self>, socket: Socket, client: Client, next_seq: u64, history: History) {
         let topic = client.topic().clone();
         let mut packs = self.packs.entry(topic.id).or_default();
         let smallest = packs.iter().min_by_key(|pack| pack.clients());
         let full = smallest.is_none_or(|pack| pack.clients() >= PACK_MIN_CLIENTS);
         if full && packs.len() < self.settings.workers {
             let number = self.opened_packs.fetch_add(1, Ordering::Relaxed);
-            let pack = pack::open(self, &topic, number);
-            packs.push(pack);
+            match pack::open(self, &topic, number) {
+                Ok(pack) => packs.push(pack),
+                Err(error) => {
+                    tracing::warn!(key = %topic.key, %error, "no descriptor for one more pack (raise LimitNOFILE=)");
+                }
+            }
         }
-        let smallest = packs.iter().min_by_key(|pack| pack.clients());
-        let pack = smallest.expect("there is at least one worker, so a pack was opened");
-        pack.send(Arrival { socket, client, next_seq });
+        if let Some(pack) = packs.iter().min_by_key(|pack| pack.clients()) {
+            return pack.send(Arrival { socket, client, next_seq, history });
+        }
+        drop(packs);
+        self.metrics.left(Left::Error);
+        let words = signal::last_words(&self.settings, client.view, history.last_id, None);
+        farewell(self, socket, client, words);
     }
 
     /// When one client is closed by the drain: closes are spread over all of it.

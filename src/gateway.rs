@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::Admin;
 use crate::config::{Config, Listen};
@@ -17,7 +17,8 @@ use crate::limits::{Limits, TooFewDescriptors};
 use crate::metrics::Metrics;
 use crate::reader::Readers;
 use crate::replay::Replays;
-use crate::source::Source;
+use crate::source::{Class, Source};
+use crate::sparingly::Sparingly;
 use crate::state::State;
 use crate::topic::Hub;
 
@@ -57,6 +58,14 @@ impl Gateway {
     /// Redis is not asked yet: its absence does not make a start fail.
     pub fn bind(config: Config, descriptors: usize) -> Result<Self, BindError> {
         let limits = Limits::new(&config.limits, descriptors)?;
+        if config.limits.clients > limits.max_clients() {
+            warn!(
+                wanted = config.limits.clients,
+                possible = limits.max_clients(),
+                descriptors,
+                "limits.clients is more than the open files allow; raise LimitNOFILE= (ulimit -n)"
+            );
+        }
         let public = config.server.listen.iter().map(listen).collect::<Result<_, _>>()?;
         let admin = config.admin.listen.as_ref().map(listen).transpose()?;
         Ok(Self { state: Arc::new(join(config, limits)), public, admin })
@@ -111,6 +120,8 @@ fn join(config: Config, limits: Arc<Limits>) -> State {
         config: config.source.clone(),
         hub: hub.clone(),
         metrics: metrics.clone(),
+        failures_told: Sparingly::default(),
+        returns_told: Sparingly::default(),
     };
     let replays = Replays::new(source, metrics.clone(), &config);
     let settings = Settings {
@@ -138,31 +149,43 @@ fn join(config: Config, limits: Arc<Limits>) -> State {
 
 /// Asks the source now and then whether it is there, for `/readyz` and the metrics.
 async fn probe(state: Arc<State>) {
+    let source = &*state.config.source.place.to_string();
     let mut told = None;
     loop {
+        // A command that the user may not run was answered too.
         let answer = state.readers.source.ping().await;
+        let answer = answer.or_else(|error| match error.class {
+            Class::Key => Ok(()),
+            Class::Away | Class::Login => Err(error),
+        });
         let up = answer.is_ok();
         state.source_up.store(up, Ordering::Relaxed);
         state.source_seen.fetch_or(up, Ordering::Relaxed);
         if told != Some(up) {
             told = Some(up);
             match answer {
-                Ok(()) => info!("source answers"),
+                Ok(()) => info!(source, "source answers"),
+                Err(error) if error.class == Class::Login => {
+                    error!(source, %error, "source refuses the login; set source.username and source.password_file");
+                }
                 Err(error) => {
-                    warn!(%error, "source does not answer; trying again, streams stay open");
+                    warn!(source, %error, "source does not answer; trying again, streams stay open");
                 }
             }
         }
+        state.fanout.replays.forget_old();
         sleep(if up { PROBE_INTERVAL } else { PROBE_RETRY }).await;
     }
 }
 
 /// The demo's sample events.
 async fn feed(state: Arc<State>) {
-    let mut feed = Feed::new();
+    let (mut feed, told) = (Feed::new(), Sparingly::default());
     loop {
         let sample = feed.next();
-        if let Err(error) = state.readers.source.publish("events:demo", sample.payload.into()).await
+        let published = state.readers.source.publish("events:demo", sample.payload.into()).await;
+        if let Err(error) = published
+            && told.may_tell(error.code)
         {
             warn!(%error, "a sample event was not published");
         }

@@ -7,6 +7,7 @@
 //! - [`source`]: Redis, or the embedded source
 //! - [`continuity`]: whether a read went on where the last one ended
 //! - [`metrics`], [`limits`]: what is counted, what is refused
+//! - [`shared`], [`sparingly`]: answers that many ask for at once, log lines that many would write
 //! - [`topic`]: ring and broadcast of one stream key
 //! - [`reader`]: one task per stream key, from the source to the topic
 //! - [`start`], [`replay`]: where a client begins, and reads of the past
@@ -30,7 +31,9 @@ pub mod metrics;
 pub mod process;
 pub mod reader;
 pub mod replay;
+pub mod shared;
 pub mod source;
+pub mod sparingly;
 pub mod start;
 pub mod state;
 pub mod tail;

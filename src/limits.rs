@@ -157,10 +157,10 @@ impl Limits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limits.clients.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = &self.address {
             self.limits.give_back(**address, |held| held.clients -= 1);
         }
+        self.limits.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -101,23 +102,39 @@ fn check(args: &ConfigArgs, print: bool) -> ExitCode {
 }
 
 fn follow(options: tail::Options) -> ExitCode {
-    let run = async {
-        let mut stop = process::Stop::catch().context("cannot catch signals")?;
-        let stopped = async {
-            let _signal = stop.next().await;
-        };
-        Ok(tail::run(options, &mut std::io::stdout(), &mut std::io::stderr(), stopped).await)
-    };
-    let outcome: anyhow::Result<Result<(), tail::Failure>> =
-        runtime(1).and_then(|runtime| runtime.block_on(run));
+    let outcome = runtime(1).and_then(|runtime| {
+        let outcome = runtime.block_on(tail_until_stopped(options));
+        // A write to a reader that reads no more may be under way, and would never end.
+        runtime.shutdown_background();
+        outcome
+    });
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
             eprintln!("ssegate: {failure}");
             ExitCode::from(if matches!(failure, tail::Failure::Usage(_)) { USAGE } else { FAILED })
         }
-        Err(error) => fail(&error),
+        Err(error) => {
+            eprintln!("ssegate: {error:#}");
+            ExitCode::from(FAILED)
+        }
     }
+}
+
+async fn tail_until_stopped(options: tail::Options) -> anyhow::Result<Result<(), tail::Failure>> {
+    /// To end between two events and say where.
+    const FAREWELL: Duration = Duration::from_millis(500);
+    let mut stop = process::Stop::catch().context("cannot catch signals")?;
+    let (stopped, stopping) = tokio::sync::oneshot::channel::<()>();
+    let mut tailing = tokio::spawn(async move {
+        let stopping = async { drop(stopping.await) };
+        tail::run(options, &mut std::io::stdout(), &mut std::io::stderr(), stopping).await
+    });
+    tokio::select! {
+        ended = &mut tailing => return ended.context("tailing failed"),
+        _ = stop.next() => drop(stopped),
+    }
+    tokio::time::timeout(FAREWELL, tailing).await.unwrap_or(Ok(Ok(()))).context("tailing failed")
 }
 
 fn serve(args: &ConfigArgs) -> ExitCode {
@@ -137,7 +154,7 @@ fn serve(args: &ConfigArgs) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             error!("{error:#}");
-            fail(&error)
+            code_of(&error)
         }
     }
 }
@@ -175,14 +192,28 @@ async fn run(config: Config, descriptors: usize) -> anyhow::Result<ExitCode> {
 
 fn show_what_to_try(gateway: &Gateway) {
     let Some(address) = gateway.public_addresses().into_iter().next() else { return };
-    eprintln!("\n  Watch it in a browser:   http://{address}/");
-    eprintln!("  Or on the command line:  curl -N http://{address}/events/demo");
+    if !address.starts_with("unix:") {
+        eprintln!("\n  Watch it in a browser:   http://{}/", from_here(&address));
+    }
+    eprintln!("  Or on the command line:  curl -N {}/events/demo", as_curl_wants(&address));
     if let Some(admin) = gateway.admin_address() {
-        eprintln!(
-            "  Add an event of yours:   curl -d '{{\"message\":\"hello\"}}' http://{admin}/publish/events:demo"
-        );
+        let admin = as_curl_wants(&admin);
+        let event = r#"'{"message":"hello"}'"#;
+        eprintln!("  Add an event of yours:   curl -d {event} {admin}/publish/events:demo");
     }
     eprintln!();
+}
+
+/// An address of every interface, as one that can be connected to.
+fn from_here(address: &str) -> String {
+    address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+}
+
+fn as_curl_wants(address: &str) -> String {
+    match address.strip_prefix("unix:") {
+        Some(path) => format!("--unix-socket {path} http://localhost"),
+        None => format!("http://{}", from_here(address)),
+    }
 }
 
 fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -193,10 +224,9 @@ fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+fn code_of(error: &anyhow::Error) -> ExitCode {
     let configuration = error.downcast_ref::<ssegate::BindError>();
     let configuration = matches!(configuration, Some(ssegate::BindError::Descriptors(_)));
-    eprintln!("ssegate: {error:#}");
     ExitCode::from(if configuration { BAD_CONFIG } else { FAILED })
 }
 
@@ -206,7 +236,7 @@ fn start_log(config: &Config) {
     // configured level brings it back.
     let filter = EnvFilter::new(format!("fred=off,{}", config.log.level));
     let terminal = std::io::stderr().is_terminal();
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let journal = process::is_journal();
     let text = config.log.format == LogFormat::Text || terminal || journal;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);

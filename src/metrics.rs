@@ -22,7 +22,7 @@ pub struct Metrics {
     /// Readers that found Redis again.
     pub redis_reconnects: Counter,
     /// Comments and events sent only to keep a stream alive.
-    pub keepalives: Counter,
+    pub heartbeats: Counter,
     last_poll: Gauge,
     clients: Gauge,
     clients_limit: Gauge,
@@ -99,6 +99,8 @@ pub struct Now {
     pub readers: usize,
     /// Stream keys that may have one.
     pub readers_limit: usize,
+    /// When the reader that has waited longest had its last answer; now where there is none.
+    pub last_poll: SystemTime,
     /// Whether Redis answers.
     pub redis_connected: bool,
 }
@@ -119,10 +121,13 @@ impl Metrics {
         };
         let metrics = Self {
             routes: routes.iter().map(route).collect(),
-            accepted: named("ssegate_connections_accepted_total"),
+            accepted: metrics::with_local_recorder(
+                &recorder,
+                || counter!("ssegate_connections_accepted_total", "proto" => "http1"),
+            ),
             reader_entries: named("ssegate_reader_entries_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
-            keepalives: named("ssegate_keepalives_total"),
+            heartbeats: named("ssegate_heartbeats_total"),
             last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),
             clients: gauge("ssegate_clients"),
             clients_limit: gauge("ssegate_clients_limit"),
@@ -164,7 +169,7 @@ impl Metrics {
         self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
     }
 
-    /// A stream was refused; `reason` is a limit's name, `drain`, `starting` or an error's code.
+    /// A stream was refused; `reason` is a limit's name, `drain`, `source` or Redis' error code.
     pub fn rejected(&self, reason: &'static str) {
         self.labelled("ssegate_rejected_total", &[("reason", reason)], 1);
     }
@@ -193,9 +198,13 @@ impl Metrics {
         self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], lost);
     }
 
-    /// Some reader had an answer just now.
-    pub fn reader_polled(&self) {
-        self.last_poll.set(unix_seconds());
+    /// Entries are too large to be sent, and clients are told instead.
+    pub fn oversize(&self, scope: Scope, entries: u64) {
+        if entries > 0 {
+            let labels = [("scope", scope.as_str()), ("reason", Reason::Oversize.as_str())];
+            self.labelled("ssegate_gaps_total", &labels, entries);
+            self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], entries);
+        }
     }
 
     /// Prometheus' text format.
@@ -204,6 +213,7 @@ impl Metrics {
         self.clients_limit.set(now.clients_limit as f64);
         self.readers.set(now.readers as f64);
         self.readers_limit.set(now.readers_limit as f64);
+        self.last_poll.set(unix_seconds(now.last_poll));
         self.redis_connected.set(f64::from(u8::from(now.redis_connected)));
         let mut text = self.recorder.handle().render();
         self.latency.render("ssegate_delivery_latency_seconds", LATENCY_HELP, &mut text);
@@ -236,7 +246,7 @@ fn describe() {
     describe_gauge!("ssegate_redis_connected", "Whether the source answers.");
     describe_gauge!(
         "ssegate_reader_last_poll_timestamp_seconds",
-        "When a reader last had an answer."
+        "When the reader that has waited longest last had an answer."
     );
     describe_counter!("ssegate_connections_accepted_total", "Connections on public listeners.");
     describe_counter!("ssegate_http_responses_total", "Responses by status code.");
@@ -244,7 +254,7 @@ fn describe() {
     describe_counter!("ssegate_rejected_total", "Streams that were refused, by reason.");
     describe_counter!("ssegate_events_sent_total", "Events written, by route.");
     describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
-    describe_counter!("ssegate_keepalives_total", "Comments sent only to keep a stream alive.");
+    describe_counter!("ssegate_heartbeats_total", "Signs of life sent to silent streams.");
     describe_counter!("ssegate_reader_entries_total", "Entries read from the source.");
     describe_counter!("ssegate_reader_errors_total", "Failures of readers, by code.");
     describe_counter!("ssegate_redis_reconnects_total", "Readers that found Redis again.");
@@ -293,6 +303,6 @@ impl Histogram {
     }
 }
 
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }

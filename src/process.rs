@@ -25,6 +25,18 @@ impl Stop {
     }
 }
 
+/// Whether standard error goes to journald: the variable says which file that is, and is inherited by
+/// many a process that writes elsewhere (systemd.exec(5)).
+pub fn is_journal() -> bool {
+    let named = std::env::var("JOURNAL_STREAM").ok();
+    let Some((device, inode)) = named.as_deref().and_then(|named| named.split_once(':')) else {
+        return false;
+    };
+    let is = |number: u64, text: &str| text.parse() == Ok(number);
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|stderr| is(stderr.st_dev, device) && is(stderr.st_ino, inode))
+}
+
 /// Raises the limit of open files as far as it may be raised; how many are allowed then.
 pub fn raise_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config;
 use crate::continuity::{Continuity, Verdict};
@@ -13,6 +13,7 @@ use crate::event::{Gap, StreamId};
 use crate::limits::ReaderPermit;
 use crate::metrics::{Metrics, Scope};
 use crate::source::{Ask, Class, Connection, Error, Reply, Source};
+use crate::sparingly::Sparingly;
 use crate::topic::{Hub, Item, Reader, Topic};
 
 /// One reply is meant to stay near this.
@@ -40,6 +41,10 @@ pub struct Readers {
     pub hub: Arc<Hub>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Which failures the log has told of, by code.
+    pub failures_told: Sparingly,
+    /// And of which returns.
+    pub returns_told: Sparingly,
 }
 
 impl Readers {
@@ -73,7 +78,7 @@ impl Readers {
     }
 
     async fn read_for_ever(&self, topic: &Topic) -> Infallible {
-        let mut position = None;
+        let mut position: Option<Position> = None;
         let mut failures = 0;
         loop {
             let error = match self.session(topic, &mut position, &mut failures).await {
@@ -86,11 +91,32 @@ impl Readers {
                 Class::Away | Class::Login => Reader::Away(error.code),
             };
             if topic.state().reader != reader {
-                warn!(key = %topic.key, %error, "reader cannot read; it tries again");
+                self.tell_failure(&topic.key, &error);
             }
             topic.set_reader(reader);
+            if let Some(position) = position.as_mut().filter(|_| error.code == "TIMEOUT") {
+                position.ask_for_less();
+            }
             failures += 1;
             tokio::time::sleep(pause(error.class, failures)).await;
+        }
+    }
+
+    /// What concerns one key is told for each; the loss of Redis once, for all lose it together.
+    fn tell_failure(&self, key: &str, error: &Error) {
+        match (error.class, error.code) {
+            (Class::Key, "WRONGTYPE") => {
+                warn!(key, %error, "reader refused: the key holds no stream; delete it, or correct the route's key");
+            }
+            (Class::Key, _) => {
+                warn!(key, %error, "reader refused: allow the user to read the key (ACL SETUSER … %R~key)");
+            }
+            (Class::Away | Class::Login, _) if self.failures_told.may_tell(error.code) => {
+                warn!(key, %error, "reader cannot read; it tries again (others that fail likewise are not told)");
+            }
+            (Class::Away | Class::Login, _) => {
+                debug!(key, %error, "reader cannot read; it tries again");
+            }
         }
     }
 
@@ -113,15 +139,27 @@ impl Readers {
             let ask = position.ask(&topic.key, self.config.read_count);
             let reply = connection.read(ask, block).await?;
             if *failures > 0 {
-                info!(key = %topic.key, "reader is back");
-                self.metrics.redis_reconnects.increment(1);
+                self.tell_return(topic);
                 *failures = 0;
             }
             // First that Redis is back, then what it had meanwhile.
-            topic.set_reader(Reader::Up);
+            topic.answered();
             self.take(topic, position, reply);
-            self.metrics.reader_polled();
             block = self.config.block;
+        }
+    }
+
+    fn tell_return(&self, topic: &Topic) {
+        let before = topic.state().reader.clone();
+        match before {
+            Reader::Refused(code) => info!(key = %topic.key, code, "reader is back"),
+            Reader::Away(code) => {
+                self.metrics.redis_reconnects.increment(1);
+                if self.returns_told.may_tell(code) {
+                    info!(key = %topic.key, code, "reader is back (others that are back are not told)");
+                }
+            }
+            Reader::Starting | Reader::Up => {}
         }
     }
 
@@ -129,7 +167,7 @@ impl Readers {
         let info = connection.info(&topic.key).await?;
         let position = Position::new(Continuity::at_tail(info.as_ref()));
         topic.begin_anew(position.continuity.cursor());
-        topic.set_reader(Reader::Up);
+        topic.answered();
         Ok(position)
     }
 
@@ -142,12 +180,12 @@ impl Readers {
             Verdict::Whole => {}
             Verdict::Missing(gap) => {
                 let id = gap.next.map_or(position.continuity.cursor(), StreamId::prev);
-                items.push(self.told(topic, gap, id));
+                items.push(self.told(topic, position, gap, id));
             }
             Verdict::Reset(gap) => {
                 let base = position.continuity.cursor();
                 topic.begin_anew(base);
-                let item = self.told(topic, gap, base);
+                let item = self.told(topic, position, gap, base);
                 topic.push(&[item], self.config.max_entry_bytes);
                 return;
             }
@@ -155,20 +193,23 @@ impl Readers {
         self.metrics.reader_entries.increment(reply.entries.len() as u64);
         items.extend(reply.entries.into_iter().map(Item::Entry));
         if !items.is_empty() {
-            topic.push(&items, self.config.max_entry_bytes);
+            let oversize = topic.push(&items, self.config.max_entry_bytes);
+            self.metrics.oversize(Scope::Reader, oversize);
             self.hub.make_room();
         }
     }
 
-    fn told(&self, topic: &Topic, gap: Gap, id: StreamId) -> Item {
-        warn!(
-            key = %topic.key,
-            reason = gap.reason.as_str(),
-            after = ?gap.after.map(|id| id.to_string()),
-            next = ?gap.next.map(|id| id.to_string()),
-            lost = ?gap.lost,
-            "entries are missing from the stream; clients are told"
-        );
+    fn told(&self, topic: &Topic, position: &mut Position, gap: Gap, id: StreamId) -> Item {
+        if position.gaps_told.may_tell(gap.reason.as_str()) {
+            warn!(
+                key = %topic.key,
+                reason = gap.reason.as_str(),
+                after = ?gap.after.map(|id| id.to_string()),
+                next = ?gap.next.map(|id| id.to_string()),
+                lost = ?gap.lost,
+                "entries are missing from the stream; clients are told (ssegate_gaps_total counts on)"
+            );
+        }
         self.metrics.gap(Scope::Reader, gap);
         Item::Gap(gap, id)
     }
@@ -181,11 +222,21 @@ struct Position {
     largest_bytes: usize,
     seen_any: bool,
     last_info: Option<Instant>,
+    /// What the last read asked for.
+    asked: u64,
+    gaps_told: Sparingly,
 }
 
 impl Position {
     fn new(continuity: Continuity) -> Self {
-        Self { continuity, largest_bytes: 0, seen_any: false, last_info: None }
+        Self {
+            continuity,
+            largest_bytes: 0,
+            seen_any: false,
+            last_info: None,
+            asked: FIRST_COUNT,
+            gaps_told: Sparingly::default(),
+        }
     }
 
     fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
@@ -196,7 +247,15 @@ impl Position {
         if info {
             self.last_info = Some(Instant::now());
         }
-        Ask { key, after: self.continuity.cursor(), count: count.min(read_count), info }
+        self.asked = count.min(read_count);
+        Ask { key, after: self.continuity.cursor(), count: self.asked, info }
+    }
+
+    /// Entries may have grown to more than the connection brings in time: half as many next time.
+    fn ask_for_less(&mut self) {
+        let fewer = usize::try_from(self.asked / 2).unwrap_or(usize::MAX).max(1);
+        self.largest_bytes = self.largest_bytes.max(REPLY_BYTES / fewer);
+        self.seen_any = true;
     }
 
     fn observe(&mut self, reply: &Reply) {

@@ -1,27 +1,23 @@
-//! Reads of the past: few at once, each shared by all clients that want the same range.
+//! Reads of the past: few at once, each shared by all clients that want the same.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Replay;
 use crate::continuity::{Continuity, Verdict};
-use crate::event::{Entry, Gap, StreamId};
+use crate::event::{Entry, Gap, Reason, StreamId};
 use crate::metrics::{Metrics, Scope};
 use crate::reader::count_for;
+use crate::shared::Shared;
 use crate::source::{Ask, Error, Source};
-use crate::start::{Resolved, Start, resolve};
+use crate::start::{self, Look, Reach, Resolved, Start};
 use crate::topic::{Batch, Item, Topic};
 
 /// One read of the past is meant to stay near this.
 const PAGE_BYTES: usize = 256 << 10;
 /// The first page of a range, whose entries' sizes are not known yet.
 const FIRST_COUNT: u64 = 16;
-/// A page is kept this long for whoever wants the same: after a restart clients come in a herd.
-const KEPT: Duration = Duration::from_secs(2);
-/// So many pages are kept at most.
-const PAGES_KEPT: usize = 64;
 
 /// Reads of the past.
 pub struct Replays {
@@ -30,21 +26,19 @@ pub struct Replays {
     max_entry_bytes: usize,
     read_count: u64,
     permits: Semaphore,
-    /// Pages under way or just read; held for one lookup at a time.
-    pages: Mutex<Vec<Kept>>,
+    resumes: Shared<(Life, Replay, StreamId), Resolved>,
+    /// How far back so many entries are.
+    reaches: Shared<(Life, u64), Reach>,
+    pages: Shared<Wanted, Arc<Page>>,
 }
 
-struct Kept {
-    wanted: Wanted,
-    since: Instant,
-    page: Arc<OnceCell<Arc<Page>>>,
-}
+/// One life of one stream, as a topic saw it.
+type Life = (u64, u64);
 
 /// What makes two pages the same.
 #[derive(Clone, PartialEq)]
 struct Wanted {
-    topic: u64,
-    life: u64,
+    life: Life,
     rendering: usize,
     from: Continuity,
 }
@@ -70,7 +64,7 @@ impl Page {
 }
 
 impl Replays {
-    /// At most `permits` reads at once.
+    /// At most `limits.replays` reads at once.
     pub fn new(source: Source, metrics: Arc<Metrics>, config: &crate::config::Config) -> Self {
         Self {
             source,
@@ -78,19 +72,47 @@ impl Replays {
             max_entry_bytes: config.source.max_entry_bytes,
             read_count: config.source.read_count,
             permits: Semaphore::new(config.limits.replays),
-            pages: Mutex::default(),
+            resumes: Shared::default(),
+            reaches: Shared::default(),
+            pages: Shared::default(),
         }
     }
 
-    /// Finds out where a client begins.
+    /// Finds out where a client begins in the stream of `topic`, which is in its `life`-th life.
     pub async fn resolve(
         &self,
         topic: &Topic,
+        life: u64,
         replay: Replay,
         start: Start,
     ) -> Result<Resolved, Error> {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        resolve(&self.source, topic, replay, start).await
+        if let Some(resolved) = start::in_ring(topic, replay, start) {
+            return Ok(resolved);
+        }
+        let (life, look) = ((topic.id, life), Look { source: &self.source, key: &topic.key });
+        // Shared by those that hold a permit already.
+        let reach =
+            |allowed| self.reaches.get((life, allowed), move || look.reach(allowed), |_| true);
+        let ask = async || {
+            let _permit = self.permit().await;
+            start::resolve(look, replay, start, reach).await
+        };
+        match start {
+            Start::After(id) => self.resumes.get((life, replay, id), ask, |_| true).await,
+            // These are true of this moment only.
+            _ => ask().await,
+        }
+    }
+
+    /// Where a client goes on whose stream began anew after `last_id`.
+    pub async fn new_life(
+        &self,
+        topic: &Topic,
+        last_id: Option<StreamId>,
+    ) -> Result<Resolved, Error> {
+        let _permit = self.permit().await;
+        let look = Look { source: &self.source, key: &topic.key };
+        start::from_the_first(look, last_id, Reason::Reset).await
     }
 
     /// What follows `from` in the stream of `topic`, which is in its `life`-th life; `largest_bytes`
@@ -103,35 +125,32 @@ impl Replays {
         from: Continuity,
         largest_bytes: Option<usize>,
     ) -> Result<Arc<Page>, Error> {
-        let wanted = Wanted { topic: topic.id, life, rendering, from };
-        let cell = self.kept(wanted);
-        let page = cell
-            .get_or_try_init(|| self.read(topic, rendering, from, largest_bytes))
-            .await?
-            .clone();
-        if page.is_empty() {
-            // "Nothing more" is true of this moment only.
-            self.pages().retain(|kept| !Arc::ptr_eq(&kept.page, &cell));
-        }
-        Ok(page)
+        let wanted = Wanted { life: (topic.id, life), rendering, from };
+        let read = || self.read(topic, rendering, from, largest_bytes);
+        // "Nothing more" is true of this moment only.
+        self.pages.get(wanted, read, |page| !page.is_empty()).await
     }
 
-    fn kept(&self, wanted: Wanted) -> Arc<OnceCell<Arc<Page>>> {
-        let mut pages = self.pages();
-        pages.retain(|kept| kept.since.elapsed() < KEPT);
-        if let Some(kept) = pages.iter().find(|kept| kept.wanted == wanted) {
-            return kept.page.clone();
-        }
-        if pages.len() >= PAGES_KEPT {
-            pages.remove(0);
-        }
-        let page = Arc::<OnceCell<Arc<Page>>>::default();
-        pages.push(Kept { wanted, since: Instant::now(), page: page.clone() });
-        page
+    /// What `largest_bytes` has to be for half as many entries to be asked for.
+    pub fn for_half_a_page(&self, largest_bytes: Option<usize>) -> usize {
+        let count = usize::try_from(self.count(largest_bytes) / 2).unwrap_or(usize::MAX);
+        PAGE_BYTES / count.max(1)
     }
 
-    fn pages(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
-        self.pages.lock().expect("no holder of the lock panics")
+    /// Gives back the memory of what nobody will share any more.
+    pub fn forget_old(&self) {
+        self.resumes.forget_old();
+        self.reaches.forget_old();
+        self.pages.forget_old();
+    }
+
+    fn count(&self, largest_bytes: Option<usize>) -> u64 {
+        let count = largest_bytes.map_or(FIRST_COUNT, |largest| count_for(largest, PAGE_BYTES));
+        count.min(self.read_count)
+    }
+
+    async fn permit(&self) -> SemaphorePermit<'_> {
+        self.permits.acquire().await.expect("the semaphore is never closed")
     }
 
     async fn read(
@@ -142,13 +161,12 @@ impl Replays {
         largest_bytes: Option<usize>,
     ) -> Result<Arc<Page>, Error> {
         let rendering = topic.state().renderings[rendering].clone();
-        let count = largest_bytes.map_or(FIRST_COUNT, |largest| count_for(largest, PAGE_BYTES));
         let anchor = from.anchor();
         // An anchor is never read alone.
-        let count = count.min(self.read_count).max(if anchor.is_some() { 2 } else { 1 });
+        let count = self.count(largest_bytes).max(if anchor.is_some() { 2 } else { 1 });
         let after = anchor.unwrap_or(from.cursor());
         let mut reply = {
-            let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+            let _permit = self.permit().await;
             let ask = Ask { key: &topic.key, after, count, info: true };
             self.source.read(ask).await?
         };
@@ -169,8 +187,9 @@ impl Replays {
         if !reset {
             items.extend(reply.entries.into_iter().map(Item::Entry));
         }
-        let batch = Arc::new(Batch::encode(&items, &[rendering], self.max_entry_bytes));
-        Ok(Arc::new(Page { batch, next, reset, largest_bytes }))
+        let batch = Batch::encode(&items, &[rendering], self.max_entry_bytes);
+        self.metrics.oversize(Scope::Resume, batch.oversize());
+        Ok(Arc::new(Page { batch: Arc::new(batch), next, reset, largest_bytes }))
     }
 
     fn told(&self, gap: Gap, next: Continuity) -> Item {

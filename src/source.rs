@@ -90,6 +90,7 @@ pub enum Class {
     Login,
 }
 
+/// What goes to Redis is boxed: its futures are large, and there may be one per client.
 impl Source {
     /// Opens what the configuration names; does not connect yet.
     pub fn open(config: &Config) -> Self {
@@ -111,7 +112,7 @@ impl Source {
     pub async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read(ask)),
-            Self::Redis(redis) => redis.read(ask).await,
+            Self::Redis(redis) => Box::pin(redis.read(ask)).await,
         }
     }
 
@@ -119,7 +120,7 @@ impl Source {
     pub async fn info(&self, key: &str) -> Result<Option<Info>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
-            Self::Redis(redis) => redis.info(key).await,
+            Self::Redis(redis) => Box::pin(redis.info(key)).await,
         }
     }
 
@@ -128,7 +129,7 @@ impl Source {
         let next = id.next().unwrap_or(id);
         match self {
             Self::Memory(memory) => Ok(memory.holds(key, id, next)),
-            Self::Redis(redis) => redis.holds(key, id, next).await,
+            Self::Redis(redis) => Box::pin(redis.holds(key, id, next)).await,
         }
     }
 
@@ -141,7 +142,7 @@ impl Source {
     ) -> Result<Vec<Entry>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.newest(key, before, count)),
-            Self::Redis(redis) => redis.newest(key, before, count).await,
+            Self::Redis(redis) => Box::pin(redis.newest(key, before, count)).await,
         }
     }
 
@@ -149,7 +150,7 @@ impl Source {
     pub async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, Error> {
         match self {
             Self::Memory(memory) => memory.publish(key, payload),
-            Self::Redis(redis) => redis.publish(key, payload).await,
+            Self::Redis(redis) => Box::pin(redis.publish(key, payload)).await,
         }
     }
 
@@ -157,7 +158,7 @@ impl Source {
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => redis.ping().await,
+            Self::Redis(redis) => Box::pin(redis.ping()).await,
         }
     }
 }

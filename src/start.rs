@@ -46,29 +46,93 @@ pub enum From {
     Source(StreamId),
 }
 
-/// Finds out where a client begins whose topic knows its tail.
-pub async fn resolve(
-    source: &Source,
-    topic: &Topic,
+/// A stream of the source, looked at.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    /// Where it is.
+    pub source: &'a Source,
+    /// Its key.
+    pub key: &'a str,
+}
+
+/// How far back a route's `replay` lets a client ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The first entry that it may have; `None` where it may have none.
+    next: Option<StreamId>,
+    /// The entry before that.
+    left_out: Option<StreamId>,
+}
+
+/// Finds out from the source where a client begins; `reach` tells how far back so many entries are.
+pub async fn resolve<F: Future<Output = Result<Reach, Error>>>(
+    look: Look<'_>,
     replay: Replay,
     start: Start,
+    reach: impl FnOnce(u64) -> F,
 ) -> Result<Resolved, Error> {
-    if let Some(resolved) = in_ring(topic, replay, start) {
-        return Ok(resolved);
-    }
-    let key = &topic.key;
-    let info = source.info(key).await?;
-    let base = match start {
-        Start::After(id) => resume(source, key, id, info.as_ref()).await?,
-        Start::Since(ms) => since(StreamId { ms, seq: 0 }.prev(), info.as_ref()),
-        Start::Newest(count) => {
-            let oldest = nth_newest(source, key, count).await?;
-            Base::exact(oldest.map_or(StreamId::ZERO, StreamId::prev))
-        }
-        Start::Earliest | Start::Live | Start::Unknown => Base::kept(info.as_ref()),
+    let info = look.info().await?;
+    let info = info.as_ref();
+    let (base, asked) = match start {
+        Start::After(id) => (resume(look, id, info).await?, Some(id)),
+        Start::Since(ms) => (since(StreamId { ms, seq: 0 }.prev(), info), None),
+        Start::Newest(count) => match look.nth_newest(count).await? {
+            Some(oldest) => (Base::exact(oldest.prev()), None),
+            None => (Base::kept(info), None),
+        },
+        Start::Earliest | Start::Live | Start::Unknown => (Base::kept(info), None),
     };
-    let asked = if let Start::After(id) = start { Some(id) } else { None };
-    limited(source, key, replay, info.as_ref(), base, asked).await
+    let length = info.map_or(0, |info| info.length);
+    let tail = info.map_or(StreamId::ZERO, |info| info.last_generated);
+    if let Replay::Newest(allowed) = replay
+        && length > allowed
+        && base.after < tail
+    {
+        let Reach { next, left_out } = reach(allowed).await?;
+        if left_out.is_some_and(|left_out| left_out > base.after) {
+            let after = next.map_or(tail, StreamId::prev);
+            let gap = Gap { after: asked, next, lost: None, reason: Reason::Limit };
+            return Ok(Resolved { from: From::Source(after), gap: Some((gap, after)) });
+        }
+    }
+    Ok(base.resolved(info))
+}
+
+/// From the beginning of what is kept, where a client wanted to go on after `asked`.
+pub async fn from_the_first(
+    look: Look<'_>,
+    asked: Option<StreamId>,
+    reason: Reason,
+) -> Result<Resolved, Error> {
+    let info = look.info().await?;
+    Ok(Base::first(asked, info.as_ref(), reason).resolved(info.as_ref()))
+}
+
+impl Look<'_> {
+    async fn info(self) -> Result<Option<Info>, Error> {
+        self.source.info(self.key).await
+    }
+
+    /// How far back the newest `allowed` entries are.
+    pub async fn reach(self, allowed: u64) -> Result<Reach, Error> {
+        let next = self.nth_newest(allowed).await?;
+        let before = self.source.newest(self.key, next, 1).await?;
+        Ok(Reach { next, left_out: before.first().map(|entry| entry.id) })
+    }
+
+    /// The id of the `count`-th newest entry; the oldest where there are fewer, `None` where none.
+    async fn nth_newest(self, count: u64) -> Result<Option<StreamId>, Error> {
+        let (mut left, mut oldest, mut ask) = (count, None, FIRST_LOOK_BACK);
+        while left > 0 {
+            let entries = self.source.newest(self.key, oldest, ask.min(left)).await?;
+            let Some(last) = entries.last() else { break };
+            oldest = Some(last.id);
+            left -= entries.len() as u64;
+            let largest = entries.iter().map(crate::event::Entry::size_bytes).max();
+            ask = count_for(largest.unwrap_or(0), LOOK_BACK_BYTES).min(ask * 8);
+        }
+        Ok(oldest)
+    }
 }
 
 /// Where "now" is, for a start that counts from it: found out before the client is told that its
@@ -103,10 +167,18 @@ impl Base {
         let gap = Gap { after: asked, next: first, lost: None, reason };
         Self { after: first.map_or(end, StreamId::prev), gap: Some(gap) }
     }
+
+    /// Nothing is missing before the first entry, so it is read from there: a read that began earlier
+    /// could not tell an entry that was never there from one that was trimmed.
+    fn resolved(self, info: Option<&Info>) -> Resolved {
+        let before_first = info.and_then(|info| info.first).map_or(StreamId::ZERO, StreamId::prev);
+        let from = From::Source(self.after.max(before_first));
+        Resolved { from, gap: self.gap.map(|gap| (gap, self.after)) }
+    }
 }
 
 /// Where the ring alone can tell.
-fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
+pub fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
     let state = topic.state();
     let ring = &state.ring;
     let (seq, asked) = match start {
@@ -116,10 +188,7 @@ fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
             Found::Stranger | Found::Outside => return None,
         },
         Start::Since(ms) => (ring.reach(StreamId { ms, seq: 0 }.prev())?, None),
-        Start::Newest(count) => {
-            let seq = ring.next_seq().checked_sub(count)?;
-            (seq >= ring.first_in_life()).then_some((seq, None))?
-        }
+        Start::Newest(count) => (ring.nth_newest(count)?, None),
         Start::Earliest => return None,
     };
     if start == Start::Unknown {
@@ -127,12 +196,17 @@ fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
         let gap = Gap { after: None, next: None, lost: None, reason: Reason::Unknown };
         return Some(Resolved { from: From::Ring(seq, tail), gap: Some((gap, tail)) });
     }
-    let behind = ring.next_seq() - seq;
-    let allowed = match replay {
-        Replay::Newest(allowed) if behind > allowed => allowed,
-        _ => return Some(Resolved { from: From::Ring(seq, ring.id_before(seq)), gap: None }),
-    };
-    let seq = ring.next_seq() - allowed;
+    let exact = Resolved { from: From::Ring(seq, ring.id_before(seq)), gap: None };
+    let Replay::Newest(allowed) = replay else { return Some(exact) };
+    if ring.next_seq() - seq <= allowed {
+        return Some(exact);
+    }
+    // Gaps are items of the ring too, and no entries.
+    let behind = ring.entries_from(seq);
+    if behind <= allowed {
+        return Some(exact);
+    }
+    let seq = if allowed == 0 { ring.next_seq() } else { ring.nth_newest(allowed)? };
     let id = ring.id_before(seq);
     let lost = Some(behind - allowed);
     let next = (allowed > 0).then(|| ring.id_before(seq + 1));
@@ -145,12 +219,7 @@ fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
 ///
 /// An id that this stream never held, at or above its first entry, is of another life of it, even
 /// where nothing was ever removed: 100, 200, 300, DEL, then 50, 150, 350 leaves no other trace.
-async fn resume(
-    source: &Source,
-    key: &str,
-    id: StreamId,
-    info: Option<&Info>,
-) -> Result<Base, Error> {
+async fn resume(look: Look<'_>, id: StreamId, info: Option<&Info>) -> Result<Base, Error> {
     let Some(info) = info else {
         let never = id == StreamId::ZERO;
         return Ok(if never {
@@ -169,11 +238,11 @@ async fn resume(
     if id > info.last_generated {
         return Ok(Base::first(Some(id), Some(info), Reason::Reset));
     }
-    if source.holds(key, id).await? {
+    if look.source.holds(look.key, id).await? {
         return Ok(Base::exact(id));
     }
     // Trimming goes on: what is not there any more is held against the stream as it is now.
-    let info = source.info(key).await?;
+    let info = look.info().await?;
     let Some(info) = info.as_ref() else { return Ok(Base::first(Some(id), None, Reason::Reset)) };
     let first = info.first;
     let nothing_removed = info.entries_added == Some(info.length);
@@ -195,50 +264,4 @@ fn since(after: StreamId, info: Option<&Info>) -> Base {
         // The first entry of all may be younger than what was asked for.
         Base::exact(after.max(info.first.map_or(after, StreamId::prev)))
     }
-}
-
-/// Moves a beginning up to what the route lets a client ask back for.
-async fn limited(
-    source: &Source,
-    key: &str,
-    replay: Replay,
-    info: Option<&Info>,
-    base: Base,
-    asked: Option<StreamId>,
-) -> Result<Resolved, Error> {
-    let length = info.map_or(0, |info| info.length);
-    let tail = info.map_or(StreamId::ZERO, |info| info.last_generated);
-    // Nothing is missing before the first entry, so it is read from there: a read that began earlier
-    // could not tell an entry that was never there from one that was trimmed.
-    let before_first = info.and_then(|info| info.first).map_or(StreamId::ZERO, StreamId::prev);
-    let exact = |base: Base| {
-        let after = base.after.max(before_first);
-        Resolved { from: From::Source(after), gap: base.gap.map(|gap| (gap, base.after)) }
-    };
-    let allowed = match replay {
-        Replay::Newest(allowed) if length > allowed && base.after < tail => allowed,
-        _ => return Ok(exact(base)),
-    };
-    let next = if allowed == 0 { None } else { nth_newest(source, key, allowed).await? };
-    let after = next.map_or(tail, StreamId::prev);
-    let left_out = source.newest(key, next, 1).await?.first().map(|entry| entry.id);
-    if left_out.is_none_or(|left_out| left_out <= base.after) {
-        return Ok(exact(base));
-    }
-    let gap = Gap { after: asked, next, lost: None, reason: Reason::Limit };
-    Ok(Resolved { from: From::Source(after), gap: Some((gap, after)) })
-}
-
-/// The id of the `count`-th newest entry; the oldest where there are fewer, `None` where none.
-async fn nth_newest(source: &Source, key: &str, count: u64) -> Result<Option<StreamId>, Error> {
-    let (mut left, mut oldest, mut ask) = (count, None, FIRST_LOOK_BACK);
-    while left > 0 {
-        let entries = source.newest(key, oldest, ask.min(left)).await?;
-        let Some(last) = entries.last() else { break };
-        oldest = Some(last.id);
-        left -= entries.len() as u64;
-        let largest = entries.iter().map(crate::event::Entry::size_bytes).max();
-        ask = count_for(largest.unwrap_or(0), LOOK_BACK_BYTES).min(ask * 8);
-    }
-    Ok(oldest)
 }

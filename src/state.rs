@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::fanout::Fanout;
@@ -54,6 +55,12 @@ impl State {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    fn last_poll(&self) -> SystemTime {
+        let topics = self.hub.all();
+        let polled = topics.iter().map(|topic| topic.state().polled);
+        polled.min().unwrap_or_else(SystemTime::now)
+    }
+
     /// Gauges, read off now.
     pub fn now(&self) -> Now {
         Now {
@@ -61,6 +68,7 @@ impl State {
             clients_limit: self.limits.max_clients(),
             readers: self.hub.readers(),
             readers_limit: self.config.limits.readers,
+            last_poll: self.last_poll(),
             redis_connected: self.source_up.load(Ordering::Relaxed),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ pub struct State {
     pub clients: usize,
     /// When its last client left, or it was opened.
     pub idle_since: Instant,
+    /// When its reader last had an answer.
+    pub polled: SystemTime,
     /// Where each pack is in the ring, by pack; the reader does not run away from the slowest.
     pub packs: Vec<(usize, u64)>,
 }
@@ -67,7 +69,7 @@ pub enum Reader {
     Starting,
     /// It is connected.
     Up,
-    /// Redis is away; since when, and the code of the last failure.
+    /// Redis is away; the code of the last failure.
     Away(&'static str),
     /// The key cannot be read (WRONGTYPE, NOPERM): its clients are sent away.
     Refused(&'static str),
@@ -81,6 +83,7 @@ impl Topic {
             renderings: Vec::new(),
             clients: 0,
             idle_since: Instant::now(),
+            polled: SystemTime::now(),
             packs: Vec::new(),
         };
         Self {
@@ -105,8 +108,9 @@ impl Topic {
         self.news.subscribe()
     }
 
-    /// Appends what one read found and tells the packs.
-    pub fn push(&self, items: &[Item], max_entry_bytes: usize) {
+    /// Appends what one read found and tells the packs; how many notices of entries that are too large
+    /// are in it.
+    pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> u64 {
         let mut renderings = self.state().renderings.clone();
         // Encoded outside the lock; once more if a rendering was registered meanwhile, so that
         // whoever takes a position in the ring finds his own rendering from there on.
@@ -118,17 +122,25 @@ impl Topic {
             }
             renderings.clone_from(&state.renderings);
         };
+        let oversize = batch.oversize();
         let before = state.ring.size_bytes();
         let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
         state.ring.push(batch, needed);
         self.account(before, state.ring.size_bytes());
         drop(state);
         self.announce();
+        oversize
     }
 
     /// Begins a new life of the stream: what came before is no longer a place to resume from.
     pub fn begin_anew(&self, base: StreamId) {
         self.state().ring.begin_anew(base);
+    }
+
+    /// The reader had an answer.
+    pub fn answered(&self) {
+        self.state().polled = SystemTime::now();
+        self.set_reader(Reader::Up);
     }
 
     /// Records how the reader fares and tells the packs.

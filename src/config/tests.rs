@@ -204,9 +204,14 @@ fn a_demo_adds_to_a_file_where_it_is_silent() {
     let loaded = parse("[admin]\npublish = false", "f", &[], true).unwrap();
     assert!(!loaded.config.admin.publish);
     assert_eq!(loaded.config.source.place, Place::Memory);
-    let with_file = parse(MINIMAL, "f", &[], true).unwrap().config;
-    assert_eq!(with_file.routes.len(), 1);
-    assert!(matches!(with_file.source.place, Place::Tcp { .. }));
+}
+
+#[test]
+fn a_demo_writes_its_samples_into_no_redis() {
+    let faults = parse(MINIMAL, "f", &[], true).unwrap_err().to_string();
+    assert!(faults.contains("--demo fills its own embedded source"), "{faults}");
+    let env = [("SSEGATE_SOURCE_URL".to_owned(), "redis://h".to_owned())];
+    assert!(parse("", "", &env, true).is_err());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Clients that are level with the tail: one task, one loop, one write for each.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -8,12 +9,12 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use super::follower::{Begin, Place, follow};
+use super::follower::{Begin, History, Place, follow};
 use super::pass::{Pass, Sent, Shared};
-use super::signal::{Signal, last_words};
+use super::signal::{Signal, is_up, last_words};
 use super::socket::Input;
 use super::watch::Watch;
-use super::wire::Spot;
+use super::wire::{Spot, id_before};
 use super::{Arrivals, Client, Fanout, Socket, farewell};
 use crate::event::Control;
 use crate::metrics::Left;
@@ -29,6 +30,7 @@ pub(super) struct Arrival {
     pub socket: Socket,
     pub client: Client,
     pub next_seq: u64,
+    pub history: History,
 }
 
 /// A pack, seen from outside.
@@ -75,8 +77,13 @@ struct Pack {
     draining: bool,
 }
 
-/// Opens a pack at the topic's tail.
-pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> PackHandle {
+/// Opens a pack at the topic's tail. Fails where there is no descriptor for it.
+pub(super) fn open(
+    fanout: &Arc<Fanout>,
+    topic: &Arc<Topic>,
+    number: usize,
+) -> io::Result<PackHandle> {
+    let watch = Watch::new()?;
     let (arrivals, receiver) = mpsc::unbounded_channel();
     let clients = Arc::new(AtomicUsize::new(0));
     let handle = PackHandle { arrivals, clients: clients.clone() };
@@ -87,34 +94,22 @@ pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> P
         state.packs.push((number, position));
         (position, state.reader.clone())
     };
-    let (fanout, topic) = (fanout.clone(), topic.clone());
-    fanout.clone().tasks.spawn(async move {
-        let watch = match Watch::new() {
-            Ok(watch) => watch,
-            Err(error) => {
-                tracing::error!(key = %topic.key, %error, "no descriptor for a pack; its clients are closed and come back");
-                topic.pack_ended(number);
-                fanout.forget_packs(&topic);
-                return;
-            }
-        };
-        let pack = Pack {
-            number,
-            fanout,
-            topic,
-            members: Slab::new(),
-            clients,
-            watch,
-            position,
-            behind: false,
-            reader,
-            last_write: Instant::now(),
-            next_expiry: None,
-            draining: false,
-        };
-        pack.run(receiver, news).await;
-    });
-    handle
+    let pack = Pack {
+        number,
+        fanout: fanout.clone(),
+        topic: topic.clone(),
+        members: Slab::new(),
+        clients,
+        watch,
+        position,
+        behind: false,
+        reader,
+        last_write: Instant::now(),
+        next_expiry: None,
+        draining: false,
+    };
+    fanout.tasks.spawn(pack.run(receiver, news));
+    Ok(handle)
 }
 
 impl Pack {
@@ -129,7 +124,10 @@ impl Pack {
                 () = draining.cancelled(), if !self.draining => self.begin_drain(),
                 // Closed or lagged is news as well: the state tells the rest.
                 _ = news.recv(), if !self.behind => self.catch_up().await,
-                () = tokio::task::yield_now(), if self.behind => self.catch_up().await,
+                () = std::future::ready(()), if self.behind => {
+                    tokio::task::yield_now().await;
+                    self.catch_up().await;
+                }
                 Some(arrival) = arrivals.recv() => self.admit(arrival),
                 Ok(slots) = self.watch.heard() => self.hear(&slots),
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
@@ -186,28 +184,58 @@ impl Pack {
                 tokio::task::yield_now().await;
             }
         }
-        self.last_write = Instant::now();
+        if pass.reached_all() {
+            self.last_write = Instant::now();
+        }
         pass.count(&fanout.metrics);
-        pass.observe_latency(&fanout.metrics, self.members.len() as u64);
     }
 
     fn settle(&mut self, slot: usize, sent: Sent) {
         match sent {
             Sent::Whole => {}
-            Sent::Short(from) => self.leave_to_follower(slot, from, Vec::new()),
+            Sent::Short(done) => self.leave_to_follower(slot, done.spot, done.rest.to_vec()),
             Sent::Failed => self.remove(slot, Left::Client),
         }
     }
 
     /// Takes a client in: writes what it misses, skips what it already has.
     fn admit(&mut self, arrival: Arrival) {
-        let Arrival { socket, client, next_seq } = arrival;
-        let missing = self.missing(&client, next_seq);
+        let Arrival { socket, client, next_seq, mut history } = arrival;
+        let agrees = history.down != is_up(&self.reader);
+        let missing = self.missing(&client, next_seq).filter(|_| agrees && !self.is_refused());
         let Some(missing) = missing else {
-            self.clients.fetch_sub(1, Ordering::Relaxed);
-            let begin = Begin::at(Place::Ring(Spot { seq: next_seq, offset: 0 }), true);
-            return follow(&self.fanout, socket, client, begin);
+            // A follower catches up, and says what is to be said of Redis.
+            let place = Place::Ring(Spot { seq: next_seq, offset: 0 });
+            let begin = Begin { place, history, unsent: Vec::new(), partial: None };
+            return self.turn_away(socket, client, begin);
         };
+        let metrics = self.fanout.metrics.clone();
+        let mut pass = Pass::new(&missing, next_seq, metrics.routes.len());
+        let sent = pass.send(&socket, &client, next_seq);
+        pass.count(&metrics);
+        match sent {
+            Sent::Whole => self.take_in(socket, client, next_seq),
+            Sent::Short(done) => {
+                history.last_id = id_before(&missing, done.spot.seq).or(history.last_id);
+                let partial =
+                    (done.spot.offset > 0).then(|| id_before(&missing, done.spot.seq + 1));
+                let (place, unsent) = (Place::Ring(done.spot), done.rest.to_vec());
+                let begin = Begin { place, history, unsent, partial: partial.flatten() };
+                self.turn_away(socket, client, begin);
+            }
+            Sent::Failed => {
+                self.clients.fetch_sub(1, Ordering::Relaxed);
+                self.ended(&client, Left::Client);
+            }
+        }
+    }
+
+    fn turn_away(&self, socket: Socket, client: Client, begin: Begin) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+        follow(&self.fanout, socket, client, begin);
+    }
+
+    fn take_in(&mut self, socket: Socket, client: Client, next_seq: u64) {
         let expires = client.expires;
         let has_until = next_seq.max(self.position);
         let slot = self.members.insert(Member { socket, client, has_until });
@@ -221,13 +249,10 @@ impl Pack {
         } else if let Some(expires) = expires {
             self.expect_expiry(expires);
         }
-        if !missing.is_empty() {
-            let fanout = self.fanout.clone();
-            let mut pass = Pass::new(&missing, next_seq, fanout.metrics.routes.len());
-            let sent = pass.send(&self.members[slot].socket, &self.members[slot].client, next_seq);
-            pass.count(&fanout.metrics);
-            self.settle(slot, sent);
-        }
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self.reader, Reader::Refused(_))
     }
 
     /// The batches between a client and the pack; `None` where it has to catch up by itself.
@@ -263,7 +288,7 @@ impl Pack {
         }
         if self.last_write + self.fanout.settings.keepalive <= now {
             self.signal(Signal::of_silence(&self.reader));
-            self.fanout.metrics.keepalives.increment(self.members.len() as u64);
+            self.fanout.metrics.heartbeats.increment(self.members.len() as u64);
         }
     }
 
@@ -307,10 +332,12 @@ impl Pack {
             for slot in 0..self.members.capacity() {
                 self.send_away(slot, Some(Control::Unavailable { reason }), Left::Error);
             }
-        } else if let Some(signal) = Signal::of_change(&self.reader, &reader) {
-            self.signal(signal);
         }
+        let changed = is_up(&self.reader) != is_up(&reader);
         self.reader = reader;
+        if changed {
+            self.signal(Signal::of_state(!is_up(&self.reader)));
+        }
     }
 
     /// The same few bytes to everybody.
@@ -342,23 +369,28 @@ impl Pack {
 
     fn remove(&mut self, slot: usize, why: Left) {
         if let Some(member) = self.take(slot) {
-            tracing::debug!(client = member.client.id, why = why.as_str(), "stream ended");
-            self.fanout.metrics.left(why);
+            self.ended(&member.client, why);
         }
+    }
+
+    fn ended(&self, client: &Client, why: Left) {
+        tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
+        self.fanout.metrics.left(why);
     }
 
     fn leave_to_follower(&mut self, slot: usize, from: Spot, rest: Vec<u8>) {
         let Some(Member { socket, client, .. }) = self.take(slot) else { return };
-        let begin = Begin { unsent: rest, ..Begin::at(Place::Ring(from), true) };
+        let last_id = self.topic.state().ring.told_before(from.seq);
+        let history = History { last_id, live: true, down: !is_up(&self.reader) };
+        let begin = Begin::left_by_pack(&self.topic, from, history, rest);
         follow(&self.fanout, socket, client, begin);
     }
 
     fn send_away(&mut self, slot: usize, control: Option<Control>, why: Left) {
         let Some(member) = self.take(slot) else { return };
-        let id = self.topic.state().ring.id_before(self.position.max(member.has_until));
+        let id = self.topic.state().ring.told_before(self.position.max(member.has_until));
         let words = last_words(&self.fanout.settings, member.client.view, id, control);
-        self.fanout.metrics.left(why);
-        tracing::debug!(client = member.client.id, why = why.as_str(), "stream ended");
+        self.ended(&member.client, why);
         farewell(&self.fanout, member.socket, member.client, words);
     }
 }

@@ -23,13 +23,9 @@ impl Signal {
         if is_up(reader) { Self::Keepalive } else { Self::SourceDown }
     }
 
-    /// What a stream is told when its reader's state changes.
-    pub(super) fn of_change(before: &Reader, after: &Reader) -> Option<Self> {
-        match (is_up(before), is_up(after)) {
-            (true, false) => Some(Self::SourceDown),
-            (false, true) => Some(Self::SourceUp),
-            _ => None,
-        }
+    /// What a stream is told when Redis comes or goes.
+    pub(super) fn of_state(down: bool) -> Self {
+        if down { Self::SourceDown } else { Self::SourceUp }
     }
 
     /// Its bytes for one kind of client.
@@ -56,7 +52,7 @@ pub(super) fn is_up(reader: &Reader) -> bool {
 pub(super) fn last_words(
     settings: &Settings,
     view: View,
-    id: StreamId,
+    id: Option<StreamId>,
     control: Option<Control>,
 ) -> Vec<u8> {
     let mut out = Vec::new();
@@ -67,7 +63,7 @@ pub(super) fn last_words(
             _ => settings.reconnection_time(),
         };
         write_retry(&mut bare, wait);
-        write_control(&mut bare, Some(id), control);
+        write_control(&mut bare, id, control);
         view.append_event(&bare, &mut out);
     }
     out.extend_from_slice(view.end());

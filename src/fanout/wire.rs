@@ -1,5 +1,6 @@
 //! From a batch to the bytes of one client's connection, and back to a place in the batch.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,13 +27,20 @@ pub struct Spot {
     pub offset: usize,
 }
 
+/// The rest of a half-written event is kept where it is no larger than this; that of a larger one is
+/// made again from its entry. Every control event is smaller, and could not be made again: what it
+/// says depends on the read that found it.
+const SMALL_REST_BYTES: usize = 512;
+
 /// What a write got done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Where it ended.
+    /// Where it goes on once the rest is written.
     pub spot: Spot,
-    /// Events completed.
+    /// Entries' events that are then complete.
     pub events: u64,
+    /// The rest of an event that was begun.
+    pub rest: Bytes,
 }
 
 impl View {
@@ -64,22 +72,34 @@ impl View {
 
     /// Where a write of `sent` bytes that began at `from` ended.
     pub fn advance(self, batches: &[Arc<Batch>], from: Spot, sent: usize) -> Done {
-        let mut done = Done { spot: from, events: 0 };
+        let mut done = Done { spot: from, ..Done::default() };
         let mut left = sent;
         for batch in batches.iter().filter(|batch| batch.end_seq() > from.seq) {
             while done.spot.seq < batch.end_seq() {
-                let len = self.item_len_bytes(batch, done.spot.seq);
-                let rest = len - done.spot.offset;
-                if rest > left {
-                    done.spot.offset += left;
+                let Spot { seq, offset } = done.spot;
+                let len = self.item_len_bytes(batch, seq);
+                let begun = offset.saturating_add(left);
+                if begun < len && (begun == 0 || len - begun > SMALL_REST_BYTES) {
+                    done.spot.offset = begun;
                     return done;
                 }
-                left -= rest;
-                done.events += u64::from(len > 0);
-                done.spot = Spot { seq: done.spot.seq + 1, offset: 0 };
+                done.events += u64::from(batch.is_entry(self.rendering(), seq));
+                done.spot = Spot { seq: seq + 1, offset: 0 };
+                if begun < len {
+                    done.rest = self.item(batch, seq).slice(begun..);
+                    return done;
+                }
+                left = begun - len;
             }
         }
         done
+    }
+
+    /// The ids of the entries among these items whose events this view has in `batch`.
+    pub fn entries_of(self, batch: &Batch, seqs: Range<u64>) -> impl Iterator<Item = StreamId> {
+        let from = seqs.start.max(batch.first_seq);
+        let ids = (from..seqs.end.min(batch.end_seq())).zip(batch.ids_from(from));
+        ids.filter(move |(seq, _)| batch.is_entry(self.rendering(), *seq)).map(|(_, id)| *id)
     }
 
     /// One item's bytes.
@@ -123,6 +143,13 @@ impl View {
     }
 }
 
+/// The id of the item before `seq`, if it is among these batches.
+pub(super) fn id_before(batches: &[Arc<Batch>], seq: u64) -> Option<StreamId> {
+    let before = seq.checked_sub(1)?;
+    let batch = batches.iter().find(|b| b.first_seq <= before && before < b.end_seq())?;
+    batch.ids_from(before).first().copied()
+}
+
 /// Milliseconds of the clock that ids are made with.
 pub(super) fn now_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -133,4 +160,75 @@ pub(super) fn now_ms() -> u64 {
 pub(super) fn age_ms(id: StreamId, now_ms: u64) -> Option<u64> {
     const HOUR_MS: u64 = 3_600_000;
     (id.ms.abs_diff(now_ms) <= HOUR_MS).then(|| now_ms.saturating_sub(id.ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Data, Entry, EventName, Gap, Reason, Rendering};
+    use crate::topic::Item;
+
+    const MAX_ENTRY_BYTES: usize = 2000;
+
+    fn batch() -> Vec<Arc<Batch>> {
+        let id = |ms| StreamId { ms, seq: 0 };
+        let entry = |ms, len_bytes: usize| {
+            let payload = vec![b'x'; len_bytes].into();
+            Item::Entry(Entry { id: id(ms), fields: vec![("payload".into(), payload)] })
+        };
+        let gap = Gap { after: None, next: Some(id(5)), lost: None, reason: Reason::Trimmed };
+        let items = [
+            entry(1, 10),
+            entry(2, 1500),
+            entry(3, MAX_ENTRY_BYTES + 1),
+            Item::Gap(gap, id(4)),
+            entry(5, 1500),
+        ];
+        let rendering = Rendering {
+            event: EventName::Fixed("message".into()),
+            data: Data::Field("payload".into()),
+            missing: None,
+        };
+        vec![Arc::new(Batch::encode(&items, &[rendering], MAX_ENTRY_BYTES))]
+    }
+
+    #[test]
+    fn wherever_a_write_ends_it_goes_on_with_the_next_byte() {
+        let batches = batch();
+        for framed in [true, false] {
+            let view = View { rendering: 0, framed };
+            let whole = view.bytes_of(&batches, 0);
+            for sent in 0..=whole.len() {
+                let done = view.advance(&batches, Spot::default(), sent);
+                let mut all = [&whole[..sent], &done.rest].concat();
+                if done.spot.seq < batches[0].end_seq() {
+                    all.extend_from_slice(
+                        &view.bytes_of(&batches, done.spot.seq)[done.spot.offset..],
+                    );
+                }
+                assert!(all == whole, "after {sent} bytes: {done:?}");
+            }
+        }
+    }
+
+    /// What a notice or a gap says depends on the read that found it, so it is not made again.
+    #[test]
+    fn only_an_entry_is_left_half_written() {
+        let batches = batch();
+        let view = View { rendering: 0, framed: true };
+        for sent in 0..view.bytes_of(&batches, 0).len() {
+            let done = view.advance(&batches, Spot::default(), sent);
+            let is_entry = || batches[0].is_entry(0, done.spot.seq);
+            assert!(done.spot.offset == 0 || is_entry(), "after {sent} bytes: {done:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_gap_fits_into_what_is_kept() {
+        let id = Some(StreamId { ms: u64::MAX, seq: u64::MAX });
+        let gap = Gap { after: id, next: id, lost: Some(u64::MAX), reason: Reason::Oversize };
+        let mut event = Vec::new();
+        crate::event::write_control(&mut event, id, crate::event::Control::Gap(gap));
+        assert!(View { rendering: 0, framed: true }.frame(&event).len() <= SMALL_REST_BYTES);
+    }
 }

@@ -36,6 +36,8 @@ pub struct Batch {
     /// The first item's number in the topic.
     pub first_seq: u64,
     ids: Vec<StreamId>,
+    /// Which items are gaps, by index; hardly ever any.
+    gaps: Vec<usize>,
     rendered: Vec<Rendered>,
 }
 
@@ -44,7 +46,9 @@ pub struct Batch {
 struct Rendered {
     bytes: Bytes,
     /// Where each item ends; an item that this rendering skips is empty.
-    ends: Vec<u32>,
+    ends: Vec<usize>,
+    /// Which entries are too large, by index, so that a notice stands for them.
+    oversize: Vec<usize>,
 }
 
 impl Batch {
@@ -52,7 +56,13 @@ impl Batch {
     pub fn encode(items: &[Item], renderings: &[Rendering], max_entry_bytes: usize) -> Self {
         let rendered =
             renderings.iter().map(|r| Rendered::new(items, r, max_entry_bytes)).collect();
-        Self { first_seq: 0, ids: items.iter().map(Item::id).collect(), rendered }
+        let gap = |(index, item): (usize, &Item)| matches!(item, Item::Gap(..)).then_some(index);
+        Self {
+            first_seq: 0,
+            ids: items.iter().map(Item::id).collect(),
+            gaps: items.iter().enumerate().filter_map(gap).collect(),
+            rendered,
+        }
     }
 
     /// The number after the last item's.
@@ -65,15 +75,40 @@ impl Batch {
         &self.ids
     }
 
+    /// The same, of the items from `from_seq` on.
+    pub fn ids_from(&self, from_seq: u64) -> &[StreamId] {
+        self.ids.get(self.index(from_seq)..).unwrap_or_default()
+    }
+
     /// Memory held, roughly: what the ring accounts for.
     pub fn size_bytes(&self) -> usize {
-        let rendered: usize = self.rendered.iter().map(|r| r.bytes.len() + 4 * r.ends.len()).sum();
+        let places = size_of::<usize>() * self.ids.len();
+        let rendered: usize = self.rendered.iter().map(|r| r.bytes.len() + places).sum();
         rendered + self.ids.len() * size_of::<StreamId>() + size_of::<Self>()
     }
 
     /// Whether it was encoded for this rendering.
     pub fn has(&self, rendering: usize) -> bool {
         rendering < self.rendered.len()
+    }
+
+    /// How many entries are among the items from `from_seq` on.
+    pub fn entries_from(&self, from_seq: u64) -> u64 {
+        let from = self.index(from_seq);
+        let gaps = self.gaps.iter().filter(|gap| **gap >= from).count();
+        self.ids.len().saturating_sub(from + gaps) as u64
+    }
+
+    /// Notices, in all renderings, of entries that are too large to be sent.
+    pub fn oversize(&self) -> u64 {
+        self.rendered.iter().map(|rendered| rendered.oversize.len() as u64).sum()
+    }
+
+    /// Whether the item is an entry's event: no gap, no notice, and not skipped by this rendering.
+    pub fn is_entry(&self, rendering: usize, seq: u64) -> bool {
+        let (rendered, index) = (&self.rendered[rendering], self.index(seq));
+        let control = self.gaps.contains(&index) || rendered.oversize.contains(&index);
+        !control && !rendered.range(index).is_empty()
     }
 
     /// The framed bytes of the items from `from_seq` on.
@@ -97,6 +132,7 @@ impl Rendered {
     fn new(items: &[Item], rendering: &Rendering, max_entry_bytes: usize) -> Self {
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(items.len());
+        let mut oversize = Vec::new();
         let mut event = Vec::new();
         let mut before = None;
         for (index, item) in items.iter().enumerate() {
@@ -106,23 +142,25 @@ impl Rendered {
                 Item::Entry(entry) => {
                     let written = write_entry(&mut event, entry, rendering, max_entry_bytes);
                     if written == Written::Oversize {
+                        oversize.push(index);
                         write_oversize(&mut event, entry.id, before, items.get(index + 1));
                     }
                 }
             }
             write_chunk(&mut bytes, &event);
-            ends.push(u32::try_from(bytes.len()).expect("a read is bounded far below 4 GiB"));
+            ends.push(bytes.len());
             before = Some(item.id());
         }
-        Self { bytes: bytes.into(), ends }
+        // Copied, so that a ring holds no capacity that it does not account for.
+        Self { bytes: Bytes::copy_from_slice(&bytes), ends, oversize }
     }
 
     fn start(&self, index: usize) -> usize {
-        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+        if index == 0 { 0 } else { self.ends[index - 1] }
     }
 
     fn range(&self, index: usize) -> Range<usize> {
-        self.start(index)..self.ends[index] as usize
+        self.start(index)..self.ends[index]
     }
 }
 

@@ -140,6 +140,12 @@ impl Ring {
         before.and_then(|before| self.id_of(before)).unwrap_or(self.floor)
     }
 
+    /// The same, where that can still be known: the ring reaches back to `seq`, and the client was
+    /// told of this life of the stream.
+    pub fn told_before(&self, seq: u64) -> Option<StreamId> {
+        (seq >= self.first_seq() && self.is_in_life(seq)).then(|| self.id_before(seq))
+    }
+
     fn id_of(&self, seq: u64) -> Option<StreamId> {
         let batch = self.at(seq)?;
         batch.ids().get(usize::try_from(seq - batch.first_seq).ok()?).copied()
@@ -166,6 +172,25 @@ impl Ring {
     /// Whether a client at `seq` was told of this life of the stream, and not only of an earlier one.
     pub fn is_in_life(&self, seq: u64) -> bool {
         self.life <= 1 || seq > self.life_seq
+    }
+
+    /// How many entries are among the items from `seq` on; the others are gaps.
+    pub fn entries_from(&self, seq: u64) -> u64 {
+        self.from(seq).map(|batch| batch.entries_from(seq)).sum()
+    }
+
+    /// The number of the `count`-th newest entry of this life, if it is here.
+    pub fn nth_newest(&self, count: u64) -> Option<u64> {
+        let mut left = count;
+        for batch in self.batches.iter().rev() {
+            let first = batch.first_seq.max(self.life_seq);
+            let entries = batch.entries_from(first);
+            if entries >= left {
+                return (first..batch.end_seq()).rev().find(|seq| batch.entries_from(*seq) == left);
+            }
+            left -= entries;
+        }
+        None
     }
 
     /// The oldest item that is here and belongs to this life.

@@ -134,12 +134,12 @@ fn values_follow_what_happens() {
         [[route]]\npath = \"/other\"\nkey = \"events:a\"\naccess = \"public\"\n";
     let gateway = Setup::redis(&redis).routes(routes).set("limits", "clients = 100").start_ready();
     let metric = |name: &str| gateway.metric(name);
-    let accepted = metric("ssegate_connections_accepted_total");
+    let accepted = metric("ssegate_connections_accepted_total{proto=\"http1\"}");
     let mut clients: Vec<_> = (0..3).map(|_| Client::open(&gateway.address, "/events/a")).collect();
     clients.push(Client::open(&gateway.address, "/other"));
     clients.push(Client::open(&gateway.address, "/events/b"));
     clients.iter_mut().for_each(|client| drop(client.live()));
-    assert_eq!(metric("ssegate_connections_accepted_total"), accepted + 5.0);
+    assert_eq!(metric("ssegate_connections_accepted_total{proto=\"http1\"}"), accepted + 5.0);
     assert_eq!((metric("ssegate_clients"), metric("ssegate_clients_limit")), (5.0, 100.0));
     assert_eq!((metric("ssegate_readers"), metric("ssegate_readers_limit")), (2.0, 1000.0));
     assert_eq!(metric("ssegate_redis_connected"), 1.0);

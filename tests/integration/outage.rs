@@ -327,7 +327,7 @@ fn a_login_that_fails_is_told_loudly_and_tried_again() {
     ] {
         operator.run(&["CONFIG", "SET", "requirepass", "other"]).unwrap();
         let gateway = setup.set("server", "keepalive = \"1s\"").start();
-        eventually("the log tells", || lines(&gateway, &["\"WARN\"", code]) > 0);
+        eventually("the log tells", || lines(&gateway, &["refuses the login", code]) > 0);
         assert_eq!(gateway.admin_get("/readyz").status, 503);
         assert_eq!(gateway.post("events:a", "no").status, 403);
         let mut waiting = Client::open(&gateway.address, "/events/a?last_event_id=earliest");

@@ -10,6 +10,8 @@ use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
 
+mod stalled;
+
 const PATH: &str = "/events/a";
 const KEY: &str = "events:a";
 

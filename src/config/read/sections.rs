@@ -177,6 +177,12 @@ fn source_url(section: &mut Section<'_, '_>) -> (address::SourceUrl, Found) {
         );
     }
     let read = |written: &Written| value::text(written).and_then(|text| address::source(&text));
+    if section.reader.demo && found.spot != Spot::Default && found.value != embedded {
+        section.fault(
+            &found,
+            "--demo fills its own embedded source and no other; leave --demo out, or this",
+        );
+    }
     let name = found.subject.split(" = ").next().unwrap_or_default().to_owned();
     let url = read(&found.value).map_err(|why| {
         let scheme = value::text(&found.value).ok().and_then(|text| address::scheme(&text));

@@ -6,9 +6,9 @@ use super::super::View;
 use super::super::wire::Spot;
 use super::{End, Follower, Place};
 use crate::continuity::Continuity;
-use crate::event::{Gap, Reason, StreamId};
 use crate::metrics::Left;
 use crate::replay::Page;
+use crate::start::From;
 
 /// A place in the source.
 pub(in crate::fanout) struct Past {
@@ -16,7 +16,7 @@ pub(in crate::fanout) struct Past {
     from: Continuity,
     life: u64,
     page: Option<Arc<Page>>,
-    /// Bytes of the largest entry of the last page.
+    /// Bytes of the largest entry of the last page, as far as that is known.
     largest_bytes: Option<usize>,
     /// The place in the page; an offset without a page is one in the first item after `from`.
     pub(super) spot: Spot,
@@ -27,9 +27,12 @@ impl Past {
         Self { from, life, page: None, largest_bytes: None, spot: Spot::default() }
     }
 
-    /// The same past, further on.
-    fn going_on(&self, from: Continuity) -> Self {
-        Self { largest_bytes: self.largest_bytes, ..Self::new(from, self.life) }
+    /// Gives back the page; the place in it is found again by what the client has of it.
+    fn forget_page(&mut self) {
+        let Some(page) = self.page.take() else { return };
+        let done = self.spot.seq.checked_sub(1).and_then(|seq| page.batch.ids_from(seq).first());
+        self.from = done.map_or(self.from, |id| Continuity::after(*id));
+        self.spot.seq = 0;
     }
 }
 
@@ -38,84 +41,107 @@ impl Follower {
         let topic = self.client.topic().clone();
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if let Some(page) = past.page.clone() {
-            return self.follow_page(&page).await;
-        }
-        let (life, reached) = {
-            let state = topic.state();
-            (state.ring.life(), state.ring.reach(past.from.cursor()))
-        };
-        if life != past.life {
-            return self.follow_new_life();
+            return self.follow_page(page).await;
         }
         let (from, offset, largest) = (past.from, past.spot.offset, past.largest_bytes);
-        if let Some(seq) = reached.filter(|seq| offset == 0 && self.in_ring(*seq)) {
-            self.place = Place::Ring(Spot { seq, offset: 0 });
-            return Ok(());
-        }
-        let rendering = usize::from(self.client.view.rendering);
-        let page = match self.fanout.replays.page(&topic, life, rendering, from, largest).await {
-            Ok(page) => page,
-            Err(error) => return self.failed(&error).await,
+        let view = self.client.view;
+        let (life, reached) = {
+            let state = topic.state();
+            let ring = &state.ring;
+            let reached = ring.reach(from.cursor()).filter(|seq| {
+                offset == 0
+                    && (*seq == ring.next_seq() || ring.at(*seq).is_some_and(|b| view.is_in(b)))
+            });
+            (ring.life(), reached.map(|seq| (seq, ring.id_before(seq))))
         };
-        if page.is_empty() && !page.reset && page.next != from {
-            // Where the stream ended now is known: the next look tells whether anything is left.
-            if let Place::Source(past) = &mut self.place {
-                past.from = page.next;
-            }
+        if life != past.life {
+            self.place = Place::NewLife;
             return Ok(());
         }
-        if page.reset || page.is_empty() {
-            // The reader has not told yet how it goes on, or has not yet what we would read.
-            return self.wait_for_source().await;
+        if let Some((seq, last_id)) = reached {
+            self.place = Place::Ring(Spot { seq, offset: 0 });
+            self.history.last_id = Some(last_id);
+            return Ok(());
         }
-        self.open_page(page)
+        let fanout = self.fanout.clone();
+        let rendering = usize::from(view.rendering);
+        let read = fanout.replays.page(&topic, life, rendering, from, largest);
+        match self.meanwhile(read).await? {
+            Some(Ok(page)) => self.open_page(page, from).await,
+            Some(Err(error)) => {
+                if let Place::Source(past) = &mut self.place
+                    && error.code == "TIMEOUT"
+                {
+                    // Entries that have grown may be more than a slow connection brings in time.
+                    past.largest_bytes = Some(fanout.replays.for_half_a_page(largest));
+                }
+                self.failed(&error).await
+            }
+            None => Ok(()),
+        }
     }
 
-    pub(super) fn in_ring(&self, seq: u64) -> bool {
-        let state = self.client.topic().state();
-        seq == state.ring.next_seq()
-            || state.ring.at(seq).is_some_and(|b| self.client.view.is_in(b))
-    }
-
-    pub(super) fn open_page(&mut self, page: Arc<Page>) -> Result<(), End> {
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if let Some(partial) = self.partial
-            && page.batch.ids().first() != Some(&partial)
-        {
+    async fn open_page(&mut self, page: Arc<Page>, from: Continuity) -> Result<(), End> {
+        let first = page.batch.ids().first();
+        if self.partial.is_some() && self.partial.as_ref() != first {
             // The rest of a half-written event is gone. The client's parser drops what it has of
             // it, and its last event id stands before it: it comes back and is told of the gap.
             return Err(End::Cut(Left::Slow));
         }
-        past.largest_bytes = Some(page.largest_bytes);
-        past.page = Some(page);
-        Ok(())
+        let Place::Source(past) = &mut self.place else { return Ok(()) };
+        if !page.is_empty() {
+            past.largest_bytes = Some(page.largest_bytes).filter(|largest| *largest > 0);
+            past.page = Some(page);
+            return Ok(());
+        }
+        if page.next != from && !page.reset {
+            // Where the stream ended now is known: the next look tells whether anything is left.
+            past.from = page.next;
+            return Ok(());
+        }
+        // The reader has not told yet how it goes on, or has not yet what we would read.
+        self.wait_for_source().await
     }
 
-    pub(super) async fn follow_page(&mut self, page: &Arc<Page>) -> Result<(), End> {
+    async fn follow_page(&mut self, page: Arc<Page>) -> Result<(), End> {
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if past.spot.seq >= page.batch.end_seq() {
-            *past = past.going_on(page.next);
+            let largest_bytes = past.largest_bytes;
+            *past = Past { largest_bytes, ..Past::new(page.next, past.life) };
             return Ok(());
         }
         let view = View { rendering: 0, ..self.client.view };
         let spot = past.spot;
-        let done = self.write(std::slice::from_ref(&page.batch), view, spot).await?;
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if past.page.is_some() {
+        let batch = page.batch.clone();
+        drop(page);
+        let done = self.write(vec![batch], view, spot).await?;
+        if let Place::Source(past) = &mut self.place
+            && past.page.is_some()
+        {
             past.spot = done;
         }
         Ok(())
     }
 
-    /// The stream began anew while the client was in its past.
-    pub(super) fn follow_new_life(&mut self) -> Result<(), End> {
+    /// The stream began anew while the client was on its way: it goes on from the new beginning.
+    pub(super) async fn follow_new_life(&mut self) -> Result<(), End> {
         if self.partial.is_some() {
             return Err(End::Cut(Left::Slow));
         }
-        let gap = Gap { after: Some(self.last_id), next: None, lost: None, reason: Reason::Reset };
-        let life = self.client.topic().state().ring.life();
-        self.place = Place::Source(Past::new(Continuity::after(StreamId::ZERO), life));
-        self.tell_gap(gap, StreamId::ZERO);
+        let topic = self.client.topic().clone();
+        let life = topic.state().ring.life();
+        let (fanout, last_id) = (self.fanout.clone(), self.history.last_id);
+        let resolved = match self.meanwhile(fanout.replays.new_life(&topic, last_id)).await? {
+            Some(Ok(resolved)) => resolved,
+            Some(Err(error)) => return self.failed(&error).await,
+            None => return Ok(()),
+        };
+        if let From::Source(after) = resolved.from {
+            self.place = Place::Source(Past::new(Continuity::after(after), life));
+        }
+        if let Some((gap, id)) = resolved.gap {
+            self.tell_gap(gap, id);
+        }
         Ok(())
     }
 
@@ -123,12 +149,9 @@ impl Follower {
         matches!(&self.place, Place::Source(Past { page: Some(_), .. }))
     }
 
-    /// Gives back the page; the place in it is found again by what the client has.
     pub(super) fn forget_page(&mut self) {
         if let Place::Source(past) = &mut self.place {
-            let offset = past.spot.offset;
-            *past = past.going_on(Continuity::after(self.last_id));
-            past.spot.offset = offset;
+            past.forget_page();
         }
     }
 }

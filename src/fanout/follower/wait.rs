@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 
 use super::super::Socket;
 use super::super::signal::Signal;
@@ -20,8 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Follower {
     pub(super) async fn wait_writable(&mut self) -> Result<(), End> {
-        let stalled = self.last_write + self.fanout.settings.write_stall;
-        let forget_page = self.last_write + PAGE_KEPT;
+        let since = *self.blocked_since.get_or_insert_with(Instant::now);
+        let (stalled, forget_page) = (since + self.fanout.settings.write_stall, since + PAGE_KEPT);
         let draining = self.fanout.draining.clone();
         let until = self.wake_for_expiry();
         loop {
@@ -36,19 +36,18 @@ impl Follower {
                 left = input_ended(&self.socket) => return Err(left),
                 () = sleep_until(stalled.into()) => return Err(End::Cut(Left::Slow)),
                 // It is read again when the client takes something, not before.
-                () = sleep_until(forget_page.into()), if self.has_page() => {}
+                () = sleep_until(forget_page.into()), if self.has_page() => self.forget_page(),
                 () = draining.cancelled(), if !self.draining => return Ok(()),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(()),
             }
-            self.forget_page();
         }
     }
 
-    pub(super) fn may_expire(&self) -> bool {
-        self.client.expires.is_some() && self.partial.is_none() && self.unsent.is_empty()
+    fn may_expire(&self) -> bool {
+        self.client.expires.is_some() && self.is_between_events()
     }
 
-    pub(super) fn wake_for_expiry(&self) -> Instant {
+    fn wake_for_expiry(&self) -> Instant {
         self.client.expires.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
@@ -61,25 +60,44 @@ impl Follower {
         self.wait_for_source().await
     }
 
-    /// Waits until there may be something to read, and keeps the stream alive meanwhile.
+    /// Waits until there may be something to read.
     pub(super) async fn wait_for_source(&mut self) -> Result<(), End> {
-        let keepalive = self.last_write + self.fanout.settings.keepalive;
+        let mut news = self.client.topic().subscribe();
+        let something_new = async {
+            // Lagged or closed is news as well.
+            let _ = tokio::time::timeout(LOOK_AGAIN, news.recv()).await;
+        };
+        self.meanwhile(something_new).await.map(drop)
+    }
+
+    /// Does some work of ours, and keeps the stream alive meanwhile; `None`: the client is due.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, End> {
+        let mut work = std::pin::pin!(work);
         let draining = self.fanout.draining.clone();
         let until = self.wake_for_expiry();
-        let mut news = self.client.topic().subscribe();
-        tokio::select! {
-            left = input_ended(&self.socket) => return Err(left),
-            // Lagged or closed is news as well.
-            _ = news.recv() => return Ok(()),
-            () = sleep(LOOK_AGAIN) => {}
-            () = sleep_until(keepalive.into()) => {}
-            () = draining.cancelled(), if !self.draining => {}
-            () = sleep_until(until.into()), if self.may_expire() => {}
+        loop {
+            let keepalive = self.last_write + self.fanout.settings.keepalive;
+            tokio::select! {
+                done = &mut work => return Ok(Some(done)),
+                left = input_ended(&self.socket) => return Err(left),
+                () = sleep_until(keepalive.into()), if self.is_between_events() => self.say_alive()?,
+                () = draining.cancelled(), if !self.draining => return Ok(None),
+                () = sleep_until(until.into()), if self.may_expire() => return Ok(None),
+            }
         }
-        if keepalive <= Instant::now() && self.partial.is_none() {
-            let signal = Signal::of_silence(&self.client.topic().state().reader);
-            self.unsent = signal.bytes(self.client.view, self.client.signals);
-        }
+    }
+
+    /// A sign of life, of which the socket takes what it can now.
+    fn say_alive(&mut self) -> Result<(), End> {
+        let signal = Signal::of_silence(&self.client.topic().state().reader);
+        let bytes = signal.bytes(self.client.view, self.client.signals);
+        let sent = self.send(&bytes)?;
+        self.progress(sent);
+        self.unsent = bytes[sent..].to_vec();
+        self.fanout.metrics.heartbeats.increment(1);
         Ok(())
     }
 }

@@ -146,7 +146,7 @@ fn a_silent_stream_is_kept_alive() {
     for _ in 0..2 {
         client.comment("keepalive");
     }
-    assert!(gateway.metric("ssegate_keepalives_total") > 1.5);
+    assert!(gateway.metric("ssegate_heartbeats_total") > 1.5);
 }
 
 #[test]

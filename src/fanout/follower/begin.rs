@@ -1,0 +1,128 @@
+//! Where a follower begins: what a new client asked for, or where its pack left it.
+
+use super::super::Client;
+use super::super::wire::Spot;
+use super::past::Past;
+use super::{End, Follower};
+use crate::continuity::Continuity;
+use crate::event::StreamId;
+use crate::start::{From, Resolved, Start, resolve_now};
+use crate::topic::Topic;
+
+/// How a follower begins.
+pub struct Begin {
+    pub(in crate::fanout) place: Place,
+    pub(in crate::fanout) history: History,
+    /// Bytes to write before anything else.
+    pub(in crate::fanout) unsent: Vec<u8>,
+    /// A half-written entry, by its id.
+    pub(in crate::fanout) partial: Option<StreamId>,
+}
+
+/// Where a follower is.
+pub(in crate::fanout) enum Place {
+    /// Not looked up yet.
+    Start {
+        /// What the client asked for.
+        start: Start,
+        /// What that is, where it counts from "now".
+        now: Option<Resolved>,
+        /// The stream's end when it came.
+        tail: StreamId,
+    },
+    /// In the ring.
+    Ring(Spot),
+    /// In the source.
+    Source(Past),
+    /// The stream began anew; its new beginning is to be asked for.
+    NewLife,
+}
+
+/// What a client has been told so far; it goes with it from pack to follower and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::fanout) struct History {
+    /// The last event id it was told; `None` where that is none of ours to say.
+    pub last_id: Option<StreamId>,
+    /// Whether it was told that it is live.
+    pub live: bool,
+    /// Whether it was told that Redis is away.
+    pub down: bool,
+}
+
+impl Begin {
+    /// Where a new client asked to start, after the opening bytes of its response. What is "now" to
+    /// it is settled here, before it can know that its stream is open.
+    pub fn new(client: &Client, start: Start, unsent: Vec<u8>) -> Self {
+        let now = resolve_now(client.topic(), client.replay, start);
+        let tail = client.topic().state().ring.tail();
+        let last_id = if let Start::After(id) = start { Some(id) } else { None };
+        let history = History { last_id, ..History::default() };
+        Self { place: Place::Start { start, now, tail }, history, unsent, partial: None }
+    }
+
+    /// At a place of the ring, which the pack still holds in memory.
+    pub(in crate::fanout) fn left_by_pack(
+        topic: &Topic,
+        spot: Spot,
+        history: History,
+        unsent: Vec<u8>,
+    ) -> Self {
+        let partial = (spot.offset > 0).then(|| topic.state().ring.id_before(spot.seq + 1));
+        Self { place: Place::Ring(spot), history, unsent, partial }
+    }
+}
+
+impl Follower {
+    /// Finds out where the client begins, and tells it what there is to tell before its first entry.
+    pub(super) async fn begin(
+        &mut self,
+        start: Start,
+        now: Option<Resolved>,
+        tail: StreamId,
+    ) -> Result<(), End> {
+        let topic = self.client.topic().clone();
+        // Looked at first: a reset while the source is asked has to show.
+        let life = topic.state().ring.life();
+        if life == 0 {
+            return self.wait_for_source().await;
+        }
+        let (fanout, replay) = (self.fanout.clone(), self.client.replay);
+        let asked = async {
+            match now {
+                Some(resolved) => Ok(resolved),
+                None => fanout.replays.resolve(&topic, life, replay, start).await,
+            }
+        };
+        let resolved = match self.meanwhile(asked).await? {
+            Some(Ok(resolved)) => resolved,
+            Some(Err(error)) => return self.failed(&error).await,
+            None => return Ok(()),
+        };
+        let served_from = match resolved.from {
+            From::Ring(seq, last_id) => {
+                self.place = Place::Ring(Spot { seq, offset: 0 });
+                self.history.last_id = Some(last_id);
+                "ring"
+            }
+            From::Source(after) => {
+                // The newest as of now, but nothing that came after the stream was opened is left out.
+                let after = if matches!(start, Start::Newest(_)) { after.min(tail) } else { after };
+                self.place = Place::Source(Past::new(Continuity::after(after), life));
+                "redis"
+            }
+        };
+        if matches!(start, Start::After(_) | Start::Unknown) {
+            let invalid = if start == Start::Unknown { "invalid" } else { "gap" };
+            let result = if resolved.gap.is_some() { invalid } else { served_from };
+            self.fanout.metrics.resumed(result, 1);
+        }
+        if let Some((gap, id)) = resolved.gap {
+            self.tell_gap(gap, id);
+        }
+        if let (Start::Live | Start::Unknown, From::Ring(_, tail)) = (start, resolved.from) {
+            // Level by definition; whatever came since is news already.
+            self.tell_live(tail);
+        }
+        Ok(())
+    }
+}
