@@ -1,7 +1,7 @@
 //! Thousands of clients, and clients that misbehave: nobody loses anything by the others, and what
 //! they held is given back.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::swarm::{self, Address, Stream, descriptors};
-use crate::support::{DEADLINE, within};
+use crate::support::{DEADLINE, read, within};
 
 /// A debug build on a loaded machine needs its time for half a million deliveries.
 const LONG: Duration = Duration::from_secs(90);
@@ -164,7 +164,7 @@ fn clients_that_misbehave_cost_the_others_nothing_and_leave_nothing_behind() {
         let [.., later] = streams;
         // A little of it has to be there, so that the reset falls into the middle.
         later.set_read_timeout(Some(DEADLINE)).unwrap();
-        let _ = later.read(&mut [0; 100]).unwrap();
+        let _ = read(later, &mut [0; 100]).unwrap();
     }
     let still: Vec<_> = kept
         .into_iter()

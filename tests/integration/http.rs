@@ -9,7 +9,7 @@ use ssegate::event::parse::Item;
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup, exchange};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{self, DEADLINE, eventually};
 
 /// Refusals of streams, signs of life, the age of a stream.
 mod limits;
@@ -29,7 +29,7 @@ fn read_until(stream: &mut impl Read, end: &str) -> String {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(end.as_bytes()) {
-        let read = stream.read(&mut byte);
+        let read = support::read(stream, &mut byte);
         let so_far = String::from_utf8_lossy(&bytes);
         assert!(matches!(read, Ok(1)), "{read:?} instead of {end:?} after {so_far:?}");
         bytes.push(byte[0]);

@@ -1,6 +1,6 @@
 //! What Redis sees of the gateway: one reader per stream key, concrete ids, few rights.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, read};
 
 const CROWD: usize = 5000;
 const ENTRIES: u64 = 20;
@@ -94,7 +94,7 @@ fn read_until(stream: &mut TcpStream, text: &str) {
     let mut seen = String::new();
     let mut bytes = [0; 8192];
     while !seen.contains(text) {
-        let length = stream.read(&mut bytes).unwrap();
+        let length = read(stream, &mut bytes).unwrap();
         assert_ne!(length, 0, "the stream ended before {text:?}: {seen}");
         seen.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }

@@ -7,6 +7,7 @@ pub mod nginx;
 pub mod redis;
 pub mod swarm;
 
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,16 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     while !condition() {
         assert!(Instant::now() < end, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One read; it is begun again where the process was stopped, and goes on, in the middle of it.
+pub fn read(stream: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
     }
 }
 

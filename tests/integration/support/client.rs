@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ssegate::event::parse::{Event, Item, Parser};
 
-use super::DEADLINE;
+use super::{DEADLINE, read};
 
 /// One stream.
 pub struct Client {
@@ -70,7 +70,7 @@ impl Client {
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
             assert_eq!(
-                stream.read(&mut byte).unwrap(),
+                read(&mut stream, &mut byte).unwrap(),
                 1,
                 "no head: {}",
                 String::from_utf8_lossy(&head)
