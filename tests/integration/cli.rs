@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::support::client::Client;
 use crate::support::gateway::{Setup, exchange, run};
 use crate::support::redis::Redis;
-use crate::support::{Folder, eventually};
+use crate::support::{Folder, eventually, signal};
 
 const ROUTE: &str =
     "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n";
@@ -55,8 +55,7 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        signal(&self.process, name);
     }
 
     fn wait(&mut self) -> i32 {

@@ -1,6 +1,5 @@
 //! Redis away, back, emptied, frozen, or refusing: the clients stay, and hear what they must.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ssegate::event::parse::Item;
@@ -90,11 +89,6 @@ fn cut_off(gateway: &Gateway) -> f64 {
 /// Lines of the log with all of these words.
 fn lines(gateway: &Gateway, words: &[&str]) -> usize {
     gateway.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
-}
-
-fn signal(redis: &Redis, name: &str) {
-    let status = Command::new("kill").args(["-s", name, &redis.pid().to_string()]).status();
-    assert!(status.unwrap().success());
 }
 
 #[test]
@@ -209,7 +203,7 @@ fn a_frozen_redis_is_noticed_and_nothing_comes_twice() {
     let mut ids = vec![redis.add("events:a", "before")];
     expect(&mut client, &ids);
     let mut producer = Connection::open(&redis).unwrap();
-    signal(&redis, "STOP");
+    redis.signal("STOP");
     for number in 0..5 {
         let payload = format!("while frozen {number}");
         producer.send(&[b"XADD", b"events:a", b"*", b"payload", payload.as_bytes()]).unwrap();
@@ -217,7 +211,7 @@ fn a_frozen_redis_is_noticed_and_nothing_comes_twice() {
     let frozen = Instant::now();
     client.comment("reconnecting");
     assert!(frozen.elapsed() >= Duration::from_secs(2), "too early: {:?}", frozen.elapsed());
-    signal(&redis, "CONT");
+    redis.signal("CONT");
     ids.clear();
     for _ in 0..5 {
         let Some(Answer::Text(id)) = producer.answer() else { panic!("not added") };

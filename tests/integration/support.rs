@@ -9,8 +9,11 @@ pub mod swarm;
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
+use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Nothing in a test takes longer than this, or it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -29,6 +32,18 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
         assert!(Instant::now() < end, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Sends a signal, by its name, to a process that the test started.
+pub fn signal(process: &Child, name: &str) {
+    let signal = match name {
+        "TERM" => Signal::TERM,
+        "INT" => Signal::INT,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        other => panic!("no test sends SIG{other}"),
+    };
+    kill_process(Pid::from_child(process), signal).unwrap();
 }
 
 /// One read; it is begun again where the process was stopped, and goes on, in the middle of it.

@@ -6,8 +6,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use super::redis::Redis;
-use super::{DEADLINE, Folder, eventually};
+use super::{DEADLINE, Folder, eventually, signal};
 
 /// How a gateway is to run.
 pub struct Setup {
@@ -149,9 +151,13 @@ impl Gateway {
     }
 
     pub fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(&self.process, name);
+    }
+
+    /// Allows it so many open files from now on.
+    pub fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit { current: Some(count), maximum: Some(count) };
+        prlimit(Some(Pid::from_child(&self.process)), Resource::Nofile, limit).unwrap();
     }
 
     /// Waits for the end of the process.

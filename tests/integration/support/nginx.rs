@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::{Folder, eventually, within};
+use super::{Folder, eventually, signal, within};
 
 /// A running nginx with one worker, stopped on drop.
 pub struct Nginx {
@@ -53,8 +51,7 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // The master has to end its workers, so it cannot be killed outright.
-        let pid = Pid::from_child(&self.process);
-        let _ = kill_process(pid, Signal::TERM);
+        signal(&self.process, "TERM");
         if std::thread::panicking() {
             eprintln!("--- nginx' errors ---\n{}", self.errors());
             let _ = self.process.wait();

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-use super::{DEADLINE, Folder, eventually};
+use super::{DEADLINE, Folder, eventually, signal};
 
 /// A redis-server behind a unix socket, stopped on drop.
 pub struct Redis {
@@ -59,8 +59,8 @@ impl Redis {
         let _ = std::fs::remove_file(self.socket());
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.as_ref().expect("it runs").id()
+    pub fn signal(&self, name: &str) {
+        signal(self.process.as_ref().expect("it runs"), name);
     }
 
     pub fn socket(&self) -> std::path::PathBuf {
