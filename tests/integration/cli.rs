@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Setup, exchange, run};
+use crate::support::gateway::{Setup, exchange, run, ssegate};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually, signal};
 
@@ -89,10 +89,6 @@ fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
         }
     });
     text
-}
-
-fn ssegate() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_ssegate"))
 }
 
 #[test]

@@ -2,14 +2,14 @@
 //! as text.
 
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::browser::Browser;
 use crate::support::client::Client;
-use crate::support::gateway::exchange;
+use crate::support::gateway::{exchange, ssegate};
 use crate::support::within;
 
 /// A browser that has lost its server comes back after up to three times `retry`, and then some.
@@ -72,7 +72,7 @@ impl Drop for Demo {
 }
 
 fn launch(address: &str, admin: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_ssegate"))
+    ssegate()
         .arg("--demo")
         .env("SSEGATE_SERVER_LISTEN", address)
         .env("SSEGATE_ADMIN_LISTEN", admin)

@@ -94,7 +94,7 @@ impl Setup {
         let folder = Folder::new();
         let file = folder.0.join("gateway.toml");
         std::fs::write(&file, self.toml()).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_ssegate"))
+        let mut process = ssegate()
             .arg("--config")
             .arg(&file)
             .stdout(Stdio::null())
@@ -248,13 +248,21 @@ pub fn exchange(address: &str, request: &str) -> Response {
     Response { status, head: head.to_owned(), body: body.to_owned() }
 }
 
+/// The real binary, which is told nothing by whoever runs the tests.
+pub fn ssegate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ssegate"));
+    command.env_remove("JOURNAL_STREAM");
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"SSEGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Runs the binary to its end; its exit code, stdout and stderr.
 pub fn run(arguments: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_ssegate"))
-        .args(arguments)
-        .envs(env.iter().copied())
-        .output()
-        .unwrap();
+    let output = ssegate().args(arguments).envs(env.iter().copied()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
