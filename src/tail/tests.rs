@@ -1,17 +1,19 @@
 //! The client against a server of canned bytes: one list of writes per connection it accepts.
 
-use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n";
+/// Words that nothing here is.
+const NEVER: &str = "\0";
 const FINISHED: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
 /// When a connection was accepted, and the request's head on it.
@@ -61,19 +63,55 @@ impl Outcome {
     }
 }
 
-async fn tail(url: &str, last_event_id: Option<&str>, stop: impl Future<Output = ()>) -> Outcome {
-    let (mut out, mut notes) = (Vec::new(), Vec::new());
+/// What was written; a stop once these words are part of it.
+struct Watched {
+    text: Vec<u8>,
+    words: &'static str,
+    stop: Arc<Notify>,
+}
+
+impl Watched {
+    fn new(words: &'static str, stop: &Arc<Notify>) -> Self {
+        Self { text: Vec::new(), words, stop: stop.clone() }
+    }
+
+    fn text(self) -> String {
+        String::from_utf8(self.text).unwrap()
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        if String::from_utf8_lossy(&self.text).contains(self.words) {
+            self.stop.notify_one();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn tail(url: &str, last_event_id: Option<&str>) -> Outcome {
+    tail_until(NEVER, url, last_event_id).await
+}
+
+/// Tails until these words are printed or noted.
+async fn tail_until(words: &'static str, url: &str, last_event_id: Option<&str>) -> Outcome {
+    let stop = Arc::<Notify>::default();
+    let [mut out, mut notes] = [(); 2].map(|()| Watched::new(words, &stop));
     let options = Options { url: url.to_owned(), last_event_id: last_event_id.map(String::from) };
-    let run = run(options, &mut out, &mut notes, stop);
+    let run = run(options, &mut out, &mut notes, stop.notified());
     let end = timeout(Duration::from_secs(20), run).await.expect("a run ends");
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { end, out: text(out), notes: text(notes) }
+    Outcome { end, out: out.text(), notes: notes.text() }
 }
 
 /// Tails a server of these answers until it is through with them.
 async fn tail_answers<const N: usize>(answers: [Vec<String>; N]) -> (Outcome, Vec<Asked>) {
     let (address, served) = serve(answers).await;
-    let outcome = tail(&format!("http://{address}/events/x?last=2"), None, pending()).await;
+    let outcome = tail(&format!("http://{address}/events/x?last=2"), None).await;
     (outcome, served.await.unwrap())
 }
 
@@ -130,7 +168,7 @@ async fn waits_as_long_as_the_server_says() {
 #[tokio::test]
 async fn starts_after_the_id_it_is_given() {
     let (address, served) = serve([finished()]).await;
-    tail(&format!("http://{address}/x"), Some("7-1"), pending()).await.end.unwrap();
+    tail(&format!("http://{address}/x"), Some("7-1")).await.end.unwrap();
     assert!(served.await.unwrap()[0].1.contains("last-event-id: 7-1\r\n"));
 }
 
@@ -233,8 +271,7 @@ async fn stops_when_told() {
     let mut open = stream("id: 5-0\ndata: a\n\n");
     open.resize(2000, String::new());
     let (address, _served) = serve([open]).await;
-    let stop = sleep(Duration::from_millis(500));
-    let outcome = tail(&format!("http://{address}/x"), None, stop).await;
+    let outcome = tail_until("5-0 ", &format!("http://{address}/x"), None).await;
     outcome.end.unwrap();
     let notes: Vec<&str> = outcome.notes.lines().skip(1).collect();
     assert_eq!(notes, ["ssegate: stopped after 5-0"]);
@@ -242,16 +279,11 @@ async fn stops_when_told() {
 
 #[tokio::test]
 async fn keeps_trying_while_nobody_listens() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let stop_soon = async move {
-        sleep(Duration::from_millis(200)).await;
-        drop(stop);
-    };
-    tokio::spawn(stop_soon);
-    let outcome = tail(&format!("http://{address}/x"), None, async { _ = stopped.await }).await;
+    // Bound, so that nobody else takes the port, and never made to listen.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = held.local_addr().unwrap();
+    let outcome = tail_until("reconnecting", &format!("http://{address}/x"), None).await;
     outcome.end.unwrap();
     let expected = format!("cannot connect to {address}: ");
     assert!(outcome.notes.contains(&expected), "{}", outcome.notes);
@@ -294,7 +326,7 @@ async fn usage_errors_are_told_apart() {
         ("http://x/", Some("1-0\r\nX: y"), "control characters"),
     ];
     for (url, id, told) in cases {
-        let end = tail(url, id, pending()).await.end;
+        let end = tail(url, id).await.end;
         let Err(Failure::Usage(text)) = end else { panic!("{url}: {end:?}") };
         assert!(text.contains(told), "{text}");
     }
