@@ -3,6 +3,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ use crate::support::within;
 /// A browser that has lost its server comes back after up to three times `retry`, and then some.
 const BACK: Duration = Duration::from_secs(40);
 /// "At once", to somebody who looks at the screen.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// `ssegate --demo` on ports that stay the same when it is started again.
 struct Demo {
@@ -26,8 +27,11 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
+        // An address of its own: nobody else takes its ports while nobody listens on them.
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        let host = format!("127.77.1.{}", COUNT.fetch_add(1, Ordering::Relaxed));
         // Both are held until both are known, so that they differ.
-        let [public, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [public, admin] = [(); 2].map(|()| TcpListener::bind((&*host, 0)).unwrap());
         let address = public.local_addr().unwrap().to_string();
         let admin_address = admin.local_addr().unwrap().to_string();
         drop((public, admin));
@@ -75,6 +79,7 @@ fn launch(address: &str, admin: &str) -> Child {
     ssegate()
         .arg("--demo")
         .env("SSEGATE_SERVER_LISTEN", address)
+        .env("SSEGATE_SERVER_HOSTS", address.split(':').next().unwrap())
         .env("SSEGATE_ADMIN_LISTEN", admin)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
