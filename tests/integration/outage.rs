@@ -230,16 +230,21 @@ fn connections_killed_again_and_again_lose_and_double_nothing() {
     let mut clients: Vec<_> = (0..3).map(|_| live(&gateway, "/events/a")).collect();
     let mut producer = Connection::open(&redis).unwrap();
     let mut ids = Vec::new();
-    for number in 0..300 {
-        let number = number.to_string();
-        let added = producer.run(&["XADD", "events:a", "*", "payload", &number]);
+    let reconnects = || gateway.metric("ssegate_redis_reconnects_total");
+    for number in 0..200 {
+        if number >= 60 && reconnects() >= 2.0 {
+            break;
+        }
+        let payload = number.to_string();
+        let added = producer.run(&["XADD", "events:a", "*", "payload", &payload]);
         let Some(Answer::Text(id)) = added else { panic!("{added:?}") };
         ids.push(id);
         producer.run(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
-        std::thread::sleep(Duration::from_millis(10));
+        // More and more time, so that a reader comes back in between on a loaded machine too.
+        std::thread::sleep(Duration::from_millis(20 + number));
     }
     clients.iter_mut().for_each(|client| expect(client, &ids));
-    assert!(gateway.metric("ssegate_redis_reconnects_total") >= 2.0);
+    assert!(reconnects() >= 2.0, "the last return alone is no test");
     assert_eq!(cut_off(&gateway), 0.0);
 }
 
@@ -280,12 +285,7 @@ fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
     expect(&mut served, &[id]);
 
     let id = redis.add("events:other", "undisturbed");
-    assert_eq!(
-        other
-            .next_within(DEADLINE)
-            .map(|item| matches!(item, Item::Event(e) if e.last_event_id == id)),
-        Some(true)
-    );
+    expect(&mut other, &[id]);
     assert!(gateway.metric("ssegate_reader_errors_total{code=\"WRONGTYPE\"}") >= 2.0);
 }
 
