@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Setup, exchange, run, ssegate};
+use crate::support::gateway::{Setup, exchange, run, ssegate, ssegate_with_descriptors};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually, signal};
 
@@ -219,6 +219,22 @@ fn an_address_in_use_is_a_failure_that_names_it() {
         assert_eq!(code, 1, "{told}");
         assert!(told.contains(&address), "{told}");
     }
+}
+
+#[test]
+fn too_few_descriptors_are_a_fault_of_the_configuration() {
+    let good = good();
+    let start = |descriptors| {
+        Running::start(ssegate_with_descriptors(descriptors).args(["--config", &good.path]))
+    };
+    let mut gateway = start(80);
+    assert_eq!(gateway.wait(), 78);
+    eventually("it says what to do", || {
+        let told = gateway.notes();
+        told.contains("80 descriptors leave room for 0 clients") && told.contains("LimitNOFILE=")
+    });
+    let enough = start(200);
+    eventually("a few more are enough", || enough.notes().contains("listening for clients"));
 }
 
 #[test]

@@ -36,6 +36,46 @@ fn the_first_lines_say_what_was_read_and_what_listens() {
     }
 }
 
+/// What a run that fails at once has logged: what starts, and what failed.
+fn logged(format: &str, env: &[(&str, &str)]) -> Vec<String> {
+    let folder = Folder::new();
+    let file = folder.0.join("gateway.toml");
+    let setup = Setup::memory().set("log", &format!("format = \"{format}\""));
+    // No directory of this name: it cannot listen there.
+    let setup = setup.set("server", "listen = [\"unix:/nowhere/at/all.sock\"]");
+    std::fs::write(&file, setup.toml()).unwrap();
+    let (code, _, told) = run(&["--config", file.to_str().unwrap()], env);
+    assert_eq!(code, 1, "{told}");
+    // The last line is for whoever started it, and no line of the log.
+    let (log, last) = told.trim_end().rsplit_once('\n').unwrap();
+    assert!(last.starts_with("ssegate: ") && last.contains("/nowhere/at/all.sock"), "{told}");
+    let lines: Vec<_> = log.lines().map(str::to_owned).collect();
+    assert!(lines.len() >= 2 && lines[0].contains("ssegate starts"), "{told}");
+    lines
+}
+
+#[test]
+fn the_log_has_the_format_that_is_set_and_else_the_one_that_its_reader_takes() {
+    let journal = [("JOURNAL_STREAM", "8:1")];
+    for (format, env) in [("json", &[][..]), ("json", &journal), ("auto", &[])] {
+        for line in logged(format, env) {
+            let line: serde_json::Value = serde_json::from_str(&line).expect(&line);
+            assert!(line["timestamp"].is_string() && line["message"].is_string(), "{line}");
+        }
+    }
+    for env in [&[][..], &journal] {
+        for line in logged("text", env) {
+            let (time, rest) = line.split_once(' ').expect(&line);
+            assert!(time.parse::<jiff::Timestamp>().is_ok(), "{line}");
+            let level = rest.split_whitespace().next().unwrap();
+            assert!(["INFO", "ERROR"].contains(&level) && !line.contains('\x1b'), "{line}");
+        }
+    }
+    for line in logged("auto", &journal) {
+        assert!(line.starts_with("<6>") || line.starts_with("<3>"), "{line}");
+    }
+}
+
 #[test]
 fn no_line_is_written_per_event_or_client() {
     let gateway = Setup::memory().start_ready();

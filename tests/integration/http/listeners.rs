@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::SockRef;
 
-use super::{connect, read_until};
+use super::{clients, connect, read_until};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup, exchange, run};
 use crate::support::{DEADLINE, Folder, eventually};
@@ -24,16 +25,50 @@ fn a_unix_socket_is_served_and_its_file_comes_and_goes() {
     let setup = Setup::memory().set("server", &listen).set("server", "drain = \"0s\"");
     let mut gateway = setup.start_ready();
     assert_eq!(gateway.address, format!("unix:{}", path.display()));
-    let mut stream = UnixStream::connect(&path).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.write_all(b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let head = read_until(&mut stream, "\"type\":\"live\",\"replayed\":0}\n");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let mut stream = open_unix(&path);
     gateway.publish("events:a", "by file");
     read_until(&mut stream, "data: by file\n\n");
     gateway.signal("TERM");
     assert!(gateway.wait().success());
     assert!(!path.exists(), "the socket's file is removed");
+}
+
+/// A live stream over a unix socket.
+fn open_unix(path: &Path) -> UnixStream {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let head = read_until(&mut stream, "\"type\":\"live\",\"replayed\":0}\n");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    stream
+}
+
+#[test]
+fn all_listeners_may_be_unix_sockets_and_a_drain_ends_their_streams_well() {
+    let folder = Folder::new();
+    let [public, admin] = ["public.sock", "admin.sock"].map(|name| folder.0.join(name));
+    let mut gateway = Setup::memory()
+        .set("server", &format!("listen = [\"unix:{}\"]", public.display()))
+        .set("server", "drain = \"4s\"")
+        .set("admin", &format!("listen = \"unix:{}\"", admin.display()))
+        .start_ready();
+    assert_eq!(gateway.admin, format!("unix:{}", admin.display()));
+    let mut streams: Vec<_> = (0..10).map(|_| open_unix(&public)).collect();
+    assert!((clients(&gateway) - 10.0).abs() < 0.5);
+    let id = gateway.publish("events:a", "by file");
+    for stream in &mut streams {
+        read_until(stream, "data: by file\n\n\r\n");
+    }
+    gateway.signal("TERM");
+    eventually("/readyz is 503", || gateway.admin_get("/readyz").status == 503);
+    let drain = format!("id: {id}\nevent: ssegate\ndata: {{\"type\":\"drain\"}}\n\n\r\n0\r\n\r\n");
+    for mut stream in streams {
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        assert!(rest.ends_with(&drain), "{rest:?}");
+    }
+    assert!(gateway.wait().success());
+    assert!(!public.exists() && !admin.exists(), "the sockets' files are removed");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::redis::Redis;
 use super::{DEADLINE, Folder, eventually, signal};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ssegate");
 
 /// How a gateway is to run.
 pub struct Setup {
@@ -23,9 +26,9 @@ pub struct Gateway {
     process: Child,
     log: Arc<Mutex<String>>,
     pub folder: Folder,
-    /// `host:port` of the first public listener.
+    /// `host:port` of the first public listener, or `unix:path`.
     pub address: String,
-    /// `host:port` of the admin listener.
+    /// `host:port` of the admin listener, or `unix:path`.
     pub admin: String,
 }
 
@@ -237,8 +240,17 @@ impl Drop for Gateway {
 
 /// Sends raw bytes and reads to the end of the connection.
 pub fn exchange(address: &str, request: &str) -> Response {
-    let mut stream = TcpStream::connect(address).unwrap();
+    if let Some(path) = address.strip_prefix("unix:") {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        return exchange_over(stream, request);
+    }
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    exchange_over(stream, request)
+}
+
+fn exchange_over(mut stream: impl Read + Write, request: &str) -> Response {
     stream.write_all(request.as_bytes()).unwrap();
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text);
@@ -248,9 +260,21 @@ pub fn exchange(address: &str, request: &str) -> Response {
     Response { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-/// The real binary, which is told nothing by whoever runs the tests.
+/// The real binary.
 pub fn ssegate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ssegate"));
+    unprompted(BINARY)
+}
+
+/// The real binary, which never may have more than so many open files.
+pub fn ssegate_with_descriptors(count: usize) -> Command {
+    let mut command = unprompted("sh");
+    command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &count.to_string(), BINARY]);
+    command
+}
+
+/// A program that is told nothing by the environment of whoever runs the tests.
+fn unprompted(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.env_remove("JOURNAL_STREAM");
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"SSEGATE_") {
