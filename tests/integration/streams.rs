@@ -9,10 +9,14 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 
+/// What is bounded: what is kept, what a route gives back, how often Redis is asked for it.
+mod bounds;
 /// What a reader finds missing in Redis, and what a resume cannot have any more.
 mod gaps;
 /// `POST /publish/{key}`.
 mod publish;
+/// `?since=`.
+mod since;
 
 /// A gateway, and, where it is warm, a client that was there before everything else: then the ring
 /// holds all that was published, else only the source does.
@@ -221,27 +225,6 @@ fn more_of_the_newest_than_there_are_is_all_of_them() {
         |scene| {
             let ids = scene.publish(3);
             replays(scene, scene.open("?last=10"), &ids, &ids[2]);
-        },
-    );
-}
-
-#[test]
-fn entries_can_be_asked_for_since_a_time() {
-    everywhere(
-        |setup| setup,
-        |scene| {
-            let mut ids = scene.publish(5);
-            replays(scene, scene.open("?since=15m"), &ids, &ids[4]);
-            ids.push(newest(scene));
-            let ms = |id: &str| id.parse::<StreamId>().unwrap().ms;
-            let time = jiff::Timestamp::from_millisecond(ms(&ids[3]).try_into().unwrap()).unwrap();
-            let since: Vec<_> = ids.iter().filter(|id| ms(id) >= ms(&ids[3])).cloned().collect();
-            replays(scene, scene.open(&format!("?since={time}")), &since, &ids[5]);
-            let now = newest(scene);
-            replays(scene, scene.open("?since=2999-01-01T00:00:00Z"), &[], &now);
-            for refused in ["", "15", "yesterday", "2026-01-31", "-5m"] {
-                assert_eq!(scene.status(&format!("?since={refused}")), 400, "since={refused}");
-            }
         },
     );
 }
