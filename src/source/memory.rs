@@ -139,3 +139,49 @@ impl Stream {
         id
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Ring = Ring { entries: 3, bytes: 1000, total_bytes: 1000 };
+
+    fn add(stream: &mut Stream, payload_bytes: usize) -> StreamId {
+        stream.add(Bytes::from(vec![b'x'; payload_bytes]), &KEEP)
+    }
+
+    #[test]
+    fn ids_go_on_where_the_clock_stands_still_or_goes_back() {
+        let ahead = StreamId { ms: u64::MAX - 1, seq: u64::MAX - 1 };
+        let mut stream = Stream { last_generated: ahead, ..Stream::default() };
+        let ids: Vec<_> = (0..3).map(|_| add(&mut stream, 1)).collect();
+        assert_eq!(ids[0], StreamId { seq: u64::MAX, ..ahead });
+        assert_eq!(ids[1], StreamId { ms: u64::MAX, seq: 0 });
+        assert_eq!(ids[2], StreamId { ms: u64::MAX, seq: 1 });
+    }
+
+    #[test]
+    fn ids_are_the_clocks_and_rise_however_fast_they_come() {
+        let mut stream = Stream::default();
+        let ids: Vec<_> = (0..1000).map(|_| add(&mut stream, 1)).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        assert!(u128::from(ids[999].ms).abs_diff(now_ms) < 60_000, "{}", ids[999]);
+    }
+
+    #[test]
+    fn what_is_over_the_bounds_goes_from_the_beginning_and_is_counted() {
+        let mut stream = Stream::default();
+        let ids: Vec<_> = (0..5).map(|_| add(&mut stream, 10)).collect();
+        assert_eq!(stream.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), ids[2..]);
+        let info = stream.info();
+        assert_eq!((info.length, info.entries_added), (3, Some(5)));
+        assert_eq!((info.first, info.last_generated), (Some(ids[2]), ids[4]));
+        // The newest stays, however large it is.
+        let large = add(&mut stream, 5000);
+        assert_eq!(stream.info().first, Some(large));
+        assert_eq!(stream.bytes, stream.entries[0].size_bytes());
+        add(&mut stream, 10);
+        assert_eq!((stream.entries.len(), stream.entries_added), (1, 7));
+    }
+}

@@ -123,3 +123,196 @@ pub(super) fn classify(error: &fred::error::Error) -> Error {
     };
     Error { class, code, message: details.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use fred::error::{Error as FredError, ErrorKind};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::String(text.into())
+    }
+
+    fn list<const N: usize>(values: [Value; N]) -> Value {
+        Value::Array(values.into())
+    }
+
+    /// An entry of this id with one field.
+    fn good(id: &str) -> Value {
+        list([text(id), list([text("name"), text("value")])])
+    }
+
+    /// What is no list where one has to be.
+    fn scalars() -> [Value; 5] {
+        [Value::Null, text("5-0"), Value::Integer(5), Value::Boolean(true), Value::Queued]
+    }
+
+    fn is_garbled<T: std::fmt::Debug>(outcome: Result<T, Error>, reply: &Value) {
+        let error = outcome.expect_err(&format!("{reply:?}"));
+        assert_eq!((error.class, error.code), (Class::Away, "PROTOCOL"), "{reply:?}");
+    }
+
+    #[test]
+    fn one_streams_entries_are_read_and_nil_is_none() {
+        let reply = list([list([text("key"), list([good("5-0"), good("5-1")])])]);
+        let entries = streams(reply).unwrap();
+        assert_eq!(entries.iter().map(|e| e.id.to_string()).collect::<Vec<_>>(), ["5-0", "5-1"]);
+        assert_eq!(entries[0].fields, [("name".into(), "value".into())]);
+        assert_eq!(streams(Value::Null).unwrap(), []);
+    }
+
+    #[test]
+    fn bytes_and_numbers_are_values_as_well() {
+        let fields = list([Value::Bytes(Bytes::from_static(b"\xff\0")), Value::Integer(-7)]);
+        let entries = entries(list([list([text("5-0"), fields])])).unwrap();
+        assert_eq!(entries[0].fields, [(Bytes::from_static(b"\xff\0"), "-7".into())]);
+    }
+
+    #[test]
+    fn a_read_of_no_stream_or_several_or_of_another_form_is_garbled() {
+        let stream = || list([text("key"), list([good("5-0")])]);
+        let mut replies = vec![list([]), list([stream(), stream()]), list([list([])])];
+        replies.extend(scalars().into_iter().skip(1));
+        replies.extend(scalars().map(|scalar| list([scalar])));
+        replies.extend(scalars().map(|scalar| list([list([text("key"), scalar])])));
+        for reply in replies {
+            is_garbled(streams(reply.clone()), &reply);
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_none_is_garbled_wherever_it_stands() {
+        let fields = || list([text("name"), text("value")]);
+        let mut wrong = vec![
+            list([]),
+            list([text("5-0")]),
+            list([text("5-0"), fields(), fields()]),
+            list([text("5-0"), list([text("name")])]),
+            list([text("5-0"), list([text("name"), text("value"), text("name")])]),
+            list([text("5-0"), list([text("name"), Value::Null])]),
+            list([text("5-0"), list([list([]), text("value")])]),
+        ];
+        wrong.extend(scalars());
+        wrong.extend(scalars().map(|scalar| list([text("5-0"), scalar])));
+        for id in
+            ["", "5", "-", "5-", "-5", "5-0-0", "05-0", "+5-0", "x-0", "18446744073709551616-0"]
+        {
+            wrong.push(list([text(id), fields()]));
+        }
+        for id in
+            [Value::Null, Value::Integer(5), list([]), Value::Bytes(Bytes::from_static(b"\xff"))]
+        {
+            wrong.push(list([id, fields()]));
+        }
+        for entry in wrong {
+            let reply = list([good("5-0"), entry, good("6-0")]);
+            is_garbled(entries(reply.clone()), &reply);
+        }
+    }
+
+    /// As `XINFO STREAM` of Redis 7 answers, with one value replaced.
+    fn info(name: &str, value: &Value) -> Value {
+        let mut pairs = vec![
+            ("length", Value::Integer(2)),
+            ("radix-tree-keys", Value::Integer(1)),
+            ("last-generated-id", text("9-0")),
+            ("max-deleted-entry-id", text("3-0")),
+            ("entries-added", Value::Integer(4)),
+            ("first-entry", good("5-0")),
+            ("last-entry", good("9-0")),
+        ];
+        for pair in pairs.iter_mut().filter(|pair| pair.0 == name) {
+            pair.1 = value.clone();
+        }
+        Value::Array(pairs.into_iter().flat_map(|(name, value)| [text(name), value]).collect())
+    }
+
+    #[test]
+    fn a_stream_is_described_and_an_empty_one_has_no_first_entry() {
+        let id = |ms| StreamId { ms, seq: 0 };
+        let full = Info {
+            length: 2,
+            last_generated: id(9),
+            first: Some(id(5)),
+            max_deleted: id(3),
+            entries_added: Some(4),
+        };
+        assert_eq!(stream_info(Ok(info("", &Value::Null))).unwrap(), Some(full));
+        let empty = stream_info(Ok(info("first-entry", &Value::Null))).unwrap();
+        assert_eq!(empty, Some(Info { first: None, ..full }));
+    }
+
+    #[test]
+    fn a_redis_before_7_counts_no_entries_ever_added() {
+        let reply =
+            list([text("length"), Value::Integer(0), text("last-generated-id"), text("9-0")]);
+        let info = stream_info(Ok(reply)).unwrap().unwrap();
+        assert_eq!((info.entries_added, info.max_deleted), (None, StreamId::ZERO));
+        assert_eq!(info.last_generated.to_string(), "9-0");
+    }
+
+    #[test]
+    fn a_stream_described_in_another_form_is_garbled() {
+        for reply in scalars() {
+            is_garbled(stream_info(Ok(reply.clone())), &reply);
+        }
+        let numbers = ["length", "entries-added"].map(|name| (name, Value::Integer(-1)));
+        let words = ["length", "entries-added"].map(|name| (name, text("many")));
+        let nils = ["length", "entries-added", "last-generated-id", "max-deleted-entry-id"]
+            .map(|name| (name, Value::Null));
+        let ids = ["last-generated-id", "max-deleted-entry-id"].map(|name| (name, text("9")));
+        let first = [("first-entry", list([])), ("first-entry", text("5-0"))];
+        for (name, value) in numbers.iter().chain(&words).chain(&nils).chain(&ids).chain(&first) {
+            let reply = info(name, value);
+            is_garbled(stream_info(Ok(reply.clone())), &reply);
+        }
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_helps() {
+        let sorted = |kind, details: &'static str| {
+            let error = classify(&FredError::new(kind, details));
+            (error.class, error.code)
+        };
+        let unknown = |details| sorted(ErrorKind::Unknown, details);
+        assert_eq!(unknown("WRONGTYPE Operation against a key"), (Class::Key, "WRONGTYPE"));
+        assert_eq!(unknown("-NOPERM no permissions"), (Class::Key, "NOPERM"));
+        assert_eq!(unknown("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
+        assert_eq!(unknown("LOADING Redis is loading"), (Class::Away, "LOADING"));
+        assert_eq!(unknown("WRONGTYPES are none"), (Class::Away, "ERR"));
+        assert_eq!(unknown(""), (Class::Away, "ERR"));
+        assert_eq!(sorted(ErrorKind::Auth, "who?"), (Class::Login, "NOAUTH"));
+        assert_eq!(sorted(ErrorKind::Timeout, "late"), (Class::Away, "TIMEOUT"));
+        let missing = FredError::new(ErrorKind::Unknown, "ERR no such key");
+        assert_eq!(stream_info(Err(missing)).unwrap(), None);
+    }
+
+    /// Any reply at all, of the words and forms that real ones have.
+    fn reply() -> impl Strategy<Value = Value> {
+        let word = prop_oneof!["[0-9]{1,3}-[0-9]", ".{0,8}", Just("length".to_owned())];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            Just(Value::Queued),
+            any::<i64>().prop_map(Value::Integer),
+            any::<f64>().prop_map(Value::Double),
+            any::<bool>().prop_map(Value::Boolean),
+            word.prop_map(|word| text(&word)),
+            any::<Vec<u8>>().prop_map(|bytes| Value::Bytes(bytes.into())),
+        ];
+        leaf.prop_recursive(5, 40, 4, |inner| {
+            proptest::collection::vec(inner, 0..4).prop_map(Value::Array)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_panics(reply in reply()) {
+            let _ = streams(reply.clone());
+            let _ = entries(reply.clone());
+            let _ = stream_info(Ok(reply.clone()));
+            let _ = stream_id(&reply);
+        }
+    }
+}
