@@ -13,8 +13,9 @@
 //! - [`start`], [`replay`]: where a client begins, and reads of the past
 //! - [`fanout`]: packs and followers, from the topic to the sockets
 //! - [`state`]: all of these, joined
+//! - [`demo`]: the sample feed and its page
 //! - [`http`], [`admin`]: the public side and the operator's
-//! - [`demo`], [`tail`], [`process`]: the sample feed, the reference client, signals and limits
+//! - [`tail`], [`process`]: the reference client; signals and limits
 //!
 //! [`Gateway`] is the only place that joins them.
 

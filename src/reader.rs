@@ -133,10 +133,11 @@ impl Readers {
             None => position.insert(self.find_tail(topic, &connection).await?),
         };
         // The first read does not block: whatever happened since the last one is told at once.
-        let mut block = Duration::from_millis(1);
+        let mut longest = Duration::from_millis(1);
         loop {
             topic.room().await;
             let ask = position.ask(&topic.key, self.config.read_count);
+            let block = if ask.info { longest } else { longest.min(position.until_info()) };
             let reply = connection.read(ask, block).await?;
             if *failures > 0 {
                 self.tell_return(topic);
@@ -145,7 +146,7 @@ impl Readers {
             // First that Redis is back, then what it had meanwhile.
             topic.answered();
             self.take(topic, position, reply);
-            block = self.config.block;
+            longest = self.config.block;
         }
     }
 
@@ -249,6 +250,12 @@ impl Position {
         }
         self.asked = count.min(read_count);
         Ask { key, after: self.continuity.cursor(), count: self.asked, info }
+    }
+
+    /// How long until the stream itself is to be looked at again.
+    fn until_info(&self) -> Duration {
+        let elapsed = self.last_info.map_or(INFO_INTERVAL, |last| last.elapsed());
+        INFO_INTERVAL.saturating_sub(elapsed).max(Duration::from_millis(1))
     }
 
     /// Entries may have grown to more than the connection brings in time: half as many next time.

@@ -90,18 +90,19 @@ impl Replays {
             return Ok(resolved);
         }
         let (life, look) = ((topic.id, life), Look { source: &self.source, key: &topic.key });
-        // Shared by those that hold a permit already.
+        let Start::After(id) = start else {
+            let _permit = self.permit().await;
+            return start::resolve(look, replay, start, |allowed| look.reach(allowed)).await;
+        };
+        // After a restart clients come back in a herd: those of one id ask once, and all of them once
+        // how far back they may ask (what came within two seconds may be theirs beyond that).
         let reach =
             |allowed| self.reaches.get((life, allowed), move || look.reach(allowed), |_| true);
         let ask = async || {
             let _permit = self.permit().await;
             start::resolve(look, replay, start, reach).await
         };
-        match start {
-            Start::After(id) => self.resumes.get((life, replay, id), ask, |_| true).await,
-            // These are true of this moment only.
-            _ => ask().await,
-        }
+        self.resumes.get((life, replay, id), ask, |_| true).await
     }
 
     /// Where a client goes on whose stream began anew after `last_id`.

@@ -276,7 +276,7 @@ impl Link {
         let answers = self.answered(timeout, "XREAD", pipeline.try_all::<Value>()).await?;
         let mut answers = answers.into_iter();
         let read = answers.next().ok_or_else(|| garbled("no answer to XREAD"))?;
-        let entries = streams(read.map_err(|error| classify(&error))?)?;
+        let entries = streams(read.map_err(|error| classify(&error))?, ask.key)?;
         let seen = match answers.next() {
             None => Seen::Unasked,
             Some(answer) => stream_info(answer)?.map_or(Seen::Missing, Seen::Stream),

@@ -1,7 +1,10 @@
 //! What is logged, and what never is.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, Setup, exchange, run};
+use crate::support::gateway::{Gateway, Setup, exchange, run, ssegate};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually};
 
@@ -36,42 +39,56 @@ fn the_first_lines_say_what_was_read_and_what_listens() {
     }
 }
 
+/// Where JOURNAL_STREAM says that journald listens, seen from a run that logs into a file.
+#[derive(Clone, Copy)]
+enum Journal {
+    Nowhere,
+    Elsewhere,
+    ThatFile,
+}
+
 /// What a run that fails at once has logged: what starts, and what failed.
-fn logged(format: &str, env: &[(&str, &str)]) -> Vec<String> {
+fn logged(format: &str, journal: Journal) -> Vec<String> {
     let folder = Folder::new();
     let file = folder.0.join("gateway.toml");
     let setup = Setup::memory().set("log", &format!("format = \"{format}\""));
     // No directory of this name: it cannot listen there.
     let setup = setup.set("server", "listen = [\"unix:/nowhere/at/all.sock\"]");
     std::fs::write(&file, setup.toml()).unwrap();
-    let (code, _, told) = run(&["--config", file.to_str().unwrap()], env);
-    assert_eq!(code, 1, "{told}");
-    // The last line is for whoever started it, and no line of the log.
-    let (log, last) = told.trim_end().rsplit_once('\n').unwrap();
-    assert!(last.starts_with("ssegate: ") && last.contains("/nowhere/at/all.sock"), "{told}");
-    let lines: Vec<_> = log.lines().map(str::to_owned).collect();
-    assert!(lines.len() >= 2 && lines[0].contains("ssegate starts"), "{told}");
+    let log = File::create(folder.0.join("log")).unwrap();
+    let place = log.metadata().unwrap();
+    let mut command = ssegate();
+    match journal {
+        Journal::Nowhere => &mut command,
+        Journal::Elsewhere => command.env("JOURNAL_STREAM", "8:1"),
+        Journal::ThatFile => {
+            command.env("JOURNAL_STREAM", format!("{}:{}", place.dev(), place.ino()))
+        }
+    };
+    let status = command.arg("--config").arg(&file).stderr(log).status().unwrap();
+    let told = std::fs::read_to_string(folder.0.join("log")).unwrap();
+    assert_eq!(status.code(), Some(1), "{told}");
+    let lines: Vec<_> = told.lines().map(str::to_owned).collect();
+    let last = lines.last().unwrap();
+    assert!(lines[0].contains("ssegate starts") && last.contains("/nowhere/at/all.sock"), "{told}");
     lines
 }
 
 #[test]
 fn the_log_has_the_format_that_is_set_and_else_the_one_that_its_reader_takes() {
-    let journal = [("JOURNAL_STREAM", "8:1")];
-    for (format, env) in [("json", &[][..]), ("json", &journal), ("auto", &[])] {
-        for line in logged(format, env) {
-            let line: serde_json::Value = serde_json::from_str(&line).expect(&line);
-            assert!(line["timestamp"].is_string() && line["message"].is_string(), "{line}");
-        }
+    use Journal::{Elsewhere, Nowhere, ThatFile};
+    let json = [("json", Nowhere), ("json", ThatFile), ("auto", Nowhere), ("auto", Elsewhere)];
+    for line in json.into_iter().flat_map(|(format, journal)| logged(format, journal)) {
+        let line: serde_json::Value = serde_json::from_str(&line).expect(&line);
+        assert!(line["timestamp"].is_string() && line["message"].is_string(), "{line}");
     }
-    for env in [&[][..], &journal] {
-        for line in logged("text", env) {
-            let (time, rest) = line.split_once(' ').expect(&line);
-            assert!(time.parse::<jiff::Timestamp>().is_ok(), "{line}");
-            let level = rest.split_whitespace().next().unwrap();
-            assert!(["INFO", "ERROR"].contains(&level) && !line.contains('\x1b'), "{line}");
-        }
+    for line in [Nowhere, ThatFile].into_iter().flat_map(|journal| logged("text", journal)) {
+        let (time, rest) = line.split_once(' ').expect(&line);
+        assert!(time.parse::<jiff::Timestamp>().is_ok(), "{line}");
+        let level = rest.split_whitespace().next().unwrap();
+        assert!(["INFO", "ERROR"].contains(&level) && !line.contains('\x1b'), "{line}");
     }
-    for line in logged("auto", &journal) {
+    for line in logged("auto", ThatFile) {
         assert!(line.starts_with("<6>") || line.starts_with("<3>"), "{line}");
     }
 }

@@ -6,14 +6,21 @@ use fred::prelude::Value;
 use super::super::{Class, Error, Info};
 use crate::event::{Entry, StreamId};
 
-/// The entries of an `XREAD` reply about one stream; none where it timed out.
-pub(super) fn streams(value: Value) -> Result<Vec<Entry>, Error> {
-    let mut pair = match value {
+/// The entries of an `XREAD` reply about the stream `key`; none where it timed out.
+pub(super) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
+    let pair = match value {
         Value::Null => return Ok(Vec::new()),
         Value::Array(mut streams) if streams.len() == 1 => array(streams.remove(0))?,
         _ => return Err(garbled("XREAD about one key answered about none or several")),
     };
-    pair.pop().map_or_else(|| Err(garbled("XREAD answered without entries")), entries)
+    let mut pair = pair.into_iter();
+    let (Some(name), Some(found), None) = (pair.next(), pair.next(), pair.next()) else {
+        return Err(garbled("XREAD answered with no pair of key and entries"));
+    };
+    if bytes(name)? != key.as_bytes() {
+        return Err(garbled("XREAD answered about another key"));
+    }
+    entries(found)
 }
 
 pub(super) fn entries(value: Value) -> Result<Vec<Entry>, Error> {
@@ -43,18 +50,25 @@ pub(super) fn stream_info(
         Err(error) => return Err(classify(&error)),
     };
     let mut info = Info::default();
+    let (mut has_length, mut has_end) = (false, false);
     let mut parts = array(value)?.into_iter();
-    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+    while let Some(name) = parts.next() {
+        let value = parts.next().ok_or_else(|| garbled("XINFO STREAM: a name without a value"))?;
         match name.as_str().as_deref() {
-            Some("length") => info.length = number(&value)?,
-            Some("last-generated-id") => info.last_generated = stream_id(&value)?,
+            Some("length") => (info.length, has_length) = (number(&value)?, true),
+            Some("last-generated-id") => {
+                (info.last_generated, has_end) = (stream_id(&value)?, true);
+            }
             Some("max-deleted-entry-id") => info.max_deleted = stream_id(&value)?,
             Some("entries-added") => info.entries_added = Some(number(&value)?),
             Some("first-entry") if !value.is_null() => info.first = Some(entry(value)?.id),
             _ => {}
         }
     }
-    Ok(Some(info))
+    if has_length && has_end {
+        return Ok(Some(info));
+    }
+    Err(garbled("XINFO STREAM without length or last-generated-id"))
 }
 
 fn array(value: Value) -> Result<Vec<Value>, Error> {
@@ -157,10 +171,10 @@ mod tests {
     #[test]
     fn one_streams_entries_are_read_and_nil_is_none() {
         let reply = list([list([text("key"), list([good("5-0"), good("5-1")])])]);
-        let entries = streams(reply).unwrap();
+        let entries = streams(reply, "key").unwrap();
         assert_eq!(entries.iter().map(|e| e.id.to_string()).collect::<Vec<_>>(), ["5-0", "5-1"]);
         assert_eq!(entries[0].fields, [("name".into(), "value".into())]);
-        assert_eq!(streams(Value::Null).unwrap(), []);
+        assert_eq!(streams(Value::Null, "key").unwrap(), []);
     }
 
     #[test]
@@ -177,8 +191,12 @@ mod tests {
         replies.extend(scalars().into_iter().skip(1));
         replies.extend(scalars().map(|scalar| list([scalar])));
         replies.extend(scalars().map(|scalar| list([list([text("key"), scalar])])));
+        let of_another = list([text("other"), list([good("5-0")])]);
+        let without_key = list([list([good("5-0")])]);
+        let with_more = list([text("key"), list([good("5-0")]), list([])]);
+        replies.extend([of_another, without_key, with_more].map(|stream| list([stream])));
         for reply in replies {
-            is_garbled(streams(reply.clone()), &reply);
+            is_garbled(streams(reply.clone(), "key"), &reply);
         }
     }
 
@@ -271,6 +289,19 @@ mod tests {
     }
 
     #[test]
+    fn a_description_that_lacks_what_continuity_needs_is_garbled() {
+        for reply in [
+            list([]),
+            list([text("length"), Value::Integer(2)]),
+            list([text("last-generated-id"), text("9-0")]),
+            list([text("length"), Value::Integer(2), text("last-generated-id")]),
+            list([Value::Null, Value::Null]),
+        ] {
+            is_garbled(stream_info(Ok(reply.clone())), &reply);
+        }
+    }
+
+    #[test]
     fn errors_are_sorted_by_what_helps() {
         let sorted = |kind, details: &'static str| {
             let error = classify(&FredError::new(kind, details));
@@ -309,7 +340,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_reply_panics(reply in reply()) {
-            let _ = streams(reply.clone());
+            let _ = streams(reply.clone(), "key");
             let _ = entries(reply.clone());
             let _ = stream_info(Ok(reply.clone()));
             let _ = stream_id(&reply);
