@@ -60,6 +60,8 @@ pub struct Server {
     pub hosts: Vec<String>,
     /// Fan-out workers; never zero here.
     pub workers: usize,
+    /// Whether many sends are handed to the kernel in one call, where it takes them so.
+    pub io_uring: bool,
 }
 
 /// One listening address.

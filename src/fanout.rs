@@ -16,6 +16,7 @@ use crate::metrics::{Left, Metrics};
 use crate::replay::Replays;
 use crate::topic::{Lease, Topic};
 
+mod burst;
 mod farewell;
 mod follower;
 mod pack;
@@ -74,6 +75,13 @@ pub struct Settings {
     pub refuse: Refuse,
     /// Packs per topic at most.
     pub workers: usize,
+    /// Whether a pack's sends are handed to the kernel in one call.
+    pub at_once: bool,
+}
+
+/// Whether the kernel takes many sends in one call (`io_uring`); else why not.
+pub fn may_send_at_once() -> std::io::Result<()> {
+    burst::may_be_at_once()
 }
 
 /// A client of a topic, besides its socket. There are many: keep it small.

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use crate::admin::Admin;
 use crate::config::{Config, Listen};
 use crate::demo::Feed;
-use crate::fanout::{Fanout, Settings};
+use crate::fanout::{Fanout, Settings, may_send_at_once};
 use crate::http::listener::Listener;
 use crate::http::takeover::Public;
 use crate::limits::{Limits, TooFewDescriptors};
@@ -133,6 +133,7 @@ fn join(config: Config, limits: Arc<Limits>) -> State {
         max_lag: config.limits.max_lag,
         refuse: config.server.refuse,
         workers: config.server.workers,
+        at_once: config.server.io_uring && sends_at_once(),
     };
     State {
         fanout: Arc::new(Fanout::new(settings, metrics.clone(), replays)),
@@ -145,6 +146,15 @@ fn join(config: Config, limits: Arc<Limits>) -> State {
         next_client_id: AtomicU64::new(1),
         config,
     }
+}
+
+/// Whether the kernel takes many sends in one call, and a line about it where it does not.
+fn sends_at_once() -> bool {
+    let possible = may_send_at_once();
+    if let Err(error) = &possible {
+        info!(%error, "the kernel takes no io_uring from us: a send for each client, which costs a tenth more");
+    }
+    possible.is_ok()
 }
 
 /// Asks the source now and then whether it is there, for `/readyz` and the metrics.

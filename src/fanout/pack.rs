@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::follower::{Begin, History, Place, follow};
-use super::pass::{Pass, Sent, Shared};
+use super::pass::{Pass, Sent};
 use super::signal::{Signal, is_up, last_words};
 use super::socket::Input;
 use super::watch::Watch;
@@ -20,8 +19,8 @@ use crate::event::Control;
 use crate::metrics::Left;
 use crate::topic::{Batch, Reader, Topic};
 
-/// Writes between two looks at the rest of the world.
-const WRITES_PER_TURN: usize = 256;
+mod tell;
+
 /// Pending batches are written together up to about this, so that a socket's buffer takes them.
 const PASS_BYTES: usize = 64 << 10;
 
@@ -171,30 +170,33 @@ impl Pack {
     async fn write(&mut self, batches: &[Arc<Batch>], end: u64) {
         let fanout = self.fanout.clone();
         let mut pass = Pass::new(batches, self.position, fanout.metrics.routes.len());
-        let mut writes = 0;
         for slot in 0..self.members.capacity() {
             let Some(member) = self.members.get(slot) else { continue };
             if member.has_until >= end {
                 continue;
             }
-            let sent = pass.send(&member.socket, &member.client, member.has_until);
-            self.settle(slot, sent);
-            writes += 1;
-            if writes % WRITES_PER_TURN == 0 {
+            pass.add(slot, member.client.view, member.has_until);
+            if pass.is_full() {
+                self.send(&mut pass);
                 tokio::task::yield_now().await;
             }
         }
+        self.send(&mut pass);
         if pass.reached_all() {
             self.last_write = Instant::now();
         }
         pass.count(&fanout.metrics);
     }
 
-    fn settle(&mut self, slot: usize, sent: Sent) {
-        match sent {
-            Sent::Whole => {}
-            Sent::Short(done) => self.leave_to_follower(slot, done.spot, done.rest.to_vec()),
-            Sent::Failed => self.remove(slot, Left::Client),
+    fn send(&mut self, pass: &mut Pass<'_>) {
+        let members = &self.members;
+        let at_once = self.fanout.settings.at_once;
+        let not_whole = pass.send(at_once, |slot| (&members[slot].socket, &members[slot].client));
+        for (slot, sent) in not_whole {
+            match sent {
+                Sent::Short(done) => self.leave_to_follower(slot, done.spot, done.rest.to_vec()),
+                Sent::Failed => self.remove(slot, Left::Client),
+            }
         }
     }
 
@@ -211,11 +213,12 @@ impl Pack {
         };
         let metrics = self.fanout.metrics.clone();
         let mut pass = Pass::new(&missing, next_seq, metrics.routes.len());
-        let sent = pass.send(&socket, &client, next_seq);
+        pass.add(0, client.view, next_seq);
+        let not_whole = pass.send(false, |_| (&socket, &client)).pop();
         pass.count(&metrics);
-        match sent {
-            Sent::Whole => self.take_in(socket, client, next_seq),
-            Sent::Short(done) => {
+        match not_whole.map(|(_, sent)| sent) {
+            None => self.take_in(socket, client, next_seq),
+            Some(Sent::Short(done)) => {
                 history.last_id = id_before(&missing, done.spot.seq).or(history.last_id);
                 let partial =
                     (done.spot.offset > 0).then(|| id_before(&missing, done.spot.seq + 1));
@@ -223,7 +226,7 @@ impl Pack {
                 let begin = Begin { place, history, unsent, partial: partial.flatten() };
                 self.turn_away(socket, client, begin);
             }
-            Sent::Failed => {
+            Some(Sent::Failed) => {
                 self.clients.fetch_sub(1, Ordering::Relaxed);
                 self.ended(&client, Left::Client);
             }
@@ -325,39 +328,6 @@ impl Pack {
                 self.set_expiry(slot, self.fanout.drain_expiry());
             }
         }
-    }
-
-    fn reader_changed(&mut self, reader: Reader) {
-        if let Reader::Refused(reason) = reader {
-            for slot in 0..self.members.capacity() {
-                self.send_away(slot, Some(Control::Unavailable { reason }), Left::Error);
-            }
-        }
-        let changed = is_up(&self.reader) != is_up(&reader);
-        self.reader = reader;
-        if changed {
-            self.signal(Signal::of_state(!is_up(&self.reader)));
-        }
-    }
-
-    /// The same few bytes to everybody.
-    fn signal(&mut self, signal: Signal) {
-        let mut shared = Shared::default();
-        for slot in 0..self.members.capacity() {
-            let Some(member) = self.members.get(slot) else { continue };
-            let (view, signals) = (member.client.view, member.client.signals);
-            let kind = (view.framed, signals);
-            let bytes = shared.get(kind, || Bytes::from(signal.bytes(view, signals)));
-            match member.socket.send(&bytes) {
-                Ok(sent) if sent == bytes.len() => {}
-                Ok(sent) => {
-                    let spot = Spot { seq: member.has_until.max(self.position), offset: 0 };
-                    self.leave_to_follower(slot, spot, bytes[sent..].to_vec());
-                }
-                Err(_) => self.remove(slot, Left::Client),
-            }
-        }
-        self.last_write = Instant::now();
     }
 
     fn take(&mut self, slot: usize) -> Option<Member> {

@@ -1,39 +1,49 @@
 //! One pass of a pack: the same batches to all of its sockets. Whatever is cheaper than a send per
 //! client goes in here and nowhere else.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::wire::{Done, Spot, age_ms, now_ms};
-use super::{Client, Socket, View};
+use super::{Client, Socket, View, burst};
 use crate::metrics::Metrics;
 use crate::topic::Batch;
 
 pub(super) struct Pass<'a> {
     batches: &'a [Arc<Batch>],
     start: u64,
-    /// By view, what goes to whoever has everything before the start.
-    parts: Shared<View, Part>,
+    /// What goes to whom: one for each view, and one for each client that is ahead of the start.
+    parts: Vec<Part>,
+    due: Vec<Due>,
+    outcomes: Vec<io::Result<usize>>,
     /// Events and bytes written, by route: counted here, published once.
     tally: Vec<(u64, u64)>,
-    /// By view, how many clients got everything.
-    whole: Vec<(View, u64)>,
     /// Somebody had nothing to get: every entry is skipped by his route.
     silent: bool,
 }
 
 /// What goes to one kind of client.
-#[derive(Clone)]
 struct Part {
+    view: View,
+    seq: u64,
     bytes: Bytes,
     events: u64,
+    /// So many got all of it.
+    clients: u64,
+}
+
+/// One client that is to be written to.
+#[derive(Clone, Copy)]
+struct Due {
+    slot: usize,
+    part: usize,
 }
 
 /// What became of one client.
 pub(super) enum Sent {
-    Whole,
     /// Its socket took only so much.
     Short(Done),
     /// It is gone.
@@ -43,37 +53,65 @@ pub(super) enum Sent {
 impl<'a> Pass<'a> {
     /// Batches that go to everybody from the item `start` on.
     pub(super) fn new(batches: &'a [Arc<Batch>], start: u64, routes: usize) -> Self {
-        let (parts, tally) = (Shared::default(), vec![(0, 0); routes]);
-        Self { batches, start, parts, tally, whole: Vec::with_capacity(1), silent: false }
+        Self {
+            batches,
+            start,
+            parts: Vec::with_capacity(1),
+            due: Vec::new(),
+            outcomes: Vec::new(),
+            tally: vec![(0, 0); routes],
+            silent: false,
+        }
     }
 
-    /// Writes to one client what it has not got: everything from `start` on, or less.
-    pub(super) fn send(&mut self, socket: &Socket, client: &Client, has_until: u64) -> Sent {
+    /// Adds a client that is to get what it has not got: everything from the start on, or less.
+    pub(super) fn add(&mut self, slot: usize, view: View, has_until: u64) {
         let seq = self.start.max(has_until);
-        let (batches, view) = (self.batches, client.view);
-        let part = if seq == self.start {
-            self.parts.get(view, || Part::new(batches, view, seq))
-        } else {
-            Part::new(batches, view, seq)
-        };
-        if part.bytes.is_empty() {
+        let known = self.parts.iter().position(|part| part.view == view && part.seq == seq);
+        let part = known.unwrap_or_else(|| {
+            self.parts.push(Part::new(self.batches, view, seq));
+            self.parts.len() - 1
+        });
+        if self.parts[part].bytes.is_empty() {
             self.silent = true;
-            return Sent::Whole;
+        } else {
+            self.due.push(Due { slot, part });
         }
-        let Ok(sent) = socket.send(&part.bytes) else { return Sent::Failed };
-        let (events, bytes) = &mut self.tally[usize::from(client.route)];
-        *bytes += sent as u64;
-        if sent == part.bytes.len() {
-            *events += part.events;
-            match self.whole.iter_mut().find(|(known, _)| *known == view) {
-                Some((_, clients)) => *clients += 1,
-                None => self.whole.push((view, 1)),
+    }
+
+    /// Whether what was added is as much as is written in one go.
+    pub(super) fn is_full(&self) -> bool {
+        self.due.len() >= burst::MOST
+    }
+
+    /// Writes to everybody that was added, and says for each slot what became of it.
+    pub(super) fn send<'m>(
+        &mut self,
+        at_once: bool,
+        member: impl Fn(usize) -> (&'m Socket, &'m Client),
+    ) -> Vec<(usize, Sent)> {
+        let parts = &self.parts;
+        let sends = self.due.iter().map(|due| (member(due.slot).0, &*parts[due.part].bytes));
+        burst::send(at_once, sends, &mut self.outcomes);
+        let mut not_whole = Vec::new();
+        for (due, outcome) in self.due.drain(..).zip(self.outcomes.drain(..)) {
+            let part = &mut self.parts[due.part];
+            let Ok(sent) = outcome else {
+                not_whole.push((due.slot, Sent::Failed));
+                continue;
+            };
+            let (events, bytes) = &mut self.tally[usize::from(member(due.slot).1.route)];
+            *bytes += sent as u64;
+            if sent == part.bytes.len() {
+                *events += part.events;
+                part.clients += 1;
+                continue;
             }
-            return Sent::Whole;
+            let done = part.view.advance(self.batches, Spot { seq: part.seq, offset: 0 }, sent);
+            *events += done.events;
+            not_whole.push((due.slot, Sent::Short(done)));
         }
-        let done = view.advance(batches, Spot { seq, offset: 0 }, sent);
-        *events += done.events;
-        Sent::Short(done)
+        not_whole
     }
 
     /// Whether every client that it was sent to heard something.
@@ -89,9 +127,9 @@ impl<'a> Pass<'a> {
                 route.bytes.increment(*bytes);
             }
         }
-        for (view, clients) in &self.whole {
-            let end = self.batches.last().map_or(self.start, |batch| batch.end_seq());
-            observe_latency(metrics, self.batches, *view, self.start..end, *clients);
+        let end = self.batches.last().map_or(self.start, |batch| batch.end_seq());
+        for part in self.parts.iter().filter(|part| part.clients > 0) {
+            observe_latency(metrics, self.batches, part.view, part.seq..end, part.clients);
         }
     }
 }
@@ -99,7 +137,7 @@ impl<'a> Pass<'a> {
 impl Part {
     fn new(batches: &[Arc<Batch>], view: View, seq: u64) -> Self {
         let all = view.advance(batches, Spot { seq, offset: 0 }, usize::MAX);
-        Self { bytes: view.bytes_of(batches, seq), events: all.events }
+        Self { view, seq, bytes: view.bytes_of(batches, seq), events: all.events, clients: 0 }
     }
 }
 

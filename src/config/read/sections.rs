@@ -43,6 +43,7 @@ fn server(mut section: Section<'_, '_>) -> Server {
         refuse: section.word("refuse", &[("retry", Refuse::Retry), ("status", Refuse::Status)]).0,
         hosts: section.listed("hosts", hosts, address::host),
         workers: workers(&mut section),
+        io_uring: section.flag("io_uring", true),
     };
     section.refuse_later("tls", "server.tls");
     section.end();

@@ -18,6 +18,7 @@ fn a_crowd_that_stalls_together_misses_nothing_of_a_ring_that_is_too_small() {
         .set("ring", "bytes = \"4KiB\"")
         .set("limits", "send_buffer = \"4KiB\"")
         .set("limits", "write_stall = \"120s\"")
+        .set("log", "level = \"debug\"")
         .start_ready();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| narrow(&gateway.address)).collect();
     clients.iter_mut().for_each(|client| drop(client.live()));

@@ -61,6 +61,10 @@ impl Setup {
             .set("admin", "listen = \"127.0.0.1:0\"")
             .set("admin", "publish = true")
             .set("server", "drain = \"1s\"")
+            .set(
+                "server",
+                &format!("io_uring = {}", std::env::var_os("WITHOUT_IO_URING").is_none()),
+            )
     }
 
     /// Sets a key of a section; the last setting of a key counts.
@@ -163,6 +167,20 @@ impl Gateway {
         prlimit(Some(Pid::from_child(&self.process)), Resource::Nofile, limit).unwrap();
     }
 
+    /// What an admin page says, whatever state the gateway is in.
+    fn state(&self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(&self.admin)?;
+            stream.set_read_timeout(Some(SOON))?;
+            stream.write_all(request.as_bytes())?;
+            let mut said = String::new();
+            stream.read_to_string(&mut said)?;
+            Ok(said)
+        };
+        ask().unwrap_or_else(|error| format!("{path}: {error}\n"))
+    }
+
     /// Waits for the end of the process.
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -230,6 +248,10 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let state = ["/readyz", "/streams", "/metrics"].map(|path| self.state(path));
+            eprintln!("--- the gateway's state ---\n{}", state.concat());
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
