@@ -1,30 +1,53 @@
 //! Clients that take nothing for a while, wherever in an event that is, and go on then.
+//!
+//! Over unix sockets: what a stalled TCP connection does next is for its congestion control to say,
+//! which may make a crawl of it.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::{KEY, PATH, gaps, narrow, number, read_all, write};
-use crate::support::client::Client;
-use crate::support::gateway::Setup;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use super::{KEY, PATH, gaps, number, write};
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
+use crate::support::swarm::{self, Address, Stream};
+use crate::support::{DEADLINE, Folder};
+
+/// Waits, and not for ever.
+fn soon<T>(runtime: &Runtime, work: impl Future<Output = Result<T, String>>) -> T {
+    runtime.block_on(async { timeout(DEADLINE, work).await }).expect("it goes on").unwrap()
+}
+
+/// A gateway behind a unix socket whose connections take next to nothing ahead of their readers.
+fn narrow(setup: Setup, folder: &Folder) -> (Gateway, Address) {
+    let path = folder.0.join("http.sock");
+    let listen = format!("listen = [\"unix:{}\"]", path.display());
+    let setup = setup.set("server", &listen).set("limits", "send_buffer = \"4KiB\"");
+    (setup.set("limits", "write_stall = \"120s\"").start_ready(), Address::Unix(path))
+}
 
 #[test]
 fn a_crowd_that_stalls_together_misses_nothing_of_a_ring_that_is_too_small() {
     const CLIENTS: usize = 150;
     const ENTRIES: u64 = 600;
-    let redis = Redis::start();
-    let gateway = Setup::redis(&redis)
-        .set("ring", "entries = 1")
-        .set("ring", "bytes = \"4KiB\"")
-        .set("limits", "send_buffer = \"4KiB\"")
-        .set("limits", "write_stall = \"120s\"")
-        .set("log", "level = \"debug\"")
-        .start_ready();
-    let mut clients: Vec<_> = (0..CLIENTS).map(|_| narrow(&gateway.address)).collect();
-    clients.iter_mut().for_each(|client| drop(client.live()));
-    write(&redis, ENTRIES, 600, &AtomicU64::new(0));
+    const PAYLOAD_BYTES: usize = 600;
+    let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
+    let setup = Setup::redis(&redis).set("ring", "entries = 1").set("ring", "bytes = \"4KiB\"");
+    let (gateway, address) = narrow(setup, &folder);
+    let open = || {
+        soon(&runtime, async {
+            let mut stream = Stream::open(&address, PATH, None).await?;
+            stream.live().await.map(|()| stream)
+        })
+    };
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| open()).collect();
+    write(&redis, ENTRIES, PAYLOAD_BYTES, &AtomicU64::new(0));
+    let filling = "x".repeat(PAYLOAD_BYTES);
     for client in &mut clients {
-        read_all(client, ENTRIES, |_| {});
+        let all = (1..=ENTRIES).map(|number| format!("{number} {filling}"));
+        soon(&runtime, client.entries(all));
     }
     assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
 }
@@ -32,25 +55,23 @@ fn a_crowd_that_stalls_together_misses_nothing_of_a_ring_that_is_too_small() {
 #[test]
 fn whoever_stalls_amid_notices_of_entries_too_large_reads_them_whole() {
     const ENTRIES: u64 = 1500;
-    let redis = Redis::start();
-    let gateway = Setup::redis(&redis)
-        .set("source", "max_entry = \"100B\"")
-        .set("source", "linger = \"0s\"")
-        .set("limits", "send_buffer = \"4KiB\"")
-        .start_ready();
+    let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
+    let setup = Setup::redis(&redis).set("source", "max_entry = \"100B\"");
+    let (_gateway, address) = narrow(setup, &folder);
     write(&redis, ENTRIES, 2000, &AtomicU64::new(0));
     let path = format!("{PATH}?last_event_id=earliest");
-    let mut client = Client::with_small_window(&gateway.address, &path);
+    let mut client = soon(&runtime, Stream::open(&address, &path, None));
     for told in 1..=ENTRIES {
         // Longer than a page of the past is kept for a client that takes nothing.
         if told % 300 == 0 {
             std::thread::sleep(Duration::from_millis(1300));
         }
-        let (gap, _) = client.control();
+        let event = soon(&runtime, client.event());
+        let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         assert_eq!(gap["reason"], "oversize", "{gap}");
         assert_eq!(gap["after"].as_str().map(number), Some(told - 1), "{gap} is the {told}th");
     }
-    assert_eq!(client.live().1, format!("{ENTRIES}-0"));
+    soon(&runtime, client.live());
     redis.run(&["XADD", KEY, "*", "payload", "small"]);
-    assert_eq!(client.entry().data, "small");
+    assert_eq!(soon(&runtime, client.event()).data, "small");
 }
