@@ -1,5 +1,6 @@
-//! The benchmark's entries: numbered, so that a client can tell a missing one from a doubled one,
-//! and stamped on the clock that all processes of the machine share. And the writer of them.
+//! The benchmark's entries: numbered within their stream key, so that a client can tell a missing
+//! one from a doubled one, and stamped on the clock that all processes of the machine share. And
+//! the writer of them.
 
 use std::path::Path;
 use std::thread;
@@ -8,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::redis::{KEY, Redis};
-use crate::report::Scenario;
+use crate::redis::{Redis, key};
+use crate::scenario::Scenario;
 
 /// `XADD` commands in flight at once: a late writer catches up without stamping far ahead.
-const PIPELINE: u64 = 500;
+const MAX_PIPELINE: u64 = 500;
 
 /// The stream is never trimmed within a short run: what Redis drops is no matter of fan-out.
 const MIN_KEPT: u64 = 10_000;
@@ -41,43 +42,55 @@ pub(crate) fn decode(payload: &[u8]) -> Option<(u64, u64)> {
     rest.ends_with(b"\"}").then_some((number, sent_ns))
 }
 
-fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
+/// Digits are folded by hand: under overload this runs millions of times in a second.
+pub(crate) fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let number = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
-    Some((number, &text[digits..]))
+    let (digits, rest) = text.split_at(digits);
+    let add =
+        |number: u64, digit: &u8| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+    (1..=19).contains(&digits.len()).then(|| (digits.iter().fold(0, add), rest))
 }
 
 /// Takes a former run's entries away.
 pub(crate) fn clear(redis: &Path) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
-    redis.queue(&[b"DEL", KEY.as_bytes()]);
+    redis.queue(&[b"FLUSHALL"]);
     redis.flush()?;
     redis.reply().map(drop)
 }
 
-/// Adds the entries of a scenario at its rate, and returns when Redis has them all.
+/// Adds the entries of a scenario at its rate, to its stream keys in turn, and returns when Redis
+/// has them all.
 pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
-    let total = scenario.events();
-    let kept = total.max(MIN_KEPT).to_string();
+    let keys: Vec<_> = (0..scenario.keys).map(key).collect();
+    let kept = scenario.events_per_key().max(MIN_KEPT).to_string();
     let entry_bytes = usize::try_from(scenario.entry_bytes)?;
+    let total = scenario.events_per_key() * scenario.keys;
     let began = Instant::now();
     let mut sent = 0;
     while sent < total {
-        let due = u64::try_from(began.elapsed().as_micros())? * scenario.rate / 1_000_000 + 1;
-        let until = due.min(total).min(sent + PIPELINE);
-        for number in sent..until {
+        let until = due(scenario, began.elapsed()).min(total).min(sent + MAX_PIPELINE);
+        for (number, key) in (sent..until).map(|nth| (nth / scenario.keys, nth % scenario.keys)) {
             let payload = encode(number, entry_bytes);
-            let words = ["XADD", KEY, "MAXLEN", "~", &kept, "*", "payload", &payload];
+            let key = &keys[usize::try_from(key)?];
+            let words = ["XADD", key, "MAXLEN", "~", &kept, "*", "payload", &payload];
             redis.queue(&words.map(str::as_bytes));
         }
         redis.flush()?;
         for _ in sent..until {
             redis.reply()?;
         }
-        sent = until;
-        let next = began + Duration::from_secs_f64(sent as f64 / scenario.rate as f64);
+        sent = sent.max(until);
+        let next = began + Duration::from_secs_f64(sent as f64 / scenario.rate);
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(())
+}
+
+/// How many entries are to be written after `elapsed`: whole pipelines, the first at once.
+fn due(scenario: &Scenario, elapsed: Duration) -> u64 {
+    let pipeline_seconds = scenario.pipeline as f64 / scenario.rate;
+    let pipelines = elapsed.div_duration_f64(Duration::from_secs_f64(pipeline_seconds));
+    (Duration::from_secs_f64(pipelines).as_secs() + 1) * scenario.pipeline
 }

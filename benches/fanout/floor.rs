@@ -1,68 +1,107 @@
-//! The floor: the least that any fan-out on this kernel must do. One thread and one `XREAD`; an
-//! event is encoded once and sent with one `send(2)` per client. No request is understood,
-//! nothing is kept for replay, nobody is counted. It runs in a process of its own, so that its
-//! CPU time is its own.
+//! The floor: the least that any fan-out on this kernel must do. One thread, one epoll, and one
+//! connection with an `XREAD` for each stream key; an event is encoded once and sent with one
+//! `send(2)` per client. Of a request only the number of its key is read, nothing is kept for
+//! replay, nobody is counted. It runs in a process of its own, so that its CPU time is its own.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use socket2::{Domain, Socket, Type};
 
-use crate::redis::{KEY, Redis, Reply};
+use crate::entry::leading_number;
+use crate::redis::{Redis, Reply, key};
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Cache-Control: no-cache, no-transform\r\nConnection: close\r\n\
     Transfer-Encoding: chunked\r\n\r\n";
 
-/// Serves until killed. Each thread has its own clients and its own connection to Redis.
-pub(crate) fn run(address: SocketAddr, redis: &Path, threads: u64) -> Result<()> {
+const BACKLOG: i32 = 4096;
+
+/// Names the listener in epoll, where a key is named by its number.
+const LISTENER: u64 = u64::MAX;
+
+/// What is served, and by how many.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Settings {
+    pub(crate) address: SocketAddr,
+    /// Each has its own clients and its own connections to Redis.
+    pub(crate) threads: u64,
+    pub(crate) keys: u64,
+    pub(crate) redis: PathBuf,
+}
+
+/// Serves until killed.
+pub(crate) fn run(settings: &Settings) -> Result<()> {
+    let address = settings.address;
     let listener =
-        TcpListener::bind(address).with_context(|| format!("the floor cannot bind {address}"))?;
-    // Several threads may wake for one client; those that come too late must not block.
-    listener.set_nonblocking(true)?;
+        listen(address).with_context(|| format!("the floor cannot listen on {address}"))?;
     thread::scope(|scope| {
-        let serve =
-            || Floor { redis: Redis::connect(redis)?, clients: Vec::new() }.serve(&listener);
-        for _ in 1..threads {
+        let serve = || Floor::new(settings)?.serve(&listener);
+        for _ in 1..settings.threads {
             scope.spawn(serve);
         }
         serve()
     })
 }
 
+/// A queue as long as the gateway's: from a full one the kernel drops who comes, for a second.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    listener.bind(&address.into())?;
+    listener.listen(BACKLOG)?;
+    // Several threads may wake for one client; those that come too late must not block.
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}
+
 struct Floor {
+    epoll: OwnedFd,
+    topics: Vec<Topic>,
+}
+
+/// A stream key, its connection, and its clients.
+struct Topic {
+    key: String,
     redis: Redis,
     clients: Vec<TcpStream>,
 }
 
 impl Floor {
-    fn serve(mut self, listener: &TcpListener) -> Result<()> {
-        self.ask(b"0-0")?;
-        loop {
-            let (arrivals, entries) = {
-                let arrivals = PollFd::new(listener, PollFlags::IN);
-                let mut sources =
-                    [arrivals, PollFd::new(self.redis.socket.get_ref(), PollFlags::IN)];
-                poll(&mut sources, None)?;
-                (!sources[0].revents().is_empty(), !sources[1].revents().is_empty())
-            };
-            if arrivals {
-                self.accept(listener)?;
-            }
-            if entries {
-                self.deliver()?;
-            }
+    fn new(settings: &Settings) -> Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut topics = Vec::new();
+        for nth in 0..settings.keys {
+            let redis = Redis::connect(&settings.redis)?;
+            let socket = redis.socket.get_ref();
+            epoll::add(&epoll, socket, EventData::new_u64(nth), EventFlags::IN)?;
+            let mut topic = Topic { key: key(nth), redis, clients: Vec::new() };
+            topic.ask(b"0-0")?;
+            topics.push(topic);
         }
+        Ok(Self { epoll, topics })
     }
 
-    fn ask(&mut self, cursor: &[u8]) -> Result<()> {
-        let words = [b"XREAD".as_slice(), b"COUNT", b"500", b"BLOCK", b"0", b"STREAMS"];
-        self.redis.queue(&[&words[..], &[KEY.as_bytes(), cursor]].concat());
-        self.redis.flush()
+    fn serve(mut self, listener: &TcpListener) -> Result<()> {
+        epoll::add(&self.epoll, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        let mut events = Vec::with_capacity(256);
+        loop {
+            events.clear();
+            epoll::wait(&self.epoll, spare_capacity(&mut events), None)?;
+            for event in &events {
+                match event.data.u64() {
+                    LISTENER => self.accept(listener)?,
+                    nth => self.topics[usize::try_from(nth)?].deliver()?,
+                }
+            }
+        }
     }
 
     /// Our clients send their request, in one piece, as soon as they are connected.
@@ -73,13 +112,29 @@ impl Floor {
             Err(error) => return Err(error).context("the floor cannot accept"),
         };
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        let requested = socket.read(&mut [0; 4096]).is_ok_and(|count| count > 0);
-        if requested && socket.write_all(HEAD).is_ok() {
+        let mut request = [0; 4096];
+        let count = socket.read(&mut request).unwrap_or_default();
+        let Some(nth) = requested_key(&request[..count]) else { return Ok(()) };
+        if socket.write_all(HEAD).is_ok() {
             socket.set_nodelay(true)?;
             socket.set_nonblocking(true)?;
-            self.clients.push(socket);
+            let topic = self.topics.get_mut(nth).context("no such stream key")?;
+            topic.clients.push(socket);
         }
         Ok(())
+    }
+}
+
+fn requested_key(request: &[u8]) -> Option<usize> {
+    let (nth, _) = leading_number(request.strip_prefix(b"GET /events/")?)?;
+    usize::try_from(nth).ok()
+}
+
+impl Topic {
+    fn ask(&mut self, cursor: &[u8]) -> Result<()> {
+        let words = [b"XREAD".as_slice(), b"COUNT", b"500", b"BLOCK", b"0", b"STREAMS"];
+        self.redis.queue(&[&words[..], &[self.key.as_bytes(), cursor]].concat());
+        self.redis.flush()
     }
 
     fn deliver(&mut self) -> Result<()> {

@@ -22,6 +22,12 @@ impl Histogram {
         self.0[usize::try_from(bucket).expect("buckets must be few")] += 1;
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (ours, theirs) in self.0.iter_mut().zip(&other.0) {
+            *ours += theirs;
+        }
+    }
+
     /// What a share of `quantile` of the samples does not exceed.
     pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
         let rank = self.0.iter().sum::<u64>() as f64 * quantile;

@@ -1,6 +1,6 @@
 //! What fan-out costs, beside the least that it can cost. In each run the gateway and the floor
-//! take turns on the same machine with the same Redis, the same clients and the same entries; a
-//! row is the medians, and the ratio of the two.
+//! take turns on the same machine with the same Redis, the same clients and the same entries; the
+//! table has the medians, the ratios, and the goals of the project.
 //!
 //! The binary starts itself again as the floor and as the clients, so that each has its own CPU
 //! time. How to run it and how to read it: benches/README.md.
@@ -8,42 +8,46 @@
 mod clients;
 mod entry;
 mod floor;
+mod free;
 mod latency;
+mod measure;
 mod processes;
 mod redis;
-mod report;
+mod rows;
+mod scenario;
+mod slow;
+mod table;
+mod tally;
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use rustix::process::{Resource, Rlimit, Signal};
 
-use processes::{Process, Scratch};
-use report::{Row, Run, Scenario};
-
-/// Between the last client's arrival and the first entry: what a handshake allocated is given
-/// back by then, or stays.
-const SETTLE: Duration = Duration::from_secs(1);
+use free::Free;
+use processes::Scratch;
+use rows::{ROWS, Stage};
+use table::{Figure, Row};
 
 /// Deliveries, CPU, latency and memory of the gateway, beside a floor.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Options {
-    #[command(flatten)]
-    scenario: Scenario,
+    /// Run this row only; repeat it for several.
+    #[arg(long, value_parser = PossibleValuesParser::new(ROWS.map(|row| row.name)))]
+    row: Vec<String>,
+    #[command(flatten, next_help_heading = "A scenario instead of the rows")]
+    free: Free,
     /// Runs of which the medians are taken.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
-    /// Leave the other one out.
+    /// One short run of each: whether everything works, not what it costs.
     #[arg(long)]
-    only: Option<Server>,
-    #[arg(long, default_value_t = 1)]
-    floor_threads: u64,
+    quick: bool,
     /// Write the table to this file, too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -54,18 +58,13 @@ struct Options {
     role: Option<Role>,
 }
 
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Server {
-    Gateway,
-    Floor,
-}
-
 /// What the binary is when it starts itself.
 #[derive(clap::Subcommand)]
 #[command(hide = true)]
 enum Role {
-    Floor { address: SocketAddr, threads: u64, redis: PathBuf },
-    Clients { address: SocketAddr, clients: u64, events: u64 },
+    Floor(floor::Settings),
+    Clients(clients::Crowd),
+    Slow { address: SocketAddr, seconds: u64 },
 }
 
 fn main() -> ExitCode {
@@ -82,12 +81,11 @@ fn start(options: Options) -> Result<()> {
     if options.role.is_some() {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     }
-    match &options.role {
-        Some(Role::Floor { address, threads, redis }) => floor::run(*address, redis, *threads),
-        Some(Role::Clients { address, clients, events }) => {
-            clients::run(*address, *clients, *events)
-        }
-        None if options.bench => bench(options),
+    match options.role {
+        Some(Role::Floor(settings)) => floor::run(&settings),
+        Some(Role::Clients(crowd)) => clients::run(crowd),
+        Some(Role::Slow { address, seconds }) => slow::run(address, seconds),
+        None if options.bench => bench(&options),
         None => {
             println!("no measurement without --bench: run `cargo bench --bench fanout`");
             Ok(())
@@ -95,69 +93,53 @@ fn start(options: Options) -> Result<()> {
     }
 }
 
-fn bench(options: Options) -> Result<()> {
+fn bench(options: &Options) -> Result<()> {
+    if options.free.is_asked_for() && !options.row.is_empty() {
+        bail!("--row does not go with the options of a scenario");
+    }
     // For us and for all that we start: as many clients as the hard limit allows.
     let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     let scratch = Scratch::new()?;
     let _redis = scratch.start_redis().context("redis-server must be in the PATH")?;
-    let mut rows = Vec::new();
-    for scenario in [options.scenario] {
-        let mut row = Row { scenario, gateway: Vec::new(), floor: Vec::new() };
-        for run in 1..=options.runs {
-            let load = std::fs::read_to_string("/proc/loadavg")?;
-            eprintln!("run {run} of {}; load average {}", options.runs, load.trim());
-            if options.only != Some(Server::Floor) {
-                let start = |address| scratch.start_gateway(address);
-                row.gateway.push(measure(&scratch, &row.scenario, start)?);
-            }
-            if options.only != Some(Server::Gateway) {
-                let start = |address| scratch.start_floor(address, options.floor_threads);
-                row.floor.push(measure(&scratch, &row.scenario, start)?);
-            }
-        }
-        row.print();
-        rows.push(row);
-    }
-    if let Some(path) = options.json {
+    let (rows, faults) = run_all(options, &scratch);
+    table::print_header();
+    rows.iter().for_each(Row::print);
+    if let Some(path) = &options.json {
         let rows: serde_json::Value = rows.iter().map(Row::to_json).collect();
-        std::fs::write(&path, format!("{rows:#}\n"))
+        std::fs::write(path, format!("{rows:#}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let runs = rows.iter().flat_map(|row| row.gateway.iter().chain(&row.floor));
-    let faults: Vec<_> = runs.filter_map(Run::fault).collect();
     if !faults.is_empty() {
-        bail!("not every client got every entry once, in order:\n{}", faults.join("\n"));
+        bail!("{} runs failed:\n{}", faults.len(), faults.join("\n"));
     }
     Ok(())
 }
 
-/// One run: a fresh server, its clients, and the entries.
-fn measure(
-    scratch: &Scratch,
-    scenario: &Scenario,
-    start: impl Fn(SocketAddr) -> Result<Process>,
-) -> Result<Run> {
-    entry::clear(&scratch.redis())?;
-    let address = processes::free_address()?;
-    let server = start(address)?;
-    let idle_bytes = server.memory_bytes()?;
-    let mut clients = scratch.start_clients(address, scenario.clients, scenario.events())?;
-    let stdout = clients.child.stdout.take().expect("the clients' output must be piped");
-    let mut lines = BufReader::new(stdout).lines();
-    let mut said = || {
-        let line = lines.next().transpose()?;
-        let logs = || format!("{}the server said: {}", clients.log(), server.log());
-        line.with_context(logs)
+/// All that is asked for, and the faults that came up; one row's do not keep the next from running.
+fn run_all(options: &Options, scratch: &Scratch) -> (Vec<Row>, Vec<String>) {
+    let mut faults = Vec::new();
+    let mut rows = Vec::new();
+    let mut run = |name, once: &dyn Fn(&mut Stage<'_>) -> Result<Vec<Figure>>| {
+        let mut stage = Stage { scratch, quick: options.quick, notes: Vec::new() };
+        let mut runs = Vec::new();
+        for nth in 1..=if options.quick { 1 } else { options.runs } {
+            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+            eprintln!("{name}, run {nth}; load average {}", load.trim());
+            match once(&mut stage) {
+                Ok(figures) => runs.push(figures),
+                Err(error) => faults.push(format!("{name}, run {nth}: {error:#}")),
+            }
+        }
+        rows.push(Row { name, runs, notes: stage.notes });
     };
-    said()?;
-    std::thread::sleep(SETTLE);
-    let connected_bytes = server.memory_bytes()?;
-    let (before, clients_before) = (server.cpu()?, clients.cpu()?);
-    entry::write_all(&scratch.redis(), scenario)?;
-    let report = serde_json::from_str(&said()?)?;
-    let spent = server.cpu()?.since(before);
-    let by_clients = clients.cpu()?.since(clients_before);
-    let client_bytes = (connected_bytes - idle_bytes) / scenario.clients as f64;
-    Ok(Run::new(report, spent, by_clients, client_bytes))
+    if options.free.is_asked_for() {
+        run("scenario", &|stage| options.free.run(stage));
+    } else {
+        let wanted = |row: &&rows::Row| {
+            options.row.is_empty() || options.row.iter().any(|name| name == row.name)
+        };
+        ROWS.iter().filter(wanted).for_each(|row| run(row.name, &row.run));
+    }
+    (rows, faults)
 }

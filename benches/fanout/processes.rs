@@ -2,17 +2,20 @@
 //! on every way out.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a process is asked whether it is ready: what `ready_after` is known to.
+const READY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A folder for sockets, configuration and logs; gone with the value.
 pub(crate) struct Scratch(PathBuf);
@@ -32,9 +35,12 @@ impl Scratch {
     fn start(&self, name: &'static str, command: &mut Command) -> Result<Process> {
         let log = self.0.join(name);
         let program = command.get_program().to_owned();
-        let child = command.stderr(File::create(&log)?).spawn();
-        let child = child.with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Process { child, name, log })
+        let command = command.stderr(File::create(&log)?);
+        let began = Instant::now();
+        let child = command.spawn();
+        let mut child = child.with_context(|| format!("cannot start {}", program.display()))?;
+        let said = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
+        Ok(Process { child, name, log, said, began, ready_after: Duration::ZERO })
     }
 
     /// A Redis of our own, on a unix socket, that writes nothing to disk.
@@ -47,11 +53,19 @@ impl Scratch {
         redis.ready_when(|| UnixStream::connect(&socket).is_ok())
     }
 
-    /// The floor, from our own binary.
-    pub(crate) fn start_floor(&self, address: SocketAddr, threads: u64) -> Result<Process> {
+    /// Ourselves in another role, named as it is.
+    pub(crate) fn start_role(&self, role: &'static str, words: &[String]) -> Result<Process> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["floor", &address.to_string(), &threads.to_string()]).arg(self.redis());
-        self.start("floor", &mut command)?.ready_when(|| TcpStream::connect(address).is_ok())
+        command.arg(role).args(words).stdout(Stdio::piped());
+        self.start(role, &mut command)
+    }
+
+    /// The floor, with `threads` threads.
+    pub(crate) fn start_floor(&self, at: SocketAddr, threads: u64, keys: u64) -> Result<Process> {
+        let redis = self.redis().display().to_string();
+        let words = [at.to_string(), threads.to_string(), keys.to_string(), redis];
+        let floor = self.start_role("floor", &words)?;
+        floor.ready_when(|| TcpStream::connect(at).is_ok())
     }
 
     /// The gateway as an operator would run it: all defaults, one route.
@@ -79,14 +93,6 @@ impl Scratch {
         let gateway = self.start("gateway", &mut command)?;
         gateway.ready_when(|| answers_ready(admin).unwrap_or(false))
     }
-
-    /// The clients: ready, and at the end their report, on standard output.
-    pub(crate) fn start_clients(&self, at: SocketAddr, count: u64, events: u64) -> Result<Process> {
-        let mut command = Command::new(std::env::current_exe()?);
-        let numbers = [count.to_string(), events.to_string()];
-        command.arg("clients").arg(at.to_string()).args(numbers).stdout(Stdio::piped());
-        self.start("clients", &mut command)
-    }
 }
 
 impl Drop for Scratch {
@@ -97,11 +103,16 @@ impl Drop for Scratch {
     }
 }
 
-/// A child that does not outlive this value. Its standard error goes to a file.
+/// A child that does not outlive this value. Its standard error goes to a file, what it says on
+/// standard output is read line by line.
 pub(crate) struct Process {
-    pub(crate) child: Child,
-    name: &'static str,
+    child: Child,
+    pub(crate) name: &'static str,
     log: PathBuf,
+    said: Option<Lines<BufReader<ChildStdout>>>,
+    began: Instant,
+    /// From its start until it was seen to be ready.
+    pub(crate) ready_after: Duration,
 }
 
 impl Process {
@@ -111,9 +122,17 @@ impl Process {
             if self.child.try_wait()?.is_some() || Instant::now() > deadline {
                 bail!("{} did not become ready; it said:\n{}", self.name, self.log());
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(READY_INTERVAL);
         }
+        self.ready_after = self.began.elapsed();
         Ok(self)
+    }
+
+    /// The next line of its standard output, which must be JSON; waits for it.
+    pub(crate) fn says(&mut self) -> Result<Value> {
+        let line = self.said.as_mut().and_then(Iterator::next).transpose()?;
+        let line = line.with_context(|| format!("{} ended: {}", self.name, self.log()))?;
+        serde_json::from_str(&line).with_context(|| format!("{} said {line}", self.name))
     }
 
     pub(crate) fn log(&self) -> String {
@@ -125,14 +144,17 @@ impl Process {
         fs::read_to_string(&path).with_context(|| format!("reading {path} of {}", self.name))
     }
 
-    /// The anonymous part of the proportional set size. The rest is the binary's pages, whose
-    /// share falls when another process runs the same file.
-    pub(crate) fn memory_bytes(&self) -> Result<f64> {
+    /// The proportional set size, whole and of it the anonymous part. The rest is the binary's
+    /// pages, whose share falls when another process runs the same file.
+    pub(crate) fn memory(&self) -> Result<Memory> {
         let rollup = self.proc("smaps_rollup")?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        let kib: f64 = kib.context("smaps_rollup must have Pss_Anon (Linux 5.9)")?.parse()?;
-        Ok(kib * 1024.0)
+        let bytes = |name: &str| {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.split_whitespace().next());
+            let kib = kib.with_context(|| format!("smaps_rollup must have {name} (Linux 5.9)"))?;
+            anyhow::Ok(kib.parse::<f64>()? * 1024.0)
+        };
+        Ok(Memory { bytes: bytes("Pss:")?, anonymous_bytes: bytes("Pss_Anon:")? })
     }
 
     /// CPU so far. `stat`, not the threads' `schedstat`: it still counts threads that have ended.
@@ -146,6 +168,13 @@ impl Process {
         let per_second = rustix::param::clock_ticks_per_second() as f64;
         Ok(Cpu { user: user / per_second, total: (user + system) / per_second })
     }
+}
+
+/// Proportional set size of a process.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) bytes: f64,
+    pub(crate) anonymous_bytes: f64,
 }
 
 /// CPU seconds of a process.

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// The stream key of every run.
-pub(crate) const KEY: &str = "events:bench";
+/// The `nth` stream key of a run.
+pub(crate) fn key(nth: u64) -> String {
+    format!("events:{nth}")
+}
 
 /// A reply; nil is an empty text.
 pub(crate) enum Reply {

@@ -1,0 +1,267 @@
+//! One run: a fresh server, its clients, and the entries; and what all of that took.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::entry;
+use crate::processes::{Cpu, Memory, Process, Scratch, free_address};
+use crate::scenario::Scenario;
+
+/// Between the last client's arrival and the first entry: what a handshake allocated is given
+/// back by then, or stays.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The clients wait so much longer than entries are held back before they give one up.
+const PATIENCE_SECONDS: u64 = 10;
+
+/// How often memory is looked at while entries flow.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The slow client comes before the first entry and stays past the last.
+const SLOW_LINGER_SECONDS: u64 = 2;
+
+/// A server below this share of the rate had a backlog: then latencies tell its length, and who
+/// coalesces what is pending sends less often.
+const KEPT_UP: f64 = 0.97;
+
+/// What must be zero in a report of clients.
+const FAULTS: [&str; 4] = ["missing", "doubled", "gaps", "closed"];
+
+/// What serves the clients.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Server {
+    Gateway,
+    /// With so many threads.
+    Floor(u64),
+}
+
+/// What one run of one server took.
+pub(crate) struct Run {
+    scenario: Scenario,
+    report: Value,
+    /// Of the server before any client came, and with all of them, idle.
+    alone: Memory,
+    with_clients: Memory,
+    /// The most while entries flowed, if that was sampled.
+    pub(crate) peak: Peak,
+    pub(crate) arrival_seconds: f64,
+    arrival_cpu: Cpu,
+    hold_cpu: Cpu,
+    delivery_cpu: Cpu,
+    clients_cpu: Cpu,
+}
+
+/// The most that samples have seen, in bytes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Peak {
+    pub(crate) server_bytes: f64,
+    /// What the server's kernel socket towards the slow client holds.
+    pub(crate) slow_socket_bytes: f64,
+}
+
+impl Run {
+    fn reported(&self, name: &str) -> f64 {
+        self.report[name].as_f64().unwrap_or(f64::NAN)
+    }
+
+    pub(crate) fn p50_ms(&self) -> f64 {
+        self.reported("p50_ms")
+    }
+
+    pub(crate) fn p99_ms(&self) -> f64 {
+        self.reported("p99_ms")
+    }
+
+    pub(crate) fn p999_ms(&self) -> f64 {
+        self.reported("p999_ms")
+    }
+
+    pub(crate) fn worst_key_p99_ms(&self) -> f64 {
+        self.reported("worst_key_p99_ms")
+    }
+
+    pub(crate) fn deliveries_per_second(&self) -> f64 {
+        self.reported("delivered") / self.reported("seconds")
+    }
+
+    pub(crate) fn cpu_us_per_delivery(&self) -> f64 {
+        self.delivery_cpu.total * 1e6 / self.reported("delivered")
+    }
+
+    pub(crate) fn user_us_per_delivery(&self) -> f64 {
+        self.delivery_cpu.user * 1e6 / self.reported("delivered")
+    }
+
+    /// Of one core, by the clients' process.
+    pub(crate) fn clients_cpu_percent(&self) -> f64 {
+        self.clients_cpu.total * 100.0 / self.reported("seconds")
+    }
+
+    pub(crate) fn arrivals_per_second(&self) -> f64 {
+        self.scenario.clients as f64 / self.arrival_seconds
+    }
+
+    pub(crate) fn cpu_us_per_arrival(&self) -> f64 {
+        self.arrival_cpu.total * 1e6 / self.scenario.clients as f64
+    }
+
+    /// Of one core, while nothing happens.
+    pub(crate) fn hold_cpu_percent(&self) -> f64 {
+        self.hold_cpu.total * 100.0 / self.scenario.hold.as_secs_f64()
+    }
+
+    pub(crate) fn bytes_per_client(&self) -> f64 {
+        (self.with_clients.bytes - self.alone.bytes) / self.scenario.clients as f64
+    }
+
+    pub(crate) fn anonymous_bytes_per_client(&self) -> f64 {
+        (self.with_clients.anonymous_bytes - self.alone.anonymous_bytes)
+            / self.scenario.clients as f64
+    }
+
+    /// What of the rate was delivered, in percent, if the server fell behind.
+    pub(crate) fn fell_behind(&self) -> Option<f64> {
+        let share = self.deliveries_per_second() / self.scenario.deliveries_per_second();
+        (share < KEPT_UP).then_some(share * 100.0)
+    }
+}
+
+/// Starts `server`, and measures it in `scenario`. That a client missed anything is an error.
+pub(crate) fn measure(scratch: &Scratch, scenario: &Scenario, server: Server) -> Result<Run> {
+    entry::clear(&scratch.redis())?;
+    let address = free_address()?;
+    let process = start(scratch, server, address, scenario.keys)?;
+    let run = with_clients(scratch, scenario, address, &process);
+    run.with_context(|| format!("the {} said: {}", process.name, process.log()))
+}
+
+/// The gateway alone: how soon it is ready, and its memory then.
+pub(crate) fn measure_alone(scratch: &Scratch) -> Result<(Duration, Memory)> {
+    let process = start(scratch, Server::Gateway, free_address()?, 1)?;
+    thread::sleep(SETTLE);
+    Ok((process.ready_after, process.memory()?))
+}
+
+fn start(scratch: &Scratch, server: Server, at: SocketAddr, keys: u64) -> Result<Process> {
+    match server {
+        Server::Gateway => scratch.start_gateway(at),
+        Server::Floor(threads) => scratch.start_floor(at, threads, keys),
+    }
+}
+
+fn with_clients(
+    scratch: &Scratch,
+    scenario: &Scenario,
+    address: SocketAddr,
+    server: &Process,
+) -> Result<Run> {
+    let (alone, started_cpu) = (server.memory()?, server.cpu()?);
+    let mut crowd = start_crowd(scratch, scenario, address)?;
+    let arrival_seconds = crowd.says()?.as_f64().context("the clients must say a time")?;
+    thread::sleep(SETTLE);
+    let (with_clients, arrived_cpu) = (server.memory()?, server.cpu()?);
+    thread::sleep(scenario.hold);
+    let held_cpu = server.cpu()?;
+    let mut slow = start_slow(scratch, scenario, address)?;
+    let slow_port = slow.as_mut().map(Process::says).transpose()?.and_then(|port| port.as_u64());
+    let (before, crowd_before) = (server.cpu()?, crowd.cpu()?);
+    let mut deliver = || {
+        entry::write_all(&scratch.redis(), scenario)?;
+        let report = crowd.says()?;
+        anyhow::Ok((report, server.cpu()?.since(before), crowd.cpu()?.since(crowd_before)))
+    };
+    let (delivered, peak) = if scenario.sampled {
+        while_sampled(server, slow_port, deliver)
+    } else {
+        (deliver(), Ok(Peak::default()))
+    };
+    let (report, delivery_cpu, clients_cpu) = delivered?;
+    check(&report)?;
+    if let Some(slow) = &mut slow {
+        check(&slow.says()?).context("the slow client")?;
+    }
+    Ok(Run {
+        scenario: *scenario,
+        report,
+        alone,
+        with_clients,
+        peak: peak?,
+        arrival_seconds,
+        arrival_cpu: arrived_cpu.since(started_cpu),
+        hold_cpu: held_cpu.since(arrived_cpu),
+        delivery_cpu,
+        clients_cpu,
+    })
+}
+
+fn start_crowd(scratch: &Scratch, scenario: &Scenario, address: SocketAddr) -> Result<Process> {
+    let Scenario { clients, keys, client_threads, hold, .. } = *scenario;
+    let patience_seconds = hold.as_secs() + PATIENCE_SECONDS;
+    let numbers = [clients, keys, scenario.events_per_key(), client_threads, patience_seconds];
+    let mut words = vec![address.to_string()];
+    words.extend(numbers.map(|number| number.to_string()));
+    scratch.start_role("clients", &words)
+}
+
+fn start_slow(
+    scratch: &Scratch,
+    scenario: &Scenario,
+    address: SocketAddr,
+) -> Result<Option<Process>> {
+    if !scenario.slow_client {
+        return Ok(None);
+    }
+    let seconds = scenario.seconds + SLOW_LINGER_SECONDS;
+    scratch.start_role("slow", &[address.to_string(), seconds.to_string()]).map(Some)
+}
+
+/// Fails if a client missed an entry, got one twice, was told of a gap, or was cut.
+fn check(report: &Value) -> Result<()> {
+    if FAULTS.iter().any(|name| report[*name] != 0) {
+        bail!("not every client got every entry once, in order: {report}");
+    }
+    Ok(())
+}
+
+fn while_sampled<T>(
+    server: &Process,
+    slow_port: Option<u64>,
+    work: impl FnOnce() -> T,
+) -> (T, Result<Peak>) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let mut peak = Peak::default();
+            while !done.load(Ordering::Relaxed) {
+                peak.server_bytes = peak.server_bytes.max(server.memory()?.bytes);
+                if let Some(port) = slow_port {
+                    peak.slow_socket_bytes = peak.slow_socket_bytes.max(socket_bytes(port)?);
+                }
+                thread::sleep(SAMPLE_INTERVAL);
+            }
+            Ok(peak)
+        });
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        let peak = sampler.join().unwrap_or_else(|_| bail!("the sampler panicked"));
+        (worked, peak)
+    })
+}
+
+/// The kernel's memory for what is queued towards local port `port`: `w` of `skmem` in ss(8).
+fn socket_bytes(port: u64) -> Result<f64> {
+    let filter = format!("dport = :{port}");
+    let output = Command::new("ss").args(["-Htmn", &filter]).output();
+    let output = output.context("ss (of iproute2) must be in the PATH")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let fields = text.split_once("skmem:(").map_or("", |(_, fields)| fields);
+    let queued = fields.split(',').find_map(|field| field.strip_prefix('w'));
+    let queued = queued.with_context(|| format!("ss must show the slow client: {text}"))?;
+    Ok(queued.parse()?)
+}

@@ -1,0 +1,216 @@
+//! The rows of the benchmark: what is measured in each, and what it has to reach.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::measure::{Run, Server, measure, measure_alone};
+use crate::processes::Scratch;
+use crate::scenario::Scenario;
+use crate::table::{Figure, Goal};
+
+/// Seconds of entries in a smoke run.
+const QUICK_SECONDS: u64 = 2;
+
+/// With 15 s between keepalives, each idle client gets four.
+const IDLE: Duration = Duration::from_secs(60);
+const QUICK_IDLE: Duration = Duration::from_secs(5);
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A row: its name and one run of it.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
+}
+
+pub(crate) const ROWS: [Row; 10] = [
+    Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
+    Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
+    Row { name: "idle-memory", run: idle_memory },
+    Row { name: "process", run: process },
+    Row { name: "overload", run: overload },
+    Row { name: "keys", run: keys },
+    Row { name: "arrival", run: arrival },
+    Row { name: "idle", run: idle },
+    Row { name: "slow-client", run: slow_client },
+    Row { name: "growth", run: growth },
+];
+
+/// Where rows are run, and what they have to tell beside their figures.
+pub(crate) struct Stage<'a> {
+    pub(crate) scratch: &'a Scratch,
+    pub(crate) quick: bool,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Stage<'_> {
+    pub(crate) fn measure(&mut self, scenario: Scenario, server: Server) -> Result<Run> {
+        let seconds =
+            if self.quick { QUICK_SECONDS.min(scenario.seconds) } else { scenario.seconds };
+        measure(self.scratch, &Scenario { seconds, ..scenario }, server)
+    }
+
+    /// As [`Self::measure`], where a backlog would make the figures mean something else.
+    pub(crate) fn measure_on_time(&mut self, scenario: Scenario, server: Server) -> Result<Run> {
+        let run = self.measure(scenario, server)?;
+        if let Some(percent) = run.fell_behind() {
+            let Scenario { clients, .. } = scenario;
+            let name = server.name();
+            self.notes.push(format!("{name}, {clients} clients: fell behind, to {percent:.0} %"));
+        }
+        Ok(run)
+    }
+}
+
+impl Server {
+    /// As it stands in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Floor(1) => "floor",
+            Self::Floor(_) => "wide floor",
+        }
+    }
+}
+
+/// As many threads as the gateway has workers.
+fn wide_floor() -> Server {
+    Server::Floor(std::thread::available_parallelism().map_or(1, |count| count.get() as u64))
+}
+
+fn deliver(stage: &mut Stage<'_>, clients: u64, rate: f64) -> Result<Vec<Figure>> {
+    let scenario = Scenario { clients, rate, ..Scenario::default() };
+    let gateway = stage.measure_on_time(scenario, Server::Gateway)?;
+    let floor = stage.measure_on_time(scenario, Server::Floor(1))?;
+    let wide = stage.measure_on_time(scenario, wide_floor())?;
+    Ok(vec![
+        Figure::new("CPU us/delivery", 2, gateway.cpu_us_per_delivery())
+            .beside("floor", floor.cpu_us_per_delivery())
+            .goal(Goal::RatioAtMost(1.15)),
+        Figure::new("of it user", 2, gateway.user_us_per_delivery())
+            .beside("floor", floor.user_us_per_delivery()),
+        Figure::new("p99 ms", 2, gateway.p99_ms())
+            .beside("wide floor", wide.p99_ms())
+            .goal(Goal::RatioAtMost(1.2)),
+        Figure::new("p50 ms", 2, gateway.p50_ms()).beside("wide floor", wide.p50_ms()),
+        Figure::new("CPU us/delivery", 2, gateway.cpu_us_per_delivery())
+            .beside("wide floor", wide.cpu_us_per_delivery()),
+        Figure::new("clients' CPU %", 0, gateway.clients_cpu_percent())
+            .beside("floor", floor.clients_cpu_percent()),
+    ])
+}
+
+/// All clients at once, then one entry that each must get.
+fn ten_thousand() -> Scenario {
+    Scenario { clients: 10_000, rate: 1.0, seconds: 1, ..Scenario::default() }
+}
+
+fn idle_memory(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let run = stage.measure(ten_thousand(), Server::Gateway)?;
+    Ok(vec![
+        Figure::new("PSS bytes/client", 0, run.bytes_per_client()).goal(Goal::AtMost(500.0)),
+        Figure::new("of it anonymous", 0, run.anonymous_bytes_per_client()),
+    ])
+}
+
+fn process(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let (ready_after, memory) = measure_alone(stage.scratch)?;
+    Ok(vec![
+        Figure::new("PSS MiB without clients", 2, memory.bytes / MIB).goal(Goal::AtMost(8.0)),
+        Figure::new("of it anonymous", 2, memory.anonymous_bytes / MIB),
+        Figure::new("ms from exec to ready", 1, ready_after.as_secs_f64() * 1e3)
+            .goal(Goal::AtMost(50.0)),
+    ])
+}
+
+fn overload(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let scenario = Scenario { rate: 10_000.0, pipeline: 100, sampled: true, ..Scenario::default() };
+    let run = stage.measure(scenario, Server::Gateway)?;
+    Ok(vec![
+        Figure::new("million deliveries/s", 2, run.deliveries_per_second() / 1e6)
+            .goal(Goal::AtLeast(5.0)),
+        Figure::new("peak PSS MiB", 1, run.peak.server_bytes / MIB).goal(Goal::AtMost(64.0)),
+        Figure::new("CPU us/delivery", 3, run.cpu_us_per_delivery()),
+        Figure::new("clients' CPU %", 0, run.clients_cpu_percent()),
+    ])
+}
+
+fn keys(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let scenario = Scenario { clients: 10_000, keys: 1_000, rate: 1_000.0, ..Scenario::default() };
+    let gateway = stage.measure_on_time(scenario, Server::Gateway)?;
+    let floor = stage.measure_on_time(scenario, Server::Floor(1))?;
+    Ok(vec![
+        Figure::new("CPU us/delivery", 2, gateway.cpu_us_per_delivery())
+            .beside("floor", floor.cpu_us_per_delivery())
+            .goal(Goal::RatioAtMost(2.0)),
+        Figure::new("of it user", 2, gateway.user_us_per_delivery())
+            .beside("floor", floor.user_us_per_delivery()),
+        Figure::new("p99 ms, all keys", 2, gateway.p99_ms()).beside("floor", floor.p99_ms()),
+        Figure::new("p99 ms, worst key", 2, gateway.worst_key_p99_ms())
+            .beside("floor", floor.worst_key_p99_ms()),
+    ])
+}
+
+fn arrival(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let gateway = stage.measure(ten_thousand(), Server::Gateway)?;
+    let floor = stage.measure(ten_thousand(), Server::Floor(1))?;
+    Ok(vec![
+        Figure::new("clients/s", 0, gateway.arrivals_per_second())
+            .beside("floor", floor.arrivals_per_second())
+            .goal(Goal::AtLeast(15_000.0)),
+        Figure::new("CPU us/arrival", 1, gateway.cpu_us_per_arrival())
+            .beside("floor", floor.cpu_us_per_arrival())
+            .goal(Goal::AtMost(30.0)),
+    ])
+}
+
+fn idle(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let hold = if stage.quick { QUICK_IDLE } else { IDLE };
+    let run = stage.measure(Scenario { hold, ..ten_thousand() }, Server::Gateway)?;
+    let what = format!("CPU % of a core in {} s", hold.as_secs());
+    Ok(vec![Figure::new(what, 3, run.hold_cpu_percent()).goal(Goal::AtMost(0.5))])
+}
+
+fn slow_client(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    // Long enough that what the kernel takes for the slow one is full well before the end.
+    let scenario = Scenario { seconds: 20, sampled: true, ..Scenario::default() };
+    let without = stage.measure_on_time(scenario, Server::Gateway)?;
+    let with =
+        stage.measure_on_time(Scenario { slow_client: true, ..scenario }, Server::Gateway)?;
+    Ok(vec![
+        Figure::new("the others' p99 ms", 2, with.p99_ms())
+            .beside("without it", without.p99_ms())
+            .goal(Goal::NoWorse),
+        Figure::new("CPU us/delivery", 2, with.cpu_us_per_delivery())
+            .beside("without it", without.cpu_us_per_delivery()),
+        Figure::new("its socket, KiB in the kernel", 0, with.peak.slow_socket_bytes / 1024.0),
+        Figure::new("peak PSS MiB", 2, with.peak.server_bytes / MIB)
+            .beside("without it", without.peak.server_bytes / MIB),
+    ])
+}
+
+fn growth(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let mut costs = Vec::new();
+    for clients in [100_u32, 1_000, 10_000, 15_000] {
+        let rate = 100_000.0 / f64::from(clients);
+        let scenario =
+            Scenario { clients: clients.into(), rate, seconds: 6, ..Scenario::default() };
+        let gateway = stage.measure_on_time(scenario, Server::Gateway)?.cpu_us_per_delivery();
+        let floor = stage.measure_on_time(scenario, Server::Floor(1))?.cpu_us_per_delivery();
+        let what = format!("CPU us/delivery, {clients} clients");
+        figures.push(Figure::new(what, 2, gateway).beside("floor", floor));
+        costs.push((gateway, floor));
+    }
+    let growth = |costs: &mut dyn Iterator<Item = f64>| {
+        let (min, max) =
+            costs.fold((f64::MAX, 0.0_f64), |(min, max), cost| (min.min(cost), max.max(cost)));
+        max / min
+    };
+    let gateway = growth(&mut costs.iter().map(|(gateway, _)| *gateway));
+    let floor = growth(&mut costs.iter().map(|(_, floor)| *floor));
+    let most = Figure::new("the dearest / the cheapest", 2, gateway);
+    figures.push(most.beside("floor", floor).goal(Goal::AtMost(1.2)));
+    Ok(figures)
+}

@@ -1,0 +1,58 @@
+//! What one run asks of a server: how many clients, on how many stream keys, get how many entries
+//! of which size, and what else happens meanwhile.
+
+use std::time::Duration;
+
+/// One point of measurement; the default is the first row's.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// On all stream keys together, evenly.
+    pub(crate) clients: u64,
+    pub(crate) keys: u64,
+    /// Entries per second, on all stream keys together, in turn.
+    pub(crate) rate: f64,
+    pub(crate) seconds: u64,
+    /// Length of an entry's payload: the number, the time, and padding.
+    pub(crate) entry_bytes: u64,
+    /// Entries that are written together.
+    pub(crate) pipeline: u64,
+    /// Between the clients' arrival and the first entry.
+    pub(crate) hold: Duration,
+    /// Threads of the clients' process.
+    pub(crate) client_threads: u64,
+    /// One client more, that takes next to nothing.
+    pub(crate) slow_client: bool,
+    /// Whether the server's memory is sampled while entries flow.
+    pub(crate) sampled: bool,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            clients: 1000,
+            keys: 1,
+            rate: 100.0,
+            seconds: 10,
+            entry_bytes: 230,
+            pipeline: 1,
+            hold: Duration::ZERO,
+            client_threads: 1,
+            slow_client: false,
+            sampled: false,
+        }
+    }
+}
+
+impl Scenario {
+    /// Entries of one stream key: what each of its clients must get.
+    pub(crate) fn events_per_key(&self) -> u64 {
+        let events = (self.rate * self.seconds as f64 / self.keys as f64).round();
+        // A rate is far below 2^63, and as a duration the number is checked.
+        Duration::try_from_secs_f64(events).map_or(u64::MAX, |events| events.as_secs()).max(1)
+    }
+
+    /// Deliveries per second if the server keeps up.
+    pub(crate) fn deliveries_per_second(&self) -> f64 {
+        self.rate * self.clients as f64 / self.keys as f64
+    }
+}
