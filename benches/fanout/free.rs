@@ -24,6 +24,9 @@ pub(crate) struct Free {
     entry_bytes: Option<u64>,
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     keys: Option<u64>,
+    /// Threads of the clients' process.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    client_threads: Option<u64>,
     /// Leave the other one out.
     #[arg(long)]
     only: Option<Only>,
@@ -61,8 +64,9 @@ const COLUMNS: [Column; 8] = [
 
 impl Free {
     pub(crate) fn is_asked_for(&self) -> bool {
-        let Self { clients, rate, seconds, entry_bytes, keys, only, floor_threads } = self;
-        let numbers = [clients, seconds, entry_bytes, keys, floor_threads];
+        let Self { clients, rate, seconds, entry_bytes, keys, only, .. } = self;
+        let Self { client_threads, floor_threads, .. } = self;
+        let numbers = [clients, seconds, entry_bytes, keys, client_threads, floor_threads];
         numbers.iter().any(|number| number.is_some()) || rate.is_some() || only.is_some()
     }
 
@@ -74,6 +78,7 @@ impl Free {
             rate: self.rate.unwrap_or(default.rate),
             seconds: self.seconds.unwrap_or(default.seconds),
             entry_bytes: self.entry_bytes.unwrap_or(default.entry_bytes),
+            client_threads: self.client_threads.unwrap_or(default.client_threads),
             ..default
         }
     }

@@ -93,7 +93,11 @@ impl Line<'_> {
             Goal::AtMost(most) => self.value.median <= most,
             Goal::AtLeast(least) => self.value.median >= least,
             Goal::RatioAtMost(most) => self.ratio.is_some_and(|ratio| ratio.median <= most),
-            Goal::NoWorse => self.beside.is_some_and(|(_, beside)| self.value.median <= beside.max),
+            // One run has no range.
+            Goal::NoWorse => {
+                let (_, beside) = self.beside.filter(|(_, beside)| beside.min < beside.max)?;
+                self.value.median <= beside.max
+            }
         })
     }
 
