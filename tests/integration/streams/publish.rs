@@ -104,6 +104,17 @@ fn a_page_of_another_origin_may_not_publish() {
     );
 }
 
+/// DNS rebinding: to the browser such a page is of our origin.
+#[test]
+fn a_page_whose_name_was_made_to_lead_here_may_not_publish() {
+    let gateway = Setup::memory().start_ready();
+    let request = "POST /publish/events:a HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\
+        origin: http://evil.example\r\nsec-fetch-site: same-origin\r\ncontent-length: 1\r\n\r\nx";
+    assert_eq!(exchange(&gateway.admin, request).status, 403);
+    let by_address = request.replace("evil.example", &gateway.admin);
+    assert_eq!(exchange(&gateway.admin, &by_address).status, 200);
+}
+
 #[test]
 fn only_post_publishes() {
     everywhere(
