@@ -232,9 +232,7 @@ fn code_of(error: &anyhow::Error) -> ExitCode {
 
 /// journald has its own clock and reads a priority prefix; a terminal has eyes; the rest gets JSON.
 fn start_log(config: &Config) {
-    // What fred says of its connections we say ourselves, once per change; `fred=debug` in the
-    // configured level brings it back.
-    let filter = EnvFilter::new(format!("fred=off,{}", config.log.level));
+    let filter = EnvFilter::new(&config.log.level);
     let terminal = std::io::stderr().is_terminal();
     let journal = process::is_journal();
     let text = config.log.format == LogFormat::Text || terminal || journal;

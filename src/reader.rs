@@ -127,10 +127,10 @@ impl Readers {
         position: &mut Option<Position>,
         failures: &mut u32,
     ) -> Result<Infallible, Error> {
-        let connection = self.source.connect().await?;
+        let mut connection = self.source.connect().await?;
         let position = match position {
             Some(position) => position,
-            None => position.insert(self.find_tail(topic, &connection).await?),
+            None => position.insert(self.find_tail(topic, &mut connection).await?),
         };
         // The first read does not block: whatever happened since the last one is told at once.
         let mut longest = Duration::from_millis(1);
@@ -164,7 +164,11 @@ impl Readers {
         }
     }
 
-    async fn find_tail(&self, topic: &Topic, connection: &Connection) -> Result<Position, Error> {
+    async fn find_tail(
+        &self,
+        topic: &Topic,
+        connection: &mut Connection,
+    ) -> Result<Position, Error> {
         let info = connection.info(&topic.key).await?;
         let position = Position::new(Continuity::at_tail(info.as_ref()));
         topic.begin_anew(position.continuity.cursor());

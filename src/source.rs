@@ -174,15 +174,15 @@ pub enum Connection {
 impl Connection {
     /// Reads, waiting up to `block` for an entry. Silence well past `block` is an error, and the
     /// connection is then dead: drop it.
-    pub async fn read(&self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
+    pub async fn read(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read_blocking(ask, block).await),
-            Self::Redis(link) => link.read(ask, Some(block)).await,
+            Self::Redis(link) => link.read(ask, block).await,
         }
     }
 
     /// The stream itself; `None`: there is no such key.
-    pub async fn info(&self, key: &str) -> Result<Option<Info>, Error> {
+    pub async fn info(&mut self, key: &str) -> Result<Option<Info>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
             Self::Redis(link) => link.info(key).await,

@@ -173,15 +173,17 @@ impl Topic {
         }
     }
 
-    /// A pack has handled everything before `position`.
-    pub fn moved(&self, pack: usize, position: u64) {
+    /// A pack has handled everything before `position`; whether there is more already.
+    pub fn moved(&self, pack: usize, position: u64) -> bool {
         let mut state = self.state();
-        let Some(at) = state.packs.iter().position(|(id, _)| *id == pack) else { return };
         let was_crowded = state.crowded();
-        state.packs[at].1 = position;
+        for (_, at) in state.packs.iter_mut().filter(|(id, _)| *id == pack) {
+            *at = position;
+        }
         if was_crowded && !state.crowded() {
             self.progress.notify_waiters();
         }
+        state.ring.next_seq() > position
     }
 
     /// A pack has ended.

@@ -148,12 +148,12 @@ impl Pack {
             self.reader_changed(reader);
         }
         let batches = self.pending();
-        self.behind = !batches.is_empty();
+        self.behind = false;
         let Some(last) = batches.last() else { return };
         let end = last.end_seq();
         self.write(&batches, end).await;
         self.position = end;
-        self.topic.moved(self.number, end);
+        self.behind = self.topic.moved(self.number, end);
     }
 
     fn pending(&self) -> Vec<Arc<Batch>> {

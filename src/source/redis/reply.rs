@@ -1,19 +1,20 @@
 //! What Redis answers, read with suspicion: entries, the state of a stream, errors.
 
-use bytes::Bytes;
-use fred::prelude::Value;
-
-use super::super::{Class, Error, Info};
+use super::resp::Value;
 use crate::event::{Entry, StreamId};
+use crate::source::{Class, Error, Info};
+use bytes::Bytes;
 
 /// The entries of an `XREAD` reply about the stream `key`; none where it timed out.
 pub(super) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
-    let pair = match value {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(mut streams) if streams.len() == 1 => array(streams.remove(0))?,
-        _ => return Err(garbled("XREAD about one key answered about none or several")),
+    let mut streams = match answered(value)? {
+        Value::Nil => return Ok(Vec::new()),
+        streams => list(streams)?.into_iter(),
     };
-    let mut pair = pair.into_iter();
+    let (Some(stream), None) = (streams.next(), streams.next()) else {
+        return Err(garbled("XREAD about one key answered about none or several"));
+    };
+    let mut pair = list(stream)?.into_iter();
     let (Some(name), Some(found), None) = (pair.next(), pair.next(), pair.next()) else {
         return Err(garbled("XREAD answered with no pair of key and entries"));
     };
@@ -24,15 +25,15 @@ pub(super) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
 }
 
 pub(super) fn entries(value: Value) -> Result<Vec<Entry>, Error> {
-    array(value)?.into_iter().map(entry).collect()
+    list(value)?.into_iter().map(entry).collect()
 }
 
 fn entry(value: Value) -> Result<Entry, Error> {
-    let mut parts = array(value)?.into_iter();
+    let mut parts = list(value)?.into_iter();
     let (Some(id), Some(fields), None) = (parts.next(), parts.next(), parts.next()) else {
         return Err(garbled("an entry that is no pair of id and fields"));
     };
-    let mut fields_left = array(fields)?.into_iter();
+    let mut fields_left = list(fields)?.into_iter();
     let mut fields = Vec::with_capacity(fields_left.len() / 2);
     while let Some(name) = fields_left.next() {
         let value = fields_left.next().ok_or_else(|| garbled("a field without a value"))?;
@@ -41,27 +42,25 @@ fn entry(value: Value) -> Result<Entry, Error> {
     Ok(Entry { id: stream_id(&id)?, fields })
 }
 
-pub(super) fn stream_info(
-    answer: Result<Value, fred::error::Error>,
-) -> Result<Option<Info>, Error> {
-    let value = match answer {
-        Ok(value) => value,
-        Err(error) if error.details().contains("no such key") => return Ok(None),
-        Err(error) => return Err(classify(&error)),
-    };
+/// What `XINFO STREAM` says; `None`: there is no such key.
+pub(super) fn stream_info(value: Value) -> Result<Option<Info>, Error> {
+    if matches!(&value, Value::Refusal(words) if words.contains("no such key")) {
+        return Ok(None);
+    }
+    let value = answered(value)?;
     let mut info = Info::default();
     let (mut has_length, mut has_end) = (false, false);
-    let mut parts = array(value)?.into_iter();
+    let mut parts = list(value)?.into_iter();
     while let Some(name) = parts.next() {
         let value = parts.next().ok_or_else(|| garbled("XINFO STREAM: a name without a value"))?;
-        match name.as_str().as_deref() {
-            Some("length") => (info.length, has_length) = (number(&value)?, true),
-            Some("last-generated-id") => {
+        match &*bytes(name)? {
+            b"length" => (info.length, has_length) = (number(&value)?, true),
+            b"last-generated-id" => {
                 (info.last_generated, has_end) = (stream_id(&value)?, true);
             }
-            Some("max-deleted-entry-id") => info.max_deleted = stream_id(&value)?,
-            Some("entries-added") => info.entries_added = Some(number(&value)?),
-            Some("first-entry") if !value.is_null() => info.first = Some(entry(value)?.id),
+            b"max-deleted-entry-id" => info.max_deleted = stream_id(&value)?,
+            b"entries-added" => info.entries_added = Some(number(&value)?),
+            b"first-entry" if value != Value::Nil => info.first = Some(entry(value)?.id),
             _ => {}
         }
     }
@@ -71,9 +70,17 @@ pub(super) fn stream_info(
     Err(garbled("XINFO STREAM without length or last-generated-id"))
 }
 
-fn array(value: Value) -> Result<Vec<Value>, Error> {
+/// An answer, unless Redis refuses.
+pub(super) fn answered(value: Value) -> Result<Value, Error> {
     match value {
-        Value::Array(values) => Ok(values),
+        Value::Refusal(words) => Err(refused(&words)),
+        value => Ok(value),
+    }
+}
+
+fn list(value: Value) -> Result<Vec<Value>, Error> {
+    match value {
+        Value::List(values) => Ok(values),
         _ => Err(garbled("not the list that was expected")),
     }
 }
@@ -81,18 +88,24 @@ fn array(value: Value) -> Result<Vec<Value>, Error> {
 fn bytes(value: Value) -> Result<Bytes, Error> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
-        Value::String(text) => Ok(text.into_inner()),
         Value::Integer(number) => Ok(Bytes::from(number.to_string())),
         _ => Err(garbled("not the string that was expected")),
     }
 }
 
 fn number(value: &Value) -> Result<u64, Error> {
-    value.as_u64().ok_or_else(|| garbled("not the number that was expected"))
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| garbled("not the number that was expected"))
 }
 
 pub(super) fn stream_id(value: &Value) -> Result<StreamId, Error> {
-    let id = value.as_str().and_then(|text| text.parse().ok());
+    let id = match value {
+        Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
     id.ok_or_else(|| garbled("not the stream id that was expected"))
 }
 
@@ -101,9 +114,8 @@ pub(super) fn garbled(what: &str) -> Error {
     Error { class: Class::Away, code: "PROTOCOL", message }
 }
 
-/// Sorts a failure by what helps against it, from the first word of what Redis says.
-pub(super) fn classify(error: &fred::error::Error) -> Error {
-    use fred::error::ErrorKind;
+/// Sorts a refusal by what helps against it, from the first word of what Redis says.
+pub(super) fn refused(words: &str) -> Error {
     const KEY: [&str; 2] = ["WRONGTYPE", "NOPERM"];
     const LOGIN: [&str; 3] = ["NOAUTH", "WRONGPASS", "DENIED"];
     const AWAY: [&str; 9] = [
@@ -117,40 +129,30 @@ pub(super) fn classify(error: &fred::error::Error) -> Error {
         "MISCONF",
         "OOM",
     ];
-    let details = error.details();
-    let word = details.split_whitespace().next().unwrap_or_default().trim_start_matches('-');
+    let word = words.split_whitespace().next().unwrap_or_default();
     let known = |codes: &[&'static str]| codes.iter().find(|code| **code == word).copied();
     let (class, code) = if let Some(code) = known(&KEY) {
         (Class::Key, code)
     } else if let Some(code) = known(&LOGIN) {
         (Class::Login, code)
-    } else if let Some(code) = known(&AWAY) {
-        (Class::Away, code)
     } else {
-        match error.kind() {
-            ErrorKind::Auth => (Class::Login, "NOAUTH"),
-            ErrorKind::Timeout => (Class::Away, "TIMEOUT"),
-            ErrorKind::IO | ErrorKind::Canceled => (Class::Away, "IO"),
-            ErrorKind::Protocol | ErrorKind::Parse => (Class::Away, "PROTOCOL"),
-            _ => (Class::Away, "ERR"),
-        }
+        (Class::Away, known(&AWAY).unwrap_or("ERR"))
     };
-    Error { class, code, message: details.to_owned() }
+    Error { class, code, message: words.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
-    use fred::error::{Error as FredError, ErrorKind};
     use proptest::prelude::*;
 
     use super::*;
 
     fn text(text: &str) -> Value {
-        Value::String(text.into())
+        Value::Bytes(Bytes::copy_from_slice(text.as_bytes()))
     }
 
     fn list<const N: usize>(values: [Value; N]) -> Value {
-        Value::Array(values.into())
+        Value::List(values.into())
     }
 
     /// An entry of this id with one field.
@@ -160,7 +162,7 @@ mod tests {
 
     /// What is no list where one has to be.
     fn scalars() -> [Value; 5] {
-        [Value::Null, text("5-0"), Value::Integer(5), Value::Boolean(true), Value::Queued]
+        [Value::Nil, text("5-0"), Value::Integer(5), Value::Integer(-1), text("")]
     }
 
     fn is_garbled<T: std::fmt::Debug>(outcome: Result<T, Error>, reply: &Value) {
@@ -174,7 +176,7 @@ mod tests {
         let entries = streams(reply, "key").unwrap();
         assert_eq!(entries.iter().map(|e| e.id.to_string()).collect::<Vec<_>>(), ["5-0", "5-1"]);
         assert_eq!(entries[0].fields, [("name".into(), "value".into())]);
-        assert_eq!(streams(Value::Null, "key").unwrap(), []);
+        assert_eq!(streams(Value::Nil, "key").unwrap(), []);
     }
 
     #[test]
@@ -209,7 +211,7 @@ mod tests {
             list([text("5-0"), fields(), fields()]),
             list([text("5-0"), list([text("name")])]),
             list([text("5-0"), list([text("name"), text("value"), text("name")])]),
-            list([text("5-0"), list([text("name"), Value::Null])]),
+            list([text("5-0"), list([text("name"), Value::Nil])]),
             list([text("5-0"), list([list([]), text("value")])]),
         ];
         wrong.extend(scalars());
@@ -220,7 +222,7 @@ mod tests {
             wrong.push(list([text(id), fields()]));
         }
         for id in
-            [Value::Null, Value::Integer(5), list([]), Value::Bytes(Bytes::from_static(b"\xff"))]
+            [Value::Nil, Value::Integer(5), list([]), Value::Bytes(Bytes::from_static(b"\xff"))]
         {
             wrong.push(list([id, fields()]));
         }
@@ -244,7 +246,7 @@ mod tests {
         for pair in pairs.iter_mut().filter(|pair| pair.0 == name) {
             pair.1 = value.clone();
         }
-        Value::Array(pairs.into_iter().flat_map(|(name, value)| [text(name), value]).collect())
+        Value::List(pairs.into_iter().flat_map(|(name, value)| [text(name), value]).collect())
     }
 
     #[test]
@@ -257,8 +259,8 @@ mod tests {
             max_deleted: id(3),
             entries_added: Some(4),
         };
-        assert_eq!(stream_info(Ok(info("", &Value::Null))).unwrap(), Some(full));
-        let empty = stream_info(Ok(info("first-entry", &Value::Null))).unwrap();
+        assert_eq!(stream_info(info("", &Value::Nil)).unwrap(), Some(full));
+        let empty = stream_info(info("first-entry", &Value::Nil)).unwrap();
         assert_eq!(empty, Some(Info { first: None, ..full }));
     }
 
@@ -266,7 +268,7 @@ mod tests {
     fn a_redis_before_7_counts_no_entries_ever_added() {
         let reply =
             list([text("length"), Value::Integer(0), text("last-generated-id"), text("9-0")]);
-        let info = stream_info(Ok(reply)).unwrap().unwrap();
+        let info = stream_info(reply).unwrap().unwrap();
         assert_eq!((info.entries_added, info.max_deleted), (None, StreamId::ZERO));
         assert_eq!(info.last_generated.to_string(), "9-0");
     }
@@ -274,17 +276,17 @@ mod tests {
     #[test]
     fn a_stream_described_in_another_form_is_garbled() {
         for reply in scalars() {
-            is_garbled(stream_info(Ok(reply.clone())), &reply);
+            is_garbled(stream_info(reply.clone()), &reply);
         }
         let numbers = ["length", "entries-added"].map(|name| (name, Value::Integer(-1)));
         let words = ["length", "entries-added"].map(|name| (name, text("many")));
         let nils = ["length", "entries-added", "last-generated-id", "max-deleted-entry-id"]
-            .map(|name| (name, Value::Null));
+            .map(|name| (name, Value::Nil));
         let ids = ["last-generated-id", "max-deleted-entry-id"].map(|name| (name, text("9")));
         let first = [("first-entry", list([])), ("first-entry", text("5-0"))];
         for (name, value) in numbers.iter().chain(&words).chain(&nils).chain(&ids).chain(&first) {
             let reply = info(name, value);
-            is_garbled(stream_info(Ok(reply.clone())), &reply);
+            is_garbled(stream_info(reply.clone()), &reply);
         }
     }
 
@@ -295,45 +297,42 @@ mod tests {
             list([text("length"), Value::Integer(2)]),
             list([text("last-generated-id"), text("9-0")]),
             list([text("length"), Value::Integer(2), text("last-generated-id")]),
-            list([Value::Null, Value::Null]),
+            list([Value::Nil, Value::Nil]),
         ] {
-            is_garbled(stream_info(Ok(reply.clone())), &reply);
+            is_garbled(stream_info(reply.clone()), &reply);
         }
     }
 
     #[test]
     fn errors_are_sorted_by_what_helps() {
-        let sorted = |kind, details: &'static str| {
-            let error = classify(&FredError::new(kind, details));
+        let sorted = |words| {
+            let error = refused(words);
             (error.class, error.code)
         };
-        let unknown = |details| sorted(ErrorKind::Unknown, details);
-        assert_eq!(unknown("WRONGTYPE Operation against a key"), (Class::Key, "WRONGTYPE"));
-        assert_eq!(unknown("-NOPERM no permissions"), (Class::Key, "NOPERM"));
-        assert_eq!(unknown("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
-        assert_eq!(unknown("LOADING Redis is loading"), (Class::Away, "LOADING"));
-        assert_eq!(unknown("WRONGTYPES are none"), (Class::Away, "ERR"));
-        assert_eq!(unknown(""), (Class::Away, "ERR"));
-        assert_eq!(sorted(ErrorKind::Auth, "who?"), (Class::Login, "NOAUTH"));
-        assert_eq!(sorted(ErrorKind::Timeout, "late"), (Class::Away, "TIMEOUT"));
-        let missing = FredError::new(ErrorKind::Unknown, "ERR no such key");
-        assert_eq!(stream_info(Err(missing)).unwrap(), None);
+        assert_eq!(sorted("WRONGTYPE Operation against a key"), (Class::Key, "WRONGTYPE"));
+        assert_eq!(sorted("NOPERM no permissions"), (Class::Key, "NOPERM"));
+        assert_eq!(sorted("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
+        assert_eq!(sorted("LOADING Redis is loading"), (Class::Away, "LOADING"));
+        assert_eq!(sorted("WRONGTYPES are none"), (Class::Away, "ERR"));
+        assert_eq!(sorted(""), (Class::Away, "ERR"));
+        let denied = Value::Refusal("NOPERM no permissions".into());
+        assert_eq!(streams(denied.clone(), "key").unwrap_err().class, Class::Key);
+        assert_eq!(stream_info(denied).unwrap_err().class, Class::Key);
+        assert_eq!(stream_info(Value::Refusal("ERR no such key".into())).unwrap(), None);
     }
 
     /// Any reply at all, of the words and forms that real ones have.
     fn reply() -> impl Strategy<Value = Value> {
         let word = prop_oneof!["[0-9]{1,3}-[0-9]", ".{0,8}", Just("length".to_owned())];
         let leaf = prop_oneof![
-            Just(Value::Null),
-            Just(Value::Queued),
+            Just(Value::Nil),
             any::<i64>().prop_map(Value::Integer),
-            any::<f64>().prop_map(Value::Double),
-            any::<bool>().prop_map(Value::Boolean),
+            "[A-Z]{0,4} .{0,8}".prop_map(Value::Refusal),
             word.prop_map(|word| text(&word)),
             any::<Vec<u8>>().prop_map(|bytes| Value::Bytes(bytes.into())),
         ];
         leaf.prop_recursive(5, 40, 4, |inner| {
-            proptest::collection::vec(inner, 0..4).prop_map(Value::Array)
+            proptest::collection::vec(inner, 0..4).prop_map(Value::List)
         })
     }
 
@@ -342,7 +341,7 @@ mod tests {
         fn no_reply_panics(reply in reply()) {
             let _ = streams(reply.clone(), "key");
             let _ = entries(reply.clone());
-            let _ = stream_info(Ok(reply.clone()));
+            let _ = stream_info(reply.clone());
             let _ = stream_id(&reply);
         }
     }
