@@ -296,6 +296,26 @@ const MINIMAL: &str = "on >s3cret resetkeys %R~sse:* resetchannels -@all +xread 
     +xrange +xinfo|stream +ping +hello +auth +select +client|setname +client|id";
 
 #[test]
+fn what_hundreds_ask_for_at_once_takes_few_connections() {
+    const CLIENTS: usize = 300;
+    let redis = Redis::start();
+    let ids: Vec<_> = (0..CLIENTS).map(|n| redis.add("events:a", &n.to_string())).collect();
+    // It has read none of this, and no two clients ask for the same.
+    let gateway = Setup::redis(&redis).start_ready();
+    let resume = |id: &String| Client::resume(&gateway.address, "/events/a", id);
+    let mut clients: Vec<_> = ids.iter().map(resume).collect();
+    for (nth, client) in clients.iter_mut().enumerate() {
+        for missed in nth + 1..CLIENTS {
+            assert_eq!(client.entry().data, missed.to_string());
+        }
+        client.live();
+    }
+    // The reader's own, and those that are shared.
+    let connections = redis.clients();
+    assert!((2..=5).contains(&connections), "{connections}");
+}
+
+#[test]
 fn few_rights_suffice_for_all_but_publishing() {
     let redis = Redis::start();
     let rights: Vec<_> = ["ACL", "SETUSER", "gw"].into_iter().chain(MINIMAL.split(' ')).collect();

@@ -38,8 +38,7 @@ impl Link {
     /// Connects, logs in and chooses the database.
     pub(super) async fn open(source: &config::Source) -> Result<Self, Error> {
         let (socket, database) = connect(&source.place).await.map_err(|error| lost(&error))?;
-        let (input, decoder) = (BytesMut::new(), Decoder::default());
-        let mut link = Self { socket, decoder, input, output: Vec::new() };
+        let mut link = Self::new(socket);
         if let Some(password) = &source.password {
             let (name, password) = (source.username.as_bytes(), password.expose().as_bytes());
             // Without a name in the form that is all that Redis 5 knows.
@@ -52,6 +51,11 @@ impl Link {
             accepted(link.ask(&[b"SELECT", database.to_string().as_bytes()]).await?)?;
         }
         Ok(link)
+    }
+
+    fn new(socket: Box<dyn Socket>) -> Self {
+        let (input, decoder) = (BytesMut::new(), Decoder::default());
+        Self { socket, decoder, input, output: Vec::new() }
     }
 
     /// One command and its answer.
@@ -138,4 +142,74 @@ fn login(error: Error) -> Error {
 fn lost(error: &io::Error) -> Error {
     let message = format!("the connection was lost or cannot be had: {error}");
     Error { class: Class::Away, code: "IO", message }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A link, and what Redis would hold.
+    fn pair() -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Link::new(Box::new(ours)), theirs)
+    }
+
+    async fn code<T>(work: impl Future<Output = Result<T, Error>>) -> &'static str {
+        work.await.err().expect("it fails").code
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_in_pieces_after_all_commands_went_in_one() {
+        let (mut link, mut redis) = pair();
+        link.queue(&[b"A"]);
+        link.queue(&[b"B"]);
+        link.send().await.unwrap();
+        let mut heard = [0; 22];
+        redis.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"*1\r\n$1\r\nA\r\n*1\r\n$1\r\nB\r\n");
+        let answering = tokio::spawn(async move {
+            let large = "x".repeat(20 * INPUT_BYTES);
+            let answers = format!("${}\r\n{large}\r\n:7\r\n", large.len());
+            for piece in answers.as_bytes().chunks(1_000) {
+                redis.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            redis
+        });
+        let Value::Bytes(large) = link.answer().await.unwrap() else { panic!("no string") };
+        assert_eq!(large.len(), 20 * INPUT_BYTES);
+        assert_eq!(link.answer().await.unwrap(), Value::Integer(7));
+        drop(answering.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_nothing_and_nonsense_are_garbled() {
+        let (mut link, mut redis) = pair();
+        redis.write_all(b":1\r\n:2\r\n").await.unwrap();
+        assert_eq!(link.ask(&[b"PING"]).await.unwrap(), Value::Integer(1));
+        assert_eq!(code(link.ask(&[b"PING"])).await, "PROTOCOL");
+        let (mut link, mut redis) = pair();
+        redis.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        assert_eq!(code(link.ask(&[b"PING"])).await, "PROTOCOL");
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_noticed_between_and_within_exchanges() {
+        let (mut link, mut redis) = pair();
+        assert!(link.is_open().await);
+        redis.write_all(b"$5\r\nhal").await.unwrap();
+        drop(redis);
+        link.queue(&[b"GET"]);
+        assert_eq!(code(link.answer()).await, "IO");
+        let (mut link, redis) = pair();
+        drop(redis);
+        let noticed = async {
+            while link.is_open().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), noticed).await.expect("it is noticed");
+    }
 }
