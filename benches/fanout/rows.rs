@@ -87,12 +87,8 @@ fn deliver(stage: &mut Stage<'_>, clients: u64, rate: f64) -> Result<Vec<Figure>
     let gateway = stage.measure_on_time(scenario, Server::Gateway)?;
     let floor = stage.measure_on_time(scenario, Server::Floor(1))?;
     let wide = stage.measure_on_time(scenario, wide_floor())?;
-    Ok(vec![
-        Figure::new("CPU us/delivery", 2, gateway.cpu_us_per_delivery())
-            .beside("floor", floor.cpu_us_per_delivery())
-            .goal(Goal::RatioAtMost(1.15)),
-        Figure::new("of it user", 2, gateway.user_us_per_delivery())
-            .beside("floor", floor.user_us_per_delivery()),
+    let mut figures = cpu_beside_floor(&gateway, &floor, Goal::RatioAtMost(1.15));
+    figures.extend([
         Figure::new("p99 ms", 2, gateway.p99_ms())
             .beside("wide floor", wide.p99_ms())
             .goal(Goal::RatioAtMost(1.2)),
@@ -101,7 +97,18 @@ fn deliver(stage: &mut Stage<'_>, clients: u64, rate: f64) -> Result<Vec<Figure>
             .beside("wide floor", wide.cpu_us_per_delivery()),
         Figure::new("clients' CPU %", 0, gateway.clients_cpu_percent())
             .beside("floor", floor.clients_cpu_percent()),
-    ])
+    ]);
+    Ok(figures)
+}
+
+fn cpu_beside_floor(gateway: &Run, floor: &Run, goal: Goal) -> Vec<Figure> {
+    vec![
+        Figure::new("CPU us/delivery", 2, gateway.cpu_us_per_delivery())
+            .beside("floor", floor.cpu_us_per_delivery())
+            .goal(goal),
+        Figure::new("of it user", 2, gateway.user_us_per_delivery())
+            .beside("floor", floor.user_us_per_delivery()),
+    ]
 }
 
 /// All clients at once, then one entry that each must get.
@@ -143,16 +150,13 @@ fn keys(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
     let scenario = Scenario { clients: 10_000, keys: 1_000, rate: 1_000.0, ..Scenario::default() };
     let gateway = stage.measure_on_time(scenario, Server::Gateway)?;
     let floor = stage.measure_on_time(scenario, Server::Floor(1))?;
-    Ok(vec![
-        Figure::new("CPU us/delivery", 2, gateway.cpu_us_per_delivery())
-            .beside("floor", floor.cpu_us_per_delivery())
-            .goal(Goal::RatioAtMost(2.0)),
-        Figure::new("of it user", 2, gateway.user_us_per_delivery())
-            .beside("floor", floor.user_us_per_delivery()),
+    let mut figures = cpu_beside_floor(&gateway, &floor, Goal::RatioAtMost(2.0));
+    figures.extend([
         Figure::new("p99 ms, all keys", 2, gateway.p99_ms()).beside("floor", floor.p99_ms()),
         Figure::new("p99 ms, worst key", 2, gateway.worst_key_p99_ms())
             .beside("floor", floor.worst_key_p99_ms()),
-    ])
+    ]);
+    Ok(figures)
 }
 
 fn arrival(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {

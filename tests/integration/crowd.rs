@@ -64,10 +64,10 @@ impl Crowd {
 }
 
 /// A gateway whose readers end with their last client, so that nothing of a crowd stays.
-fn gateway(redis: &Redis) -> Gateway {
+fn setup(redis: &Redis) -> Setup {
     let setup = Setup::redis(redis).set("source", "linger = \"100ms\"");
     // Far longer than a reading client may wait for its turn in this process.
-    setup.set("limits", "write_stall = \"8s\"").start_ready()
+    setup.set("limits", "write_stall = \"8s\"")
 }
 
 /// Opens everything that is opened once, and waits until a client leaves no trace.
@@ -115,7 +115,7 @@ fn large(entry: usize) -> String {
 fn two_thousand_clients_get_each_entry_once_and_leave_nothing_behind() {
     let runtime = swarm::runtime();
     let redis = Redis::start();
-    let gateway = gateway(&redis);
+    let gateway = setup(&redis).start_ready();
     let idle = idle_descriptors(&gateway);
     let crowd = Crowd::enter(&runtime, &gateway, 2_000, 200, small);
     assert!(is(&gateway, "ssegate_clients", 2_000));
@@ -138,14 +138,13 @@ fn reset(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Clients of one kind that reads nothing, or next to nothing.
+/// Clients that read a byte a second.
 struct Sippers {
     stop: Arc<AtomicBool>,
     sipping: thread::JoinHandle<usize>,
 }
 
 impl Sippers {
-    /// Each of these reads a byte a second, until it is cut.
     fn begin(streams: Vec<TcpStream>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -178,11 +177,7 @@ fn clients_that_misbehave_cost_the_others_nothing_and_leave_nothing_behind() {
     let runtime = swarm::runtime();
     let redis = Redis::start();
     // Thousands of full sockets: small ones, so that the kernel's memory for TCP suffices.
-    let setup = Setup::redis(&redis).set("source", "linger = \"100ms\"");
-    let gateway = setup
-        .set("limits", "write_stall = \"8s\"")
-        .set("limits", "send_buffer = \"16KiB\"")
-        .start_ready();
+    let gateway = setup(&redis).set("limits", "send_buffer = \"16KiB\"").start_ready();
     let idle = idle_descriptors(&gateway);
     let mut left = Vec::new();
     for _ in 0..2 {

@@ -39,18 +39,23 @@ impl Link {
     pub(super) async fn open(source: &config::Source) -> Result<Self, Error> {
         let (socket, database) = connect(&source.place).await.map_err(|error| lost(&error))?;
         let mut link = Self::new(socket);
+        link.log_in(source, database).await?;
+        Ok(link)
+    }
+
+    async fn log_in(&mut self, source: &config::Source, database: u8) -> Result<(), Error> {
         if let Some(password) = &source.password {
             let (name, password) = (source.username.as_bytes(), password.expose().as_bytes());
             // Without a name in the form that is all that Redis 5 knows.
             let named = [b"AUTH", name, password];
             let unnamed = [b"AUTH", password];
             let words: &[&[u8]] = if name.is_empty() { &unnamed } else { &named };
-            accepted(link.ask(words).await?).map_err(login)?;
+            accepted(self.ask(words).await?).map_err(login)?;
         }
         if database != 0 {
-            accepted(link.ask(&[b"SELECT", database.to_string().as_bytes()]).await?)?;
+            accepted(self.ask(&[b"SELECT", database.to_string().as_bytes()]).await?)?;
         }
-        Ok(link)
+        Ok(())
     }
 
     fn new(socket: Box<dyn Socket>) -> Self {
@@ -193,6 +198,16 @@ mod tests {
         let (mut link, mut redis) = pair();
         redis.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
         assert_eq!(code(link.ask(&[b"PING"])).await, "PROTOCOL");
+    }
+
+    #[test]
+    fn whatever_is_said_against_a_login_is_for_the_operator() {
+        let sorted = |words| {
+            let error = login(refused(words));
+            (error.class, error.code)
+        };
+        assert_eq!(sorted("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
+        assert_eq!(sorted("ERR AUTH called without any password"), (Class::Login, "NOAUTH"));
     }
 
     #[tokio::test]
