@@ -222,7 +222,7 @@ pub struct Route {
 }
 
 /// Entries a client may ask back for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Replay {
     /// At most so many; zero: live only.
     Newest(u64),

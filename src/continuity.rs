@@ -5,7 +5,7 @@ use crate::event::{Gap, Reason, StreamId};
 use crate::source::{Info, Reply, Seen};
 
 /// What is known at a cursor of one stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Continuity {
     /// Everything up to this id has been read, or told as missing.
     cursor: StreamId,

@@ -14,12 +14,10 @@ use crate::limits::ReaderPermit;
 use crate::metrics::{Metrics, Scope};
 use crate::source::{Ask, Class, Connection, Error, Reply, Source};
 use crate::sparingly::Sparingly;
-use crate::topic::{Hub, Item, Reader, Topic};
+use crate::topic::{Hub, Item, Reader, Sizes, Topic};
 
 /// One reply is meant to stay near this.
 const REPLY_BYTES: usize = 4 << 20;
-/// The first read of a stream, whose entries' sizes are not known yet.
-const FIRST_COUNT: u64 = 16;
 /// `XINFO STREAM` returns two entries whole: where they are larger than this it is asked less often.
 const LARGE_ENTRY_BYTES: usize = 64 << 10;
 /// How often, then.
@@ -95,7 +93,8 @@ impl Readers {
             }
             topic.set_reader(reader);
             if let Some(position) = position.as_mut().filter(|_| error.code == "TIMEOUT") {
-                position.ask_for_less();
+                // Entries may have grown to more than the connection brings in time.
+                position.sizes.were_too_many(position.asked, REPLY_BYTES);
             }
             failures += 1;
             tokio::time::sleep(pause(error.class, failures)).await;
@@ -145,6 +144,7 @@ impl Readers {
             }
             // First that Redis is back, then what it had meanwhile.
             topic.answered();
+            self.hub.room().await;
             self.take(topic, position, reply);
             longest = self.config.block;
         }
@@ -178,7 +178,7 @@ impl Readers {
 
     /// Hands on what a read found, what is missing first.
     fn take(&self, topic: &Topic, position: &mut Position, reply: Reply) {
-        position.observe(&reply);
+        position.sizes.observe(&reply.entries);
         let verdict = position.continuity.check(&reply);
         let mut items = Vec::with_capacity(reply.entries.len() + 1);
         match verdict {
@@ -223,9 +223,7 @@ impl Readers {
 /// Where a reader is in its stream, and how much it asks for.
 struct Position {
     continuity: Continuity,
-    /// Bytes of the largest recent entry.
-    largest_bytes: usize,
-    seen_any: bool,
+    sizes: Sizes,
     last_info: Option<Instant>,
     /// What the last read asked for.
     asked: u64,
@@ -236,23 +234,20 @@ impl Position {
     fn new(continuity: Continuity) -> Self {
         Self {
             continuity,
-            largest_bytes: 0,
-            seen_any: false,
+            sizes: Sizes::default(),
             last_info: None,
-            asked: FIRST_COUNT,
+            asked: 1,
             gaps_told: Sparingly::default(),
         }
     }
 
     fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
-        let count =
-            if self.seen_any { count_for(self.largest_bytes, REPLY_BYTES) } else { FIRST_COUNT };
         let due = self.last_info.is_none_or(|last| last.elapsed() >= INFO_INTERVAL);
-        let info = self.largest_bytes <= LARGE_ENTRY_BYTES || due;
+        let info = self.sizes.largest_bytes() <= LARGE_ENTRY_BYTES || due;
         if info {
             self.last_info = Some(Instant::now());
         }
-        self.asked = count.min(read_count);
+        self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
         Ask { key, after: self.continuity.cursor(), count: self.asked, info }
     }
 
@@ -261,27 +256,6 @@ impl Position {
         let elapsed = self.last_info.map_or(INFO_INTERVAL, |last| last.elapsed());
         INFO_INTERVAL.saturating_sub(elapsed).max(Duration::from_millis(1))
     }
-
-    /// Entries may have grown to more than the connection brings in time: half as many next time.
-    fn ask_for_less(&mut self) {
-        let fewer = usize::try_from(self.asked / 2).unwrap_or(usize::MAX).max(1);
-        self.largest_bytes = self.largest_bytes.max(REPLY_BYTES / fewer);
-        self.seen_any = true;
-    }
-
-    fn observe(&mut self, reply: &Reply) {
-        let largest = reply.entries.iter().map(crate::event::Entry::size_bytes).max();
-        if let Some(largest) = largest {
-            // Forgets slowly, so that one small reply does not let the next one grow large.
-            self.largest_bytes = largest.max(self.largest_bytes - self.largest_bytes / 8);
-            self.seen_any = true;
-        }
-    }
-}
-
-/// How many entries of up to `largest_bytes` make a reply near `reply_bytes`.
-pub fn count_for(largest_bytes: usize, reply_bytes: usize) -> u64 {
-    (reply_bytes / largest_bytes.max(1)).max(1) as u64
 }
 
 /// How long to wait before the next try: with full jitter, so that readers do not come in step.

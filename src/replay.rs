@@ -1,23 +1,26 @@
-//! Reads of the past: few at once, each shared by all clients that want the same.
+//! Reads of the past: few at once, each shared by all clients that are near one another.
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::config::Replay;
-use crate::continuity::{Continuity, Verdict};
-use crate::event::{Entry, Gap, Reason, StreamId};
-use crate::metrics::{Metrics, Scope};
-use crate::reader::count_for;
+use crate::continuity::Continuity;
+use crate::event::{Reason, StreamId};
+use crate::metrics::Metrics;
 use crate::shared::Shared;
-use crate::source::{Ask, Error, Source};
+use crate::source::{Error, Source};
 use crate::start::{self, Look, Reach, Resolved, Start};
-use crate::topic::{Batch, Item, Topic};
+use crate::topic::Topic;
 
-/// One read of the past is meant to stay near this.
-const PAGE_BYTES: usize = 256 << 10;
-/// The first page of a range, whose entries' sizes are not known yet.
-const FIRST_COUNT: u64 = 16;
+mod page;
+mod recent;
+
+pub use page::{Opened, Page};
+use recent::Recent;
+
+/// Pages in memory at once, however many clients are in the past.
+const PAGES: usize = 64;
 
 /// Reads of the past.
 pub struct Replays {
@@ -29,37 +32,30 @@ pub struct Replays {
     resumes: Shared<(Life, Replay, StreamId), Resolved>,
     /// How far back so many entries are.
     reaches: Shared<(Life, u64), Reach>,
-    pages: Shared<Wanted, Arc<Page>>,
+    /// Under way.
+    reads: Shared<Wanted, Opened>,
+    recent: Recent,
+    /// Room in memory for pages.
+    room: Arc<Semaphore>,
+    /// There is none.
+    full: Notify,
 }
 
 /// One life of one stream, as a topic saw it.
 type Life = (u64, u64);
 
 /// What makes two pages the same.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Wanted {
     life: Life,
     rendering: usize,
     from: Continuity,
 }
 
-/// A run of entries of the past.
-#[derive(Debug)]
-pub struct Page {
-    /// What it holds, in the one rendering that was asked for; numbered from zero.
-    pub batch: Arc<Batch>,
-    /// Where the next page begins.
-    pub next: Continuity,
-    /// The stream began anew meanwhile: the topic's reader will tell how it goes on.
-    pub reset: bool,
-    /// Bytes of its largest entry: the next page is asked for accordingly.
-    pub largest_bytes: usize,
-}
-
-impl Page {
-    /// Whether the stream holds nothing more.
-    pub fn is_empty(&self) -> bool {
-        self.batch.ids().is_empty()
+impl Wanted {
+    /// Whether what one wants may be in what is read for the other.
+    fn is_beside(&self, other: &Self) -> bool {
+        (self.life, self.rendering) == (other.life, other.rendering)
     }
 }
 
@@ -74,7 +70,10 @@ impl Replays {
             permits: Semaphore::new(config.limits.replays),
             resumes: Shared::default(),
             reaches: Shared::default(),
-            pages: Shared::default(),
+            reads: Shared::default(),
+            recent: Recent::default(),
+            room: Arc::new(Semaphore::new(PAGES)),
+            full: Notify::new(),
         }
     }
 
@@ -83,6 +82,7 @@ impl Replays {
         &self,
         topic: &Topic,
         life: u64,
+        rendering: usize,
         replay: Replay,
         start: Start,
     ) -> Result<Resolved, Error> {
@@ -99,6 +99,12 @@ impl Replays {
         let reach =
             |allowed| self.reaches.get((life, allowed), move || look.reach(allowed), |_| true);
         let ask = async || {
+            // Whoever finds its id in a page that another has just read needs no question of its own.
+            let wanted = Wanted { life, rendering, from: Continuity::after(id) };
+            let Opened { page, .. } = self.opened(topic, wanted).await?;
+            if let Some(info) = page.holds(id) {
+                return start::resolve_known(id, &info, replay, reach).await;
+            }
             let _permit = self.permit().await;
             start::resolve(look, replay, start, reach).await
         };
@@ -116,85 +122,60 @@ impl Replays {
         start::from_the_first(look, last_id, Reason::Reset).await
     }
 
-    /// What follows `from` in the stream of `topic`, which is in its `life`-th life; `largest_bytes`
-    /// of an entry in the page before, where there was one.
+    /// What follows `from` in the stream of `topic`, which is in its `life`-th life.
     pub async fn page(
         &self,
         topic: &Topic,
         life: u64,
         rendering: usize,
         from: Continuity,
-        largest_bytes: Option<usize>,
-    ) -> Result<Arc<Page>, Error> {
-        let wanted = Wanted { life: (topic.id, life), rendering, from };
-        let read = || self.read(topic, rendering, from, largest_bytes);
-        // "Nothing more" is true of this moment only.
-        self.pages.get(wanted, read, |page| !page.is_empty()).await
+    ) -> Result<Opened, Error> {
+        self.opened(topic, Wanted { life: (topic.id, life), rendering, from }).await
     }
 
-    /// What `largest_bytes` has to be for half as many entries to be asked for.
-    pub fn for_half_a_page(&self, largest_bytes: Option<usize>) -> usize {
-        let count = usize::try_from(self.count(largest_bytes) / 2).unwrap_or(usize::MAX);
-        PAGE_BYTES / count.max(1)
+    /// Returns when pages are wanted that there is no room for: whoever does not need his just now
+    /// gives it back.
+    pub async fn page_wanted(&self) {
+        self.full.notified().await;
     }
 
     /// Gives back the memory of what nobody will share any more.
     pub fn forget_old(&self) {
         self.resumes.forget_old();
         self.reaches.forget_old();
-        self.pages.forget_old();
+        self.reads.forget_old();
+        self.recent.forget_old();
     }
 
-    fn count(&self, largest_bytes: Option<usize>) -> u64 {
-        let count = largest_bytes.map_or(FIRST_COUNT, |largest| count_for(largest, PAGE_BYTES));
-        count.min(self.read_count)
+    async fn opened(&self, topic: &Topic, wanted: Wanted) -> Result<Opened, Error> {
+        if let Some(opened) = self.recent.find(&wanted) {
+            return Ok(opened);
+        }
+        let read = async || {
+            let _permit = self.permit().await;
+            // While this one waited for its turn another may have read the same.
+            if let Some(opened) = self.recent.find(&wanted) {
+                return Ok(opened);
+            }
+            let room = self.room().await;
+            let page = Arc::new(self.read(topic, wanted.rendering, wanted.from, room).await?);
+            self.recent.keep(wanted, &page);
+            Ok(Opened { page, seq: 0 })
+        };
+        // Not kept there as well: who comes later finds the page, and those near it.
+        self.reads.get(wanted, read, |_| false).await
     }
 
     async fn permit(&self) -> SemaphorePermit<'_> {
         self.permits.acquire().await.expect("the semaphore is never closed")
     }
 
-    async fn read(
-        &self,
-        topic: &Topic,
-        rendering: usize,
-        from: Continuity,
-        largest_bytes: Option<usize>,
-    ) -> Result<Arc<Page>, Error> {
-        let rendering = topic.state().renderings[rendering].clone();
-        let anchor = from.anchor();
-        // An anchor is never read alone.
-        let count = self.count(largest_bytes).max(if anchor.is_some() { 2 } else { 1 });
-        let after = anchor.unwrap_or(from.cursor());
-        let mut reply = {
-            let _permit = self.permit().await;
-            let ask = Ask { key: &topic.key, after, count, info: true };
-            self.source.read(ask).await?
-        };
-        let first = reply.entries.first().map(|entry| entry.id);
-        let anchored = anchor.is_some() && first == Some(from.cursor());
-        if anchored {
-            reply.entries.remove(0);
+    async fn room(&self) -> OwnedSemaphorePermit {
+        if let Ok(room) = self.room.clone().try_acquire_owned() {
+            return room;
         }
-        let mut next = from;
-        let largest_bytes = reply.entries.iter().map(Entry::size_bytes).max().unwrap_or(0);
-        let mut items = Vec::with_capacity(reply.entries.len() + 1);
-        let mut reset = false;
-        match next.check_from(&reply, anchored) {
-            Verdict::Whole => {}
-            Verdict::Missing(gap) => items.push(self.told(gap, next)),
-            Verdict::Reset(_) => reset = true,
-        }
-        if !reset {
-            items.extend(reply.entries.into_iter().map(Item::Entry));
-        }
-        let batch = Batch::encode(&items, &[rendering], self.max_entry_bytes);
-        self.metrics.oversize(Scope::Resume, batch.oversize());
-        Ok(Arc::new(Page { batch: Arc::new(batch), next, reset, largest_bytes }))
-    }
-
-    fn told(&self, gap: Gap, next: Continuity) -> Item {
-        self.metrics.gap(Scope::Resume, gap);
-        Item::Gap(gap, gap.next.map_or(next.cursor(), StreamId::prev))
+        self.recent.clear();
+        self.full.notify_waiters();
+        self.room.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 }

@@ -1,5 +1,7 @@
 //! Answers that many ask for at once: one asks, all share it, for a little while.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -9,24 +11,21 @@ use crate::source::Error;
 
 /// An answer is kept this long for whoever asks the same: after a restart clients come in a herd.
 const KEPT: Duration = Duration::from_secs(2);
-/// So many answers are kept at most.
-const ANSWERS_KEPT: usize = 64;
 
 /// Answers under way or just given, by what was asked.
 pub struct Shared<K, V> {
     /// Held for one lookup at a time.
-    kept: Mutex<Vec<Kept<K, V>>>,
+    kept: Mutex<HashMap<K, Kept<V>>>,
 }
 
-struct Kept<K, V> {
-    asked: K,
+struct Kept<V> {
     since: Instant,
     answer: Cell<V>,
 }
 
 type Cell<V> = Arc<OnceCell<Result<V, Error>>>;
 
-impl<K: PartialEq, V: Clone> Shared<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> Shared<K, V> {
     /// The answer to `asked`, by `ask` where nobody else asks it just now. An error is shared by
     /// those that wait for it, and not kept; neither is an answer that is not `lasting`.
     pub async fn get<F>(
@@ -38,35 +37,51 @@ impl<K: PartialEq, V: Clone> Shared<K, V> {
     where
         F: Future<Output = Result<V, Error>>,
     {
-        let cell = self.cell(asked);
+        let cell = self.cell(asked.clone());
         let answer = cell.get_or_init(ask).await;
         if !answer.as_ref().is_ok_and(lasting) {
-            self.kept().retain(|kept| !Arc::ptr_eq(&kept.answer, &cell));
+            self.forget(&asked, &cell);
         }
         answer.clone()
     }
 
     /// Gives back what nobody will share any more.
     pub fn forget_old(&self) {
-        self.kept().retain(|kept| kept.since.elapsed() < KEPT);
+        self.kept().retain(|_, kept| !kept.is_old());
+    }
+
+    fn forget(&self, asked: &K, cell: &Cell<V>) {
+        let mut kept = self.kept();
+        // Another may be asking by now.
+        if kept.get(asked).is_some_and(|kept| Arc::ptr_eq(&kept.answer, cell)) {
+            kept.remove(asked);
+        }
     }
 
     fn cell(&self, asked: K) -> Cell<V> {
-        self.forget_old();
         let mut kept = self.kept();
-        if let Some(known) = kept.iter().find(|kept| kept.asked == asked) {
-            return known.answer.clone();
+        let known = kept.entry(asked).or_default();
+        if known.is_old() {
+            *known = Kept::default();
         }
-        if kept.len() >= ANSWERS_KEPT {
-            kept.remove(0);
-        }
-        let answer = Cell::default();
-        kept.push(Kept { asked, since: Instant::now(), answer: answer.clone() });
-        answer
+        known.answer.clone()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Vec<Kept<K, V>>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<K, Kept<V>>> {
         self.kept.lock().expect("no holder of the lock panics")
+    }
+}
+
+impl<V> Kept<V> {
+    /// Asked so long ago that it is asked again.
+    fn is_old(&self) -> bool {
+        self.since.elapsed() >= KEPT
+    }
+}
+
+impl<V> Default for Kept<V> {
+    fn default() -> Self {
+        Self { since: Instant::now(), answer: Cell::default() }
     }
 }
 

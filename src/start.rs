@@ -2,9 +2,8 @@
 
 use crate::config::Replay;
 use crate::event::{Gap, Reason, StreamId};
-use crate::reader::count_for;
 use crate::source::{Error, Info, Source};
-use crate::topic::{Found, Topic};
+use crate::topic::{Found, Topic, count_for};
 
 /// Looking back for the newest entries, one reply stays near this.
 const LOOK_BACK_BYTES: usize = 1 << 20;
@@ -82,6 +81,27 @@ pub async fn resolve<F: Future<Output = Result<Reach, Error>>>(
         },
         Start::Earliest | Start::Live | Start::Unknown => (Base::kept(info), None),
     };
+    within_replay(base, asked, info, replay, reach).await
+}
+
+/// After `id`, which the stream is known to have held when it was `info`.
+pub async fn resolve_known<F: Future<Output = Result<Reach, Error>>>(
+    id: StreamId,
+    info: &Info,
+    replay: Replay,
+    reach: impl FnOnce(u64) -> F,
+) -> Result<Resolved, Error> {
+    within_replay(Base::exact(id), Some(id), Some(info), replay, reach).await
+}
+
+/// Holds where a client would begin against how far back it may ask.
+async fn within_replay<F: Future<Output = Result<Reach, Error>>>(
+    base: Base,
+    asked: Option<StreamId>,
+    info: Option<&Info>,
+    replay: Replay,
+    reach: impl FnOnce(u64) -> F,
+) -> Result<Resolved, Error> {
     let length = info.map_or(0, |info| info.length);
     let tail = info.map_or(StreamId::ZERO, |info| info.last_generated);
     if let Replay::Newest(allowed) = replay

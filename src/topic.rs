@@ -14,10 +14,12 @@ use crate::event::{Rendering, StreamId};
 pub mod batch;
 mod hub;
 mod ring;
+mod sizes;
 
 pub use batch::{Batch, Item};
 pub use hub::{Hub, Lease, TooManyReaders};
 pub use ring::{Found, Ring};
+pub use sizes::{Sizes, count_for};
 
 /// News that a lagging receiver may skip: the ring has the rest.
 const NEWS_KEPT: usize = 16;
@@ -33,6 +35,8 @@ pub struct Topic {
     pub key: Arc<str>,
     /// Ends its reader and its packs.
     pub closed: CancellationToken,
+    /// How large the entries are that clients replay from the source.
+    pub past_sizes: Sizes,
     /// Held for one push or one look at a time, never across an await.
     state: Mutex<State>,
     news: broadcast::Sender<()>,
@@ -90,6 +94,7 @@ impl Topic {
             id: OPENED.fetch_add(1, Ordering::Relaxed),
             key: key.into(),
             closed: CancellationToken::new(),
+            past_sizes: Sizes::default(),
             state: Mutex::new(state),
             news: broadcast::Sender::new(NEWS_KEPT),
             abandoned: Notify::new(),

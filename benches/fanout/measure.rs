@@ -22,6 +22,8 @@ const PATIENCE_SECONDS: u64 = 10;
 
 /// How often memory is looked at while entries flow.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// The slow client's socket is looked at with every so many samples: `ss` takes a core for milliseconds.
+const SAMPLES_PER_SOCKET: usize = 10;
 
 /// The slow client comes before the first entry and stays past the last.
 const SLOW_LINGER_SECONDS: u64 = 2;
@@ -238,9 +240,12 @@ fn while_sampled<T>(
     thread::scope(|scope| {
         let sampler = scope.spawn(|| {
             let mut peak = Peak::default();
-            while !done.load(Ordering::Relaxed) {
+            for sample in 0_usize.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
                 peak.server_bytes = peak.server_bytes.max(server.memory()?.bytes);
-                if let Some(port) = slow_port {
+                if let Some(port) = slow_port.filter(|_| sample % SAMPLES_PER_SOCKET == 0) {
                     peak.slow_socket_bytes = peak.slow_socket_bytes.max(socket_bytes(port)?);
                 }
                 thread::sleep(SAMPLE_INTERVAL);

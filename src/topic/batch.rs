@@ -28,6 +28,15 @@ impl Item {
             Self::Gap(_, id) => *id,
         }
     }
+
+    /// About as many bytes as its event will have.
+    fn room_bytes(&self) -> usize {
+        const AROUND_BYTES: usize = 64;
+        match self {
+            Self::Entry(entry) => entry.size_bytes() + AROUND_BYTES,
+            Self::Gap(..) => 4 * AROUND_BYTES,
+        }
+    }
 }
 
 /// Items of one read, encoded for each rendering of their topic.
@@ -130,7 +139,7 @@ impl Batch {
 
 impl Rendered {
     fn new(items: &[Item], rendering: &Rendering, max_entry_bytes: usize) -> Self {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(items.iter().map(Item::room_bytes).sum());
         let mut ends = Vec::with_capacity(items.len());
         let mut oversize = Vec::new();
         let mut event = Vec::new();

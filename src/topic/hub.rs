@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -10,12 +10,17 @@ use dashmap::mapref::entry::Entry;
 use super::Topic;
 use crate::config;
 
+/// While all rings together are too large, packs are given this long to move on.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
 /// All topics, by stream key.
 pub struct Hub {
     topics: DashMap<Arc<str>, Arc<Topic>>,
     limits: config::Ring,
     max_readers: usize,
     total_bytes: Arc<AtomicUsize>,
+    /// Who waits for room, in turn.
+    waiting: tokio::sync::Mutex<()>,
 }
 
 /// Too many stream keys have a reader already.
@@ -54,7 +59,13 @@ impl Drop for Lease {
 impl Hub {
     /// No topics yet.
     pub fn new(limits: config::Ring, max_readers: usize) -> Self {
-        Self { topics: DashMap::new(), limits, max_readers, total_bytes: Arc::default() }
+        Self {
+            topics: DashMap::new(),
+            limits,
+            max_readers,
+            total_bytes: Arc::default(),
+            waiting: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Holds the topic of `key` open; `start` is called with it where it is new, to start its reader.
@@ -97,7 +108,7 @@ impl Hub {
 
     /// Keeps all rings together within `total_bytes`: the longest unused give way.
     pub fn make_room(&self) {
-        if self.total_bytes.load(Ordering::Relaxed) <= self.limits.total_bytes {
+        if !self.is_full() {
             return;
         }
         let mut topics = self.all();
@@ -106,11 +117,31 @@ impl Hub {
             (state.clients > 0, state.idle_since)
         });
         for topic in topics {
-            if self.total_bytes.load(Ordering::Relaxed) <= self.limits.total_bytes {
+            if !self.is_full() {
                 return;
             }
             topic.forget_ring();
         }
+    }
+
+    /// Waits until all rings together are within `total_bytes`: what is over that when nothing else
+    /// can give way, packs still need. They wait for nobody, so they soon do not.
+    pub async fn room(&self) {
+        if !self.is_full() {
+            return;
+        }
+        let _turn = self.waiting.lock().await;
+        loop {
+            self.make_room();
+            if !self.is_full() {
+                return;
+            }
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.total_bytes.load(Ordering::Relaxed) > self.limits.total_bytes
     }
 
     /// Every topic, for the operator.

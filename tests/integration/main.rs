@@ -14,10 +14,14 @@ mod cli;
 mod crowd;
 /// The end of a gateway: what its clients are told, and that nothing is lost behind a proxy.
 mod drain;
+/// Thousands that come back at once.
+mod herd;
 /// Requests, heads, limits, listeners.
 mod http;
 /// What is logged, and what never is.
 mod logs;
+/// Limits of memory.
+mod memory;
 /// Redis going away, coming back, and refusing.
 mod outage;
 /// The demo's page in a real browser.

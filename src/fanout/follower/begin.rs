@@ -87,10 +87,11 @@ impl Follower {
             return self.wait_for_source().await;
         }
         let (fanout, replay) = (self.fanout.clone(), self.client.replay);
+        let rendering = usize::from(self.client.view.rendering);
         let asked = async {
             match now {
                 Some(resolved) => Ok(resolved),
-                None => fanout.replays.resolve(&topic, life, replay, start).await,
+                None => fanout.replays.resolve(&topic, life, rendering, replay, start).await,
             }
         };
         let resolved = match self.meanwhile(asked).await? {

@@ -6,8 +6,8 @@ use super::super::View;
 use super::super::wire::Spot;
 use super::{End, Follower, Place};
 use crate::continuity::Continuity;
-use crate::metrics::Left;
-use crate::replay::Page;
+use crate::metrics::{Left, Scope};
+use crate::replay::{Opened, Page};
 use crate::start::From;
 
 /// A place in the source.
@@ -16,15 +16,13 @@ pub(in crate::fanout) struct Past {
     from: Continuity,
     life: u64,
     page: Option<Arc<Page>>,
-    /// Bytes of the largest entry of the last page, as far as that is known.
-    largest_bytes: Option<usize>,
     /// The place in the page; an offset without a page is one in the first item after `from`.
     pub(super) spot: Spot,
 }
 
 impl Past {
     pub(super) fn new(from: Continuity, life: u64) -> Self {
-        Self { from, life, page: None, largest_bytes: None, spot: Spot::default() }
+        Self { from, life, page: None, spot: Spot::default() }
     }
 
     /// Gives back the page; the place in it is found again by what the client has of it.
@@ -43,7 +41,7 @@ impl Follower {
         if let Some(page) = past.page.clone() {
             return self.follow_page(page).await;
         }
-        let (from, offset, largest) = (past.from, past.spot.offset, past.largest_bytes);
+        let (from, offset) = (past.from, past.spot.offset);
         let view = self.client.view;
         let (life, reached) = {
             let state = topic.state();
@@ -65,24 +63,17 @@ impl Follower {
         }
         let fanout = self.fanout.clone();
         let rendering = usize::from(view.rendering);
-        let read = fanout.replays.page(&topic, life, rendering, from, largest);
+        let read = fanout.replays.page(&topic, life, rendering, from);
         match self.meanwhile(read).await? {
-            Some(Ok(page)) => self.open_page(page, from).await,
-            Some(Err(error)) => {
-                if let Place::Source(past) = &mut self.place
-                    && error.code == "TIMEOUT"
-                {
-                    // Entries that have grown may be more than a slow connection brings in time.
-                    past.largest_bytes = Some(fanout.replays.for_half_a_page(largest));
-                }
-                self.failed(&error).await
-            }
+            Some(Ok(opened)) => self.open_page(opened, from).await,
+            Some(Err(error)) => self.failed(&error).await,
             None => Ok(()),
         }
     }
 
-    async fn open_page(&mut self, page: Arc<Page>, from: Continuity) -> Result<(), End> {
-        let first = page.batch.ids().first();
+    async fn open_page(&mut self, opened: Opened, from: Continuity) -> Result<(), End> {
+        let Opened { page, seq } = opened;
+        let first = page.batch.ids_from(seq).first();
         if self.partial.is_some() && self.partial.as_ref() != first {
             // The rest of a half-written event is gone. The client's parser drops what it has of
             // it, and its last event id stands before it: it comes back and is told of the gap.
@@ -90,7 +81,10 @@ impl Follower {
         }
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if !page.is_empty() {
-            past.largest_bytes = Some(page.largest_bytes).filter(|largest| *largest > 0);
+            past.spot.seq = seq;
+            if let Some(gap) = page.gap.filter(|_| seq == 0) {
+                self.fanout.metrics.gap(Scope::Resume, gap);
+            }
             past.page = Some(page);
             return Ok(());
         }
@@ -106,8 +100,7 @@ impl Follower {
     async fn follow_page(&mut self, page: Arc<Page>) -> Result<(), End> {
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if past.spot.seq >= page.batch.end_seq() {
-            let largest_bytes = past.largest_bytes;
-            *past = Past { largest_bytes, ..Past::new(page.next, past.life) };
+            *past = Past::new(page.next, past.life);
             return Ok(());
         }
         let view = View { rendering: 0, ..self.client.view };

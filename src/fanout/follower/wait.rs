@@ -22,7 +22,7 @@ impl Follower {
     pub(super) async fn wait_writable(&mut self) -> Result<(), End> {
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
         let (stalled, forget_page) = (since + self.fanout.settings.write_stall, since + PAGE_KEPT);
-        let draining = self.fanout.draining.clone();
+        let (fanout, draining) = (self.fanout.clone(), self.fanout.draining.clone());
         let until = self.wake_for_expiry();
         loop {
             tokio::select! {
@@ -37,6 +37,7 @@ impl Follower {
                 () = sleep_until(stalled.into()) => return Err(End::Cut(Left::Slow)),
                 // It is read again when the client takes something, not before.
                 () = sleep_until(forget_page.into()), if self.has_page() => self.forget_page(),
+                () = fanout.replays.page_wanted(), if self.has_page() => self.forget_page(),
                 () = draining.cancelled(), if !self.draining => return Ok(()),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(()),
             }

@@ -1,0 +1,179 @@
+//! A run of entries of the past, read once for all clients that are in it.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Replays;
+use crate::continuity::{Continuity, Verdict};
+use crate::event::{Gap, StreamId};
+use crate::metrics::Scope;
+use crate::source::{Ask, Error, Info, Seen};
+use crate::topic::{Batch, Item, Topic};
+
+/// One read of the past is meant to stay near this.
+pub(super) const PAGE_BYTES: usize = 256 << 10;
+
+/// A run of entries of the past.
+#[derive(Debug)]
+pub struct Page {
+    /// What it holds, in the one rendering that was asked for; numbered from zero.
+    pub batch: Arc<Batch>,
+    /// Where the next page begins.
+    pub next: Continuity,
+    /// The stream began anew meanwhile: the topic's reader will tell how it goes on.
+    pub reset: bool,
+    /// What is missing before its first entry: its first item tells of it.
+    pub gap: Option<Gap>,
+    /// The id that it was read after.
+    after: StreamId,
+    /// Whether the stream still held the entry with that id.
+    anchored: bool,
+    /// The stream right after the read.
+    info: Option<Info>,
+    /// Its place among the pages in memory.
+    _room: OwnedSemaphorePermit,
+}
+
+/// A place in a page.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The page.
+    pub page: Arc<Page>,
+    /// Its first item that is still to be told.
+    pub seq: u64,
+}
+
+impl Page {
+    /// Whether the stream holds nothing more.
+    pub fn is_empty(&self) -> bool {
+        self.batch.ids().is_empty()
+    }
+
+    /// The first item after `id`, where the page shows that nothing is missing between the two.
+    pub(super) fn first_after(&self, id: StreamId) -> Option<u64> {
+        let ids = self.batch.ids();
+        if id == self.after && !self.is_empty() {
+            return Some(0);
+        }
+        // Behind the entry: a gap that follows it may have the same id.
+        let index = ids.partition_point(|at| *at < id);
+        let known = ids.get(index) == Some(&id) && index + 1 < ids.len();
+        known.then_some(index as u64 + 1)
+    }
+
+    /// The stream as it was when the page showed that it held the entry `id`.
+    pub(super) fn holds(&self, id: StreamId) -> Option<Info> {
+        let held = if id == self.after {
+            self.anchored
+        } else {
+            let index = self.batch.ids().partition_point(|at| *at < id);
+            self.batch.ids().get(index) == Some(&id)
+        };
+        self.info.filter(|_| held && !self.reset)
+    }
+}
+
+impl Replays {
+    /// Reads the page after `from`.
+    pub(super) async fn read(
+        &self,
+        topic: &Topic,
+        rendering: usize,
+        from: Continuity,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Page, Error> {
+        let rendering = topic.state().renderings[rendering].clone();
+        let anchor = from.anchor();
+        let count = topic.past_sizes.count(PAGE_BYTES).min(self.read_count);
+        // An anchor is never read alone.
+        let count = count.max(if anchor.is_some() { 2 } else { 1 });
+        let after = anchor.unwrap_or(from.cursor());
+        let ask = Ask { key: &topic.key, after, count, info: true };
+        let outcome = self.source.read(ask).await;
+        if outcome.as_ref().is_err_and(|error| error.code == "TIMEOUT") {
+            // Entries that have grown may be more than a slow connection brings in time.
+            topic.past_sizes.were_too_many(count, PAGE_BYTES);
+        }
+        let mut reply = outcome?;
+        topic.past_sizes.observe(&reply.entries);
+        let first = reply.entries.first().map(|entry| entry.id);
+        let anchored = anchor.is_some() && first == Some(from.cursor());
+        if anchored {
+            reply.entries.remove(0);
+        }
+        let mut next = from;
+        let mut items = Vec::with_capacity(reply.entries.len() + 1);
+        let (gap, reset) = match next.check_from(&reply, anchored) {
+            Verdict::Whole => (None, false),
+            Verdict::Missing(gap) => (Some(gap), false),
+            Verdict::Reset(_) => (None, true),
+        };
+        items.extend(gap.map(|gap| Item::Gap(gap, gap.next.map_or(next.cursor(), StreamId::prev))));
+        if !reset {
+            items.extend(reply.entries.into_iter().map(Item::Entry));
+        }
+        let batch = Batch::encode(&items, &[rendering], self.max_entry_bytes);
+        self.metrics.oversize(Scope::Resume, batch.oversize());
+        let info = if let Seen::Stream(info) = reply.seen { Some(info) } else { None };
+        let batch = Arc::new(batch);
+        Ok(Page { batch, next, reset, gap, after: from.cursor(), anchored, info, _room: room })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::event::{Data, Entry, EventName, Reason, Rendering};
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    /// What was read after 10, whose entry was still there: a gap up to 20, 20, 30.
+    fn page() -> Page {
+        let entry = |ms| Item::Entry(Entry { id: id(ms), fields: Vec::new() });
+        let gap =
+            Gap { after: Some(id(10)), next: Some(id(20)), lost: None, reason: Reason::Trimmed };
+        let items = [Item::Gap(gap, id(20).prev()), entry(20), entry(30)];
+        let rendering = Rendering {
+            event: EventName::Fixed("message".into()),
+            data: Data::Field("payload".into()),
+            missing: None,
+        };
+        Page {
+            batch: Arc::new(Batch::encode(&items, &[rendering], 1000)),
+            next: Continuity::after(id(30)),
+            reset: false,
+            gap: Some(gap),
+            after: id(10),
+            anchored: true,
+            info: Some(Info::default()),
+            _room: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        }
+    }
+
+    #[test]
+    fn whoever_has_an_id_of_a_page_goes_on_in_it() {
+        let page = page();
+        let after = |id| page.first_after(id);
+        assert_eq!(after(id(10)), Some(0));
+        assert_eq!(after(id(20).prev()), Some(1));
+        assert_eq!(after(id(20)), Some(2));
+        // What follows the last is in the next one; where a stranger stands nobody knows.
+        assert_eq!([after(id(30)), after(id(9)), after(id(25))], [None; 3]);
+    }
+
+    #[test]
+    fn a_page_shows_that_the_stream_held_what_is_in_it() {
+        let mut page = page();
+        for known in [id(10), id(20).prev(), id(20), id(30)] {
+            assert!(page.holds(known).is_some(), "{known}");
+        }
+        assert_eq!([page.holds(id(9)), page.holds(id(25))], [None; 2]);
+        page.anchored = false;
+        assert_eq!(page.holds(id(10)), None);
+    }
+}

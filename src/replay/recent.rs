@@ -1,0 +1,58 @@
+//! Pages that were read just now: after a restart, and in a crowd that fell behind together, clients
+//! are near one another.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::{Opened, Page, Wanted};
+
+/// A page is kept until nobody has wanted it for this long. What was trimmed meanwhile is still told.
+const KEPT: Duration = Duration::from_secs(2);
+
+/// Pages that were read just now.
+#[derive(Default)]
+pub(super) struct Recent {
+    /// Held for one lookup at a time; few, for there is room for few.
+    pages: Mutex<Vec<Kept>>,
+}
+
+struct Kept {
+    wanted: Wanted,
+    last_wanted: Instant,
+    page: Arc<Page>,
+}
+
+impl Recent {
+    /// Where the first item that is `wanted` stands in one of them.
+    pub(super) fn find(&self, wanted: &Wanted) -> Option<Opened> {
+        self.forget_old();
+        let mut pages = self.pages();
+        let mut of_it = pages.iter_mut().filter(|kept| kept.wanted.is_beside(wanted));
+        of_it.find_map(|Kept { page, last_wanted, .. }| {
+            let seq = page.first_after(wanted.from.cursor())?;
+            *last_wanted = Instant::now();
+            Some(Opened { page: page.clone(), seq })
+        })
+    }
+
+    /// Keeps what was read for `wanted`, unless it is "nothing more": that is true of one moment only.
+    pub(super) fn keep(&self, wanted: Wanted, page: &Arc<Page>) {
+        if !page.is_empty() {
+            self.pages().push(Kept { wanted, last_wanted: Instant::now(), page: page.clone() });
+        }
+    }
+
+    /// Gives back what nobody will share any more.
+    pub(super) fn forget_old(&self) {
+        self.pages().retain(|kept| kept.last_wanted.elapsed() < KEPT);
+    }
+
+    /// Gives back everything.
+    pub(super) fn clear(&self) {
+        self.pages().clear();
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.pages.lock().expect("no holder of the lock panics")
+    }
+}

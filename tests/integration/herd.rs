@@ -1,0 +1,133 @@
+//! Thousands come back at once, each from where it was: exactly what is missing, at next to no cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::redis::{Connection, Redis};
+use crate::support::swarm::{self, Address, Stream};
+use crate::support::within;
+
+/// A debug build on a loaded machine needs its time.
+const LONG: Duration = Duration::from_secs(90);
+/// No read comes back empty-handed while commands are counted.
+const LONG_BLOCK: &str = "block = \"60s\"";
+
+/// A stream of `count` entries, one every 10 ms up to now; their ids.
+fn history(redis: &Redis, key: &str, count: usize) -> Vec<String> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let first = now.as_millis() - 10 * count as u128;
+    let ids: Vec<_> = (0..count).map(|n| format!("{}-0", first + 10 * n as u128)).collect();
+    let mut connection = Connection::open(redis).unwrap();
+    for wave in ids.chunks(500) {
+        for id in wave {
+            let (key, payload) = (key.as_bytes(), format!("entry {id}"));
+            connection
+                .send(&[b"XADD", key, id.as_bytes(), b"payload", payload.as_bytes()])
+                .unwrap();
+        }
+        wave.iter().for_each(|_| drop(connection.answer().unwrap()));
+    }
+    ids
+}
+
+/// Clients that come back; each counts once it is level and has had exactly what it missed.
+struct Herd {
+    tasks: Vec<JoinHandle<Result<(), String>>>,
+    level: Arc<AtomicUsize>,
+}
+
+impl Herd {
+    /// One client for each of `missed`: how many of the newest entries it has not had.
+    fn come_back(
+        runtime: &Runtime,
+        gateway: &Gateway,
+        ids: &Arc<Vec<String>>,
+        missed: impl Iterator<Item = usize>,
+    ) -> Self {
+        let level = Arc::new(AtomicUsize::new(0));
+        let address = Address::Tcp(gateway.address.clone());
+        let visit = |missed: usize| {
+            let (address, ids, level) = (address.clone(), ids.clone(), level.clone());
+            runtime.spawn(async move {
+                let (before, missing) = ids.split_at(ids.len() - missed);
+                let last = before.last().map(String::as_str);
+                let mut stream = Stream::open(&address, "/events/a", last).await?;
+                stream.entries(missing.iter().map(|id| format!("entry {id}"))).await?;
+                stream.live().await?;
+                level.fetch_add(1, Ordering::Relaxed);
+                stream.entries(["news".to_owned()].into_iter()).await
+            })
+        };
+        Self { tasks: missed.map(visit).collect(), level }
+    }
+
+    /// Waits until all are level; how long that took.
+    fn is_level(&self) -> Duration {
+        let begun = Instant::now();
+        within(LONG, "everybody is level", || {
+            let ended = self.tasks.iter().any(JoinHandle::is_finished);
+            ended || self.level.load(Ordering::Relaxed) == self.tasks.len()
+        });
+        begun.elapsed()
+    }
+
+    /// Adds an entry, which each of them has to get next.
+    fn hears_news(self, runtime: &Runtime, redis: &Redis) {
+        redis.add("events:a", "news");
+        for task in self.tasks {
+            let outcome = runtime.block_on(async { tokio::time::timeout(LONG, task).await });
+            assert_eq!(outcome.expect("the news come").unwrap(), Ok(()));
+        }
+    }
+}
+
+/// Everything that reads streams.
+fn commands(redis: &Redis) -> u64 {
+    let names = ["xread", "xinfo|stream", "xrange", "xrevrange"];
+    names.iter().map(|name| redis.calls(name)).sum()
+}
+
+#[test]
+fn ten_thousand_come_back_to_a_restarted_gateway_for_fifty_commands() {
+    let runtime = swarm::runtime();
+    let redis = Redis::start();
+    let ids = Arc::new(history(&redis, "events:a", 300));
+    let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
+    let before = commands(&redis);
+    // Scattered, so that hardly two in a row have the same.
+    let missed = (0..10_000).map(|client| 1 + client * 7919 % 100);
+    let herd = Herd::come_back(&runtime, &gateway, &ids, missed);
+    let took = herd.is_level();
+    let cost = commands(&redis) - before;
+    eprintln!("10,000 clients are level after {took:?} and {cost} commands");
+    assert!(cost <= 50, "{cost} commands for the replay");
+    herd.hears_news(&runtime, &redis);
+}
+
+#[test]
+fn a_thousand_different_places_are_read_by_a_few_at_a_time() {
+    let runtime = swarm::runtime();
+    let redis = Redis::start();
+    let ids = Arc::new(history(&redis, "events:a", 3_000));
+    let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
+    let mut live = Client::open(&gateway.address, "/events/b");
+    live.live();
+    let herd = Herd::come_back(&runtime, &gateway, &ids, (0..1_000).map(|client| 1 + client * 2));
+    let mut connections = 0;
+    for number in 0..50 {
+        let payload = format!("live {number}");
+        redis.add("events:b", &payload);
+        assert_eq!(live.entry().data, payload);
+        connections = connections.max(redis.clients());
+    }
+    herd.is_level();
+    // Two readers, and what all else shares.
+    assert!(connections <= 6, "{connections} connections");
+    herd.hears_news(&runtime, &redis);
+}
