@@ -1,10 +1,9 @@
-//! Limits of memory: rings, replies in flight, and clients that are slow or far behind.
+//! Limits of memory: clients that are slow or far behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ssegate::event::parse::Event;
 use tokio::runtime::Runtime;
 
 use crate::support::gateway::{Gateway, Setup};
@@ -12,7 +11,6 @@ use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::swarm::{self, Address, Stream};
 use crate::support::{Folder, within};
 
-const MIB: usize = 1 << 20;
 /// A debug build on a loaded machine needs its time.
 const LONG: Duration = Duration::from_secs(120);
 
@@ -21,85 +19,6 @@ fn peak_bytes(gateway: &Gateway) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
-/// Forgets the peak, so that what comes next shows.
-fn forget_peak(gateway: &Gateway) {
-    std::fs::write(format!("/proc/{}/clear_refs", gateway.pid()), "5").unwrap();
-}
-
-const KEYS: usize = 200;
-const RINGS_MIB: usize = 64;
-
-/// Adds `count` entries of a MiB in one transaction, so that the reader finds all of them at once.
-fn burst(connection: &mut Connection, key: &str, numbers: std::ops::Range<usize>) {
-    connection.send(&[b"MULTI"]).unwrap();
-    for number in numbers.clone() {
-        let mut payload = format!("{number}:").into_bytes();
-        payload.resize(MIB - 64, b'x');
-        connection.send(&[b"XADD", key.as_bytes(), b"*", b"payload", &payload]).unwrap();
-    }
-    connection.send(&[b"EXEC"]).unwrap();
-    let answers: Vec<_> = (0..numbers.len() + 2).map(|_| connection.answer().unwrap()).collect();
-    assert!(matches!(answers.last(), Some(Answer::List(_))), "{answers:?}");
-}
-
-/// Reads the burst's entries, all of them, in order.
-async fn whole_burst(stream: &mut Stream, count: usize) -> Result<(), String> {
-    for number in 0..count {
-        let Event { data, .. } = stream.event().await?;
-        if data.len() != MIB - 64 || !data.starts_with(&format!("{number}:")) {
-            return Err(format!("expected entry {number}, got {data:.60}"));
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn bursts_of_large_entries_on_two_hundred_keys_stay_within_the_limits() {
-    const BURST: usize = 8;
-    let runtime = swarm::runtime();
-    let redis = Redis::start();
-    let setup = Setup::redis(&redis).set("ring", &format!("total_bytes = \"{RINGS_MIB}MiB\""));
-    let gateway = setup.start_ready();
-    let address = Address::Tcp(gateway.address.clone());
-    let tasks: Vec<_> = (0..KEYS)
-        .map(|key| {
-            let address = address.clone();
-            runtime.spawn(async move {
-                let mut stream = Stream::open(&address, &format!("/events/{key}"), None).await?;
-                stream.live().await?;
-                // Small ones first: the reader asks for many at once, not knowing what comes.
-                stream.entries((0..20).map(|number| format!("small {number}"))).await?;
-                whole_burst(&mut stream, BURST).await
-            })
-        })
-        .collect();
-    within(LONG, "all are live", || gateway.metric("ssegate_clients") as usize == KEYS);
-    for key in 0..KEYS {
-        (0..20).for_each(|number| {
-            drop(redis.add(&format!("events:{key}"), &format!("small {number}")))
-        });
-    }
-    forget_peak(&gateway);
-    std::thread::scope(|scope| {
-        for part in 0..4 {
-            let redis = &redis;
-            scope.spawn(move || {
-                let mut connection = Connection::open(redis).unwrap();
-                for key in (part..KEYS).step_by(4) {
-                    burst(&mut connection, &format!("events:{key}"), 0..BURST);
-                }
-            });
-        }
-    });
-    for task in tasks {
-        let outcome = runtime.block_on(async { tokio::time::timeout(LONG, task).await });
-        assert_eq!(outcome.expect("every entry comes").unwrap(), Ok(()));
-    }
-    let (peak, allowed) = (peak_bytes(&gateway) / MIB, RINGS_MIB + 64 + KEYS);
-    eprintln!("peak {peak} MiB of {allowed} MiB");
-    assert!(peak <= allowed, "peak {peak} MiB, allowed are {allowed} MiB");
 }
 
 /// Clients far behind that take a little at a time.
