@@ -22,6 +22,8 @@ const REPLY_BYTES: usize = 4 << 20;
 const LARGE_ENTRY_BYTES: usize = 64 << 10;
 /// How often, then.
 const INFO_INTERVAL: Duration = Duration::from_secs(5);
+/// A read that is not to wait: zero would be for ever.
+const SHORTEST_BLOCK: Duration = Duration::from_millis(1);
 /// The first wait after a failure is at most this; each further one may be twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// No wait is longer than this while Redis is away.
@@ -132,7 +134,7 @@ impl Readers {
             None => position.insert(self.find_tail(topic, &mut connection).await?),
         };
         // The first read does not block: whatever happened since the last one is told at once.
-        let mut longest = Duration::from_millis(1);
+        let mut longest = SHORTEST_BLOCK;
         loop {
             topic.room().await;
             let ask = position.ask(&topic.key, self.config.read_count);
@@ -146,7 +148,9 @@ impl Readers {
             topic.answered();
             self.hub.room().await;
             self.take(topic, position, reply);
-            longest = self.config.block;
+            // What the look has shown ahead is there, or is gone and to be told at once.
+            let level = position.continuity.is_level();
+            longest = if level { self.config.block } else { SHORTEST_BLOCK };
         }
     }
 
@@ -243,7 +247,8 @@ impl Position {
 
     fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
         let due = self.last_info.is_none_or(|last| last.elapsed() >= INFO_INTERVAL);
-        let info = self.sizes.largest_bytes() <= LARGE_ENTRY_BYTES || due;
+        let small = self.sizes.largest_bytes() <= LARGE_ENTRY_BYTES;
+        let info = small || due || !self.continuity.is_counted();
         if info {
             self.last_info = Some(Instant::now());
         }

@@ -40,7 +40,7 @@ pub enum Seen {
 }
 
 /// `XINFO STREAM`, as far as continuity needs it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Info {
     /// Entries in the stream.
     pub length: u64,

@@ -1,259 +1,293 @@
-//! A model of a stream with lives, trims and deletes, and what the rule says of its replies.
+//! Plain cases of what the rule says; random histories are played in `histories.rs`.
 
-use bytes::Bytes;
-use proptest::prelude::*;
-
+use super::histories::{info, read};
+use super::model::{Command, Model};
 use super::{Continuity, Verdict};
-use crate::event::{Entry, Gap, Reason, StreamId};
+use crate::event::{Gap, Reason, StreamId};
 use crate::source::{Info, Reply, Seen};
-
-/// A stream as Redis keeps it.
-#[derive(Clone, Default)]
-struct Model {
-    exists: bool,
-    ids: Vec<u64>,
-    last: u64,
-    added: u64,
-    max_deleted: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    /// Adds so many entries, each this far from the last.
-    Add(u64, u64),
-    /// `XTRIM` down to so many.
-    Trim(usize),
-    /// `XDEL` of one by its place.
-    Delete(usize),
-    /// `DEL`.
-    Drop,
-    /// The reader reads up to so many.
-    Read(usize),
-}
 
 fn id(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
-impl Model {
-    fn apply(&mut self, step: &Step) {
-        match *step {
-            Step::Add(count, distance) => {
-                self.exists = true;
-                for _ in 0..count {
-                    self.last += distance;
-                    self.added += 1;
-                    self.ids.push(self.last);
-                }
-            }
-            Step::Trim(keep) => {
-                let over = self.ids.len().saturating_sub(keep);
-                self.ids.drain(..over);
-            }
-            Step::Delete(place) if !self.ids.is_empty() => {
-                let deleted = self.ids.remove(place % self.ids.len());
-                self.max_deleted = self.max_deleted.max(deleted);
-            }
-            Step::Drop => *self = Self::default(),
-            Step::Delete(_) | Step::Read(_) => {}
-        }
-    }
+/// A stream of these entries, all that ever were in it.
+fn stream(ids: &[u64]) -> Model {
+    let mut model = Model::default();
+    add(&mut model, ids);
+    model
+}
 
-    fn read(&self, after: StreamId, count: usize) -> Reply {
-        let ahead = self.ids.iter().filter(|ms| id(**ms) > after).take(count);
-        let field = (Bytes::from_static(b"payload"), Bytes::from_static(b"x"));
-        let entries = ahead.map(|ms| Entry { id: id(*ms), fields: vec![field.clone()] }).collect();
-        Reply { entries, seen: self.seen() }
-    }
-
-    fn seen(&self) -> Seen {
-        if !self.exists {
-            return Seen::Missing;
-        }
-        Seen::Stream(Info {
-            length: self.ids.len() as u64,
-            last_generated: id(self.last),
-            first: self.ids.first().map(|ms| id(*ms)),
-            max_deleted: id(self.max_deleted),
-            entries_added: Some(self.added),
-        })
+fn add(model: &mut Model, ids: &[u64]) {
+    for ms in ids {
+        run(model, &Command::Add(id(*ms), None));
     }
 }
 
-/// What a reader was told over a history.
-#[derive(Default)]
-struct Told {
-    delivered: Vec<u64>,
-    lost: u64,
-    uncounted: bool,
-    resets: u64,
+fn run(model: &mut Model, command: &Command) {
+    assert!(model.run(command), "{command:?}");
 }
 
-impl Told {
-    fn take(&mut self, continuity: &mut Continuity, reply: &Reply) {
-        match continuity.check(reply) {
-            Verdict::Whole => {}
-            Verdict::Missing(gap) => match gap.lost {
-                Some(lost) => self.lost += lost,
-                None => self.uncounted = true,
-            },
-            Verdict::Reset(_) => {
-                self.resets += 1;
-                return;
-            }
-        }
-        self.delivered.extend(reply.entries.iter().map(|entry| entry.id.ms));
-    }
-
-    fn read_to_the_end(&mut self, continuity: &mut Continuity, model: &Model) {
-        for _ in 0..200 {
-            let reply = model.read(continuity.cursor(), 3);
-            let done = reply.entries.is_empty();
-            let before = *continuity;
-            self.take(continuity, &reply);
-            if done && before == *continuity {
-                return;
-            }
-        }
-        panic!("reading does not come to an end");
-    }
+fn delete(model: &mut Model, ids: &[u64]) {
+    run(model, &Command::Delete(ids.iter().copied().map(id).collect()));
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (1..6_u64, 1..4_u64).prop_map(|(count, distance)| Step::Add(count, distance)),
-        2 => (0..5_usize).prop_map(Step::Trim),
-        1 => any::<usize>().prop_map(Step::Delete),
-        4 => (1..5_usize).prop_map(Step::Read),
-    ]
+fn look(model: &Model) -> Info {
+    info(model.stream.as_ref().expect("the model's stream exists"), true)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    /// Within one life: what was not delivered is counted, to the entry.
-    #[test]
-    fn lost_entries_are_counted_exactly(start in 0..5_u64, steps in prop::collection::vec(step(), 1..40)) {
-        let mut model = Model::default();
-        model.apply(&Step::Add(start, 1));
-        let at_start = model.added;
-        let info = match model.seen() { Seen::Stream(info) => Some(info), _ => None };
-        let mut continuity = Continuity::at_tail(info.as_ref());
-        let mut told = Told::default();
-        for step in &steps {
-            model.apply(step);
-            if let Step::Read(count) = step {
-                let reply = model.read(continuity.cursor(), *count);
-                told.take(&mut continuity, &reply);
-            }
-        }
-        told.read_to_the_end(&mut continuity, &model);
-        prop_assert_eq!(told.resets, 0);
-        prop_assert!(!told.uncounted);
-        prop_assert_eq!(told.delivered.len() as u64 + told.lost, model.added - at_start);
-        prop_assert!(told.delivered.windows(2).all(|pair| pair[0] < pair[1]));
-    }
-
-    /// Over several lives: whoever missed an entry was told of a gap or a reset, and the reader ends
-    /// with everything that the last life still holds.
-    #[test]
-    fn a_new_life_is_told(lives in prop::collection::vec(prop::collection::vec(step(), 1..12), 2..4)) {
-        let mut model = Model::default();
-        let mut continuity = Continuity::at_tail(None);
-        let mut told = Told::default();
-        let mut missed = false;
-        for steps in &lives {
-            missed |= !model.ids.iter().all(|ms| told.delivered.contains(ms));
-            // Ids are times: those of the next life are later ones.
-            let last = model.last;
-            model.apply(&Step::Drop);
-            model.last = last;
-            let from = told.delivered.len();
-            for step in steps {
-                model.apply(step);
-                if let Step::Read(count) = step {
-                    let reply = model.read(continuity.cursor(), *count);
-                    told.take(&mut continuity, &reply);
-                }
-            }
-            told.read_to_the_end(&mut continuity, &model);
-            let delivered = &told.delivered[from..];
-            prop_assert!(model.ids.iter().all(|ms| delivered.contains(ms)), "{:?} of {:?}", delivered, model.ids);
-        }
-        prop_assert!(!missed || told.resets > 0 || told.lost > 0);
-    }
+fn seen(model: &Model) -> Seen {
+    if model.stream.is_some() { Seen::Stream(look(model)) } else { Seen::Missing }
 }
 
-fn stream(ids: &[u64], last: u64, added: u64) -> Model {
-    Model { exists: true, ids: ids.to_vec(), last, added, max_deleted: 0 }
+fn at_tail(model: &Model) -> Continuity {
+    Continuity::at_tail(Some(&look(model)))
+}
+
+/// A read of up to so many, `between` it and the look at the stream.
+fn read_and(
+    model: &mut Model,
+    after: Continuity,
+    count: usize,
+    between: impl FnOnce(&mut Model),
+) -> Reply {
+    let entries = read(model, after.cursor(), count);
+    between(model);
+    Reply { entries, seen: seen(model) }
+}
+
+fn read_all(model: &mut Model, after: Continuity) -> Reply {
+    read_and(model, after, 100, |_| ())
+}
+
+#[track_caller]
+fn is_missing(verdict: Verdict, after: u64, next: Option<u64>, lost: Option<u64>, reason: Reason) {
+    let gap = Gap { after: Some(id(after)), next: next.map(id), lost, reason };
+    assert_eq!(verdict, Verdict::Missing(gap));
+}
+
+#[track_caller]
+fn is_reset(verdict: Verdict) {
+    assert!(matches!(verdict, Verdict::Reset(_)), "{verdict:?}");
 }
 
 #[test]
 fn an_empty_reply_after_a_trim_to_nothing_is_a_gap() {
-    let mut continuity = Continuity::at_tail(Some(&info(&stream(&[1, 2], 2, 2))));
-    let gap = continuity.check(&stream(&[], 5, 5).read(id(2), 10));
-    let expected = Gap { after: Some(id(2)), next: None, lost: Some(3), reason: Reason::Trimmed };
-    assert_eq!(gap, Verdict::Missing(expected));
-    assert_eq!(continuity.cursor(), id(5));
+    let mut model = stream(&[1, 2]);
+    let mut reader = at_tail(&model);
+    add(&mut model, &[3, 4, 5]);
+    run(&mut model, &Command::TrimLength(0));
+    is_missing(reader.check(&read_all(&mut model, reader)), 2, None, Some(3), Reason::Trimmed);
+    assert_eq!(reader.cursor(), id(5));
 }
 
 #[test]
 fn ids_that_go_on_after_a_del_are_a_reset_all_the_same() {
-    let mut continuity = Continuity::at_tail(Some(&info(&stream(&[1, 2], 2, 2))));
-    let reply = stream(&[7], 7, 1).read(continuity.cursor(), 10);
-    assert!(matches!(continuity.check(&reply), Verdict::Reset(_)));
-    assert_eq!(continuity.cursor(), id(7).prev());
+    let mut model = stream(&[1, 2]);
+    let mut reader = at_tail(&model);
+    model = stream(&[7]);
+    is_reset(reader.check(&read_all(&mut model, reader)));
+    assert_eq!(reader.cursor(), id(7).prev());
+    assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
 }
 
 #[test]
 fn a_key_that_is_gone_is_a_reset_once() {
-    let mut continuity = Continuity::at_tail(Some(&info(&stream(&[1, 2], 2, 2))));
-    let gone = Model::default().read(id(2), 10);
-    assert!(matches!(continuity.check(&gone), Verdict::Reset(_)));
-    assert_eq!(continuity.check(&gone), Verdict::Whole);
+    let mut reader = at_tail(&stream(&[1, 2]));
+    let gone = Reply { entries: Vec::new(), seen: Seen::Missing };
+    is_reset(reader.check(&gone));
+    assert_eq!(reader.check(&gone), Verdict::Whole);
+}
+
+#[test]
+fn a_key_that_came_after_the_read_and_is_gone_before_the_next_is_a_reset() {
+    let mut reader = Continuity::at_tail(None);
+    let reply = read_and(&mut Model::default(), reader, 10, |model| add(model, &[5]));
+    assert_eq!(reader.check(&reply), Verdict::Whole);
+    is_reset(reader.check(&Reply { entries: Vec::new(), seen: Seen::Missing }));
 }
 
 #[test]
 fn an_entry_added_between_the_read_and_the_look_is_not_lost() {
-    let mut continuity = Continuity::at_tail(Some(&info(&stream(&[], 2, 2))));
-    let reply = Reply { entries: Vec::new(), seen: stream(&[3], 3, 3).seen() };
-    assert_eq!(continuity.check(&reply), Verdict::Whole);
-    assert_eq!(continuity.check(&stream(&[3], 3, 3).read(id(2), 10)), Verdict::Whole);
-    assert_eq!(continuity.cursor(), id(3));
+    let mut model = stream(&[1, 2]);
+    let mut reader = at_tail(&model);
+    let reply = read_and(&mut model, reader, 10, |model| add(model, &[3]));
+    assert_eq!(reader.check(&reply), Verdict::Whole);
+    assert!(!reader.is_level());
+    assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
+    assert_eq!(reader.cursor(), id(3));
+    assert!(reader.is_level());
 }
 
 #[test]
 fn entries_trimmed_between_the_read_and_the_look_were_read() {
-    let mut continuity = Continuity::at_tail(Some(&info(&stream(&[4], 4, 4))));
-    let read = stream(&[4, 5, 6, 7], 7, 7).read(id(4), 10);
-    let reply = Reply { seen: stream(&[7], 7, 7).seen(), ..read };
-    assert_eq!(continuity.check(&reply), Verdict::Whole);
+    let mut model = stream(&[4]);
+    let mut reader = at_tail(&model);
+    add(&mut model, &[5, 6, 7]);
+    let trim = |model: &mut Model| run(model, &Command::TrimLength(1));
+    let reply = read_and(&mut model, reader, 10, trim);
+    assert_eq!(reader.check(&reply), Verdict::Whole);
+}
+
+#[test]
+fn entries_deleted_between_the_read_and_the_look_were_read() {
+    let mut model = stream(&[1]);
+    run(&mut model, &Command::TrimLength(0));
+    let mut reader = at_tail(&model);
+    add(&mut model, &[2, 3]);
+    let reply = read_and(&mut model, reader, 10, |model| delete(model, &[3]));
+    assert_eq!(reader.check(&reply), Verdict::Whole);
+    assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
+}
+
+#[test]
+fn what_is_trimmed_past_the_reply_before_the_look_is_counted_by_the_next() {
+    let mut model = stream(&[1]);
+    let mut reader = at_tail(&model);
+    add(&mut model, &[2, 3, 4]);
+    run(&mut model, &Command::TrimLength(2));
+    // 2 is lost before the reply, 4 and 5 after it.
+    let reply = read_and(&mut model, reader, 1, |model| {
+        add(model, &[5, 6]);
+        run(model, &Command::TrimLength(1));
+    });
+    assert_eq!(reader.check(&reply), Verdict::Whole);
+    is_missing(reader.check(&read_all(&mut model, reader)), 3, Some(6), Some(3), Reason::Trimmed);
+}
+
+#[test]
+fn a_deletion_amid_a_backlog_is_counted_once_its_end_is_passed() {
+    let mut model = stream(&[1]);
+    let mut reader = at_tail(&model);
+    add(&mut model, &[2, 3, 4, 5]);
+    delete(&mut model, &[3]);
+    let first = read_and(&mut model, reader, 2, |_| ());
+    assert_eq!(reader.check(&first), Verdict::Whole);
+    let more = read_and(&mut model, reader, 10, |model| add(model, &[6]));
+    is_missing(reader.check(&more), 4, Some(5), Some(1), Reason::Deleted);
+    assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
+}
+
+#[test]
+fn an_older_state_that_still_reaches_past_the_cursor_is_a_reset() {
+    let mut model = stream(&[1, 2]);
+    let mut reader = at_tail(&model);
+    add(&mut model, &[3]);
+    run(&mut model, &Command::Keep);
+    let reply = read_and(&mut model, reader, 1, |model| add(model, &[4, 5]));
+    assert_eq!(reader.check(&reply), Verdict::Whole);
+    run(&mut model, &Command::Restore);
+    add(&mut model, &[4]);
+    is_reset(reader.check(&read_all(&mut model, reader)));
+}
+
+#[test]
+fn a_life_on_both_sides_of_the_cursor_that_begins_earlier_is_a_reset() {
+    let mut model = stream(&[100, 200, 300]);
+    let mut reader = at_tail(&model);
+    model = stream(&[50, 150, 250, 350]);
+    is_reset(reader.check(&read_all(&mut model, reader)));
+    let Verdict::Whole = reader.check(&read_all(&mut model, reader)) else { panic!() };
+    assert_eq!(reader.cursor(), id(350));
+}
+
+#[test]
+fn a_tail_that_redis_lost_in_a_crash_is_a_reset_once_others_are_read_in_its_place() {
+    let mut model = stream(&[1, 2]);
+    run(&mut model, &Command::Keep);
+    add(&mut model, &[3, 4]);
+    let mut reader = at_tail(&model);
+    run(&mut model, &Command::Restore);
+    add(&mut model, &[5, 6, 7]);
+    // As many as before, and one more: only having read them all shows that two are not there.
+    let first = read_and(&mut model, reader, 1, |_| ());
+    assert_eq!(reader.check(&first), Verdict::Whole);
+    is_reset(reader.check(&read_all(&mut model, reader)));
+}
+
+#[test]
+fn as_many_others_with_greater_ids_are_a_reset() {
+    let mut reader = at_tail(&stream(&[1, 2, 3]));
+    let mut model = stream(&[4, 5, 6, 7]);
+    is_reset(reader.check(&read_and(&mut model, reader, 1, |_| ())));
+}
+
+#[test]
+fn an_end_moved_forward_is_followed_and_no_gap() {
+    let mut model = stream(&[1, 2]);
+    let mut reader = at_tail(&model);
+    run(&mut model, &Command::SetEnd(id(9), None, None));
+    assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
+    assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
+    assert_eq!(reader.cursor(), id(9));
+    add(&mut model, &[10]);
+    assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
+}
+
+#[test]
+fn a_count_moved_without_the_end_is_a_reset() {
+    for count in [2, 7] {
+        let mut model = stream(&[1, 2, 3]);
+        delete(&mut model, &[1]);
+        let mut reader = at_tail(&model);
+        run(&mut model, &Command::SetEnd(id(3), Some(count), None));
+        is_reset(reader.check(&read_all(&mut model, reader)));
+        assert_eq!(reader.check(&read_all(&mut model, reader)), Verdict::Whole);
+    }
+}
+
+/// As Redis 5 and 6 answer.
+fn without_counts(mut reply: Reply) -> Reply {
+    if let Seen::Stream(info) = &mut reply.seen {
+        info.entries_added = None;
+    }
+    reply
 }
 
 #[test]
 fn without_counts_a_trim_past_the_cursor_is_told_uncounted() {
-    let mut continuity = Continuity::after(id(2));
-    let mut reply = stream(&[5, 6], 6, 6).read(id(2), 10);
-    if let Seen::Stream(info) = &mut reply.seen {
-        info.entries_added = None;
-    }
-    let expected =
-        Gap { after: Some(id(2)), next: Some(id(5)), lost: None, reason: Reason::Trimmed };
-    assert_eq!(continuity.check(&reply), Verdict::Missing(expected));
+    let mut model = stream(&[5, 6]);
+    let mut reader = Continuity::after(id(2));
+    let reply = without_counts(read_all(&mut model, reader));
+    is_missing(reader.check(&reply), 2, Some(5), None, Reason::Trimmed);
 }
 
 #[test]
-fn without_counts_a_trim_to_nothing_is_told_uncounted() {
-    let mut continuity = Continuity::after(id(2));
-    let gap = continuity.check(&stream(&[], 6, 6).read(id(2), 10));
-    let expected = Gap { after: Some(id(2)), next: None, lost: None, reason: Reason::Trimmed };
-    assert_eq!(gap, Verdict::Missing(expected));
-    assert_eq!(continuity.cursor(), id(6));
+fn without_counts_a_trim_to_nothing_after_the_read_hides_none_before_it() {
+    let mut model = stream(&[5, 6]);
+    let mut reader = Continuity::after(id(2));
+    let trim = |model: &mut Model| run(model, &Command::TrimLength(0));
+    let reply = without_counts(read_and(&mut model, reader, 10, trim));
+    is_missing(reader.check(&reply), 2, Some(5), None, Reason::Trimmed);
 }
 
-fn info(model: &Model) -> Info {
-    match model.seen() {
-        Seen::Stream(info) => info,
-        _ => panic!("the model's stream exists"),
-    }
+#[test]
+fn uncounted_a_trim_to_nothing_is_told() {
+    let mut model = stream(&[5, 6]);
+    run(&mut model, &Command::TrimLength(0));
+    let mut reader = Continuity::after(id(2));
+    is_missing(reader.check(&read_all(&mut model, reader)), 2, None, None, Reason::Trimmed);
+    assert_eq!(reader.cursor(), id(6));
+}
+
+#[test]
+fn level_with_the_end_a_page_counts_from_there() {
+    let mut model = stream(&[5, 6]);
+    run(&mut model, &Command::TrimLength(0));
+    let mut page = Continuity::after(id(6));
+    assert_eq!(page.check_from(&read_all(&mut model, page), false), Verdict::Whole);
+    add(&mut model, &[9]);
+    assert_eq!(page.check_from(&read_all(&mut model, page), false), Verdict::Whole);
+}
+
+#[test]
+fn what_is_trimmed_after_an_anchored_page_is_told_by_the_next() {
+    let mut model = stream(&[5, 6]);
+    let mut page = Continuity::after(id(6));
+    let reply = read_and(&mut model, page, 10, |model| {
+        add(model, &[7]);
+        run(model, &Command::TrimLength(0));
+    });
+    assert_eq!(page.check_from(&without_counts(reply), true), Verdict::Whole);
+    let next = without_counts(read_all(&mut model, page));
+    is_missing(page.check_from(&next, false), 6, None, None, Reason::Trimmed);
 }

@@ -22,6 +22,8 @@ mod http;
 mod logs;
 /// Limits of memory.
 mod memory;
+/// The model of a stream, held against Redis.
+mod model;
 /// Redis going away, coming back, and refusing.
 mod outage;
 /// The demo's page in a real browser.
