@@ -115,7 +115,7 @@ async fn within_replay<F: Future<Output = Result<Reach, Error>>>(
             return Ok(Resolved { from: From::Source(after), gap: Some((gap, after)) });
         }
     }
-    Ok(base.resolved(info))
+    Ok(base.resolved())
 }
 
 /// From the beginning of what is kept, where a client wanted to go on after `asked`.
@@ -125,7 +125,7 @@ pub async fn from_the_first(
     reason: Reason,
 ) -> Result<Resolved, Error> {
     let info = look.info().await?;
-    Ok(Base::first(asked, info.as_ref(), reason).resolved(info.as_ref()))
+    Ok(Base::first(asked, info.as_ref(), reason).resolved())
 }
 
 impl Look<'_> {
@@ -163,6 +163,7 @@ pub fn resolve_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolv
 }
 
 /// An id to go on after, and what is missing before it.
+#[derive(Debug, PartialEq, Eq)]
 struct Base {
     after: StreamId,
     gap: Option<Gap>,
@@ -173,7 +174,8 @@ impl Base {
         Self { after, gap: None }
     }
 
-    /// All that is kept; what is not was not asked for.
+    /// All that is kept; what is not was not asked for. It is read from just before the first entry:
+    /// a read that began earlier could not tell what was never there from what was trimmed.
     fn kept(info: Option<&Info>) -> Self {
         let first = info.and_then(|info| info.first);
         let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
@@ -188,12 +190,9 @@ impl Base {
         Self { after: first.map_or(end, StreamId::prev), gap: Some(gap) }
     }
 
-    /// Nothing is missing before the first entry, so it is read from there: a read that began earlier
-    /// could not tell an entry that was never there from one that was trimmed.
-    fn resolved(self, info: Option<&Info>) -> Resolved {
-        let before_first = info.and_then(|info| info.first).map_or(StreamId::ZERO, StreamId::prev);
-        let from = From::Source(self.after.max(before_first));
-        Resolved { from, gap: self.gap.map(|gap| (gap, self.after)) }
+    fn resolved(self) -> Resolved {
+        let gap = self.gap.map(|gap| (gap, self.after));
+        Resolved { from: From::Source(self.after), gap }
     }
 }
 
@@ -239,36 +238,50 @@ pub fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> 
 ///
 /// An id that this stream never held, at or above its first entry, is of another life of it, even
 /// where nothing was ever removed: 100, 200, 300, DEL, then 50, 150, 350 leaves no other trace.
+///
+/// What cannot be told apart from an id of this life: one of another that is an entry's here too, or
+/// one less, or the last that was generated, or between the first entry and the last deleted one.
 async fn resume(look: Look<'_>, id: StreamId, info: Option<&Info>) -> Result<Base, Error> {
-    let Some(info) = info else {
-        let never = id == StreamId::ZERO;
-        return Ok(if never {
-            Base::exact(id)
-        } else {
-            Base::first(Some(id), None, Reason::Reset)
-        });
-    };
-    let first = info.first;
-    let nothing_removed = info.entries_added == Some(info.length);
-    let at_seam = id == info.last_generated || first.is_some_and(|first| id.next() == Some(first));
-    let deleted = first.is_some_and(|first| id >= first) && id <= info.max_deleted;
-    if at_seam || deleted || (id == StreamId::ZERO && nothing_removed) {
-        return Ok(Base::exact(id));
-    }
-    if id > info.last_generated {
-        return Ok(Base::first(Some(id), Some(info), Reason::Reset));
+    if let Some(base) = known(id, info) {
+        return Ok(base);
     }
     if look.source.holds(look.key, id).await? {
         return Ok(Base::exact(id));
     }
-    // Trimming goes on: what is not there any more is held against the stream as it is now.
+    // Trimming and deleting go on: what is not there any more is held against the stream as it is now.
     let info = look.info().await?;
-    let Some(info) = info.as_ref() else { return Ok(Base::first(Some(id), None, Reason::Reset)) };
-    let first = info.first;
-    let nothing_removed = info.entries_added == Some(info.length);
-    let before_first = first.is_none_or(|first| id < first);
-    let reason = if before_first && !nothing_removed { Reason::Trimmed } else { Reason::Reset };
-    Ok(Base::first(Some(id), Some(info), reason))
+    Ok(absent(id, info.as_ref()))
+}
+
+/// What the stream itself tells; `None`: that depends on whether it holds the id.
+fn known(id: StreamId, info: Option<&Info>) -> Option<Base> {
+    let Some(info) = info.filter(|info| id <= info.last_generated) else {
+        // To whoever has nothing yet a stream that is not there is no loss.
+        let never = id == StreamId::ZERO;
+        let reset = || Base::first(Some(id), info, Reason::Reset);
+        return Some(if never { Base::exact(id) } else { reset() });
+    };
+    let at_seam = id == info.last_generated || info.first.is_some_and(|f| id.next() == Some(f));
+    let deleted = info.first.is_some_and(|first| id >= first) && id <= info.max_deleted;
+    if at_seam || deleted {
+        return Some(Base::exact(id));
+    }
+    (id == StreamId::ZERO && nothing_removed(info)).then(|| Base::kept(Some(info)))
+}
+
+/// The same where the stream does not hold the id: trimmed, of another life, or deleted just now.
+fn absent(id: StreamId, info: Option<&Info>) -> Base {
+    known(id, info).unwrap_or_else(|| {
+        let trimmed = info.is_some_and(|info| {
+            info.first.is_none_or(|first| id < first) && !nothing_removed(info)
+        });
+        let reason = if trimmed { Reason::Trimmed } else { Reason::Reset };
+        Base::first(Some(id), info, reason)
+    })
+}
+
+fn nothing_removed(info: &Info) -> bool {
+    info.entries_added == Some(info.length)
 }
 
 fn since(after: StreamId, info: Option<&Info>) -> Base {
@@ -285,3 +298,6 @@ fn since(after: StreamId, info: Option<&Info>) -> Base {
         Base::exact(after.max(info.first.map_or(after, StreamId::prev)))
     }
 }
+
+#[cfg(test)]
+mod tests;
