@@ -101,6 +101,11 @@ impl Batch {
         rendering < self.rendered.len()
     }
 
+    /// Whether the item is a gap.
+    pub fn is_gap(&self, seq: u64) -> bool {
+        self.gaps.contains(&self.index(seq))
+    }
+
     /// How many entries are among the items from `from_seq` on.
     pub fn entries_from(&self, from_seq: u64) -> u64 {
         let from = self.index(from_seq);
@@ -116,7 +121,7 @@ impl Batch {
     /// Whether the item is an entry's event: no gap, no notice, and not skipped by this rendering.
     pub fn is_entry(&self, rendering: usize, seq: u64) -> bool {
         let (rendered, index) = (&self.rendered[rendering], self.index(seq));
-        let control = self.gaps.contains(&index) || rendered.oversize.contains(&index);
+        let control = self.is_gap(seq) || rendered.oversize.contains(&index);
         !control && !rendered.range(index).is_empty()
     }
 

@@ -198,6 +198,8 @@ impl Ring {
         self.first_seq().max(self.life_seq)
     }
 
+    /// The first item that whoever names `id` may not have been told of. A gap that is told late may
+    /// carry the id of the entry right before it: it is told again rather than never.
     fn first_after(&self, id: StreamId) -> u64 {
         let (mut low, mut high) = (self.first_in_life(), self.next_seq);
         while low < high {
@@ -208,7 +210,15 @@ impl Ring {
                 high = middle;
             }
         }
+        // The first item of a life has none before it.
+        while low > self.life_seq + 1 && self.is_gap(low - 1) && self.id_before(low - 1) == id {
+            low -= 1;
+        }
         low
+    }
+
+    fn is_gap(&self, seq: u64) -> bool {
+        self.at(seq).is_some_and(|batch| batch.is_gap(seq))
     }
 }
 
@@ -272,6 +282,27 @@ mod tests {
         assert_eq!(ring.id_before(2), id(4));
         assert!(!ring.is_in_life(2), "at the new life's first item nobody has been told yet");
         assert!(ring.is_in_life(3));
+    }
+
+    #[test]
+    fn a_gap_with_the_id_of_the_entry_before_it_is_told_to_whoever_has_that() {
+        let gap = |next: StreamId| {
+            let reason = crate::event::Reason::Deleted;
+            let gap = crate::event::Gap { after: None, next: Some(next), lost: Some(1), reason };
+            Batch::encode(&[Item::Gap(gap, next.prev())], &[], 1024)
+        };
+        let mut ring = ring(100);
+        ring.begin_anew(id(1));
+        // As the reader tells of a life's beginning: whoever names its id has heard it.
+        ring.push(gap(StreamId { ms: 1, seq: 1 }), u64::MAX);
+        ring.push(batch(&[5]), u64::MAX);
+        ring.push(gap(StreamId { ms: 5, seq: 1 }), u64::MAX);
+        ring.push(batch(&[7]), u64::MAX);
+        ring.push(gap(id(9)), u64::MAX);
+        assert_eq!(ring.find(id(1)), Found::At(1));
+        assert_eq!(ring.find(id(5)), Found::At(2));
+        assert_eq!(ring.find(id(7)), Found::At(4));
+        assert_eq!(ring.find(id(9).prev()), Found::At(5));
     }
 
     #[test]
