@@ -15,6 +15,8 @@ mod bounds;
 mod gaps;
 /// `POST /publish/{key}`.
 mod publish;
+/// Loss that Redis does not tell, beside a reader that takes its word.
+mod silent;
 /// `?since=`.
 mod since;
 
