@@ -259,7 +259,7 @@ impl Position {
     /// How long until the stream itself is to be looked at again.
     fn until_info(&self) -> Duration {
         let elapsed = self.last_info.map_or(INFO_INTERVAL, |last| last.elapsed());
-        INFO_INTERVAL.saturating_sub(elapsed).max(Duration::from_millis(1))
+        INFO_INTERVAL.saturating_sub(elapsed).max(SHORTEST_BLOCK)
     }
 }
 

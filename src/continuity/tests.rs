@@ -101,7 +101,9 @@ fn a_key_that_is_gone_is_a_reset_once() {
 #[test]
 fn a_key_that_came_after_the_read_and_is_gone_before_the_next_is_a_reset() {
     let mut reader = Continuity::at_tail(None);
-    let reply = read_and(&mut Model::default(), reader, 10, |model| add(model, &[5]));
+    // The first of all ids: the cursor cannot move up to it.
+    let first = Command::Add(StreamId { ms: 0, seq: 1 }, None);
+    let reply = read_and(&mut Model::default(), reader, 10, |model| run(model, &first));
     assert_eq!(reader.check(&reply), Verdict::Whole);
     is_reset(reader.check(&Reply { entries: Vec::new(), seen: Seen::Missing }));
 }

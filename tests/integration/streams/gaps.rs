@@ -21,8 +21,13 @@ type Gap<'a> = (Option<&'a str>, Option<&'a str>, Option<u64>, &'a str);
 
 impl Scene {
     fn new() -> Self {
+        Self::with(|setup| setup)
+    }
+
+    fn with(change: impl Fn(Setup) -> Setup) -> Self {
         let redis = Redis::start();
-        let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
+        let setup = Setup::redis(&redis).set("source", "block = \"200ms\"");
+        let gateway = change(setup).start_ready();
         let mut client = Client::open(&gateway.address, "/events/a");
         client.live();
         let mut scene = Self { redis, gateway, client };
@@ -173,6 +178,19 @@ fn an_entry_deleted_amid_others_is_counted() {
     // Redis cannot tell which one it was: the gap stands before all of them.
     scene.is_told((Some("30-0"), Some("40-0"), Some(1), "deleted"), &prev("40-0"));
     scene.goes_on(&prev("40-0"), &["40-0", "60-0"], "70-0");
+}
+
+#[test]
+fn a_gap_with_the_id_of_the_entry_before_it_is_told_to_a_client_that_left_between() {
+    let mut scene = Scene::with(|setup| setup.set("source", "read_count = 1"));
+    scene.at_once(&["XADD 35-0 a b", "XADD 40-0 a b", "XADD 40-1 a b", "XDEL 35-0"]);
+    scene.hears("40-0");
+    let gap = (Some("40-0"), Some("40-1"), Some(1), "deleted");
+    scene.is_told(gap, "40-0");
+    scene.hears("40-1");
+    let mut left = Client::resume(&scene.gateway.address, "/events/a", "40-0");
+    is_told(&mut left, gap, "40-0");
+    assert_eq!(left.event().last_event_id, "40-1");
 }
 
 #[test]

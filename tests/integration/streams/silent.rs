@@ -180,14 +180,18 @@ fn deleted_at_the_end_is_told_at_once() {
 #[test]
 fn deleted_right_after_it_was_read_is_no_gap() {
     let mut scene = Scene::new();
-    let mut pipeline = UnixStream::connect(scene.redis.socket()).unwrap();
+    scene.at_once(&[&["XTRIM", KEY, "MAXLEN", "0"]]);
+    let mut consumer = UnixStream::connect(scene.redis.socket()).unwrap();
     for n in 1..=50 {
-        let id = format!("{}-0", 100 + n);
+        let (first, second) = (format!("{n}01-0"), format!("{n}02-0"));
         // In one write, so that the deletion comes between the reader's read and its look.
-        let both = format!("XADD {KEY} {id} payload x\r\nXDEL {KEY} {id}\r\n");
-        pipeline.write_all(both.as_bytes()).unwrap();
-        scene.client_goes_on(&[&id]);
+        let add = |id| format!("XADD {KEY} {id} payload x\r\n");
+        let add_both = format!("MULTI\r\n{}{}EXEC\r\n", add(&first), add(&second));
+        let handled = format!("{add_both}XDEL {KEY} {second}\r\n");
+        consumer.write_all(handled.as_bytes()).unwrap();
+        scene.client_goes_on(&[&first, &second]);
         scene.gateway_waits();
+        scene.at_once(&[&["XDEL", KEY, &first]]);
     }
 }
 
