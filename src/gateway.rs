@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::demo::Feed;
 use crate::fanout::{Fanout, Settings, may_send_at_once};
-use crate::http::listener::Listener;
+use crate::http::inherited::Inherited;
+use crate::http::listener::{self, Listener};
 use crate::http::takeover::Public;
 use crate::limits::{Limits, TooFewDescriptors};
 use crate::metrics::Metrics;
@@ -28,35 +30,54 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_RETRY: Duration = Duration::from_millis(500);
 /// The last client's farewell may take a little longer than its permit.
 const LAST_FAREWELL: Duration = Duration::from_millis(50);
+/// A drain takes no longer where a successor has the sockets or waits for them.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// Closes are spread over this much of it at most, so that the last ones have time, too.
+const HANDOVER_SPREAD: Duration = Duration::from_millis(1500);
 
 /// A bound gateway.
 pub struct Gateway {
     state: Arc<State>,
     public: Vec<Listener>,
-    admin: Option<Listener>,
+    admin: Vec<Listener>,
 }
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A listening address cannot be had.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// As in the configuration.
+    /// A listener cannot be had.
+    #[error(transparent)]
+    Listen(#[from] listener::BindError),
+    /// The operator's listener was handed over, and is not safe as it is.
+    #[error(
+        "admin.listen: {address} is reachable from other machines and unguarded; set admin.token_file, or write a loopback address or a path as its ListenStream="
+    )]
+    Unguarded {
+        /// Where it listens.
         address: String,
-        /// Why.
-        error: std::io::Error,
     },
     /// Too few open files are allowed.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
 }
 
+impl BindError {
+    /// Whether the configuration has to change, or what it counts on.
+    pub fn is_configuration(&self) -> bool {
+        !matches!(self, Self::Listen(listener::BindError::Address { .. }))
+    }
+}
+
 impl Gateway {
-    /// Binds every listener; `descriptors` is how many open files the process may have.
+    /// Binds every listener, or takes it from what was `inherited`; `descriptors` is how many open
+    /// files the process may have.
     ///
     /// Redis is not asked yet: its absence does not make a start fail.
-    pub fn bind(config: Config, descriptors: usize) -> Result<Self, BindError> {
+    pub fn bind(
+        config: Config,
+        mut inherited: Inherited,
+        descriptors: usize,
+    ) -> Result<Self, BindError> {
         let limits = Limits::new(&config.limits, descriptors)?;
         if config.limits.clients > limits.max_clients() {
             warn!(
@@ -66,9 +87,18 @@ impl Gateway {
                 "limits.clients is more than the open files allow; raise LimitNOFILE= (ulimit -n)"
             );
         }
-        let public = config.server.listen.iter().map(listen).collect::<Result<_, _>>()?;
-        let admin = config.admin.listen.as_ref().map(listen).transpose()?;
-        Ok(Self { state: Arc::new(join(config, limits)), public, admin })
+        let (public, admin) = listeners(&config, &mut inherited)?;
+        for name in inherited.unused() {
+            warn!(
+                name,
+                "a socket was handed over that nobody accepts from: who connects to it waits for ever; write \"systemd:NAME\" where it belongs, or take it from the .socket unit"
+            );
+        }
+        let mut drain = config.server.drain;
+        if is_handed_over(&public) {
+            drain = drain.min(HANDOVER_SPREAD);
+        }
+        Ok(Self { state: Arc::new(join(config, limits, drain)), public, admin })
     }
 
     /// Where clients connect, as for the log.
@@ -77,41 +107,91 @@ impl Gateway {
     }
 
     /// Where the operator connects, as for the log.
-    pub fn admin_address(&self) -> Option<String> {
-        self.admin.as_ref().map(Listener::address)
+    pub fn admin_addresses(&self) -> Vec<String> {
+        self.admin.iter().map(Listener::address).collect()
     }
 
     /// Serves until `shutdown`, then drains: every stream is closed by the end of `server.drain`,
-    /// and who comes meanwhile is told to come back.
+    /// and who comes meanwhile is told to come back. Listeners that were handed over are left to
+    /// whoever has them next, and the drain takes no longer than two seconds then.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { state, public, admin } = self;
+        let accepting = Accepting { handed_over: is_handed_over(&public), ..Accepting::default() };
         let send_buffer = state.config.limits.send_buffer_bytes;
         for listener in public {
-            tokio::spawn(listener.accept(Public(state.clone()), Some(send_buffer)));
+            let inherited = listener.is_inherited();
+            let arrivals = accepting.arrivals.clone();
+            let accept = listener.accept(Public(state.clone()), Some(send_buffer), arrivals);
+            accepting.spawn(&state, accept, inherited);
         }
-        if let Some(listener) = admin {
-            tokio::spawn(listener.accept(Admin(state.clone()), None));
+        for listener in admin {
+            let inherited = listener.is_inherited();
+            let accept = listener.accept(Admin(state.clone()), None, TaskTracker::new());
+            accepting.spawn(&state, accept, inherited);
         }
         tokio::spawn(probe(state.clone()));
         if state.config.demo {
             tokio::spawn(feed(state.clone()));
         }
         shutdown.await;
-        drain(&state).await;
+        drain(&state, &accepting).await;
     }
 }
 
-fn listen(listen: &Listen) -> Result<Listener, BindError> {
-    Listener::bind(listen).map_err(|error| {
-        let address = match listen {
-            Listen::Tcp(address) => address.to_string(),
-            Listen::Unix(path) => format!("unix:{}", path.display()),
-        };
-        BindError::Listen { address, error }
-    })
+/// The public listeners, and the operator's, which is safe as it is.
+fn listeners(
+    config: &Config,
+    inherited: &mut Inherited,
+) -> Result<(Vec<Listener>, Vec<Listener>), BindError> {
+    let mut public = Vec::new();
+    for listen in &config.server.listen {
+        public.extend(Listener::bind(listen, inherited)?);
+    }
+    let admin = match &config.admin.listen {
+        Some(listen) => Listener::bind(listen, inherited)?,
+        None => Vec::new(),
+    };
+    let open = admin.iter().find(|listener| listener.is_reachable());
+    if let Some(listener) = open.filter(|_| config.admin.token.is_none()) {
+        return Err(BindError::Unguarded { address: listener.address() });
+    }
+    Ok((public, admin))
 }
 
-fn join(config: Config, limits: Arc<Limits>) -> State {
+/// Whether clients wait for a successor, or are its already.
+fn is_handed_over(public: &[Listener]) -> bool {
+    public.iter().any(Listener::is_inherited)
+}
+
+/// What accepts connections.
+#[derive(Default)]
+struct Accepting {
+    /// Public listeners were handed over.
+    handed_over: bool,
+    /// From listeners that were handed over: these end when the drain begins.
+    inherited: TaskTracker,
+    /// Public connections until they are streams.
+    arrivals: TaskTracker,
+}
+
+impl Accepting {
+    fn spawn(
+        &self,
+        state: &State,
+        accept: impl Future<Output = ()> + Send + 'static,
+        inherited: bool,
+    ) {
+        if inherited {
+            let draining = state.fanout.draining.clone();
+            // No connection is lost: each is served by another task as soon as it is accepted.
+            self.inherited.spawn(draining.run_until_cancelled_owned(accept));
+        } else {
+            tokio::spawn(accept);
+        }
+    }
+}
+
+fn join(config: Config, limits: Arc<Limits>, drain: Duration) -> State {
     let metrics = Arc::new(Metrics::new(&config.routes));
     let source = Source::open(&config);
     let hub = Arc::new(Hub::new(config.ring.clone(), config.limits.readers));
@@ -128,7 +208,7 @@ fn join(config: Config, limits: Arc<Limits>) -> State {
         keepalive: config.server.keepalive,
         retry: config.server.retry,
         max_connection_age: config.server.max_connection_age,
-        drain: config.server.drain,
+        drain,
         write_stall: config.limits.write_stall,
         max_lag: config.limits.max_lag,
         refuse: config.server.refuse,
@@ -203,13 +283,20 @@ async fn feed(state: Arc<State>) {
     }
 }
 
-async fn drain(state: &State) {
+async fn drain(state: &State, accepting: &Accepting) {
     let settings = &state.fanout.settings;
     let clients = state.limits.clients();
     info!(clients, drain = ?settings.drain, "draining: clients are told to come back");
-    let end = Instant::now() + settings.drain + settings.write_stall + Duration::from_secs(1);
+    let begin = Instant::now();
+    let longest = settings.drain + settings.write_stall + Duration::from_secs(1);
+    let longest = if accepting.handed_over { HANDOVER } else { longest };
     state.fanout.draining.cancel();
-    while state.limits.clients() > 0 && Instant::now() < end {
+    accepting.inherited.close();
+    accepting.inherited.wait().await;
+    // Who connects from now on is the successor's; who was accepted before is answered by us.
+    let unanswered = || accepting.handed_over && !accepting.arrivals.is_empty();
+    let busy = || state.limits.clients() > 0 || unanswered();
+    while busy() && begin.elapsed() < longest {
         sleep(Duration::from_millis(10)).await;
     }
     sleep(LAST_FAREWELL).await;

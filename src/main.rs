@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ssegate::config::{self, Config, Loaded, LogFormat};
+use ssegate::http::inherited::Inherited;
 use ssegate::{Gateway, process, tail};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -148,8 +149,10 @@ fn serve(args: &ConfigArgs) -> ExitCode {
         warn!("{warning}");
     }
     let descriptors = process::raise_descriptors();
+    // Before there are other threads.
+    let inherited = Inherited::take();
     let outcome = runtime(loaded.config.server.workers)
-        .and_then(|runtime| runtime.block_on(run(loaded.config, descriptors)));
+        .and_then(|runtime| runtime.block_on(run(loaded.config, inherited, descriptors)));
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -159,14 +162,14 @@ fn serve(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-async fn run(config: Config, descriptors: usize) -> anyhow::Result<ExitCode> {
+async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow::Result<ExitCode> {
     let mut stop = process::Stop::catch().context("cannot catch signals")?;
     let demo = config.demo;
-    let gateway = Gateway::bind(config, descriptors)?;
+    let gateway = Gateway::bind(config, inherited, descriptors)?;
     for address in gateway.public_addresses() {
         info!(%address, "listening for clients");
     }
-    if let Some(address) = gateway.admin_address() {
+    for address in gateway.admin_addresses() {
         info!(%address, "listening for the operator");
     }
     if demo {
@@ -196,7 +199,7 @@ fn show_what_to_try(gateway: &Gateway) {
         eprintln!("\n  Watch it in a browser:   http://{}/", from_here(&address));
     }
     eprintln!("  Or on the command line:  curl -N {}/events/demo", as_curl_wants(&address));
-    if let Some(admin) = gateway.admin_address() {
+    if let Some(admin) = gateway.admin_addresses().into_iter().next() {
         let admin = as_curl_wants(&admin);
         let event = r#"'{"message":"hello"}'"#;
         eprintln!("  Add an event of yours:   curl -d {event} {admin}/publish/events:demo");
@@ -225,8 +228,8 @@ fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn code_of(error: &anyhow::Error) -> ExitCode {
-    let configuration = error.downcast_ref::<ssegate::BindError>();
-    let configuration = matches!(configuration, Some(ssegate::BindError::Descriptors(_)));
+    let bind = error.downcast_ref::<ssegate::BindError>();
+    let configuration = bind.is_some_and(ssegate::BindError::is_configuration);
     ExitCode::from(if configuration { BAD_CONFIG } else { FAILED })
 }
 

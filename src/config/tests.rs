@@ -83,7 +83,7 @@ fn the_shipped_file_holds_every_key_at_its_default() {
 fn every_key_is_read() {
     let text = r#"
         [server]
-        listen = ["127.0.0.1:0", "[::1]:8080", "unix:/run/ssegate.sock"]
+        listen = ["127.0.0.1:0", "[::1]:8080", "unix:/run/ssegate.sock", "systemd:http"]
         keepalive = "5s"
         max_connection_age = "0s"
         refuse = "status"
@@ -112,7 +112,8 @@ fn every_key_is_read() {
     let Config { server, admin, source, limits, log, routes, .. } = read(text).config;
     let unix = Listen::Unix("/run/ssegate.sock".into());
     let tcp = |address: &str| Listen::Tcp(address.parse().unwrap());
-    assert_eq!(server.listen, [tcp("127.0.0.1:0"), tcp("[::1]:8080"), unix]);
+    let named = Listen::Systemd("http".into());
+    assert_eq!(server.listen, [tcp("127.0.0.1:0"), tcp("[::1]:8080"), unix, named]);
     assert_eq!(
         (server.keepalive, server.max_connection_age),
         (Duration::from_secs(5), Duration::ZERO)

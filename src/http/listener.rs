@@ -1,7 +1,7 @@
-//! Listening sockets, TCP and unix alike, and the loop that accepts from them.
+//! Listening sockets, TCP and unix alike, bound or handed over, and the loop that accepts from them.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,8 +9,10 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::inherited::{self, Inherited};
 use crate::config::Listen;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -19,21 +21,48 @@ const BACKLOG: u32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A bound listening socket.
-pub enum Listener {
-    /// TCP.
+pub struct Listener {
+    socket: Socket,
+    holder: Holder,
+}
+
+enum Socket {
     Tcp(TcpListener),
-    /// A unix stream socket, and its path, removed on drop.
-    Unix(UnixListener, UnlinkOnDrop),
+    Unix(UnixListener),
+}
+
+/// Who holds a listening socket, which lives as long as its last holder.
+enum Holder {
+    /// This process alone, with the file of a unix socket.
+    Us { _file: Option<UnlinkOnDrop> },
+    /// Whoever handed it over, and perhaps a gateway before or after this one.
+    Others,
 }
 
 /// A socket file that goes with its listener.
-pub struct UnlinkOnDrop(PathBuf);
+struct UnlinkOnDrop(PathBuf);
 
 impl Drop for UnlinkOnDrop {
     fn drop(&mut self) {
         // Somebody else may have removed it; there is nothing left to do then.
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {error}")]
+    Address {
+        /// As in the configuration.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// It was to be handed over, and was not.
+    #[error(transparent)]
+    Inherited(#[from] inherited::Fault),
 }
 
 /// A connection that can leave the runtime's reactor.
@@ -66,56 +95,103 @@ pub trait Serve: Clone + Send + Sync + 'static {
 
 impl Listener {
     /// Binds and listens.
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => {
-                let socket =
-                    if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                socket.set_reuseaddr(true)?;
-                socket.bind(*address)?;
-                Ok(Self::Tcp(socket.listen(BACKLOG)?))
-            }
-            Listen::Unix(path) => {
-                remove_stale(path)?;
-                let listener = UnixListener::bind(path)?;
-                Ok(Self::Unix(listener, UnlinkOnDrop(path.clone())))
-            }
+    pub fn bind(listen: &Listen, inherited: &mut Inherited) -> Result<Vec<Self>, BindError> {
+        let bound = match listen {
+            Listen::Tcp(address) => bind_tcp(*address),
+            Listen::Unix(path) => bind_unix(path),
+            Listen::Systemd(name) => return Self::inherit(inherited.sockets(name)?, listen),
+        };
+        Ok(vec![bound.map_err(failed(listen))?])
+    }
+
+    fn inherit(sockets: Vec<inherited::Socket>, listen: &Listen) -> Result<Vec<Self>, BindError> {
+        let mut listeners = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            let socket = match socket {
+                inherited::Socket::Tcp(socket) => TcpListener::from_std(socket).map(Socket::Tcp),
+                inherited::Socket::Unix(socket) => UnixListener::from_std(socket).map(Socket::Unix),
+            };
+            let socket = socket.map_err(failed(listen))?;
+            listeners.push(Self { socket, holder: Holder::Others });
         }
+        Ok(listeners)
     }
 
     /// Where it really listens, for the log: port 0 has become one.
     pub fn address(&self) -> String {
-        match self {
-            Self::Tcp(listener) => {
-                listener.local_addr().map_or("?".into(), |address| address.to_string())
+        match &self.socket {
+            Socket::Tcp(socket) => socket.local_addr().map_or("?".into(), |addr| addr.to_string()),
+            Socket::Unix(socket) => {
+                let address = socket.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or("unix:?".into(), |path| format!("unix:{}", path.display()))
             }
-            Self::Unix(_, path) => format!("unix:{}", path.0.display()),
         }
     }
 
-    /// Accepts for ever; each connection is served by a task of its own.
-    pub async fn accept(self, serve: impl Serve, send_buffer_bytes: Option<usize>) {
-        match self {
-            Self::Tcp(listener) => loop {
-                match listener.accept().await {
+    /// Whether it was handed over: it goes on without us.
+    pub fn is_inherited(&self) -> bool {
+        matches!(self.holder, Holder::Others)
+    }
+
+    /// Whether others than this machine's users can connect.
+    pub fn is_reachable(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                socket.local_addr().map_or(true, |addr| !addr.ip().to_canonical().is_loopback())
+            }
+            Socket::Unix(_) => false,
+        }
+    }
+
+    /// Accepts for ever; each connection is served by a task of its own, which `tasks` knows.
+    pub async fn accept(
+        self,
+        serve: impl Serve,
+        send_buffer_bytes: Option<usize>,
+        tasks: TaskTracker,
+    ) {
+        match &self.socket {
+            Socket::Tcp(socket) => loop {
+                match socket.accept().await {
                     Ok((connection, peer)) => {
                         prepare_tcp(&connection, send_buffer_bytes);
-                        tokio::spawn(serve.clone().serve(connection, Some(peer.ip())));
+                        tasks.spawn(serve.clone().serve(connection, Some(peer.ip())));
                     }
                     Err(error) => pause(&error).await,
                 }
             },
-            Self::Unix(listener, _path) => loop {
-                match listener.accept().await {
+            Socket::Unix(socket) => loop {
+                match socket.accept().await {
                     Ok((connection, _)) => {
                         limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes);
-                        tokio::spawn(serve.clone().serve(connection, None));
+                        tasks.spawn(serve.clone().serve(connection, None));
                     }
                     Err(error) => pause(&error).await,
                 }
             },
         }
     }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let socket = Socket::Tcp(socket.listen(BACKLOG)?);
+    Ok(Listener { socket, holder: Holder::Us { _file: None } })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    remove_stale(path)?;
+    let socket = Socket::Unix(UnixListener::bind(path)?);
+    let file = UnlinkOnDrop(path.to_owned());
+    Ok(Listener { socket, holder: Holder::Us { _file: Some(file) } })
+}
+
+fn failed(listen: &Listen) -> impl Fn(io::Error) -> BindError {
+    let address = listen.to_string();
+    move |error| BindError::Address { address: address.clone(), error }
 }
 
 fn prepare_tcp(connection: &TcpStream, send_buffer_bytes: Option<usize>) {

@@ -16,6 +16,8 @@ mod crowd;
 mod drain;
 /// Thousands that come back at once.
 mod herd;
+/// Listening sockets that a service manager holds: upgrades and restarts.
+mod handover;
 /// Requests, heads, limits, listeners.
 mod http;
 /// What is logged, and what never is.

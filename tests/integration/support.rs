@@ -6,6 +6,7 @@ pub mod gateway;
 pub mod nginx;
 pub mod redis;
 pub mod swarm;
+pub mod viewer;
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;

@@ -13,13 +13,16 @@ const UNIX_PATH_MAX_BYTES: usize = 107;
 
 const DEFAULT_REDIS_PORT: u16 = 6379;
 
-/// `HOST:PORT` or `unix:/path`. Of a host name with several addresses the first is taken.
+/// Longest name of a socket that systemd hands over (`sd_pid_notify_with_fds(3)`).
+const NAME_MAX_BYTES: usize = 255;
+
+/// `HOST:PORT`, `unix:/path` or `systemd:NAME`. Of a host name with several addresses the first is taken.
 pub(super) fn listen(text: &str) -> Result<Listen, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path).map(Listen::Unix);
     }
-    if text.starts_with("systemd:") {
-        return Err("not built yet: this version takes no sockets from systemd; write \"HOST:PORT\" or \"unix:/path\"".into());
+    if let Some(name) = text.strip_prefix("systemd:") {
+        return systemd_name(name).map(Listen::Systemd);
     }
     if let Ok(address) = text.parse() {
         return Ok(Listen::Tcp(address));
@@ -30,7 +33,7 @@ pub(super) fn listen(text: &str) -> Result<Listen, String> {
 fn resolved(text: &str) -> Result<SocketAddr, String> {
     let wrong = || {
         String::from(
-            "not an address; write \"HOST:PORT\" (every interface: \"0.0.0.0:PORT\" or \"[::]:PORT\") or \"unix:/path\"",
+            "not an address; write \"HOST:PORT\" (every interface: \"0.0.0.0:PORT\" or \"[::]:PORT\"), \"unix:/path\" or \"systemd:NAME\"",
         )
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -42,6 +45,16 @@ fn resolved(text: &str) -> Result<SocketAddr, String> {
     let mut addresses =
         (host, port).to_socket_addrs().map_err(|error| format!("cannot be resolved: {error}"))?;
     addresses.next().ok_or_else(|| "resolves to no address; write one instead of a name".into())
+}
+
+fn systemd_name(name: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii() && !c.is_ascii_control() && c != ':';
+    if !name.is_empty() && name.len() <= NAME_MAX_BYTES && name.chars().all(allowed) {
+        return Ok(name.to_owned());
+    }
+    Err(format!(
+        "not a socket's name; write that of FileDescriptorName= in the .socket unit, up to {NAME_MAX_BYTES} ASCII characters without \":\""
+    ))
 }
 
 fn unix_path(path: &str) -> Result<PathBuf, String> {

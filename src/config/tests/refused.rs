@@ -107,8 +107,6 @@ fn what_is_not_built_yet_is_refused() {
         "url = \"memory:\"\n[cors]\norigins = []",
         "url = \"memory:\"\n[proxy]",
         "url = \"memory:\"\n[server.tls]\nkey = \"\"",
-        "url = \"memory:\"\n[server]\nlisten = [\"systemd:http\"]",
-        "url = \"memory:\"\n[admin]\nlisten = \"systemd:admin\"",
         "url = \"memory:\"\n[limits]\nclients_per_principal = 1",
     ];
     for case in cases {
@@ -202,8 +200,11 @@ fn a_source_that_cannot_be_is_refused() {
 
 #[test]
 fn listeners_that_cannot_be_are_refused() {
+    let long = format!("systemd:{}", "x".repeat(256));
     for listen in
         ["8080", ":8080", "*:8080", "h:port", "127.0.0.1", "unix:", "unix:run", "::1:8080"]
+            .into_iter()
+            .chain(["systemd:", "systemd:a:b", "systemd:ä", &long])
     {
         assert_told(
             under(&[("SSEGATE_SERVER_LISTEN", listen)]),
@@ -214,8 +215,11 @@ fn listeners_that_cannot_be_are_refused() {
         under(&[("SSEGATE_SERVER_LISTEN", "")]),
         "environment: SSEGATE_SERVER_LISTEN = \"\": nowhere",
     );
-    let twice = under(&[("SSEGATE_SERVER_LISTEN", "127.0.0.1:1,127.0.0.1:1")]);
-    assert!(told(twice).contains("twice"));
+    for twice in ["127.0.0.1:1,127.0.0.1:1", "systemd:a,systemd:a"] {
+        assert!(told(under(&[("SSEGATE_SERVER_LISTEN", twice)])).contains("twice"));
+    }
+    let both = [("SSEGATE_SERVER_LISTEN", "systemd:a"), ("SSEGATE_ADMIN_LISTEN", "systemd:a")];
+    assert!(told(under(&both)).contains("is in server.listen too"));
     under(&[("SSEGATE_SERVER_LISTEN", "127.0.0.1:0,127.0.0.1:0")]).unwrap();
     let public = under(&[("SSEGATE_ADMIN_LISTEN", "127.0.0.1:8080")]);
     assert!(told(public).contains("is in server.listen too"));

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ pub struct Setup {
     source: String,
     sections: Vec<(String, String)>,
     routes: String,
+    handed_over: Vec<(String, OwnedFd)>,
 }
 
 /// A running gateway, killed on drop.
@@ -55,6 +57,7 @@ impl Setup {
             source: url.to_owned(),
             sections: Vec::new(),
             routes: "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n".into(),
+            handed_over: Vec::new(),
         };
         setup
             .set("server", "listen = [\"127.0.0.1:0\"]")
@@ -81,6 +84,12 @@ impl Setup {
         self
     }
 
+    /// Hands it a listening socket under this name, as systemd does; two at most.
+    pub fn hand_over(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        self.handed_over.push((name.to_owned(), socket.into()));
+        self
+    }
+
     /// The gateway.toml of it.
     pub fn toml(&self) -> String {
         let mut text = String::new();
@@ -101,13 +110,9 @@ impl Setup {
         let folder = Folder::new();
         let file = folder.0.join("gateway.toml");
         std::fs::write(&file, self.toml()).unwrap();
-        let mut process = ssegate()
-            .arg("--config")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = ssegate_with_sockets(self.handed_over);
+        let mut process =
+            command.arg("--config").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         collect(process.stderr.take().unwrap(), log.clone());
         let mut gateway =
@@ -179,6 +184,12 @@ impl Gateway {
             Ok(said)
         };
         ask().unwrap_or_else(|error| format!("{path}: {error}\n"))
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     /// Waits for the end of the process.
@@ -294,10 +305,35 @@ pub fn ssegate_with_descriptors(count: usize) -> Command {
     command
 }
 
+/// The real binary, with these sockets as its descriptors from 3 on.
+pub fn ssegate_with_sockets(named: Vec<(String, OwnedFd)>) -> Command {
+    // They come as the shell's input and output, for every other descriptor is closed on exec.
+    const HAND_OVER: &str = "export LISTEN_PID=$$ LISTEN_FDS=$0; exec 3<&0 4>&1
+        [ $LISTEN_FDS = 2 ] || exec 4>&-
+        exec \"$@\" </dev/null >/dev/null";
+    let (names, sockets): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+    assert!(sockets.len() <= 2, "a shell has one input and one output");
+    let mut command = match sockets.len() {
+        0 => ssegate(),
+        count => {
+            let mut command = unprompted("sh");
+            command.args(["-c", HAND_OVER, &count.to_string(), BINARY]);
+            command.env("LISTEN_FDNAMES", names.join(":"));
+            command
+        }
+    };
+    let mut ends = sockets.into_iter().map(Stdio::from);
+    command.stdin(ends.next().unwrap_or_else(Stdio::null));
+    command.stdout(ends.next().unwrap_or_else(Stdio::null));
+    command
+}
+
 /// A program that is told nothing by the environment of whoever runs the tests.
 fn unprompted(program: &str) -> Command {
     let mut command = Command::new(program);
-    command.env_remove("JOURNAL_STREAM");
+    for name in ["JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        command.env_remove(name);
+    }
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"SSEGATE_") {
             command.env_remove(name);

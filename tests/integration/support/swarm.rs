@@ -13,6 +13,9 @@ use tokio::runtime::Runtime;
 /// A response's head is shorter than this.
 const HEAD_BYTES: usize = 8 << 10;
 
+/// How the fault of a connection that ended without an end begins.
+pub const BROKEN: &str = "the connection broke: ";
+
 /// Where to connect.
 #[derive(Clone)]
 pub enum Address {
@@ -100,7 +103,7 @@ impl Stream {
             match self.connection.read_buf(&mut self.raw).await {
                 Ok(0) => self.closed = true,
                 Ok(_) => self.decode()?,
-                Err(error) => return Err(format!("the connection broke: {error}")),
+                Err(error) => return Err(format!("{BROKEN}{error}")),
             }
         }
     }

@@ -1,0 +1,118 @@
+//! Listening sockets that whoever started this process holds and hands over, by name: `sd_listen_fds(3)`.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+use socket2::SockRef;
+
+/// What a socket without a name is called.
+const UNNAMED: &str = "unknown";
+
+/// The sockets that were handed over and that nothing listens on yet.
+pub struct Inherited {
+    sockets: ListenFd,
+    /// In the order of the sockets; `None`: taken.
+    names: Vec<Option<String>>,
+}
+
+/// A listening stream socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A unix socket; its file is not ours.
+    Unix(UnixListener),
+}
+
+/// Why there is no socket of a name.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// None was handed over.
+    #[error(
+        "systemd:{name}: no socket of that name was handed over (handed over: {passed}); name it by FileDescriptorName={name} in a .socket unit of this service, and start that"
+    )]
+    Absent {
+        /// As in the configuration.
+        name: String,
+        /// What was, for the operator.
+        passed: String,
+    },
+    /// It cannot be accepted from.
+    #[error(
+        "systemd:{name}: what was handed over is no listening TCP or unix stream socket ({error}); write ListenStream= in its .socket unit, without Accept=yes"
+    )]
+    Unfit {
+        /// As in the configuration.
+        name: String,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Inherited {
+    /// Takes them from the environment (`LISTEN_FDS`, `LISTEN_FDNAMES`), once, while no other thread
+    /// runs; none where they are meant for another process (`LISTEN_PID`).
+    pub fn take() -> Self {
+        // The variables are removed with what they tell of.
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        Self::named(ListenFd::from_env(), &names)
+    }
+
+    /// Nothing.
+    pub fn none() -> Self {
+        Self::named(ListenFd::empty(), "")
+    }
+
+    fn named(sockets: ListenFd, names: &str) -> Self {
+        let mut names = names.split(':');
+        let mut next = || {
+            let name = names.next().filter(|name| !name.is_empty());
+            Some(name.unwrap_or(UNNAMED).to_owned())
+        };
+        let names = (0..sockets.len()).map(|_| next()).collect();
+        Self { sockets, names }
+    }
+
+    /// Every socket of this name: there is at least one.
+    pub fn sockets(&mut self, name: &str) -> Result<Vec<Socket>, Fault> {
+        let is_it = |other: &Option<String>| other.as_deref() == Some(name);
+        let wanted: Vec<_> = (0..self.names.len()).filter(|&at| is_it(&self.names[at])).collect();
+        if wanted.is_empty() {
+            let passed = self.unused().collect::<Vec<_>>().join(", ");
+            let passed = if passed.is_empty() { "nothing".into() } else { passed };
+            return Err(Fault::Absent { name: name.to_owned(), passed });
+        }
+        let mut found = Vec::with_capacity(wanted.len());
+        for at in wanted {
+            let socket = self.socket(at);
+            found.push(socket.map_err(|error| Fault::Unfit { name: name.to_owned(), error })?);
+            self.names[at] = None;
+        }
+        Ok(found)
+    }
+
+    /// Names of those that nothing listens on.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().flatten().map(String::as_str)
+    }
+
+    fn socket(&mut self, at: usize) -> io::Result<Socket> {
+        let taken = || io::Error::other("taken before");
+        if let Ok(socket) = self.sockets.take_unix_listener(at) {
+            let socket = socket.ok_or_else(taken)?;
+            accepts(&SockRef::from(&socket))?;
+            socket.set_nonblocking(true)?;
+            return Ok(Socket::Unix(socket));
+        }
+        let socket = self.sockets.take_tcp_listener(at)?.ok_or_else(taken)?;
+        accepts(&SockRef::from(&socket))?;
+        socket.set_nonblocking(true)?;
+        Ok(Socket::Tcp(socket))
+    }
+}
+
+fn accepts(socket: &SockRef<'_>) -> io::Result<()> {
+    if socket.is_listener()? { Ok(()) } else { Err(io::Error::other("it does not listen")) }
+}
