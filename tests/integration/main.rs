@@ -14,10 +14,12 @@ mod cli;
 mod crowd;
 /// The end of a gateway: what its clients are told, and that nothing is lost behind a proxy.
 mod drain;
-/// Thousands that come back at once.
-mod herd;
 /// Listening sockets that a service manager holds: upgrades and restarts.
 mod handover;
+/// Two gateways behind HAProxy.
+mod haproxy;
+/// Thousands that come back at once.
+mod herd;
 /// Requests, heads, limits, listeners.
 mod http;
 /// What is logged, and what never is.

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod client;
 pub mod gateway;
+pub mod haproxy;
 pub mod nginx;
 pub mod redis;
 pub mod swarm;
