@@ -9,6 +9,8 @@ use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::{DEADLINE, eventually};
 
+/// Connections to Redis that die in every way that there is.
+mod dead;
 /// Redis is there and refuses: a key's type, a right, a login.
 mod refused;
 
@@ -238,7 +240,9 @@ fn a_frozen_redis_is_noticed_and_nothing_comes_twice() {
     }
     let frozen = Instant::now();
     client.comment("reconnecting");
-    assert!(frozen.elapsed() >= Duration::from_secs(2), "too early: {:?}", frozen.elapsed());
+    let noticed = frozen.elapsed();
+    assert!(noticed >= Duration::from_secs(2), "too early: {noticed:?}");
+    assert!(noticed < dead::NOTICED, "too late: {noticed:?}");
     redis.signal("CONT");
     ids.clear();
     for _ in 0..5 {

@@ -8,6 +8,7 @@ pub mod nginx;
 pub mod redis;
 pub mod swarm;
 pub mod viewer;
+pub mod wire;
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;

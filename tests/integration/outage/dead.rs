@@ -1,0 +1,183 @@
+//! Connections that die, in every way that a network has: noticed within `block` + 3 s, whoever uses
+//! them, and nothing is lost or comes twice.
+
+use std::time::{Duration, Instant};
+
+use super::{Heard, expect, live};
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::redis::Redis;
+use crate::support::wire::{Close, Way, Wire};
+use crate::support::{eventually, within};
+
+const BLOCK: &str = "block = \"500ms\"";
+/// `block` + 3 s, and what a loaded machine adds.
+pub(super) const NOTICED: Duration = Duration::from_millis(3_500 + 1_500);
+/// From the end of a fault until everybody is level again, likewise.
+const RECOVERED: Duration = Duration::from_millis(3_000 + 1_500);
+/// A command that does not block is given up after this, likewise.
+const ANSWERED: Duration = Duration::from_millis(3_000 + 1_500);
+
+/// A gateway that keeps no more than four entries in memory, behind a network.
+fn behind(wire: &Wire) -> Gateway {
+    Setup::with_url(&wire.url())
+        .set("source", BLOCK)
+        .set("ring", "entries = 4")
+        .set("server", "keepalive = \"1m\"")
+        .start_ready()
+}
+
+fn add(redis: &Redis, numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|number| redis.add("events:a", &number.to_string())).collect()
+}
+
+/// A fault of every connection, until it is mended: told in time, and everything comes after it.
+fn is_noticed(break_: impl FnOnce(&Wire)) {
+    let redis = Redis::start();
+    let wire = Wire::to(&redis);
+    let gateway = behind(&wire);
+    let mut client = live(&gateway, "/events/a");
+    expect(&mut client, &add(&redis, 0..3));
+    break_(&wire);
+    let begin = Instant::now();
+    let mut ids = add(&redis, 3..8);
+    let mut heard = Heard::default();
+    heard.listen(&mut client, |heard| heard.count("reconnecting") == 1);
+    assert!(begin.elapsed() < NOTICED, "noticed after {:?}", begin.elapsed());
+    ids.extend(add(&redis, 8..20));
+    wire.mend();
+    let mended = Instant::now();
+    heard.listen(&mut client, |heard| heard.entries.len() >= ids.len());
+    assert!(mended.elapsed() < RECOVERED, "level after {:?}", mended.elapsed());
+    is_all_once(&mut client, &heard, &ids);
+}
+
+/// It heard all of them, and of the fault once.
+fn is_all_once(client: &mut Client, heard: &Heard, ids: &[String]) {
+    assert_eq!(heard.entries, ids);
+    assert_eq!((heard.count("reconnecting"), heard.count("reconnected")), (1, 1));
+    assert!(heard.controls.is_empty(), "{:?}", heard.controls);
+    assert_eq!(client.next_within(Duration::from_millis(300)), None);
+}
+
+#[test]
+fn a_reset_is_noticed() {
+    is_noticed(|wire| wire.close(Close::Rst));
+}
+
+#[test]
+fn an_end_is_noticed() {
+    is_noticed(|wire| wire.close(Close::Fin));
+}
+
+#[test]
+fn silence_both_ways_is_noticed() {
+    is_noticed(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
+}
+
+#[test]
+fn questions_that_do_not_arrive_are_noticed() {
+    is_noticed(|wire| wire.hold(&[Way::ToRedis]));
+}
+
+#[test]
+fn answers_that_do_not_arrive_are_noticed() {
+    is_noticed(|wire| wire.hold(&[Way::FromRedis]));
+}
+
+#[test]
+fn half_an_answer_is_noticed() {
+    // Of an XREAD's answer, in the midst of an id, of a payload's length, of the XINFO behind it.
+    for bytes in [30, 60, 150] {
+        is_noticed(|wire| wire.hold_answers_after(bytes));
+    }
+}
+
+/// The network forgets the connections and serves new ones.
+#[test]
+fn connections_that_were_lost_are_replaced() {
+    let redis = Redis::start();
+    let wire = Wire::to(&redis);
+    let gateway = behind(&wire);
+    let mut client = live(&gateway, "/events/a");
+    expect(&mut client, &add(&redis, 0..3));
+    wire.lose();
+    let begin = Instant::now();
+    let ids = add(&redis, 3..20);
+    let mut heard = Heard::default();
+    heard.listen(&mut client, |heard| heard.entries.len() >= ids.len());
+    assert!(begin.elapsed() < NOTICED, "level after {:?}", begin.elapsed());
+    is_all_once(&mut client, &heard, &ids);
+}
+
+/// Whoever publishes or asks for the state is told in time, and served when all is well again.
+fn is_noticed_by_all_others(break_: impl FnOnce(&Wire)) {
+    let redis = Redis::start();
+    let wire = Wire::to(&redis);
+    let gateway = behind(&wire);
+    gateway.publish("events:a", "before");
+    break_(&wire);
+    let begin = Instant::now();
+    let refused = gateway.post("events:a", "meanwhile");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(begin.elapsed() < ANSWERED, "refused after {:?}", begin.elapsed());
+    // It is asked every 5 s.
+    within(Duration::from_secs(5) + ANSWERED, "strict fails", || {
+        gateway.admin_get("/readyz?strict").status == 503
+    });
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    wire.mend();
+    let mended = Instant::now();
+    eventually("strict is content", || gateway.admin_get("/readyz?strict").status == 200);
+    gateway.publish("events:a", "after");
+    assert!(mended.elapsed() < RECOVERED, "well after {:?}", mended.elapsed());
+}
+
+#[test]
+fn a_reset_is_noticed_by_whoever_publishes_and_asks() {
+    is_noticed_by_all_others(|wire| wire.close(Close::Rst));
+}
+
+#[test]
+fn silence_is_noticed_by_whoever_publishes_and_asks() {
+    is_noticed_by_all_others(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
+}
+
+#[test]
+fn half_an_answer_is_noticed_by_whoever_publishes_and_asks() {
+    is_noticed_by_all_others(|wire| wire.hold_answers_after(2));
+}
+
+/// Clients that resume where memory does not reach, while nothing is answered.
+fn is_noticed_by_who_resumes(break_: impl FnOnce(&Wire)) {
+    let redis = Redis::start();
+    let wire = Wire::to(&redis);
+    let gateway = behind(&wire);
+    let mut early = live(&gateway, "/events/a");
+    let ids = add(&redis, 0..40);
+    expect(&mut early, &ids);
+    break_(&wire);
+    let begin = Instant::now();
+    let mut resumed = Client::resume(&gateway.address, "/events/a", &ids[0]);
+    let mut earliest = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
+    for client in [&mut resumed, &mut earliest] {
+        client.comment("reconnecting");
+        assert!(begin.elapsed() < NOTICED, "noticed after {:?}", begin.elapsed());
+    }
+    wire.mend();
+    let mended = Instant::now();
+    expect(&mut resumed, &ids[1..]);
+    expect(&mut earliest, &ids);
+    assert!(mended.elapsed() < RECOVERED, "level after {:?}", mended.elapsed());
+    assert_eq!((resumed.live().0, earliest.live().0), (39, 40));
+    let next = add(&redis, 40..41);
+    for client in [&mut early, &mut resumed, &mut earliest] {
+        let mut heard = Heard::default();
+        heard.listen(client, |heard| heard.entries == next);
+    }
+}
+
+#[test]
+fn a_reset_is_noticed_by_who_resumes() {
+    is_noticed_by_who_resumes(|wire| wire.close(Close::Rst));
+}
