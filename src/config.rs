@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::Rendering;
@@ -115,6 +116,14 @@ pub struct Source {
     pub username: String,
     /// `AUTH` password.
     pub password: Option<Secret>,
+    /// `AUTH` user name at the sentinels; empty: none.
+    pub sentinel_username: String,
+    /// `AUTH` password at the sentinels.
+    pub sentinel_password: Option<Secret>,
+    /// How to speak TLS; `None`: in plain.
+    pub tls: Option<Tls>,
+    /// Which of the servers that hold a stream is read from.
+    pub read_from: ReadFrom,
     /// Upper bound of `XREAD COUNT`.
     pub read_count: u64,
     /// `XREAD BLOCK`.
@@ -125,39 +134,96 @@ pub struct Source {
     pub linger: Duration,
 }
 
+/// Which of the servers that hold a stream is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The one that is written to.
+    Primary,
+    /// One that follows it, and may lag.
+    Replica,
+}
+
 /// Where the entries are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In this process (`memory:`).
     Memory,
-    /// On a Redis server over TCP (`redis://host:port/database`).
-    Tcp {
-        /// Host name or address.
-        host: String,
-        /// TCP port.
-        port: u16,
+    /// On one Redis server (`redis://host:port/database`, `redis+unix:///path?db=0`).
+    Server {
+        /// Where it is.
+        address: Address,
         /// `SELECT`ed database.
         database: u8,
     },
-    /// On a Redis server behind a unix socket (`redis+unix:///path?db=0`).
-    Unix {
-        /// Its path.
-        path: PathBuf,
+    /// On the server that sentinels name (`redis-sentinel://host:port,host:port/name/database`).
+    Sentinel {
+        /// Where the sentinels are.
+        sentinels: Vec<Address>,
+        /// What they call the primary.
+        name: String,
         /// `SELECT`ed database.
         database: u8,
     },
+    /// On the servers of a cluster (`redis-cluster://host:port,host:port`).
+    Cluster {
+        /// Some of its nodes; they know the others.
+        nodes: Vec<Address>,
+    },
+}
+
+/// Where one server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// At a TCP port of a host name or address.
+    Tcp(String, u16),
+    /// Behind a unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Without user and password, for the log.
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |addresses: &[Address]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
         match self {
             Self::Memory => f.write_str("memory:"),
-            Self::Tcp { host, port, database } => write!(f, "redis://{host}:{port}/{database}"),
-            Self::Unix { path, database } => {
-                write!(f, "redis+unix://{}?db={database}", path.display())
+            Self::Server { address: address @ Address::Unix(_), database } => {
+                write!(f, "redis+unix://{address}?db={database}")
             }
+            Self::Server { address, database } => write!(f, "redis://{address}/{database}"),
+            Self::Sentinel { sentinels, name, database } => {
+                write!(f, "redis-sentinel://{}/{name}/{database}", list(sentinels))
+            }
+            Self::Cluster { nodes } => write!(f, "redis-cluster://{}", list(nodes)),
         }
+    }
+}
+
+/// How to speak TLS to Redis: whom to trust, and what to show.
+#[derive(Clone)]
+pub struct Tls(pub Arc<rustls::ClientConfig>);
+
+/// One is read from each configuration, and it is as good as another only if it is the same.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TLS")
     }
 }
 

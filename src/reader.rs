@@ -28,6 +28,8 @@ const SHORTEST_BLOCK: Duration = Duration::from_millis(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// No wait is longer than this while Redis is away.
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
+/// A replica that is behind may take this long to catch up before clients hear of it.
+const LAG_PATIENCE: Duration = Duration::from_secs(5);
 /// A key that cannot be read is looked at again after this much, at least half of it.
 const KEY_RETRY: Duration = Duration::from_secs(10);
 
@@ -128,7 +130,7 @@ impl Readers {
         position: &mut Option<Position>,
         failures: &mut u32,
     ) -> Result<Infallible, Error> {
-        let mut connection = self.source.connect().await?;
+        let mut connection = self.source.connect(&topic.key).await?;
         let position = match position {
             Some(position) => position,
             None => position.insert(self.find_tail(topic, &mut connection).await?),
@@ -147,10 +149,14 @@ impl Readers {
             // First that Redis is back, then what it had meanwhile.
             topic.answered();
             self.hub.room().await;
-            self.take(topic, position, reply);
             // What the look has shown ahead is there, or is gone and to be told at once.
-            let level = position.continuity.is_level();
-            longest = if level { self.config.block } else { SHORTEST_BLOCK };
+            longest = match position.believable(reply, &topic.key, &connection).await? {
+                Some(reply) => {
+                    self.take(topic, position, reply);
+                    if position.continuity.is_level() { self.config.block } else { SHORTEST_BLOCK }
+                }
+                None => SHORTEST_BLOCK,
+            };
         }
     }
 
@@ -254,6 +260,28 @@ impl Position {
         }
         self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
         Ask { key, after: self.continuity.cursor(), count: self.asked, info }
+    }
+
+    /// The reply, or what the primary has to say instead: a replica that lags looks like a stream that
+    /// began anew. `None`: it lagged, and has caught up.
+    async fn believable(
+        &self,
+        reply: Reply,
+        key: &str,
+        connection: &Connection,
+    ) -> Result<Option<Reply>, Error> {
+        let began_anew = |reply: &Reply| {
+            let mut continuity = self.continuity;
+            matches!(continuity.check(reply), Verdict::Reset(_))
+        };
+        if !began_anew(&reply) {
+            return Ok(Some(reply));
+        }
+        let Some(seen) = connection.primary_says(key, LAG_PATIENCE).await? else {
+            return Ok(Some(reply));
+        };
+        let reply = Reply { entries: Vec::new(), seen };
+        Ok(began_anew(&reply).then_some(reply))
     }
 
     /// How long until the stream itself is to be looked at again.

@@ -15,7 +15,7 @@ mod redis;
 pub enum Source {
     /// The embedded source.
     Memory(memory::Memory),
-    /// A Redis server.
+    /// Redis, one server or several.
     Redis(redis::Redis),
 }
 
@@ -96,15 +96,36 @@ impl Source {
     pub fn open(config: &Config) -> Self {
         match config.source.place {
             Place::Memory => Self::Memory(memory::Memory::new(&config.ring)),
-            Place::Tcp { .. } | Place::Unix { .. } => Self::Redis(redis::Redis::new(config)),
+            Place::Server { .. } | Place::Sentinel { .. } | Place::Cluster { .. } => {
+                Self::Redis(redis::Redis::new(config))
+            }
         }
     }
 
-    /// A connection for one reader alone.
-    pub async fn connect(&self) -> Result<Connection, Error> {
+    /// A connection for one reader of `key` alone.
+    pub async fn connect(&self, key: &str) -> Result<Connection, Error> {
         match self {
             Self::Memory(memory) => Ok(Connection::Memory(memory.clone())),
-            Self::Redis(redis) => Ok(Connection::Redis(redis.connect().await?)),
+            Self::Redis(redis) => {
+                Ok(Connection::Redis(Box::new(Box::pin(redis.connect(key)).await?)))
+            }
+        }
+    }
+
+    /// What the primary says of the stream, once the server that is read from has caught up with that;
+    /// `None`: that server is the primary.
+    ///
+    /// A replica that lags looks like a stream that began anew. What it says is believed only after
+    /// this. An error (it does not catch up within `patience`, or nobody can ask the primary): nothing
+    /// is known, ask again.
+    pub async fn primary_says(
+        &self,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<Seen>, Error> {
+        match self {
+            Self::Memory(_) => Ok(None),
+            Self::Redis(redis) => Box::pin(redis.primary_says_of(key, patience)).await,
         }
     }
 
@@ -168,7 +189,7 @@ pub enum Connection {
     /// The embedded source.
     Memory(memory::Memory),
     /// A Redis server.
-    Redis(redis::Link),
+    Redis(Box<redis::Reader>),
 }
 
 impl Connection {
@@ -177,7 +198,7 @@ impl Connection {
     pub async fn read(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read_blocking(ask, block).await),
-            Self::Redis(link) => link.read(ask, block).await,
+            Self::Redis(reader) => reader.read(ask, block).await,
         }
     }
 
@@ -185,7 +206,19 @@ impl Connection {
     pub async fn info(&mut self, key: &str) -> Result<Option<Info>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
-            Self::Redis(link) => link.info(key).await,
+            Self::Redis(reader) => reader.info(key).await,
+        }
+    }
+
+    /// As [`Source::primary_says`], for the server that this connection is to.
+    pub async fn primary_says(
+        &self,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<Seen>, Error> {
+        match self {
+            Self::Memory(_) => Ok(None),
+            Self::Redis(reader) => Box::pin(reader.primary_says(key, patience)).await,
         }
     }
 }

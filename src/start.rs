@@ -1,5 +1,7 @@
 //! Where a client begins: what it asked for, held against the ring and, past it, the source.
 
+use std::time::Duration;
+
 use crate::config::Replay;
 use crate::event::{Gap, Reason, StreamId};
 use crate::source::{Error, Info, Source};
@@ -9,6 +11,9 @@ use crate::topic::{Found, Topic, count_for};
 const LOOK_BACK_BYTES: usize = 1 << 20;
 /// The first look back, when the entries' sizes are not known.
 const FIRST_LOOK_BACK: u64 = 16;
+
+/// A replica that is behind may take this long to catch up; whoever waits for more asks again.
+const LAG_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +78,7 @@ pub async fn resolve<F: Future<Output = Result<Reach, Error>>>(
     let info = look.info().await?;
     let info = info.as_ref();
     let (base, asked) = match start {
-        Start::After(id) => (resume(look, id, info).await?, Some(id)),
+        Start::After(id) => (resume_believably(look, id, info).await?, Some(id)),
         Start::Since(ms) => (since(StreamId { ms, seq: 0 }.prev(), info), None),
         Start::Newest(count) => match look.nth_newest(count).await? {
             Some(oldest) => (Base::exact(oldest.prev()), None),
@@ -232,6 +237,17 @@ pub fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> 
     let gap = Gap { after: asked, next, lost, reason: Reason::Limit };
     let before = next.map_or(id, StreamId::prev);
     Some(Resolved { from: From::Ring(seq, before), gap: Some((gap, before)) })
+}
+
+/// A replica that lags looks like another life of the stream, which is told only on the primary's word.
+async fn resume_believably(look: Look<'_>, id: StreamId, info: Option<&Info>) -> Result<Base, Error> {
+    let base = resume(look, id, info).await?;
+    let is_reset = base.gap.is_some_and(|gap| gap.reason == Reason::Reset);
+    if !is_reset || look.source.primary_says(look.key, LAG_PATIENCE).await?.is_none() {
+        return Ok(base);
+    }
+    // What is read from has caught up with the primary: what it says now is right.
+    resume(look, id, look.info().await?.as_ref()).await
 }
 
 /// Whether a resume after `id` is exact; if not, from where it goes on and what is told.

@@ -19,6 +19,9 @@ mod routes;
 mod secret;
 mod section;
 mod sections;
+mod source;
+mod source_url;
+mod tls;
 
 /// Looked for in this order where no file is named.
 const FILES: [&str; 2] = ["gateway.toml", "/etc/ssegate/gateway.toml"];

@@ -121,7 +121,8 @@ fn every_key_is_read() {
     assert_eq!((server.refuse, server.workers), (Refuse::Status, 3));
     assert_eq!(server.hosts, ["example.org", "[::1]", "[::2]"]);
     assert_eq!(admin.listen, None);
-    assert_eq!(source.place, Place::Unix { path: "/run/redis.sock".into(), database: 3 });
+    let address = Address::Unix("/run/redis.sock".into());
+    assert_eq!(source.place, Place::Server { address, database: 3 });
     assert_eq!((source.max_entry_bytes, limits.clients_per_key), (1024, 7));
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "warn,ssegate=debug"));
     let route = &routes[0];
@@ -144,11 +145,38 @@ fn zero_workers_are_one_per_core() {
 #[test]
 fn sources_are_read() {
     let place = |url: &str| with_source(&format!("url = \"{url}\"")).unwrap().config.source.place;
-    let tcp = |host: &str, port, database| Place::Tcp { host: host.into(), port, database };
+    let at = |host: &str, port| Address::Tcp(host.into(), port);
+    let server = |address, database| Place::Server { address, database };
     assert_eq!(place("memory:"), Place::Memory);
-    assert_eq!(place("redis://redis"), tcp("redis", 6379, 0));
-    assert_eq!(place("redis://[::1]:7000/2"), tcp("::1", 7000, 2));
-    assert_eq!(place("redis+unix:///a%20b"), Place::Unix { path: "/a b".into(), database: 0 });
+    assert_eq!(place("redis://redis"), server(at("redis", 6379), 0));
+    assert_eq!(place("redis://[::1]:7000/2"), server(at("::1", 7000), 2));
+    assert_eq!(place("redis+unix:///a%20b"), server(Address::Unix("/a b".into()), 0));
+    let sentinels = vec![at("a", 26379), at("::1", 5), at("c", 26379)];
+    let name = "my:master".to_owned();
+    assert_eq!(
+        place("redis-sentinel://a,[::1]:5,c/my%3Amaster/3"),
+        Place::Sentinel { sentinels: sentinels.clone(), name, database: 3 }
+    );
+    let one = vec![at("a", 26379)];
+    let name = "mine".to_owned();
+    assert_eq!(
+        place("redis-sentinel://a/mine"),
+        Place::Sentinel { sentinels: one, name, database: 0 }
+    );
+    let nodes = vec![at("a", 6379), at("b", 7)];
+    assert_eq!(place("redis-cluster://a,b:7"), Place::Cluster { nodes: nodes.clone() });
+    assert_eq!(place("redis-cluster://a,b:7/0"), Place::Cluster { nodes });
+}
+
+#[test]
+fn a_login_goes_to_every_server_and_its_password_is_masked() {
+    let loaded = with_source("url = \"redis-cluster://me:p%2C%40w@a:1,b:2\"").unwrap();
+    let source = &loaded.config.source;
+    let password = source.password.as_ref().unwrap().expose();
+    assert_eq!((source.username.as_str(), password), ("me", "p,@w"));
+    let shown = &setting(&loaded, "source", "url").value;
+    assert_eq!(shown, "\"redis-cluster://me:MASKED@a:1,b:2\"");
+    assert_eq!(source.place.to_string(), "redis-cluster://a:1,b:2");
 }
 
 #[test]

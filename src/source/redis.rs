@@ -1,23 +1,36 @@
 //! Redis: what is asked of it, over a connection for each reader and a few for everything else.
 
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use super::{Ask, Class, Error, Info, Reply, Seen};
-use crate::config::{self, Config};
+use crate::config::{Config, Place, ReadFrom};
 use crate::event::{Entry, StreamId};
 
+mod cluster;
+mod lag;
 mod link;
+mod pool;
+mod reader;
 mod reply;
+mod request;
 mod resp;
+mod role;
+mod sentinel;
+mod servers;
+mod slot;
+mod socket;
 
-pub(super) use link::Link;
+pub(super) use reader::Reader;
 
-use reply::{answered, entries, stream_id, stream_info, streams};
+use link::{Link, Login};
+use pool::Pool;
+use reply::{answered, entries, garbled, stream_id, stream_info};
+use request::{Request, read_reply};
 use resp::Value;
+use servers::{Node, Servers, Wanted};
 
 /// Connecting, and any command with a small answer, takes no longer than this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,59 +38,71 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A blocked read may answer this much later than asked before the connection counts as dead.
 const BLOCK_GRACE: Duration = Duration::from_secs(3);
-/// After a failed connect no shared connection is tried for this long.
-const CONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections for everything but readers, at most; opened as they are needed.
-const SHARED_LINKS: usize = 4;
+/// From one node of a cluster to the next, and no further.
+const MOST_REDIRECTIONS: usize = 4;
 
-/// A Redis server. Cheap to clone.
+/// A Redis server, or several. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
-    config: Arc<config::Source>,
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    servers: Servers,
+    pool: Pool,
+    read_from: ReadFrom,
     /// `XADD … MAXLEN ~` of what we publish.
     publish_keep: usize,
-    shared: Arc<Shared>,
-}
-
-/// The connections of everything that does not block.
-struct Shared {
-    turns: Semaphore,
-    state: Mutex<SharedState>,
-}
-
-#[derive(Default)]
-struct SharedState {
-    idle: Vec<Link>,
-    failed: Option<(Instant, Error)>,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, SharedState> {
-        self.state.lock().expect("no holder of the lock panics")
-    }
 }
 
 impl Redis {
     pub(super) fn new(config: &Config) -> Self {
-        let shared = Shared { turns: Semaphore::new(SHARED_LINKS), state: Mutex::default() };
-        Self {
-            config: Arc::new(config.source.clone()),
+        let source = &config.source;
+        let database = match source.place {
+            Place::Server { database, .. } | Place::Sentinel { database, .. } => database,
+            Place::Memory | Place::Cluster { .. } => 0,
+        };
+        let is_cluster = matches!(source.place, Place::Cluster { .. });
+        let login = Login {
+            tls: source.tls.clone(),
+            username: source.username.clone(),
+            password: source.password.clone(),
+            database,
+            readonly: is_cluster && source.read_from == ReadFrom::Replica,
+        };
+        let parts = Parts {
+            servers: Servers::new(source, &login),
+            pool: Pool::new(login),
+            read_from: source.read_from,
             publish_keep: config.ring.entries,
-            shared: Arc::new(shared),
-        }
+        };
+        Self { parts: Arc::new(parts) }
     }
 
-    /// A connection of its own.
-    pub(super) async fn connect(&self) -> Result<Link, Error> {
-        in_time(ANSWER_TIMEOUT, "connecting", Link::open(&self.config)).await
+    fn servers(&self) -> &Servers {
+        &self.parts.servers
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.parts.pool
+    }
+
+    fn read_from(&self) -> ReadFrom {
+        self.parts.read_from
+    }
+
+    /// A connection of its own for a reader of `key`.
+    pub(super) async fn connect(&self, key: &str) -> Result<Reader, Error> {
+        in_time(ANSWER_TIMEOUT, "connecting", Reader::open(self.clone(), key)).await
     }
 
     pub(super) async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {
-        self.shared(READ_TIMEOUT, "XREAD", async |link| link.exchange(ask, None).await).await
+        let request = Request::read(ask, None);
+        read_reply(ask, self.reading(ask.key, READ_TIMEOUT, "XREAD", &request).await?)
     }
 
     pub(super) async fn info(&self, key: &str) -> Result<Option<Info>, Error> {
-        stream_info(self.command(ANSWER_TIMEOUT, &["XINFO", "STREAM", key]).await?)
+        stream_info(self.command(key, ANSWER_TIMEOUT, &["XINFO", "STREAM", key]).await?)
     }
 
     pub(super) async fn holds(
@@ -88,7 +113,7 @@ impl Redis {
     ) -> Result<bool, Error> {
         let (from, to) = (from.to_string(), to.to_string());
         let words = ["XRANGE", key, &from, &to, "COUNT", "1"];
-        Ok(!entries(answered(self.command(READ_TIMEOUT, &words).await?)?)?.is_empty())
+        Ok(!entries(answered(self.command(key, READ_TIMEOUT, &words).await?)?)?.is_empty())
     }
 
     pub(super) async fn newest(
@@ -103,103 +128,98 @@ impl Redis {
             None => "+".into(),
         };
         let words = ["XREVRANGE", key, &end, "-", "COUNT", &count.to_string()];
-        entries(answered(self.command(READ_TIMEOUT, &words).await?)?)
+        entries(answered(self.command(key, READ_TIMEOUT, &words).await?)?)
+    }
+
+    /// What the primary says of the stream, where others are read from.
+    pub(super) async fn primary_says_of(
+        &self,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<Seen>, Error> {
+        let node = self.servers().find(key, Wanted::Reading).await?;
+        self.primary_says(&node, key, patience).await
     }
 
     pub(super) async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, Error> {
-        let keep = self.publish_keep.to_string();
+        let keep = self.parts.publish_keep.to_string();
         let words: [&[u8]; 8] =
             [b"XADD", key.as_bytes(), b"MAXLEN", b"~", keep.as_bytes(), b"*", b"payload", &payload];
-        let answer = self.shared(ANSWER_TIMEOUT, "XADD", async |link| link.ask(&words).await);
-        stream_id(&answered(answer.await?)?)
+        let add = Request::new(&words);
+        let mut node = in_time(ANSWER_TIMEOUT, "ROLE", self.primary(key)).await?;
+        let mut added = self.at(&node, ANSWER_TIMEOUT, "XADD", &add).await;
+        if added.as_ref().is_err_and(|error| error.code == "READONLY") {
+            // It has become a replica, and has added nothing.
+            node = in_time(ANSWER_TIMEOUT, "ROLE", self.head_of_chain(node)).await?;
+            added = self.at(&node, ANSWER_TIMEOUT, "XADD", &add).await;
+        }
+        stream_id(&answered(sole(added?)?)?)
     }
 
     pub(super) async fn ping(&self) -> Result<(), Error> {
-        answered(self.command(ANSWER_TIMEOUT, &["PING"]).await?).map(drop)
+        answered(self.command("", ANSWER_TIMEOUT, &["PING"]).await?).map(drop)
     }
 
-    async fn command(&self, timeout: Duration, words: &[&str]) -> Result<Value, Error> {
+    /// A command about `key`, to the server where it is read.
+    async fn command(&self, key: &str, timeout: Duration, words: &[&str]) -> Result<Value, Error> {
         let bytes: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
-        self.shared(timeout, words[0], async |link| link.ask(&bytes).await).await
+        sole(self.reading(key, timeout, words[0], &Request::new(&bytes)).await?)
     }
 
-    /// An exchange over one of the shared connections, opened where there is none. One that failed, or
-    /// was given up, is closed by that.
-    async fn shared<T>(
+    async fn reading(
         &self,
+        key: &str,
         timeout: Duration,
         doing: &str,
-        exchange: impl AsyncFnOnce(&mut Link) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let exchange = async {
-            let _turn = self.shared.turns.acquire().await.expect("it is never closed");
-            let mut link = self.link().await?;
-            let answer = exchange(&mut link).await;
-            if answer.as_ref().err().is_none_or(|error| error.class == Class::Key) {
-                self.shared.state().idle.push(link);
-            }
-            answer
-        };
-        in_time(timeout, doing, exchange).await
+        request: &Request,
+    ) -> Result<Vec<Value>, Error> {
+        let find = self.servers().find(key, Wanted::Reading);
+        let node = in_time(timeout, "which server", find).await?;
+        self.at(&node, timeout, doing, request).await
     }
 
-    async fn link(&self) -> Result<Link, Error> {
+    /// An exchange with this node, or with the one that it sends us to.
+    async fn at(
+        &self,
+        node: &Node,
+        timeout: Duration,
+        doing: &str,
+        request: &Request,
+    ) -> Result<Vec<Value>, Error> {
+        let mut node = node.clone();
+        let mut redirections = 0;
         loop {
-            let idle = self.shared.state().idle.pop();
-            let Some(mut link) = idle else { break };
-            if link.is_open().await {
-                return Ok(link);
+            let outcome = in_time(timeout, doing, self.pool().exchange(&node, request)).await;
+            let error = match outcome {
+                Ok(answers) => return Ok(answers),
+                Err(error) => error,
+            };
+            match self.servers().failed(&node, &error) {
+                Some(next) if redirections < MOST_REDIRECTIONS => node = next,
+                _ => return Err(error),
             }
+            redirections += 1;
         }
-        let failed = self.shared.state().failed.clone();
-        if let Some((_, error)) = failed.filter(|(when, _)| when.elapsed() < CONNECT_PAUSE) {
-            return Err(error);
-        }
-        let outcome = self.connect().await;
-        self.shared.state().failed = match &outcome {
-            Ok(_) => None,
-            Err(error) => Some((Instant::now(), error.clone())),
-        };
-        outcome
     }
+}
+
+/// The answer to a request of one command.
+fn sole(answers: Vec<Value>) -> Result<Value, Error> {
+    answers.into_iter().next().ok_or_else(|| garbled("no answer"))
 }
 
 /// What a reader does with the connection that is its own.
 impl Link {
     /// Waits up to `block` for entries.
     pub(super) async fn read(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
-        in_time(block + BLOCK_GRACE, "XREAD", self.exchange(ask, Some(block))).await
+        let request = Request::read(ask, Some(block));
+        let answers = in_time(block + BLOCK_GRACE, "XREAD", self.exchange(&request)).await?;
+        read_reply(ask, answers)
     }
 
     pub(super) async fn info(&mut self, key: &str) -> Result<Option<Info>, Error> {
         let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
         stream_info(in_time(ANSWER_TIMEOUT, "XINFO", self.ask(&words)).await?)
-    }
-
-    /// `XREAD` and, behind it on the wire, `XINFO STREAM`: one round trip, and Redis looks at the
-    /// stream right after it has answered the read.
-    async fn exchange(&mut self, ask: Ask<'_>, block: Option<Duration>) -> Result<Reply, Error> {
-        let (count, after) = (ask.count.to_string(), ask.after.to_string());
-        let block = block.map(|block| block.as_millis().to_string());
-        let mut words: Vec<&[u8]> = vec![b"XREAD", b"COUNT", count.as_bytes()];
-        if let Some(block) = &block {
-            words.extend([b"BLOCK", block.as_bytes()]);
-        }
-        words.extend([b"STREAMS", ask.key.as_bytes(), after.as_bytes()]);
-        self.queue(&words);
-        if ask.info {
-            self.queue(&[b"XINFO", b"STREAM", ask.key.as_bytes()]);
-        }
-        self.send().await?;
-        let read = self.answer().await?;
-        let info = if ask.info { Some(self.answer().await?) } else { None };
-        // Not before both answers are there: else the connection is in the midst of an exchange.
-        let entries = streams(read, ask.key)?;
-        let seen = match info {
-            None => Seen::Unasked,
-            Some(answer) => stream_info(answer)?.map_or(Seen::Missing, Seen::Stream),
-        };
-        Ok(Reply { entries, seen })
     }
 }
 

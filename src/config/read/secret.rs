@@ -1,4 +1,4 @@
-//! Secrets: each in a file of its own, or among the credentials that systemd hands over.
+//! Secrets, certificates: each in a file of its own, or among the credentials that systemd hands over.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,27 +6,33 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Secret;
 
-/// More than any secret; a wrong path may lead to an endless file.
-const MAX_BYTES: u64 = 64 * 1024;
+/// More than any secret, and any system's authorities; a wrong path may lead to an endless file.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The secret in the file `name`: a path, or a bare name that is first looked for in `credentials`.
 ///
 /// One trailing line break is dropped.
 pub(super) fn read(name: &str, credentials: Option<&Path>) -> Result<Secret, String> {
+    let text = text(name, credentials)?;
+    let secret =
+        text.strip_suffix('\n').map_or(text.as_str(), |s| s.strip_suffix('\r').unwrap_or(s));
+    if secret.is_empty() {
+        return Err(format!("holds no secret: {} is empty", path(name, credentials).display()));
+    }
+    Ok(Secret::new(secret.to_owned()))
+}
+
+/// What the file `name` holds, found likewise.
+pub(super) fn text(name: &str, credentials: Option<&Path>) -> Result<String, String> {
     let path = path(name, credentials);
     let mut text = String::new();
     File::open(&path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
         .map_err(|error| format!("cannot be read as {}: {error}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(format!("holds more than {MAX_BYTES} bytes; name a file with just the secret"));
+        return Err(format!("holds more than {MAX_BYTES} bytes; name a file with just what is asked for"));
     }
-    let secret =
-        text.strip_suffix('\n').map_or(text.as_str(), |s| s.strip_suffix('\r').unwrap_or(s));
-    if secret.is_empty() {
-        return Err(format!("holds no secret: {} is empty", path.display()));
-    }
-    Ok(Secret::new(secret.to_owned()))
+    Ok(text)
 }
 
 /// A secret that comes in an HTTP header: one line of visible ASCII.

@@ -1,14 +1,14 @@
-//! Every section but the routes: each key with its default and its bounds, once.
+//! Every section but the source and the routes: each key with its default and its bounds, once.
 
 use std::path::Path;
 
 use super::reader::Reader;
-use super::section::{Found, Section};
-use super::{address, routes, secret};
-use crate::config::fault::{Spot, did_you_mean};
+use super::section::Section;
+use super::{address, routes, secret, source};
+use crate::config::fault::did_you_mean;
 use crate::config::value::{self, Item, Written};
 use crate::config::{
-    Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server, Source,
+    Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server,
 };
 
 /// Loopback names: what a page on another site cannot make a browser send as Host.
@@ -22,7 +22,7 @@ const ANY: u32 = u32::MAX;
 pub(super) fn config(reader: &mut Reader<'_>, mut root: Vec<Item>) -> Config {
     let server = server(reader.section(&mut root, "server"));
     let admin = admin(reader.section(&mut root, "admin"), &server.listen);
-    let source = source(reader.section(&mut root, "source"));
+    let source = source::source(reader.section(&mut root, "source"));
     let ring = ring(reader.section(&mut root, "ring"), source.max_entry_bytes);
     let limits = limits(reader.section(&mut root, "limits"));
     let log = log(reader.section(&mut root, "log"));
@@ -111,7 +111,7 @@ fn is_reachable(listen: &Listen) -> bool {
 }
 
 /// The secret in the file that `key` names; none where it names none.
-fn secret_in(
+pub(super) fn secret_in(
     section: &mut Section<'_, '_>,
     key: &'static str,
     read: fn(&str, Option<&Path>) -> Result<Secret, String>,
@@ -126,87 +126,6 @@ fn secret_in(
             section.fault(&found, why);
             None
         }
-    }
-}
-
-fn source(mut section: Section<'_, '_>) -> Source {
-    let (url, found) = source_url(&mut section);
-    let (username, username_found) = section.text("username", "");
-    let password = secret_in(&mut section, "password_file", secret::read);
-    if !url.username.is_empty() && !username.is_empty() {
-        section.fault(&username_found, "source.url names a user too; name it in one place");
-    }
-    if url.password.is_some() && password.is_some() {
-        section
-            .fault(&found, "holds a password although source.password_file is set; keep the file");
-    } else if url.password.is_some() {
-        section.reader.warn(
-            &found,
-            "a password in a URL is easily seen; put it in a file and name that in source.password_file",
-        );
-    }
-    for key in ["ca_file", "client_certificate", "client_key"] {
-        refuse_unless_empty(&mut section, key);
-    }
-    let (primary, read_from) = section.word("read_from", &[("primary", true), ("replica", false)]);
-    if !primary {
-        section.fault(&read_from, "not built yet: this version reads from the server of source.url only; write \"primary\"");
-    }
-    let source = Source {
-        place: url.place,
-        username: if username.is_empty() { url.username } else { username },
-        password: password.or(url.password),
-        read_count: section.count("read_count", 500, 1, 100_000) as u64,
-        block: section.duration("block", "5s", "1ms", "1h"),
-        max_entry_bytes: section.size_bytes("max_entry", "1MiB", "1B", "512MiB").0,
-        linger: section.duration("linger", "30s", "0s", "1d"),
-    };
-    section.end();
-    source
-}
-
-/// The one key without a default, and the one whose value may hold a secret.
-fn source_url(section: &mut Section<'_, '_>) -> (address::SourceUrl, Found) {
-    let embedded = Written::from("memory:");
-    let mut found = section.found("url", embedded.clone());
-    if found.spot == Spot::Default && !section.reader.demo {
-        let whole = section.reader.whole();
-        section.reader.missing(
-            whole,
-            "source.url",
-            "missing, and there is no default; write [source] and url = \"redis://127.0.0.1:6379\", or set SSEGATE_SOURCE_URL",
-        );
-    }
-    let read = |written: &Written| value::text(written).and_then(|text| address::source(&text));
-    if section.reader.demo && found.spot != Spot::Default && found.value != embedded {
-        section.fault(
-            &found,
-            "--demo fills its own embedded source and no other; leave --demo out, or this",
-        );
-    }
-    let name = found.subject.split(" = ").next().unwrap_or_default().to_owned();
-    let url = read(&found.value).map_err(|why| {
-        let scheme = value::text(&found.value).ok().and_then(|text| address::scheme(&text));
-        found.subject = match scheme {
-            Some(scheme) => format!("{name} = \"{scheme}:…\""),
-            None => name.clone(),
-        };
-        section.fault(&found, why);
-    });
-    let url = url.unwrap_or_else(|()| read(&embedded).expect("the embedded source is valid"));
-    let shown = Written::from(url.shown.as_str()).to_string();
-    found.subject = format!("{name} = {shown}");
-    section.show(&found, shown);
-    (url, found)
-}
-
-fn refuse_unless_empty(section: &mut Section<'_, '_>, key: &'static str) {
-    let (file, found) = section.text(key, "");
-    if !file.is_empty() {
-        section.fault(
-            &found,
-            "not built yet: this version does not speak TLS to Redis; leave it empty",
-        );
     }
 }
 

@@ -9,12 +9,14 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
-use super::reply::{garbled, refused};
-use super::resp::{Decoder, Value, write_command};
-use crate::config::{self, Place};
+use super::reply::{answered, garbled};
+use super::request::Request;
+use super::resp::{Decoder, Value};
+use super::role::{Role, role};
+use super::socket::{Socket, dial, lost};
+use crate::config::{Address, Secret, Tls};
 use crate::source::{Class, Error};
 
 /// Room for the input at first, of which a reply's strings are parts; a larger reply makes it larger.
@@ -22,73 +24,101 @@ const INPUT_BYTES: usize = 4 << 10;
 /// With less room than this left it is made larger.
 const LEAST_ROOM_BYTES: usize = 1 << 10;
 
-trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
+/// How to be let in, by whichever server it is.
+#[derive(Clone, Default)]
+pub(super) struct Login {
+    pub(super) tls: Option<Tls>,
+    /// Empty: none.
+    pub(super) username: String,
+    pub(super) password: Option<Secret>,
+    pub(super) database: u8,
+    /// A cluster's replicas answer only whoever says that staleness is no matter.
+    pub(super) readonly: bool,
+}
 
 /// One connection; dropping it closes it.
-pub struct Link {
+pub(super) struct Link {
     socket: Box<dyn Socket>,
     decoder: Decoder,
     input: BytesMut,
-    output: Vec<u8>,
+    /// Each command is announced as one that was sent here by the node that gives the slot away.
+    pub(super) asking: bool,
 }
 
 impl Link {
     /// Connects, logs in and chooses the database.
-    pub(super) async fn open(source: &config::Source) -> Result<Self, Error> {
-        let (socket, database) = connect(&source.place).await.map_err(|error| lost(&error))?;
-        let mut link = Self::new(socket);
-        link.log_in(source, database).await?;
+    pub(super) async fn open(address: &Address, login: &Login) -> Result<Self, Error> {
+        let mut link = Self::new(dial(address, login.tls.as_ref()).await?);
+        link.log_in(login).await?;
         Ok(link)
     }
 
-    async fn log_in(&mut self, source: &config::Source, database: u8) -> Result<(), Error> {
-        if let Some(password) = &source.password {
-            let (name, password) = (source.username.as_bytes(), password.expose().as_bytes());
+    async fn log_in(&mut self, login: &Login) -> Result<(), Error> {
+        if let Some(password) = &login.password {
+            let (name, password) = (login.username.as_bytes(), password.expose().as_bytes());
             // Without a name in the form that is all that Redis 5 knows.
             let named = [b"AUTH", name, password];
             let unnamed = [b"AUTH", password];
             let words: &[&[u8]] = if name.is_empty() { &unnamed } else { &named };
-            accepted(self.ask(words).await?).map_err(login)?;
+            answered(self.ask(words).await?).map_err(refused_login)?;
         }
-        if database != 0 {
-            accepted(self.ask(&[b"SELECT", database.to_string().as_bytes()]).await?)?;
+        if login.database != 0 {
+            answered(self.ask(&[b"SELECT", login.database.to_string().as_bytes()]).await?)?;
+        }
+        if login.readonly {
+            answered(self.ask(&[b"READONLY"]).await?).map_err(refused_login)?;
         }
         Ok(())
     }
 
+    /// What the server is to others; `None`: we may not know.
+    pub(super) async fn role(&mut self) -> Result<Option<Role>, Error> {
+        role(self.ask(&[b"ROLE"]).await?)
+    }
+
     fn new(socket: Box<dyn Socket>) -> Self {
         let (input, decoder) = (BytesMut::new(), Decoder::default());
-        Self { socket, decoder, input, output: Vec::new() }
+        Self { socket, decoder, input, asking: false }
     }
 
     /// One command and its answer.
     pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<Value, Error> {
-        self.queue(words);
-        self.send().await?;
-        self.answer().await
+        let answers = self.exchange(&Request::new(words)).await?;
+        answers.into_iter().next().ok_or_else(|| garbled("no answer"))
     }
 
-    /// Keeps a command for the next [`Self::send`].
-    pub(super) fn queue(&mut self, words: &[&[u8]]) {
-        write_command(&mut self.output, words);
+    /// All commands in one write, then an answer for each. Where it fails, the link is in the midst of
+    /// an exchange and of no more use.
+    pub(super) async fn exchange(&mut self, request: &Request) -> Result<Vec<Value>, Error> {
+        if !self.asking {
+            return self.exchange_as_is(request).await;
+        }
+        let answers = self.exchange_as_is(&request.asking()).await?;
+        // Behind the answer to each ASKING.
+        Ok(answers.into_iter().skip(1).step_by(2).collect())
     }
 
-    /// Begins an exchange.
-    pub(super) async fn send(&mut self) -> Result<(), Error> {
+    async fn exchange_as_is(&mut self, request: &Request) -> Result<Vec<Value>, Error> {
         if !self.input.is_empty() {
             return Err(garbled("an answer to nothing"));
         }
         // A large reply's memory goes with the reply.
         self.input = BytesMut::new();
-        let outcome = self.socket.write_all(&self.output).await;
-        self.output.clear();
-        outcome.map_err(|error| lost(&error))
+        self.write(request.bytes()).await.map_err(|error| lost(&error))?;
+        let mut answers = Vec::with_capacity(request.commands());
+        for _ in 0..request.commands() {
+            answers.push(self.answer().await?);
+        }
+        Ok(answers)
     }
 
-    /// The next answer; one for each command.
-    pub(super) async fn answer(&mut self) -> Result<Value, Error> {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await?;
+        // What TLS has taken may not have left yet.
+        self.socket.flush().await
+    }
+
+    async fn answer(&mut self) -> Result<Value, Error> {
         loop {
             let whole = self.decoder.next(&mut self.input);
             if let Some(value) = whole.map_err(|malformed| garbled(malformed.0))? {
@@ -117,42 +147,19 @@ impl Link {
     }
 }
 
-async fn connect(place: &Place) -> io::Result<(Box<dyn Socket>, u8)> {
-    match place {
-        Place::Unix { path, database } => {
-            Ok((Box::new(UnixStream::connect(path).await?), *database))
-        }
-        Place::Tcp { host, port, database } => {
-            let socket = TcpStream::connect((host.as_str(), *port)).await?;
-            socket.set_nodelay(true)?;
-            Ok((Box::new(socket), *database))
-        }
-        Place::Memory => unreachable!("Source::open chooses by place"),
-    }
-}
-
-fn accepted(answer: Value) -> Result<(), Error> {
-    match answer {
-        Value::Refusal(words) => Err(refused(&words)),
-        _ => Ok(()),
-    }
-}
-
 /// Whatever Redis says against a login, nothing but the operator helps.
-fn login(error: Error) -> Error {
+fn refused_login(error: Error) -> Error {
     let code = if error.class == Class::Login { error.code } else { "NOAUTH" };
     Error { class: Class::Login, code, ..error }
-}
-
-fn lost(error: &io::Error) -> Error {
-    let message = format!("the connection was lost or cannot be had: {error}");
-    Error { class: Class::Away, code: "IO", message }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use tokio::net::UnixStream;
+
+    use super::super::reply::refused;
     use super::*;
 
     /// A link, and what Redis would hold.
@@ -168,13 +175,10 @@ mod tests {
     #[tokio::test]
     async fn an_answer_comes_in_pieces_after_all_commands_went_in_one() {
         let (mut link, mut redis) = pair();
-        link.queue(&[b"A"]);
-        link.queue(&[b"B"]);
-        link.send().await.unwrap();
-        let mut heard = [0; 22];
-        redis.read_exact(&mut heard).await.unwrap();
-        assert_eq!(&heard, b"*1\r\n$1\r\nA\r\n*1\r\n$1\r\nB\r\n");
         let answering = tokio::spawn(async move {
+            let mut heard = [0; 22];
+            redis.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"*1\r\n$1\r\nA\r\n*1\r\n$1\r\nB\r\n");
             let large = "x".repeat(20 * INPUT_BYTES);
             let answers = format!("${}\r\n{large}\r\n:7\r\n", large.len());
             for piece in answers.as_bytes().chunks(1_000) {
@@ -183,9 +187,9 @@ mod tests {
             }
             redis
         });
-        let Value::Bytes(large) = link.answer().await.unwrap() else { panic!("no string") };
+        let answers = link.exchange(&Request::new(&[b"A"]).and(&[b"B"])).await.unwrap();
+        let [Value::Bytes(large), Value::Integer(7)] = &answers[..] else { panic!("{answers:?}") };
         assert_eq!(large.len(), 20 * INPUT_BYTES);
-        assert_eq!(link.answer().await.unwrap(), Value::Integer(7));
         drop(answering.await.unwrap());
     }
 
@@ -203,7 +207,7 @@ mod tests {
     #[test]
     fn whatever_is_said_against_a_login_is_for_the_operator() {
         let sorted = |words| {
-            let error = login(refused(words));
+            let error = refused_login(refused(words));
             (error.class, error.code)
         };
         assert_eq!(sorted("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
@@ -216,8 +220,7 @@ mod tests {
         assert!(link.is_open().await);
         redis.write_all(b"$5\r\nhal").await.unwrap();
         drop(redis);
-        link.queue(&[b"GET"]);
-        assert_eq!(code(link.answer()).await, "IO");
+        assert_eq!(code(link.ask(&[b"GET"])).await, "IO");
         let (mut link, redis) = pair();
         drop(redis);
         let noticed = async {

@@ -78,14 +78,20 @@ pub(super) fn answered(value: Value) -> Result<Value, Error> {
     }
 }
 
-fn list(value: Value) -> Result<Vec<Value>, Error> {
+pub(super) fn list(value: Value) -> Result<Vec<Value>, Error> {
     match value {
         Value::List(values) => Ok(values),
         _ => Err(garbled("not the list that was expected")),
     }
 }
 
-fn bytes(value: Value) -> Result<Bytes, Error> {
+/// A string that is text.
+pub(super) fn text(value: Value) -> Result<String, Error> {
+    let text = String::from_utf8(bytes(value)?.to_vec());
+    text.map_err(|_| garbled("not the text that was expected"))
+}
+
+pub(super) fn bytes(value: Value) -> Result<Bytes, Error> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
         Value::Integer(number) => Ok(Bytes::from(number.to_string())),
@@ -93,7 +99,7 @@ fn bytes(value: Value) -> Result<Bytes, Error> {
     }
 }
 
-fn number(value: &Value) -> Result<u64, Error> {
+pub(super) fn number(value: &Value) -> Result<u64, Error> {
     let number = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
         _ => None,
@@ -118,7 +124,9 @@ pub(super) fn garbled(what: &str) -> Error {
 pub(super) fn refused(words: &str) -> Error {
     const KEY: [&str; 2] = ["WRONGTYPE", "NOPERM"];
     const LOGIN: [&str; 3] = ["NOAUTH", "WRONGPASS", "DENIED"];
-    const AWAY: [&str; 9] = [
+    const AWAY: [&str; 11] = [
+        "MOVED",
+        "ASK",
         "LOADING",
         "BUSY",
         "TRYAGAIN",

@@ -1,0 +1,133 @@
+//! TLS to Redis as written: whom to trust, and what to show, each in PEM.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::secret;
+use super::section::{Found, Section};
+use crate::config::Tls;
+
+/// The files of TLS, read whether or not they are of use.
+pub(super) struct Files {
+    ca: (String, Found),
+    certificate: (String, Found),
+    key: (String, Found),
+}
+
+impl Files {
+    pub(super) fn named(section: &mut Section<'_, '_>) -> Self {
+        Self {
+            ca: section.text("ca_file", ""),
+            certificate: section.text("client_certificate", ""),
+            key: section.text("client_key", ""),
+        }
+    }
+
+    /// Tells of each that is set although nothing speaks TLS.
+    pub(super) fn of_no_use(&self, section: &mut Section<'_, '_>) {
+        for (name, found) in [&self.ca, &self.certificate, &self.key] {
+            if !name.is_empty() {
+                section.fault(found, "is for TLS, which source.url does not speak; write it with rediss://, rediss-sentinel:// or rediss-cluster://, or leave this empty");
+            }
+        }
+    }
+
+    /// What they say; `None` where they are at fault, which is told.
+    pub(super) fn read(&self, section: &mut Section<'_, '_>) -> Option<Tls> {
+        let credentials = section.reader.credentials.clone();
+        let credentials = credentials.as_deref();
+        let roots = self.roots(section, credentials);
+        let identity = self.identity(section, credentials);
+        let (roots, identity) = (roots?, identity?);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider speaks TLS 1.2 and 1.3")
+            .with_root_certificates(roots);
+        let Some((chain, key)) = identity else {
+            return Some(Tls(Arc::new(builder.with_no_client_auth())));
+        };
+        match builder.with_client_auth_cert(chain, key) {
+            Ok(config) => Some(Tls(Arc::new(config))),
+            Err(error) => {
+                let why = format!("does not go with source.client_certificate: {error}");
+                section.fault(&self.key.1, why);
+                None
+            }
+        }
+    }
+
+    fn roots(&self, section: &mut Section<'_, '_>, credentials: Option<&Path>) -> Option<RootCertStore> {
+        let (name, found) = &self.ca;
+        let roots = if name.is_empty() { system_roots() } else { roots_in(name, credentials) };
+        roots.map_err(|why| section.fault(found, why)).ok()
+    }
+
+    /// `Some(None)`: none is to be shown.
+    fn identity(
+        &self,
+        section: &mut Section<'_, '_>,
+        credentials: Option<&Path>,
+    ) -> Option<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
+        let ((certificate, of_certificate), (key, of_key)) = (&self.certificate, &self.key);
+        match (certificate.is_empty(), key.is_empty()) {
+            (true, true) => return Some(None),
+            (true, false) => {
+                section.fault(of_key, "has no certificate; name one in source.client_certificate");
+                return None;
+            }
+            (false, true) => {
+                section.fault(of_certificate, "has no key; name its file in source.client_key");
+                return None;
+            }
+            (false, false) => {}
+        }
+        let chain = certificates(certificate, credentials);
+        let chain = chain.map_err(|why| section.fault(of_certificate, why)).ok();
+        let key = private_key(key, credentials);
+        let key = key.map_err(|why| section.fault(of_key, why)).ok();
+        Some(Some((chain?, key?)))
+    }
+}
+
+fn roots_in(name: &str, credentials: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(name, credentials)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("holds a certificate that cannot be trusted: {error}"))?;
+    }
+    Ok(roots)
+}
+
+/// What this system trusts: an operator's own authority may be among it.
+fn system_roots() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err("is empty, and this system trusts no authority; name a file with the certificate of whoever signed the server's (or install ca-certificates)".into());
+    }
+    Ok(roots)
+}
+
+fn certificates(
+    name: &str,
+    credentials: Option<&Path>,
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = secret::text(name, credentials)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match read {
+        Ok(chain) if chain.is_empty() => Err("holds no certificate in PEM form".into()),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(format!("holds a certificate that cannot be read: {error}")),
+    }
+}
+
+fn private_key(name: &str, credentials: Option<&Path>) -> Result<PrivateKeyDer<'static>, String> {
+    let text = secret::text(name, credentials)?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|error| format!("holds no private key in PEM form, or one with a passphrase: {error}"))
+}

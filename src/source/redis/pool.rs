@@ -1,0 +1,119 @@
+//! Connections that take turns: a few for each server, for everything that does not block.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::link::{Link, Login};
+use super::reply::refused;
+use super::request::Request;
+use super::resp::Value;
+use super::servers::Node;
+use super::{ANSWER_TIMEOUT, in_time};
+use crate::config::Address;
+use crate::source::{Class, Error};
+
+/// Connections to one server for everything but readers, at most; opened as they are needed.
+const SHARED_LINKS: usize = 4;
+/// After a failed connect no shared connection to that server is tried for this long.
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// A server that nobody asked for this long is forgotten when another one is asked for the first time.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Connections of everything that does not block.
+pub(super) struct Pool {
+    login: Login,
+    servers: Mutex<HashMap<Address, (Instant, Arc<Shared>)>>,
+}
+
+/// Those to one server.
+struct Shared {
+    turns: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Link>,
+    failed: Option<(Instant, Error)>,
+}
+
+impl Pool {
+    pub(super) fn new(login: Login) -> Self {
+        Self { login, servers: Mutex::default() }
+    }
+
+    /// A connection of somebody's own.
+    pub(super) async fn connect(&self, node: &Node) -> Result<Link, Error> {
+        in_time(ANSWER_TIMEOUT, "connecting", async {
+            let mut link = Link::open(&node.address, &self.login).await?;
+            node.verify(&mut link).await?;
+            link.asking = node.asking;
+            Ok(link)
+        })
+        .await
+    }
+
+    /// An exchange over one of the shared connections, opened where there is none. One that failed, or
+    /// was given up, is closed by that. Of refusals only those without a code are among the answers.
+    pub(super) async fn exchange(
+        &self,
+        node: &Node,
+        request: &Request,
+    ) -> Result<Vec<Value>, Error> {
+        let shared = self.of(&node.address);
+        let _turn = shared.turns.acquire().await.expect("it is never closed");
+        let mut link = self.link(&shared, node).await?;
+        link.asking = node.asking;
+        let answers = link.exchange(request).await?;
+        let refusal = answers.iter().find_map(|answer| match answer {
+            Value::Refusal(words) => Some(refused(words)).filter(|error| error.code != "ERR"),
+            _ => None,
+        });
+        if refusal.as_ref().is_none_or(|error| error.class != Class::Login) {
+            shared.state().idle.push(link);
+        }
+        refusal.map_or(Ok(answers), Err)
+    }
+
+    async fn link(&self, shared: &Shared, node: &Node) -> Result<Link, Error> {
+        loop {
+            let idle = shared.state().idle.pop();
+            let Some(mut link) = idle else { break };
+            if link.is_open().await {
+                return Ok(link);
+            }
+        }
+        let failed = shared.state().failed.clone();
+        if let Some((_, error)) = failed.filter(|(when, _)| when.elapsed() < CONNECT_PAUSE) {
+            return Err(error);
+        }
+        let outcome = self.connect(node).await;
+        shared.state().failed = match &outcome {
+            Ok(_) => None,
+            Err(error) => Some((Instant::now(), error.clone())),
+        };
+        outcome
+    }
+
+    fn of(&self, address: &Address) -> Arc<Shared> {
+        let mut servers = self.servers.lock().expect("no holder of the lock panics");
+        if !servers.contains_key(address) {
+            servers.retain(|_, (used, _)| used.elapsed() < KEPT);
+        }
+        let (used, shared) = servers.entry(address.clone()).or_insert_with(|| {
+            let shared = Shared { turns: Semaphore::new(SHARED_LINKS), state: Mutex::default() };
+            (Instant::now(), Arc::new(shared))
+        });
+        *used = Instant::now();
+        shared.clone()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+}

@@ -1,0 +1,91 @@
+//! Commands that go to Redis in one write, and the answers to a read.
+
+use std::time::Duration;
+
+use super::reply::{garbled, stream_info, streams};
+use super::resp::{Value, write_command};
+use crate::source::{Ask, Error, Reply, Seen};
+
+/// Commands that go in one write, encoded.
+pub(super) struct Request {
+    bytes: Vec<u8>,
+    /// Where each command begins.
+    starts: Vec<usize>,
+}
+
+impl Request {
+    pub(super) fn new(words: &[&[u8]]) -> Self {
+        let length: usize = words.iter().map(|word| word.len() + 16).sum();
+        Self { bytes: Vec::with_capacity(length), starts: Vec::with_capacity(2) }.and(words)
+    }
+
+    /// One more.
+    pub(super) fn and(mut self, words: &[&[u8]]) -> Self {
+        self.starts.push(self.bytes.len());
+        write_command(&mut self.bytes, words);
+        self
+    }
+
+    /// All of them, as they are written.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many they are, and so the answers.
+    pub(super) fn commands(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The same, each command behind an ASKING.
+    pub(super) fn asking(&self) -> Self {
+        let mut asking = Self { bytes: Vec::new(), starts: Vec::new() };
+        let end = self.bytes.len();
+        let ends = self.starts.iter().skip(1).chain(std::iter::once(&end));
+        for (start, end) in self.starts.iter().zip(ends) {
+            asking = asking.and(&[b"ASKING"]);
+            asking.starts.push(asking.bytes.len());
+            asking.bytes.extend_from_slice(&self.bytes[*start..*end]);
+        }
+        asking
+    }
+
+    /// `XREAD` and, behind it on the wire, `XINFO STREAM`: one round trip, and Redis looks at the
+    /// stream right after it has answered the read.
+    pub(super) fn read(ask: Ask<'_>, block: Option<Duration>) -> Self {
+        let (count, after) = (ask.count.to_string(), ask.after.to_string());
+        let block = block.map(|block| block.as_millis().to_string());
+        let mut words: Vec<&[u8]> = vec![b"XREAD", b"COUNT", count.as_bytes()];
+        if let Some(block) = &block {
+            words.extend([b"BLOCK", block.as_bytes()]);
+        }
+        words.extend([b"STREAMS", ask.key.as_bytes(), after.as_bytes()]);
+        let read = Self::new(&words);
+        if ask.info { read.and(&[b"XINFO", b"STREAM", ask.key.as_bytes()]) } else { read }
+    }
+}
+
+/// What [`Request::read`] was answered.
+pub(super) fn read_reply(ask: Ask<'_>, answers: Vec<Value>) -> Result<Reply, Error> {
+    let mut answers = answers.into_iter();
+    let read = answers.next().ok_or_else(|| garbled("no answer to XREAD"))?;
+    let entries = streams(read, ask.key)?;
+    let seen = match answers.next() {
+        None => Seen::Unasked,
+        Some(info) => stream_info(info)?.map_or(Seen::Missing, Seen::Stream),
+    };
+    Ok(Reply { entries, seen })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_is_announced_where_the_slot_is_on_its_way() {
+        let asking = Request::new(&[b"A"]).and(&[b"B", b"c"]).asking();
+        let ask = "*1\r\n$6\r\nASKING\r\n";
+        let written = format!("{ask}*1\r\n$1\r\nA\r\n{ask}*2\r\n$1\r\nB\r\n$1\r\nc\r\n");
+        assert_eq!(std::str::from_utf8(asking.bytes()).unwrap(), written);
+        assert_eq!(asking.commands(), 4);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a server is to others: `ROLE`. <https://redis.io/docs/latest/commands/role/>
+
+use super::reply::{answered, bytes, garbled, list, number, text};
+use super::resp::Value;
+use crate::config::Address;
+use crate::source::Error;
+
+/// What a server is to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is written to; how far its history goes, in bytes.
+    Primary(u64),
+    /// It follows that one; how far it has come, in bytes, where it has anything.
+    Replica(Address, Option<u64>),
+}
+
+/// What `ROLE` says; `None`: we may not know.
+pub(super) fn role(value: Value) -> Result<Option<Role>, Error> {
+    let value = match value {
+        Value::Refusal(words) if words.starts_with("NOPERM") || words.starts_with("ERR") => {
+            return Ok(None);
+        }
+        value => answered(value)?,
+    };
+    let mut parts = list(value)?.into_iter();
+    let mut next = || parts.next().ok_or_else(|| garbled("ROLE without what it has to say"));
+    match &*bytes(next()?)? {
+        b"master" => Ok(Some(Role::Primary(number(&next()?)?))),
+        b"slave" => {
+            let (host, port) = (text(next()?)?, number(&next()?)?);
+            let port = u16::try_from(port).map_err(|_| garbled("ROLE with a port that is none"))?;
+            next()?;
+            // -1: it has nothing yet.
+            Ok(Some(Role::Replica(Address::Tcp(host, port), number(&next()?).ok())))
+        }
+        _ => Err(garbled("ROLE that is neither a primary's nor a replica's")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn word(text: &str) -> Value {
+        Value::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn list<const N: usize>(values: [Value; N]) -> Result<Option<Role>, Error> {
+        role(Value::List(values.into()))
+    }
+
+    #[test]
+    fn a_primary_and_a_replica_are_told_apart() {
+        let primary = list([word("master"), Value::Integer(7), Value::List(vec![])]).unwrap();
+        assert_eq!(primary, Some(Role::Primary(7)));
+        let replica = |offset| {
+            let state = word("connected");
+            list([word("slave"), word("::1"), Value::Integer(6379), state, Value::Integer(offset)])
+        };
+        let of = |offset| Some(Role::Replica(Address::Tcp("::1".into(), 6379), offset));
+        assert_eq!(replica(9).unwrap(), of(Some(9)));
+        assert_eq!(replica(-1).unwrap(), of(None), "it has nothing yet");
+    }
+
+    #[test]
+    fn who_may_not_ask_does_not_know() {
+        assert_eq!(role(Value::Refusal("NOPERM no".into())).unwrap(), None);
+        assert_eq!(role(Value::Refusal("ERR unknown command".into())).unwrap(), None);
+        assert_eq!(role(Value::Refusal("LOADING".into())).unwrap_err().code, "LOADING");
+    }
+
+    #[test]
+    fn a_role_of_another_form_is_garbled() {
+        let port = Value::Integer(99_999);
+        let far = list([word("slave"), word("h"), port, word("connected"), Value::Integer(1)]);
+        for wrong in
+            [list([]), list([word("sentinel")]), list([word("master")]), list([Value::Nil]), far]
+        {
+            assert_eq!(wrong.unwrap_err().code, "PROTOCOL");
+        }
+    }
+}
