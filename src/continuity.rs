@@ -128,6 +128,11 @@ impl Continuity {
         gap.map_or(Verdict::Whole, Verdict::Missing)
     }
 
+    /// Goes on in another stream under the same key, whatever its ids say, from its beginning.
+    pub fn leave_for(&mut self, info: &Info) -> Verdict {
+        self.reset(info)
+    }
+
     /// The key is gone: whatever comes under its name next is another stream.
     fn gone(&mut self) -> Verdict {
         let after = self.cursor;

@@ -256,7 +256,7 @@ async fn probe(state: Arc<State>) {
             match answer {
                 Ok(()) => info!(source, "source answers"),
                 Err(error) if error.class == Class::Login => {
-                    error!(source, %error, "source refuses the login; set source.username and source.password_file");
+                    error!(source, %error, "source refuses the login; set source.username and source.password_file (for TLS: ca_file, client_certificate)");
                 }
                 Err(error) => {
                     warn!(source, %error, "source does not answer; trying again, streams stay open");

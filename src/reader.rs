@@ -12,9 +12,13 @@ use crate::continuity::{Continuity, Verdict};
 use crate::event::{Gap, StreamId};
 use crate::limits::ReaderPermit;
 use crate::metrics::{Metrics, Scope};
-use crate::source::{Ask, Class, Connection, Error, Reply, Source};
+use crate::source::{Ask, Class, Connection, Error, Source};
 use crate::sparingly::Sparingly;
 use crate::topic::{Hub, Item, Reader, Sizes, Topic};
+
+mod trust;
+
+use trust::{Found, Trust};
 
 /// One reply is meant to stay near this.
 const REPLY_BYTES: usize = 4 << 20;
@@ -28,8 +32,6 @@ const SHORTEST_BLOCK: Duration = Duration::from_millis(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// No wait is longer than this while Redis is away.
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// A replica that is behind may take this long to catch up before clients hear of it.
-const LAG_PATIENCE: Duration = Duration::from_secs(5);
 /// A key that cannot be read is looked at again after this much, at least half of it.
 const KEY_RETRY: Duration = Duration::from_secs(10);
 
@@ -131,6 +133,7 @@ impl Readers {
         failures: &mut u32,
     ) -> Result<Infallible, Error> {
         let mut connection = self.source.connect(&topic.key).await?;
+        let mut trust = Trust::new(position.is_some());
         let position = match position {
             Some(position) => position,
             None => position.insert(self.find_tail(topic, &mut connection).await?),
@@ -139,9 +142,11 @@ impl Readers {
         let mut longest = SHORTEST_BLOCK;
         loop {
             topic.room().await;
-            let ask = position.ask(&topic.key, self.config.read_count);
+            let ask = trust.ask(position.ask(&topic.key, self.config.read_count));
             let block = if ask.info { longest } else { longest.min(position.until_info()) };
             let reply = connection.read(ask, block).await?;
+            let judged = trust.judge(reply, position.continuity, &topic.key, &connection).await?;
+            let Some(found) = judged else { continue };
             if *failures > 0 {
                 self.tell_return(topic);
                 *failures = 0;
@@ -149,14 +154,10 @@ impl Readers {
             // First that Redis is back, then what it had meanwhile.
             topic.answered();
             self.hub.room().await;
+            self.take(topic, position, found);
             // What the look has shown ahead is there, or is gone and to be told at once.
-            longest = match position.believable(reply, &topic.key, &connection).await? {
-                Some(reply) => {
-                    self.take(topic, position, reply);
-                    if position.continuity.is_level() { self.config.block } else { SHORTEST_BLOCK }
-                }
-                None => SHORTEST_BLOCK,
-            };
+            let level = position.continuity.is_level();
+            longest = if level { self.config.block } else { SHORTEST_BLOCK };
         }
     }
 
@@ -187,9 +188,13 @@ impl Readers {
     }
 
     /// Hands on what a read found, what is missing first.
-    fn take(&self, topic: &Topic, position: &mut Position, reply: Reply) {
+    fn take(&self, topic: &Topic, position: &mut Position, found: Found) {
+        let Found { reply, another } = found;
         position.sizes.observe(&reply.entries);
-        let verdict = position.continuity.check(&reply);
+        let verdict = match another {
+            Some(info) => position.continuity.leave_for(&info),
+            None => position.continuity.check(&reply),
+        };
         let mut items = Vec::with_capacity(reply.entries.len() + 1);
         match verdict {
             Verdict::Whole => {}
@@ -260,28 +265,6 @@ impl Position {
         }
         self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
         Ask { key, after: self.continuity.cursor(), count: self.asked, info }
-    }
-
-    /// The reply, or what the primary has to say instead: a replica that lags looks like a stream that
-    /// began anew. `None`: it lagged, and has caught up.
-    async fn believable(
-        &self,
-        reply: Reply,
-        key: &str,
-        connection: &Connection,
-    ) -> Result<Option<Reply>, Error> {
-        let began_anew = |reply: &Reply| {
-            let mut continuity = self.continuity;
-            matches!(continuity.check(reply), Verdict::Reset(_))
-        };
-        if !began_anew(&reply) {
-            return Ok(Some(reply));
-        }
-        let Some(seen) = connection.primary_says(key, LAG_PATIENCE).await? else {
-            return Ok(Some(reply));
-        };
-        let reply = Reply { entries: Vec::new(), seen };
-        Ok(began_anew(&reply).then_some(reply))
     }
 
     /// How long until the stream itself is to be looked at again.

@@ -118,11 +118,7 @@ impl Source {
     /// A replica that lags looks like a stream that began anew. What it says is believed only after
     /// this. An error (it does not catch up within `patience`, or nobody can ask the primary): nothing
     /// is known, ask again.
-    pub async fn primary_says(
-        &self,
-        key: &str,
-        patience: Duration,
-    ) -> Result<Option<Seen>, Error> {
+    pub async fn primary_says(&self, key: &str, patience: Duration) -> Result<Option<Seen>, Error> {
         match self {
             Self::Memory(_) => Ok(None),
             Self::Redis(redis) => Box::pin(redis.primary_says_of(key, patience)).await,
@@ -211,11 +207,7 @@ impl Connection {
     }
 
     /// As [`Source::primary_says`], for the server that this connection is to.
-    pub async fn primary_says(
-        &self,
-        key: &str,
-        patience: Duration,
-    ) -> Result<Option<Seen>, Error> {
+    pub async fn primary_says(&self, key: &str, patience: Duration) -> Result<Option<Seen>, Error> {
         match self {
             Self::Memory(_) => Ok(None),
             Self::Redis(reader) => Box::pin(reader.primary_says(key, patience)).await,

@@ -240,7 +240,11 @@ pub fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> 
 }
 
 /// A replica that lags looks like another life of the stream, which is told only on the primary's word.
-async fn resume_believably(look: Look<'_>, id: StreamId, info: Option<&Info>) -> Result<Base, Error> {
+async fn resume_believably(
+    look: Look<'_>,
+    id: StreamId,
+    info: Option<&Info>,
+) -> Result<Base, Error> {
     let base = resume(look, id, info).await?;
     let is_reset = base.gap.is_some_and(|gap| gap.reason == Reason::Reset);
     if !is_reset || look.source.primary_says(look.key, LAG_PATIENCE).await?.is_none() {

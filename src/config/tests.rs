@@ -8,6 +8,7 @@ use super::*;
 use crate::event::{Data, EventName};
 
 mod refused;
+mod source;
 
 const SHIPPED: &str = include_str!("../../gateway.toml");
 const MINIMAL: &str = r#"

@@ -93,7 +93,7 @@ impl Redis {
 
     /// A connection of its own for a reader of `key`.
     pub(super) async fn connect(&self, key: &str) -> Result<Reader, Error> {
-        in_time(ANSWER_TIMEOUT, "connecting", Reader::open(self.clone(), key)).await
+        Reader::open(self.clone(), key).await
     }
 
     pub(super) async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {

@@ -30,7 +30,9 @@ pub(super) fn text(name: &str, credentials: Option<&Path>) -> Result<String, Str
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
         .map_err(|error| format!("cannot be read as {}: {error}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(format!("holds more than {MAX_BYTES} bytes; name a file with just what is asked for"));
+        return Err(format!(
+            "holds more than {MAX_BYTES} bytes; name a file with just what is asked for"
+        ));
     }
     Ok(text)
 }

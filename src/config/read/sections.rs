@@ -7,9 +7,7 @@ use super::section::Section;
 use super::{address, routes, secret, source};
 use crate::config::fault::did_you_mean;
 use crate::config::value::{self, Item, Written};
-use crate::config::{
-    Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server,
-};
+use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server};
 
 /// Loopback names: what a page on another site cannot make a browser send as Host.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];

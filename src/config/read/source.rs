@@ -45,7 +45,8 @@ fn login(
         section.fault(&username_found, "source.url names a user too; name it in one place");
     }
     if url.password.is_some() && password.is_some() {
-        section.fault(found, "holds a password although source.password_file is set; keep the file");
+        section
+            .fault(found, "holds a password although source.password_file is set; keep the file");
     } else if url.password.is_some() {
         section.reader.warn(
             found,

@@ -140,7 +140,9 @@ fn read(url: &Url, others: &[Url], place: Place) -> Result<SourceUrl, String> {
         masked.set_password(Some("MASKED")).expect("a URL with a host takes a password");
     }
     let (head, path) = masked.as_str().split_at(masked[..url::Position::AfterPort].len());
-    let others = others.iter().map(|url| format!(",{}", &url[url::Position::BeforeHost..url::Position::AfterPort]));
+    let others = others
+        .iter()
+        .map(|url| format!(",{}", &url[url::Position::BeforeHost..url::Position::AfterPort]));
     Ok(SourceUrl {
         place,
         tls: url.scheme().starts_with("rediss"),

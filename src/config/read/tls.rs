@@ -42,7 +42,7 @@ impl Files {
         let credentials = credentials.as_deref();
         let roots = self.roots(section, credentials);
         let identity = self.identity(section, credentials);
-        let (roots, identity) = (roots?, identity?);
+        let (roots, identity) = (roots?, identity.ok()?);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -61,36 +61,40 @@ impl Files {
         }
     }
 
-    fn roots(&self, section: &mut Section<'_, '_>, credentials: Option<&Path>) -> Option<RootCertStore> {
+    fn roots(
+        &self,
+        section: &mut Section<'_, '_>,
+        credentials: Option<&Path>,
+    ) -> Option<RootCertStore> {
         let (name, found) = &self.ca;
         let roots = if name.is_empty() { system_roots() } else { roots_in(name, credentials) };
         roots.map_err(|why| section.fault(found, why)).ok()
     }
 
-    /// `Some(None)`: none is to be shown.
+    /// What is to be shown, if anything; an error where that is at fault, which is told.
     fn identity(
         &self,
         section: &mut Section<'_, '_>,
         credentials: Option<&Path>,
-    ) -> Option<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
+    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, ()> {
         let ((certificate, of_certificate), (key, of_key)) = (&self.certificate, &self.key);
         match (certificate.is_empty(), key.is_empty()) {
-            (true, true) => return Some(None),
+            (true, true) => return Ok(None),
             (true, false) => {
                 section.fault(of_key, "has no certificate; name one in source.client_certificate");
-                return None;
+                return Err(());
             }
             (false, true) => {
                 section.fault(of_certificate, "has no key; name its file in source.client_key");
-                return None;
+                return Err(());
             }
             (false, false) => {}
         }
         let chain = certificates(certificate, credentials);
-        let chain = chain.map_err(|why| section.fault(of_certificate, why)).ok();
+        let chain = chain.map_err(|why| section.fault(of_certificate, why));
         let key = private_key(key, credentials);
-        let key = key.map_err(|why| section.fault(of_key, why)).ok();
-        Some(Some((chain?, key?)))
+        let key = key.map_err(|why| section.fault(of_key, why));
+        Ok(Some((chain?, key?)))
     }
 }
 
@@ -128,6 +132,7 @@ fn certificates(
 
 fn private_key(name: &str, credentials: Option<&Path>) -> Result<PrivateKeyDer<'static>, String> {
     let text = secret::text(name, credentials)?;
-    PrivateKeyDer::from_pem_slice(text.as_bytes())
-        .map_err(|error| format!("holds no private key in PEM form, or one with a passphrase: {error}"))
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
+        format!("holds no private key in PEM form, or one with a passphrase: {error}")
+    })
 }

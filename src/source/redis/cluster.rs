@@ -160,9 +160,10 @@ impl State {
 
     /// Every node that is known, in no order but that what failed comes last.
     fn candidates(&self, seeds: &[Address]) -> Vec<Address> {
-        let known = self.ranges.iter().flat_map(|range| {
-            std::iter::once(&range.primary).chain(&range.replicas)
-        });
+        let known = self
+            .ranges
+            .iter()
+            .flat_map(|range| std::iter::once(&range.primary).chain(&range.replicas));
         let mut all: Vec<_> = known.chain(seeds).cloned().collect();
         all.sort_unstable();
         all.dedup();
@@ -280,7 +281,8 @@ mod tests {
     #[test]
     fn a_redirection_that_is_none_leads_nowhere() {
         let cluster = Cluster::new(vec![at("seed", 1)], Login::default(), false);
-        for words in ["MOVED", "MOVED 5", "MOVED x h:7", "MOVED 16384 h:7", "MOVED 5 h", "ASK 5 h:x"]
+        for words in
+            ["MOVED", "MOVED 5", "MOVED x h:7", "MOVED 16384 h:7", "MOVED 5 h", "ASK 5 h:x"]
         {
             assert_eq!(cluster.failed(&Node::at(at("a", 1)), &refused(words)), None, "{words}");
         }

@@ -50,7 +50,9 @@ impl Redis {
                 }
                 self.word(&primary, key).await?
             }
-            Some(Role::Replica(of, _)) => self.word(&self.head_of_chain(Node::at(of)).await?, key).await?,
+            Some(Role::Replica(of, _)) => {
+                self.word(&self.head_of_chain(Node::at(of)).await?, key).await?
+            }
             None => return Err(unknown_role(node)),
         };
         self.catch_up(node, key, &word, patience).await?;
@@ -123,16 +125,18 @@ impl Redis {
     }
 
     async fn has_caught_up(&self, node: &Node, key: &str, word: &Word) -> Result<bool, Error> {
-        match (self.role(node).await?, word.offset) {
-            (Some(Role::Primary(_)), _) => Ok(true),
-            (Some(Role::Replica(_, reached)), Some(offset)) => {
-                Ok(reached.is_some_and(|reached| reached >= offset))
+        let role = self.role(node).await?;
+        match (&role, word.offset) {
+            (Some(Role::Primary(_)), _) => return Ok(true),
+            (Some(Role::Replica(_, Some(reached))), Some(offset)) if *reached >= offset => {
+                return Ok(true);
             }
-            // Who may not ask how far it is goes by the stream alone.
-            _ => {
-                Ok(!is_behind(self.info_at(node, key).await?, word.seen))
-            }
+            _ => {}
         }
+        // Some count otherwise, and some may not be asked: the stream itself tells, if it is quiet.
+        let ours = self.info_at(node, key).await?;
+        let told = role.is_some() && word.offset.is_some();
+        Ok(ours == word.seen || !told && !is_behind(ours, word.seen))
     }
 }
 
@@ -140,9 +144,10 @@ impl Redis {
 fn is_behind(ours: Seen, primary: Seen) -> bool {
     match (ours, primary) {
         (Seen::Stream(ours), Seen::Stream(primary)) => {
-            ours.last_generated < primary.last_generated || ours.entries_added < primary.entries_added
+            ours.last_generated < primary.last_generated
+                || ours.entries_added < primary.entries_added
         }
-        (ours, primary) => ours != primary,
+        _ => true,
     }
 }
 
@@ -155,6 +160,7 @@ fn unknown_role(node: &Node) -> Error {
 }
 
 fn unknown_primary(node: &Node) -> Error {
-    let message = format!("{} follows another server now; nobody knows the primary yet", node.address);
+    let message =
+        format!("{} follows another server now; nobody knows the primary yet", node.address);
     Error { class: Class::Away, code: "FAILOVER", message }
 }

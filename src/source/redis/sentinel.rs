@@ -97,9 +97,7 @@ impl Sentinels {
     /// Returns once the sentinels name another server to read from.
     pub(super) async fn left(&self, node: &Node) {
         let mut chosen = self.shared.chosen.subscribe();
-        let is_another = |chosen: &Option<Result<Chosen, Error>>| {
-            matches!(chosen, Some(Ok(chosen)) if chosen.reading != node.address)
-        };
+        let is_another = |chosen: &Option<Result<Chosen, Error>>| matches!(chosen, Some(Ok(chosen)) if chosen.reading != node.address);
         let _ = chosen.wait_for(is_another).await;
     }
 
@@ -171,9 +169,8 @@ impl Shared {
         let replicas = list(answered(replicas)?)?.into_iter().map(row);
         let replicas = replicas.collect::<Result<Vec<_>, _>>()?;
         let well = replicas.iter().filter(|replica| is_well(replica));
-        let well = well.map(|replica| {
-            located(field(replica, "ip")?.to_owned(), field(replica, "port")?)
-        });
+        let well =
+            well.map(|replica| located(field(replica, "ip")?.to_owned(), field(replica, "port")?));
         let mut well = well.collect::<Result<Vec<_>, _>>()?;
         well.retain(|replica| *replica != primary);
         Ok(View { epoch, primary, replicas: well })

@@ -11,7 +11,7 @@ use crate::source::{Class, Error};
 pub(super) enum Servers {
     One(Address),
     Sentinels(Sentinels),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// What a server is wanted for.
@@ -64,7 +64,7 @@ impl Servers {
                 Self::Sentinels(Sentinels::new(sentinels.clone(), name, login, replica))
             }
             Place::Cluster { nodes } => {
-                Self::Cluster(Cluster::new(nodes.clone(), login.clone(), replica))
+                Self::Cluster(Box::new(Cluster::new(nodes.clone(), login.clone(), replica)))
             }
         }
     }

@@ -1,14 +1,19 @@
 //! The socket below a link: TCP, TLS over it, or a unix socket; and what its failures mean.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::config::{Address, Tls};
 use crate::source::{Class, Error};
+
+/// A server that speaks no TLS waits for the end of a line that never comes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes both ways.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -32,8 +37,14 @@ async fn connect(address: &Address, tls: Option<&Tls>) -> io::Result<Box<dyn Soc
     socket.set_nodelay(true)?;
     let Some(tls) = tls else { return Ok(Box::new(socket)) };
     let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(tls.0.clone());
-    Ok(Box::new(connector.connect(name, socket).await?))
+    let handshake = TlsConnector::from(tls.0.clone()).connect(name, socket);
+    let Ok(outcome) = timeout(HANDSHAKE_TIMEOUT, handshake).await else {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no TLS in time; does this port speak it?",
+        ));
+    };
+    Ok(Box::new(outcome?))
 }
 
 /// What the failure of a socket means: where TLS says why, nothing but the operator helps.

@@ -1,0 +1,131 @@
+//! What a reader makes of what its connection says: another server, or the same one after a restart,
+//! may hold another history of the stream, and a replica may just lag.
+
+use std::time::Duration;
+
+use crate::continuity::{Continuity, Verdict};
+use crate::event::StreamId;
+use crate::source::{Ask, Class, Connection, Error, Info, Reply, Seen};
+
+/// A replica that is behind may take this long to catch up before clients hear of it.
+const LAG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is known of the history that a connection reads.
+pub(super) struct Trust {
+    /// Whether the entry at the cursor is yet to be seen over this connection.
+    fresh: bool,
+    /// Whether the server was seen to have caught up with its primary.
+    caught_up: bool,
+}
+
+/// What a read found that is to be believed.
+pub(super) struct Found {
+    pub(super) reply: Reply,
+    /// The stream is another one than the one that was read before, whatever its ids say.
+    pub(super) another: Option<Info>,
+}
+
+impl Trust {
+    /// Of a new connection; `goes_on` where something was read over another one.
+    pub(super) fn new(goes_on: bool) -> Self {
+        Self { fresh: goes_on, caught_up: false }
+    }
+
+    /// What to ask for: over a new connection the entry at the cursor too.
+    pub(super) fn ask<'a>(&self, ask: Ask<'a>) -> Ask<'a> {
+        if self.fresh && ask.after != StreamId::ZERO {
+            Ask { after: ask.after.prev(), count: ask.count + 1, info: true, ..ask }
+        } else {
+            ask
+        }
+    }
+
+    /// The reply, or what the primary has to say instead; `None`: the server lagged and has caught up,
+    /// ask it again.
+    pub(super) async fn judge(
+        &mut self,
+        mut reply: Reply,
+        continuity: Continuity,
+        key: &str,
+        connection: &Connection,
+    ) -> Result<Option<Found>, Error> {
+        let another = if self.fresh { another(&mut reply, continuity.cursor()) } else { None };
+        let doubtful = another.is_some() || began_anew(continuity, &reply);
+        if doubtful && let Some(seen) = connection.primary_says(key, LAG_PATIENCE).await? {
+            let word = Reply { entries: Vec::new(), seen };
+            if began_anew(continuity, &word) {
+                *self = Self::new(false);
+                return Ok(Some(Found { reply: word, another: None }));
+            }
+            if !self.caught_up {
+                self.caught_up = true;
+                return Ok(None);
+            }
+            if another.is_none() {
+                return Err(contradiction());
+            }
+        }
+        *self = Self::new(false);
+        Ok(Some(Found { reply, another }))
+    }
+}
+
+/// Takes the entry at the cursor out of the reply. Where the stream goes on both sides of it and lacks
+/// it, and nothing so late was deleted, it is another stream.
+fn another(reply: &mut Reply, cursor: StreamId) -> Option<Info> {
+    if reply.entries.first().is_some_and(|entry| entry.id == cursor) {
+        reply.entries.remove(0);
+        return None;
+    }
+    let Seen::Stream(info) = reply.seen else { return None };
+    let within = info.first.is_some_and(|first| first <= cursor) && cursor < info.last_generated;
+    (within && info.entries_added.is_some() && info.max_deleted < cursor).then_some(info)
+}
+
+fn began_anew(mut continuity: Continuity, reply: &Reply) -> bool {
+    matches!(continuity.check(reply), Verdict::Reset(_))
+}
+
+fn contradiction() -> Error {
+    let message =
+        "the replica has all that its primary has, and still less of this stream".to_owned();
+    Error { class: Class::Away, code: "LAGGING", message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Entry;
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    fn reply(ids: &[u64], info: Info) -> Reply {
+        let entries = ids.iter().map(|ms| Entry { id: id(*ms), fields: Vec::new() });
+        Reply { entries: entries.collect(), seen: Seen::Stream(info) }
+    }
+
+    fn info(first: u64, last: u64) -> Info {
+        let (first, last_generated) = (Some(id(first)), id(last));
+        Info { length: 5, first, last_generated, entries_added: Some(5), ..Info::default() }
+    }
+
+    #[test]
+    fn the_entry_at_the_cursor_is_known_already() {
+        let mut both = reply(&[7, 9], info(5, 9));
+        assert_eq!(another(&mut both, id(7)), None);
+        assert_eq!(both.entries.len(), 1);
+    }
+
+    #[test]
+    fn a_stream_that_lacks_the_entry_at_the_cursor_is_another() {
+        assert!(another(&mut reply(&[9], info(5, 9)), id(7)).is_some());
+        let deleted = Info { max_deleted: id(7), ..info(5, 9) };
+        assert_eq!(another(&mut reply(&[9], deleted), id(7)), None);
+        assert_eq!(another(&mut reply(&[9], info(8, 9)), id(7)), None, "trimmed");
+        assert_eq!(another(&mut reply(&[], info(5, 7)), id(7)), None, "the end, deleted");
+        let old = Info { entries_added: None, ..info(5, 9) };
+        assert_eq!(another(&mut reply(&[9], old), id(7)), None, "Redis before 7 does not say");
+    }
+}
