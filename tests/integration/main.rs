@@ -42,3 +42,5 @@ mod routes;
 mod seam;
 /// Both sources: starting, resuming, replaying, publishing.
 mod streams;
+/// TLS, replicas, Sentinel, Cluster: how Redis may be laid out.
+mod topologies;

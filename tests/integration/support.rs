@@ -2,11 +2,15 @@
 
 pub mod browser;
 pub mod client;
+pub mod cluster;
 pub mod gateway;
 pub mod haproxy;
+pub mod history;
 pub mod nginx;
 pub mod redis;
+pub mod sentinel;
 pub mod swarm;
+pub mod tls;
 pub mod viewer;
 pub mod wire;
 

@@ -222,6 +222,11 @@ impl Client {
         rest
     }
 
+    /// Whether the stream has ended, and all of it was read.
+    pub fn has_ended(&self) -> bool {
+        self.closed.is_some() && self.items.is_empty()
+    }
+
     /// The server's `retry:`.
     pub fn reconnection_time(&self) -> Option<Duration> {
         self.parser.reconnection_time()

@@ -1,16 +1,25 @@
 //! A redis-server of a test's own, and a connection that speaks to it.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use super::{DEADLINE, Folder, eventually, signal};
+
+/// The port of every server; each has an address of its own.
+pub const PORT: u16 = 6379;
 
 /// A redis-server behind a unix socket, stopped on drop.
 pub struct Redis {
     folder: Folder,
     process: Option<Child>,
     arguments: Vec<String>,
+    /// Its own address, where it listens on TCP too.
+    pub ip: String,
 }
 
 /// What Redis answered.
@@ -30,16 +39,53 @@ impl Redis {
 
     /// With further arguments of redis-server, such as `--appendonly yes`.
     pub fn with(arguments: &[&str]) -> Self {
+        Self::begin(arguments, String::new())
+    }
+
+    /// One that listens on TCP as well, and tells others of its own address.
+    pub fn on_tcp(arguments: &[&str]) -> Self {
+        Self::on_tcp_with(&|_| arguments.iter().map(ToString::to_string).collect())
+    }
+
+    /// The same, with arguments that its address has a part in.
+    pub fn on_tcp_with(arguments: &dyn Fn(&str) -> Vec<String>) -> Self {
+        let ip = &*own_ip();
+        let arguments = arguments(ip);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let own = ["--bind", ip, "--bind-source-addr", ip, "--replica-announce-ip", ip];
+        let own =
+            own.into_iter().chain(["--repl-diskless-sync-delay", "0", "--protected-mode", "no"]);
+        let plain = !arguments.contains(&"--tls-port");
+        let port = if plain { PORT } else { 0 }.to_string();
+        let all: Vec<_> = own.chain(["--port", &port]).chain(arguments.iter().copied()).collect();
+        Self::begin(&all, ip.to_owned())
+    }
+
+    fn begin(arguments: &[&str], ip: String) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut redis = Self { folder: Folder::new(), process: None, arguments };
+        let mut redis = Self { folder: Folder::new(), process: None, arguments, ip };
         redis.launch();
         redis
+    }
+
+    /// `IP:PORT`
+    pub fn address(&self) -> String {
+        format!("{}:{PORT}", self.ip)
+    }
+
+    /// Follows another server from now on, and has all that it has.
+    pub fn follow(&self, primary: &Redis) {
+        self.run(&["REPLICAOF", &primary.ip, &PORT.to_string()]);
+        eventually(
+            "the replica has what the primary has",
+            || matches!(self.run(&["ROLE"]), Answer::List(role) if role[3] == Answer::Text("connected".into())),
+        );
     }
 
     /// Starts it (again); its data are what it has on disk.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server());
         command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(self.socket());
         command.arg("--dir").arg(&self.folder.0).args(&self.arguments);
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -104,6 +150,25 @@ impl Redis {
     }
 }
 
+/// The program: redis-server, or the one that `REDIS_SERVER` names.
+pub fn server() -> OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
+/// A loopback address that nobody else uses: known ports are free there.
+pub fn own_ip() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let process = std::process::id();
+    for _ in 0..250 {
+        let host = NEXT.fetch_add(1, Ordering::Relaxed);
+        let ip = format!("127.{}.{}.{host}", 64 + process % 128, process / 128 % 256);
+        if TcpListener::bind((ip.as_str(), PORT)).is_ok() {
+            return ip;
+        }
+    }
+    panic!("no loopback address is free");
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         if self.process.is_some() {
@@ -112,16 +177,26 @@ impl Drop for Redis {
     }
 }
 
+trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
 /// One connection; it can pipeline.
 pub struct Connection {
-    stream: BufReader<UnixStream>,
+    stream: BufReader<Box<dyn Stream>>,
 }
 
 impl Connection {
     pub fn open(redis: &Redis) -> Option<Self> {
         let stream = UnixStream::connect(redis.socket()).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).ok()?;
-        Some(Self { stream: BufReader::new(stream) })
+        Some(Self { stream: BufReader::new(Box::new(stream)) })
+    }
+
+    /// To `HOST:PORT`; what takes longer than `patience` fails.
+    pub fn to(address: &str, patience: Duration) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address.parse().ok()?, patience).ok()?;
+        stream.set_read_timeout(Some(patience)).ok()?;
+        Some(Self { stream: BufReader::new(Box::new(stream)) })
     }
 
     pub fn run(&mut self, command: &[&str]) -> Option<Answer> {

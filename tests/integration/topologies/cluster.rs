@@ -1,0 +1,197 @@
+//! A cluster: keys on every node, a slot on the move, a primary that is killed.
+
+use std::time::Duration;
+
+use crate::support::client::Client;
+use crate::support::cluster::Cluster;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::history::{Listener, Writer, ids};
+use crate::support::redis::{Answer, PORT, Redis};
+use crate::support::{eventually, within};
+
+const RECOVERY: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(3);
+
+fn listeners(gateway: &Gateway, path: &str, count: usize) -> Vec<Listener> {
+    let listen = |_| {
+        let address = gateway.address.clone();
+        Listener::start(path, None, move || address.clone())
+    };
+    (0..count).map(listen).collect()
+}
+
+/// Everybody heard the last entry of the stream, and was told what is to be told.
+#[track_caller]
+fn all_heard_all(listeners: &[Listener], kept_by: &Redis, key: &str) {
+    let kept = ids(kept_by, key);
+    let last = *kept.last().unwrap();
+    eventually("all are level", || listeners.iter().all(|listener| listener.has(last)));
+    for listener in listeners {
+        let heard = listener.heard();
+        heard.is_right(&kept);
+        assert_eq!(heard.connections, 1, "nobody was cut off");
+    }
+}
+
+fn writer(cluster: &Cluster, key: &str) -> Writer {
+    let nodes: Vec<_> = cluster.nodes.iter().map(Redis::address).collect();
+    let key_of = key.to_owned();
+    let find = move || {
+        let ask = |address: &String| {
+            let patience = Duration::from_millis(300);
+            let mut node = crate::support::redis::Connection::to(address, patience)?;
+            match node.run(&["XLEN", &key_of])? {
+                Answer::Number(_) => Some(address.clone()),
+                Answer::Error(words) if words.starts_with("MOVED") => {
+                    Some(words.split(' ').nth(2)?.to_owned())
+                }
+                _ => None,
+            }
+        };
+        nodes.iter().find_map(ask)
+    };
+    Writer::start(key, PAUSE, 0, find)
+}
+
+#[test]
+fn keys_of_every_node_are_read_resumed_and_published_to() {
+    let cluster = Cluster::start(0);
+    let gateway = Setup::with_url(&cluster.url()).start_ready();
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let name = cluster.name_at(index);
+        let (path, key) = (format!("/events/{name}"), format!("events:{name}"));
+        let mut client = Client::open(&gateway.address, &path);
+        client.live();
+        let id = node.add(&key, "live");
+        assert_eq!(client.entry().last_event_id, id);
+        let published = gateway.publish(&key, "published");
+        assert_eq!(client.entry().last_event_id, published);
+        assert!(node.calls("xread") > 0);
+    }
+    assert!(!gateway.log().contains("reader cannot read"), "{}", gateway.log());
+}
+
+#[test]
+fn what_was_missed_is_replayed_from_the_node_that_has_it() {
+    let cluster = Cluster::start(0);
+    let ids: Vec<Vec<String>> = (0..3)
+        .map(|node| {
+            let key = format!("events:{}", cluster.name_at(node));
+            (0..50).map(|number| cluster.nodes[node].add(&key, &number.to_string())).collect()
+        })
+        .collect();
+    let gateway = Setup::with_url(&cluster.url()).start_ready();
+    for (node, ids) in ids.iter().enumerate() {
+        let path = format!("/events/{}", cluster.name_at(node));
+        let mut client = Client::resume(&gateway.address, &path, &ids[9]);
+        for id in &ids[10..] {
+            assert_eq!(&client.entry().last_event_id, id);
+        }
+        assert_eq!(client.live().0, 40);
+        let mut client = Client::open(&gateway.address, &format!("{path}?last=3"));
+        assert_eq!(client.entry().last_event_id, ids[47]);
+    }
+}
+
+/// As `redis-cli --cluster reshard` does it, with a pause in each state.
+fn move_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
+    let slot = cluster.slot(key).to_string();
+    let (source, target) = (&cluster.nodes[from], &cluster.nodes[to]);
+    let (source_id, target_id) = (Cluster::id(source), Cluster::id(target));
+    let set = |node: &Redis, words: &[&str]| {
+        let command: Vec<_> = ["CLUSTER", "SETSLOT", &slot].iter().chain(words).copied().collect();
+        assert_eq!(node.run(&command), Answer::Text("OK".into()));
+    };
+    let pause = || std::thread::sleep(Duration::from_millis(700));
+    set(target, &["IMPORTING", &source_id]);
+    set(source, &["MIGRATING", &target_id]);
+    pause();
+    let port = PORT.to_string();
+    let moved = source.run(&["MIGRATE", &target.ip, &port, "", "0", "5000", "KEYS", key]);
+    assert_eq!(moved, Answer::Text("OK".into()));
+    pause();
+    set(target, &["NODE", &target_id]);
+    set(source, &["NODE", &target_id]);
+}
+
+#[test]
+fn a_slot_that_moves_under_load_takes_its_readers_along() {
+    let cluster = Cluster::start(0);
+    let gateway = Setup::with_url(&cluster.url()).set("source", "block = \"1s\"").start_ready();
+    let name = cluster.name_at(0);
+    let key = format!("events:{name}");
+    let writer = writer(&cluster, &key);
+    let listeners = listeners(&gateway, &format!("/events/{name}"), 5);
+    eventually("all are in the midst of it", || listeners.iter().all(|l| l.count() > 100));
+    move_slot(&cluster, &key, 0, 1);
+    let there = |count| {
+        let address = cluster.nodes[1].address();
+        writer.written().iter().filter(|entry| entry.by == address).count() > count
+    };
+    eventually("the other node takes the writes", || there(200));
+    move_slot(&cluster, &key, 1, 2);
+    let before = writer.written().len();
+    eventually("writes go on", || writer.written().len() > before + 200);
+    writer.end();
+    all_heard_all(&listeners, &cluster.nodes[2], &key);
+}
+
+#[test]
+fn a_read_that_blocks_while_its_slot_moves_is_answered_from_where_it_went() {
+    let cluster = Cluster::start(0);
+    let gateway = Setup::with_url(&cluster.url()).set("source", "block = \"1s\"").start_ready();
+    let name = cluster.name_at(0);
+    let key = format!("events:{name}");
+    cluster.nodes[0].add(&key, "before");
+    let mut client = Client::open(&gateway.address, &format!("/events/{name}"));
+    client.live();
+    move_slot(&cluster, &key, 0, 1);
+    let id = cluster.nodes[1].add(&key, "after");
+    let began = std::time::Instant::now();
+    assert_eq!(client.event().last_event_id, id);
+    assert!(began.elapsed() < Duration::from_secs(4), "block and 3 s: {:?}", began.elapsed());
+}
+
+#[test]
+fn a_primary_killed_under_load_is_replaced_by_its_replica() {
+    let mut cluster = Cluster::start(1);
+    let gateway = Setup::with_url(&cluster.url()).start_ready();
+    let name = cluster.name_at(0);
+    let key = format!("events:{name}");
+    let writer = writer(&cluster, &key);
+    let listeners = listeners(&gateway, &format!("/events/{name}"), 5);
+    eventually("all are in the midst of it", || listeners.iter().all(|l| l.count() > 100));
+    cluster.nodes[0].kill();
+    let replica = cluster.nodes[3].address();
+    let by_replica = || writer.written().iter().filter(|e| e.by == replica).count() > 200;
+    within(Duration::from_secs(30), "the replica takes the writes", by_replica);
+    let written = writer.end();
+    all_heard_all(&listeners, &cluster.nodes[3], &key);
+    let after: Vec<_> = written.into_iter().filter(|entry| entry.by == replica).collect();
+    for listener in &listeners {
+        let recovered = listener.heard().heard_first(&after).unwrap();
+        let took = recovered.saturating_duration_since(after[0].at);
+        eprintln!("recovered {took:?} after the first write");
+        assert!(took < RECOVERY, "{took:?}");
+    }
+}
+
+#[test]
+fn a_clusters_replicas_are_read_from() {
+    let mut cluster = Cluster::start(1);
+    let gateway =
+        Setup::with_url(&cluster.url()).set("source", "read_from = \"replica\"").start_ready();
+    let name = cluster.name_at(1);
+    let (path, key) = (format!("/events/{name}"), format!("events:{name}"));
+    let listeners = listeners(&gateway, &path, 2);
+    eventually("they are live", || listeners.iter().all(Listener::is_live));
+    let published = |text: &str| gateway.publish(&key, text).parse().unwrap();
+    let id = published("to the primary");
+    eventually("it comes", || listeners.iter().all(|listener| listener.has(id)));
+    assert_eq!(cluster.nodes[1].calls("xread"), 0, "the primary is left in peace");
+    assert!(cluster.nodes[4].calls("xread") > 0);
+    cluster.nodes[4].kill();
+    let id = published("and read from it");
+    eventually("it comes from the primary", || listeners.iter().all(|l| l.has(id)));
+    all_heard_all(&listeners, &cluster.nodes[1], &key);
+}

@@ -1,0 +1,151 @@
+//! Sentinel: a primary that is killed, replaced by order, or cut off and still answering.
+
+use std::time::{Duration, Instant};
+
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::history::{Listener, Writer, ids};
+use crate::support::redis::{Answer, Redis};
+use crate::support::sentinel::{NAME, Trio};
+use crate::support::{eventually, within};
+
+/// The new primary answers writes: from then on nobody waits longer for it.
+const RECOVERY: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(3);
+
+fn listeners(gateway: &Gateway, count: usize) -> Vec<Listener> {
+    let listen = |_| {
+        let address = gateway.address.clone();
+        Listener::start("/events/a", None, move || address.clone())
+    };
+    (0..count).map(listen).collect()
+}
+
+/// Writes on while `scene` replaces the primary, and holds what clients heard against the stream.
+#[track_caller]
+fn survives(trio: &mut Trio, gateway: &Gateway, scene: impl FnOnce(&mut Trio, usize)) {
+    let old = trio.primary();
+    let sentinels: Vec<_> = trio.sentinels.iter().map(|s| s.address.clone()).collect();
+    let find = move || crate::support::sentinel::newest_primary(&sentinels);
+    let writer = Writer::start("events:a", PAUSE, 1, find);
+    let listeners = listeners(gateway, 5);
+    eventually("all are in the midst of it", || listeners.iter().all(|l| l.count() > 100));
+    let index = trio.servers.iter().position(|server| server.address() == old).unwrap();
+    scene(trio, index);
+    let by_another = || writer.written().iter().filter(|entry| entry.by != old).count() > 200;
+    within(Duration::from_secs(30), "another server takes the writes", by_another);
+    let new = writer.written().last().unwrap().by.clone();
+    let written = writer.end();
+    let kept = ids(trio.at(&new), "events:a");
+    let last = *kept.last().unwrap();
+    eventually("all are level", || listeners.iter().all(|listener| listener.has(last)));
+    let after: Vec<_> = written.iter().filter(|entry| entry.by != old).cloned().collect();
+    for listener in &listeners {
+        let heard = listener.heard();
+        heard.is_right(&kept);
+        assert_eq!(heard.connections, 1, "nobody was cut off");
+        let recovered = heard.heard_first(&after).unwrap();
+        let took = recovered.saturating_duration_since(after[0].at);
+        eprintln!("recovered {took:?} after the first write; gaps told: {:?}", heard.gaps);
+        assert!(took < RECOVERY, "{took:?}");
+    }
+}
+
+#[test]
+fn a_killed_primary_is_replaced_and_nothing_that_was_kept_is_lost() {
+    let mut trio = Trio::start();
+    let gateway = Setup::with_url(&trio.url()).start_ready();
+    survives(&mut trio, &gateway, |trio, old| trio.servers[old].kill());
+    assert!(gateway.log().contains("the sentinels name the primary"));
+}
+
+#[test]
+fn a_frozen_primary_is_replaced_before_its_reads_time_out() {
+    let mut trio = Trio::start();
+    let gateway = Setup::with_url(&trio.url()).set("source", "block = \"30s\"").start_ready();
+    survives(&mut trio, &gateway, |trio, old| trio.servers[old].signal("STOP"));
+}
+
+#[test]
+fn an_old_primary_that_still_answers_is_left() {
+    let mut trio = Trio::start();
+    let gateway = Setup::with_url(&trio.url()).start_ready();
+    let mut was = 0;
+    survives(&mut trio, &gateway, |trio, old| {
+        was = old;
+        let told = trio.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
+        assert_eq!(told, Some(Answer::Text("OK".into())));
+    });
+    let Answer::List(role) = trio.servers[was].run(&["ROLE"]) else { panic!("no role") };
+    eprintln!("the old one is a {:?} by now", role[0]);
+    let left = Instant::now();
+    let id = trio.at(&trio.primary()).add("events:b", "published to the new one");
+    assert!(!id.is_empty() && left.elapsed() < RECOVERY);
+    let published = gateway.publish("events:a", "by the gateway");
+    let kept = ids(trio.at(&trio.primary()), "events:a");
+    assert_eq!(kept.last().unwrap().to_string(), published, "it went to the new primary");
+}
+
+#[test]
+fn a_well_replica_is_read_from_and_the_primary_where_there_is_none() {
+    let mut trio = Trio::start();
+    let gateway =
+        Setup::with_url(&trio.url()).set("source", "read_from = \"replica\"").start_ready();
+    let listeners = listeners(&gateway, 2);
+    eventually("they are live", || listeners.iter().all(Listener::is_live));
+    let primary = || trio.servers[0].add("events:a", "x").parse().unwrap();
+    let id = primary();
+    eventually("it comes", || listeners.iter().all(|listener| listener.has(id)));
+    let reads = |redis: &Redis| redis.calls("xread");
+    assert_eq!(reads(&trio.servers[0]), 0, "the primary is left in peace");
+    let chosen = (1..3).find(|index| reads(&trio.servers[*index]) > 0).unwrap();
+    let other = 3 - chosen;
+    gateway.publish("events:a", "to the primary");
+
+    trio.servers[chosen].kill();
+    let id = trio.servers[0].add("events:a", "y").parse().unwrap();
+    eventually("it comes from the other replica", || listeners.iter().all(|l| l.has(id)));
+    assert!(reads(&trio.servers[other]) > 0);
+    trio.servers[other].kill();
+    let id = trio.servers[0].add("events:a", "z").parse().unwrap();
+    eventually("it comes from the primary", || listeners.iter().all(|l| l.has(id)));
+    for listener in &listeners {
+        let heard = listener.heard();
+        heard.is_right(&ids(&trio.servers[0], "events:a"));
+    }
+}
+
+#[test]
+fn sentinels_may_ask_for_a_login_of_their_own() {
+    let trio = Trio::with(&|_| Vec::new(), &|_| "user gw on >s3cret +sentinel +ping".to_owned());
+    let folder = crate::support::Folder::new();
+    let file = super::secret(&folder, "s3cret");
+    let gateway = Setup::with_url(&trio.url())
+        .set("source", "sentinel_username = \"gw\"")
+        .set("source", &format!("sentinel_password_file = {file:?}"))
+        .start_ready();
+    super::works(&gateway, &trio.servers[0]);
+    let wrong = super::secret(&folder, "wrong");
+    let gateway = Setup::with_url(&trio.url())
+        .set("source", "sentinel_username = \"gw\"")
+        .set("source", &format!("sentinel_password_file = {wrong:?}"))
+        .start();
+    eventually("it is told", || gateway.log().contains("WRONGPASS"));
+}
+
+#[test]
+fn a_name_that_no_sentinel_knows_is_told_to_the_operator() {
+    let trio = Trio::start();
+    let gateway = Setup::with_url(&trio.url().replace(NAME, "other")).start();
+    eventually("it is told", || gateway.log().contains("knows no primary called"));
+}
+
+#[test]
+fn one_sentinel_of_three_suffices_and_none_is_waited_for() {
+    let mut trio = Trio::start();
+    let url = trio.url();
+    trio.sentinels.drain(..2);
+    let gateway = Setup::with_url(&url).start_ready();
+    super::works(&gateway, &trio.servers[0]);
+    trio.sentinels.clear();
+    super::works(&gateway, &trio.servers[0]);
+}
