@@ -281,3 +281,69 @@ fn field<'a>(row: &'a [(String, String)], name: &str) -> Result<&'a str, Error> 
     let found = row.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     found.ok_or_else(|| garbled("a sentinel left out what was asked for"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: &str) -> Address {
+        Address::Tcp(host.into(), 6379)
+    }
+
+    fn watched(replica: bool) -> Sentinels {
+        Sentinels::new(vec![at("s1"), at("s2"), at("s3")], "mine", Login::default(), replica)
+    }
+
+    fn view(epoch: u64, primary: &str, replicas: &[&str]) -> View {
+        let replicas = replicas.iter().map(|host| at(host)).collect();
+        View { epoch, primary: at(primary), replicas }
+    }
+
+    fn reading(sentinels: &Sentinels) -> Address {
+        let chosen = sentinels.shared.chosen.borrow().clone();
+        chosen.expect("somebody has answered").expect("somebody knows").reading
+    }
+
+    fn away() -> Error {
+        Error { class: Class::Away, code: "IO", message: String::new() }
+    }
+
+    #[test]
+    fn the_latest_failover_counts_whoever_knows_of_it() {
+        let sentinels = watched(false);
+        sentinels.shared.note(0, Ok(view(1, "old", &[])));
+        assert_eq!(reading(&sentinels), at("old"));
+        sentinels.shared.note(1, Ok(view(2, "new", &[])));
+        assert_eq!(reading(&sentinels), at("new"));
+        sentinels.shared.note(0, Ok(view(1, "old", &[])));
+        assert_eq!(reading(&sentinels), at("new"), "the first is cut off from the others");
+        sentinels.shared.note(1, Err(away()));
+        assert_eq!(reading(&sentinels), at("new"), "what it said is the best that is known");
+    }
+
+    #[test]
+    fn a_failure_is_told_once_all_have_failed_and_none_has_ever_answered() {
+        let sentinels = watched(false);
+        sentinels.shared.note(0, Err(away()));
+        sentinels.shared.note(1, Err(away()));
+        assert!(sentinels.shared.chosen.borrow().is_none());
+        sentinels.shared.note(2, Err(away()));
+        assert!(matches!(&*sentinels.shared.chosen.borrow(), Some(Err(_))));
+        sentinels.shared.note(1, Ok(view(1, "a", &[])));
+        assert_eq!(reading(&sentinels), at("a"));
+    }
+
+    #[test]
+    fn a_replica_is_kept_while_it_is_well_and_left_when_it_fails() {
+        let sentinels = watched(true);
+        sentinels.shared.note(0, Ok(view(1, "primary", &["a"])));
+        assert_eq!(reading(&sentinels), at("a"));
+        sentinels.shared.note(0, Ok(view(1, "primary", &["b", "c", "a"])));
+        assert_eq!(reading(&sentinels), at("a"));
+        sentinels.failed(&Node::at(at("a")), &away());
+        let other = reading(&sentinels);
+        assert!([at("b"), at("c")].contains(&other), "{other}");
+        sentinels.shared.note(0, Ok(view(1, "primary", &[])));
+        assert_eq!(reading(&sentinels), at("primary"), "there is no other");
+    }
+}
