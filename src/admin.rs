@@ -168,7 +168,7 @@ fn not_published(key: &str, error: &Error) -> Box<Answer> {
     let status = match (error.class, error.code) {
         (_, "WRONGTYPE") => StatusCode::CONFLICT,
         (Class::Key | Class::Login, _) => StatusCode::FORBIDDEN,
-        (Class::Away, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (Class::Away | Class::TooLarge, _) => StatusCode::SERVICE_UNAVAILABLE,
     };
     text(status, &error.to_string())
 }

@@ -245,7 +245,7 @@ async fn probe(state: Arc<State>) {
         // A command that the user may not run was answered too.
         let answer = state.readers.source.ping().await;
         let answer = answer.or_else(|error| match error.class {
-            Class::Key => Ok(()),
+            Class::Key | Class::TooLarge => Ok(()),
             Class::Away | Class::Login => Err(error),
         });
         let up = answer.is_ok();

@@ -20,8 +20,8 @@ mod trust;
 
 use trust::{Found, Trust};
 
-/// One reply is meant to stay near this.
-const REPLY_BYTES: usize = 4 << 20;
+/// One reply is meant to stay near this, and never gets larger than twice of it, but for one entry.
+const REPLY_BYTES: usize = 2 << 20;
 /// `XINFO STREAM` returns two entries whole: where they are larger than this it is asked less often.
 const LARGE_ENTRY_BYTES: usize = 64 << 10;
 /// How often, then.
@@ -90,7 +90,14 @@ impl Readers {
                 Ok(never) => match never {},
             };
             self.metrics.reader_error(error.code);
+            if let Some(position) = position.as_mut()
+                && (error.class == Class::TooLarge || error.code == "TIMEOUT")
+            {
+                // Entries have grown; to more than the connection brings in time, it may be.
+                position.sizes.were_too_many(position.asked, REPLY_BYTES);
+            }
             let reader = match error.class {
+                Class::TooLarge => continue,
                 Class::Key => Reader::Refused(error.code),
                 Class::Away | Class::Login => Reader::Away(error.code),
             };
@@ -98,10 +105,6 @@ impl Readers {
                 self.tell_failure(&topic.key, &error);
             }
             topic.set_reader(reader);
-            if let Some(position) = position.as_mut().filter(|_| error.code == "TIMEOUT") {
-                // Entries may have grown to more than the connection brings in time.
-                position.sizes.were_too_many(position.asked, REPLY_BYTES);
-            }
             failures += 1;
             tokio::time::sleep(pause(error.class, failures)).await;
         }
@@ -119,7 +122,7 @@ impl Readers {
             (Class::Away | Class::Login, _) if self.failures_told.may_tell(error.code) => {
                 warn!(key, %error, "reader cannot read; it tries again (others that fail likewise are not told)");
             }
-            (Class::Away | Class::Login, _) => {
+            (Class::Away | Class::Login | Class::TooLarge, _) => {
                 debug!(key, %error, "reader cannot read; it tries again");
             }
         }
@@ -264,7 +267,8 @@ impl Position {
             self.last_info = Some(Instant::now());
         }
         self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
-        Ask { key, after: self.continuity.cursor(), count: self.asked, info }
+        let after = self.continuity.cursor();
+        Ask { key, after, count: self.asked, info, most_bytes: 2 * REPLY_BYTES }
     }
 
     /// How long until the stream itself is to be looked at again.

@@ -19,8 +19,10 @@ mod recent;
 pub use page::{Opened, Page};
 use recent::Recent;
 
-/// Pages in memory at once, however many clients are in the past.
-const PAGES: usize = 64;
+/// What all pages in memory may have, however many clients are in the past.
+const PAGES_BYTES: usize = 16 << 20;
+/// It is given out in parts of this.
+const PART_BYTES: usize = 64 << 10;
 
 /// Reads of the past.
 pub struct Replays {
@@ -72,7 +74,7 @@ impl Replays {
             reaches: Shared::default(),
             reads: Shared::default(),
             recent: Recent::default(),
-            room: Arc::new(Semaphore::new(PAGES)),
+            room: Arc::new(Semaphore::new(PAGES_BYTES / PART_BYTES)),
             full: Notify::new(),
         }
     }
@@ -157,8 +159,9 @@ impl Replays {
             if let Some(opened) = self.recent.find(&wanted) {
                 return Ok(opened);
             }
-            let room = self.room().await;
-            let page = Arc::new(self.read(topic, wanted.rendering, wanted.from, room).await?);
+            let mut page = self.read(topic, wanted.rendering, wanted.from).await?;
+            page.room = Some(self.room(page.batch.size_bytes()).await);
+            let page = Arc::new(page);
             self.recent.keep(wanted, &page);
             Ok(Opened { page, seq: 0 })
         };
@@ -170,12 +173,15 @@ impl Replays {
         self.permits.acquire().await.expect("the semaphore is never closed")
     }
 
-    async fn room(&self) -> OwnedSemaphorePermit {
-        if let Ok(room) = self.room.clone().try_acquire_owned() {
+    /// Room for a page of this size; whoever waits for it is one of the few that read.
+    async fn room(&self, page_bytes: usize) -> OwnedSemaphorePermit {
+        let parts = page_bytes.clamp(PART_BYTES, PAGES_BYTES) / PART_BYTES;
+        let parts = u32::try_from(parts).expect("there are not that many");
+        if let Ok(room) = self.room.clone().try_acquire_many_owned(parts) {
             return room;
         }
         self.recent.clear();
         self.full.notify_waiters();
-        self.room.clone().acquire_owned().await.expect("the semaphore is never closed")
+        self.room.clone().acquire_many_owned(parts).await.expect("the semaphore is never closed")
     }
 }

@@ -65,6 +65,8 @@ pub struct Ask<'a> {
     pub count: u64,
     /// Whether to look at the stream itself as well.
     pub info: bool,
+    /// A larger reply is given up ([`Class::TooLarge`]), unless it is about one entry. Redis alone.
+    pub most_bytes: usize,
 }
 
 /// Why the source did not do what was asked.
@@ -88,6 +90,8 @@ pub enum Class {
     Key,
     /// We are not let in: nothing helps but the operator.
     Login,
+    /// The reply would have been larger than it may be: ask for fewer entries.
+    TooLarge,
 }
 
 /// What goes to Redis is boxed: its futures are large, and there may be one per client.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Replay;
 use crate::event::{Gap, Reason, StreamId};
-use crate::source::{Error, Info, Source};
+use crate::source::{Class, Error, Info, Source};
 use crate::topic::{Found, Topic, count_for};
 
 /// Looking back for the newest entries, one reply stays near this.
@@ -149,7 +149,13 @@ impl Look<'_> {
     async fn nth_newest(self, count: u64) -> Result<Option<StreamId>, Error> {
         let (mut left, mut oldest, mut ask) = (count, None, FIRST_LOOK_BACK);
         while left > 0 {
-            let entries = self.source.newest(self.key, oldest, ask.min(left)).await?;
+            let entries = match self.source.newest(self.key, oldest, ask.min(left)).await {
+                Err(error) if error.class == Class::TooLarge => {
+                    ask = (ask.min(left) / 8).max(1);
+                    continue;
+                }
+                entries => entries?,
+            };
             let Some(last) = entries.last() else { break };
             oldest = Some(last.id);
             left -= entries.len() as u64;

@@ -8,11 +8,13 @@ use super::Replays;
 use crate::continuity::{Continuity, Verdict};
 use crate::event::{Gap, StreamId};
 use crate::metrics::Scope;
-use crate::source::{Ask, Error, Info, Seen};
+use crate::source::{Ask, Class, Error, Info, Seen};
 use crate::topic::{Batch, Item, Topic};
 
 /// One read of the past is meant to stay near this.
-pub(super) const PAGE_BYTES: usize = 256 << 10;
+const PAGE_BYTES: usize = 256 << 10;
+/// And never gets larger than this, but for one entry.
+const MOST_PAGE_BYTES: usize = 4 * PAGE_BYTES;
 
 /// A run of entries of the past.
 #[derive(Debug)]
@@ -31,8 +33,8 @@ pub struct Page {
     anchored: bool,
     /// The stream right after the read.
     info: Option<Info>,
-    /// Its place among the pages in memory.
-    _room: OwnedSemaphorePermit,
+    /// Its share of what all pages in memory may have.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// A place in a page.
@@ -81,7 +83,6 @@ impl Replays {
         topic: &Topic,
         rendering: usize,
         from: Continuity,
-        room: OwnedSemaphorePermit,
     ) -> Result<Page, Error> {
         let rendering = topic.state().renderings[rendering].clone();
         let anchor = from.anchor();
@@ -89,10 +90,12 @@ impl Replays {
         // An anchor is never read alone.
         let count = count.max(if anchor.is_some() { 2 } else { 1 });
         let after = anchor.unwrap_or(from.cursor());
-        let ask = Ask { key: &topic.key, after, count, info: true };
+        let most_bytes = MOST_PAGE_BYTES;
+        let ask = Ask { key: &topic.key, after, count, info: true, most_bytes };
         let outcome = self.source.read(ask).await;
-        if outcome.as_ref().is_err_and(|error| error.code == "TIMEOUT") {
-            // Entries that have grown may be more than a slow connection brings in time.
+        let is_too_much = |error: &Error| error.class == Class::TooLarge || error.code == "TIMEOUT";
+        if outcome.as_ref().is_err_and(is_too_much) {
+            // Entries have grown; to more than the connection brings in time, it may be.
             topic.past_sizes.were_too_many(count, PAGE_BYTES);
         }
         let mut reply = outcome?;
@@ -117,14 +120,12 @@ impl Replays {
         self.metrics.oversize(Scope::Resume, batch.oversize());
         let info = if let Seen::Stream(info) = reply.seen { Some(info) } else { None };
         let batch = Arc::new(batch);
-        Ok(Page { batch, next, reset, gap, after: from.cursor(), anchored, info, _room: room })
+        Ok(Page { batch, next, reset, gap, after: from.cursor(), anchored, info, room: None })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::event::{Data, Entry, EventName, Reason, Rendering};
 
@@ -151,7 +152,7 @@ mod tests {
             after: id(10),
             anchored: true,
             info: Some(Info::default()),
-            _room: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            room: None,
         }
     }
 

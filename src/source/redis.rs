@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{Ask, Class, Error, Info, Reply, Seen};
 use crate::config::{Config, Place, ReadFrom};
@@ -38,6 +39,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A blocked read may answer this much later than asked before the connection counts as dead.
 const BLOCK_GRACE: Duration = Duration::from_secs(3);
+/// Large replies to readers that are in memory at once, each up to twice what a reader asks for.
+const LARGE_REPLIES: usize = 4;
+/// A look back at the newest entries may be answered with so much.
+const LOOK_BACK_BYTES: usize = 4 << 20;
 /// From one node of a cluster to the next, and no further.
 const MOST_REDIRECTIONS: usize = 4;
 
@@ -53,6 +58,7 @@ struct Parts {
     read_from: ReadFrom,
     /// `XADD … MAXLEN ~` of what we publish.
     publish_keep: usize,
+    large_replies: Arc<Semaphore>,
 }
 
 impl Redis {
@@ -75,6 +81,7 @@ impl Redis {
             pool: Pool::new(login),
             read_from: source.read_from,
             publish_keep: config.ring.entries,
+            large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
         };
         Self { parts: Arc::new(parts) }
     }
@@ -127,8 +134,11 @@ impl Redis {
             Some(id) => id.prev().to_string(),
             None => "+".into(),
         };
-        let words = ["XREVRANGE", key, &end, "-", "COUNT", &count.to_string()];
-        entries(answered(self.command(key, READ_TIMEOUT, &words).await?)?)
+        let count_word = count.to_string();
+        let words = ["XREVRANGE", key, &end, "-", "COUNT", &count_word].map(str::as_bytes);
+        let most_bytes = if count > 1 { LOOK_BACK_BYTES } else { usize::MAX };
+        let request = Request::new(&words).with_answers_within(most_bytes);
+        entries(answered(sole(self.reading(key, READ_TIMEOUT, "XREVRANGE", &request).await?)?)?)
     }
 
     /// What the primary says of the stream, where others are read from.
@@ -213,7 +223,7 @@ impl Link {
     /// Waits up to `block` for entries.
     pub(super) async fn read(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
         let request = Request::read(ask, Some(block));
-        let answers = in_time(block + BLOCK_GRACE, "XREAD", self.exchange(&request)).await?;
+        let answers = self.exchange_within(&request, block + BLOCK_GRACE).await?;
         read_reply(ask, answers)
     }
 
@@ -228,9 +238,10 @@ async fn in_time<T>(
     doing: &str,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
-        let message =
-            format!("no answer from Redis in time ({doing}): the connection counts as dead");
-        Err(Error { class: Class::Away, code: "TIMEOUT", message })
-    })
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(too_late(doing)))
+}
+
+fn too_late(doing: &str) -> Error {
+    let message = format!("no answer from Redis in time ({doing}): the connection counts as dead");
+    Error { class: Class::Away, code: "TIMEOUT", message }
 }

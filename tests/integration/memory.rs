@@ -1,9 +1,13 @@
-//! Limits of memory: clients that are slow or far behind.
+//! Limits of memory: rings, replies in flight, and clients that are slow or far behind.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::support::gateway::{Gateway, Setup};
@@ -11,6 +15,7 @@ use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::swarm::{self, Address, Stream};
 use crate::support::{Folder, within};
 
+const MIB: usize = 1 << 20;
 /// A debug build on a loaded machine needs its time.
 const LONG: Duration = Duration::from_secs(120);
 
@@ -19,6 +24,161 @@ fn peak_bytes(gateway: &Gateway) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// Forgets the peak, so that what comes next shows.
+fn forget_peak(gateway: &Gateway) {
+    std::fs::write(format!("/proc/{}/clear_refs", gateway.pid()), "5").unwrap();
+}
+
+/// A TCP connection that has stood still may go on at a crawl, with some congestion controls.
+fn by_unix_socket(redis: &Redis, folder: &Folder) -> Setup {
+    let listen = format!("listen = [\"unix:{}\"]", folder.0.join("gateway.sock").display());
+    Setup::redis(redis).set("server", &listen)
+}
+
+fn address(gateway: &Gateway) -> &Path {
+    gateway.address.strip_prefix("unix:").unwrap().as_ref()
+}
+
+/// What the rings may hold in all.
+const RINGS_MIB: usize = 16;
+/// Of each of these entries.
+const LARGE_BYTES: usize = MIB - 64;
+/// Entries added in one transaction, so that a reader finds all of them at once.
+const BURST: usize = 8;
+
+/// Adds entries, all at once, to a stream that keeps sixteen.
+fn burst(connection: &mut Connection, key: &str, payloads: impl ExactSizeIterator<Item = Vec<u8>>) {
+    let count = payloads.len();
+    connection.send(&[b"MULTI"]).unwrap();
+    for payload in payloads {
+        let add: [&[u8]; 7] =
+            [b"XADD", key.as_bytes(), b"MAXLEN", b"16", b"*", b"payload", &payload];
+        connection.send(&add).unwrap();
+    }
+    connection.send(&[b"EXEC"]).unwrap();
+    let answers: Vec<_> = (0..count + 2).map(|_| connection.answer().unwrap()).collect();
+    assert!(matches!(answers.last(), Some(Answer::List(_))), "{answers:?}");
+}
+
+fn large(number: usize) -> Vec<u8> {
+    let mut payload = format!("{number}:").into_bytes();
+    payload.resize(LARGE_BYTES, b'x');
+    payload
+}
+
+/// A stream taken apart into its events as they are framed, and no further: that is quick, and shows
+/// which large entries came.
+struct Chunks(BufReader<UnixStream>);
+
+impl Chunks {
+    async fn open(gateway: &Gateway, path: &str) -> io::Result<Self> {
+        let mut stream = BufReader::new(UnixStream::connect(address(gateway)).await?);
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await?;
+        while stream.read_line(&mut String::new()).await? > "\r\n".len() {}
+        Ok(Self(stream))
+    }
+
+    async fn next(&mut self) -> io::Result<Vec<u8>> {
+        let mut size = String::new();
+        self.0.read_line(&mut size).await?;
+        let size = usize::from_str_radix(size.trim_end(), 16).map_err(io::Error::other)?;
+        let mut chunk = vec![0; size + "\r\n".len()];
+        self.0.read_exact(&mut chunk).await?;
+        Ok(chunk)
+    }
+
+    /// The start of the next entry's payload, or the next gap's data.
+    async fn payload(&mut self) -> io::Result<String> {
+        loop {
+            let chunk = self.next().await?;
+            let start = String::from_utf8_lossy(&chunk[..chunk.len().min(250)]).into_owned();
+            let payload = start.split_once("data: ").map(|(_, payload)| payload.to_owned());
+            match payload {
+                Some(payload) if !payload.contains("\"live\"") => return Ok(payload),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads large entries up to the last, in order; any that do not come are told as a gap.
+    async fn all_bursts(&mut self, count: usize) -> io::Result<()> {
+        let mut next = 0;
+        while next < count {
+            let payload = self.payload().await?;
+            if let Some((_, lost)) = payload.split_once("\"lost\":") {
+                let digits: String = lost.chars().take_while(char::is_ascii_digit).collect();
+                next += digits.parse::<usize>().map_err(io::Error::other)?;
+            } else if payload.starts_with(&format!("{next}:x")) {
+                next += 1;
+            } else {
+                return Err(io::Error::other(format!("expected entry {next}, got {payload:.60}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `count` entries of a MiB on each of so many keys; the most that the gateway held.
+fn peak_of_bursts(keys: usize, count: usize) -> usize {
+    let runtime = swarm::runtime();
+    let redis = Redis::start();
+    let folder = Folder::new();
+    let setup = by_unix_socket(&redis, &folder);
+    let setup = setup.set("ring", &format!("total_bytes = \"{RINGS_MIB}MiB\""));
+    let gateway = setup.start_ready();
+    let mut streams: Vec<_> = (0..keys)
+        .map(|key| runtime.block_on(Chunks::open(&gateway, &format!("/events/{key}"))).unwrap())
+        .collect();
+    // Small ones first: readers ask for many at once, not knowing what comes.
+    let mut connection = Connection::open(&redis).unwrap();
+    for (key, stream) in streams.iter_mut().enumerate() {
+        burst(&mut connection, &format!("events:{key}"), (0..12).map(|_| b"small".to_vec()));
+        for _ in 0..12 {
+            assert_eq!(runtime.block_on(stream.payload()).unwrap().trim_end(), "small");
+        }
+    }
+    forget_peak(&gateway);
+    let visit = |mut stream: Chunks| runtime.spawn(async move { stream.all_bursts(count).await });
+    let tasks: Vec<_> = streams.into_iter().map(visit).collect();
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let redis = &redis;
+            scope.spawn(move || {
+                let mut connection = Connection::open(redis).unwrap();
+                for first in (0..count).step_by(BURST) {
+                    for key in (part..keys).step_by(4) {
+                        let numbers = first..count.min(first + BURST);
+                        burst(&mut connection, &format!("events:{key}"), numbers.map(large));
+                    }
+                }
+            });
+        }
+    });
+    for task in tasks {
+        let outcome = runtime.block_on(async { tokio::time::timeout(LONG, task).await });
+        outcome.expect("every entry comes, or is told").unwrap().unwrap();
+    }
+    peak_bytes(&gateway)
+}
+
+fn bursts_stay_within_the_limits(keys: usize, count: usize) {
+    let (peak, allowed) = (peak_of_bursts(keys, count) / MIB, RINGS_MIB + 64 + keys);
+    eprintln!("{keys} keys, {count} entries of a MiB each: peak {peak} MiB of {allowed} MiB");
+    assert!(peak <= allowed, "peak {peak} MiB, allowed are {allowed} MiB");
+}
+
+#[test]
+fn bursts_of_large_entries_stay_within_the_limits() {
+    bursts_stay_within_the_limits(12, BURST);
+}
+
+/// `cargo test --release --test integration -- --ignored --nocapture`
+#[test]
+#[ignore = "200 GiB take minutes, in a release build"]
+fn bursts_of_large_entries_on_two_hundred_keys_stay_within_the_limits() {
+    bursts_stay_within_the_limits(200, 1_000);
 }
 
 /// Clients far behind that take a little at a time.
@@ -31,7 +191,7 @@ impl Crawlers {
     /// `count` clients at as many places of the stream.
     fn begin(runtime: &Runtime, gateway: &Gateway, ids: &Arc<Vec<String>>, count: usize) -> Self {
         let hurry = Arc::new(AtomicBool::new(false));
-        let address = Address::Unix(gateway.address.strip_prefix("unix:").unwrap().into());
+        let address = Address::Unix(address(gateway).into());
         let visit = |at: usize| {
             let (address, ids, hurry) = (address.clone(), ids.clone(), hurry.clone());
             runtime.spawn(async move {
@@ -66,8 +226,7 @@ fn peak_with_crawlers(count: usize) -> usize {
     let runtime = swarm::runtime();
     let redis = Redis::start();
     let folder = Folder::new();
-    let listen = format!("listen = [\"unix:{}\"]", folder.0.join("gateway.sock").display());
-    let setup = Setup::redis(&redis).set("server", &listen).set("ring", "entries = 100");
+    let setup = by_unix_socket(&redis, &folder).set("ring", "entries = 100");
     let gateway = setup.set("limits", "send_buffer = \"16KiB\"").start_ready();
     let mut connection = Connection::open(&redis).unwrap();
     let payload = "x".repeat(1_000);

@@ -164,6 +164,19 @@ fn every_read_names_a_concrete_id() {
     }
 }
 
+/// Adds so many small entries at once.
+fn burst(redis: &Redis, key: &str, count: usize) {
+    let mut connection = Connection::open(redis).unwrap();
+    connection.send(&[b"MULTI"]).unwrap();
+    for _ in 0..count {
+        connection.send(&[b"XADD", key.as_bytes(), b"*", b"payload", b"small"]).unwrap();
+    }
+    connection.send(&[b"EXEC"]).unwrap();
+    for _ in 0..count + 2 {
+        connection.answer().unwrap();
+    }
+}
+
 #[test]
 fn counts_follow_the_size_of_the_entries() {
     const MIB: usize = 1 << 20;
@@ -183,11 +196,16 @@ fn counts_follow_the_size_of_the_entries() {
         });
         count
     };
-    assert_eq!(next_count(&mut client, "small"), 500, "source.read_count is the bound");
-    let middle = next_count(&mut client, &"x".repeat(64 << 10));
-    assert!((48..=64).contains(&middle), "{middle} entries of 64 KiB");
+    assert_eq!(next_count(&mut client, "small"), 16, "one entry is no reason to ask for many");
+    // However many there are: eight times what came before, up to source.read_count.
+    burst(&redis, "events:a", 1_000);
+    (0..1_000).for_each(|_| drop(client.entry()));
+    let counts = monitor.counts(true);
+    assert!([16, 128, 500].iter().all(|count| counts.contains(count)), "{counts:?}");
+    let middle = next_count(&mut client, &"x".repeat(128 << 10));
+    assert!((14..=16).contains(&middle), "{middle} entries of 128 KiB");
     let large = next_count(&mut client, &"x".repeat(MIB));
-    assert!((3..=4).contains(&large), "{large} entries of 1 MiB");
+    assert!((1..=2).contains(&large), "{large} entries of 1 MiB");
     assert!(next_count(&mut client, "small") < 8, "one small entry is no reason to ask for many");
     assert_eq!(monitor.counts(true)[0], 16, "sizes are not known yet");
 

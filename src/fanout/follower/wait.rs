@@ -53,6 +53,10 @@ impl Follower {
     }
 
     pub(super) async fn failed(&mut self, error: &Error) -> Result<(), End> {
+        if error.class == Class::TooLarge {
+            // Fewer are asked for now.
+            return Ok(());
+        }
         if error.class == Class::Key {
             let control = Control::Unavailable { reason: error.code };
             return Err(End::SendAway(Some(control), Left::Error));

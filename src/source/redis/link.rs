@@ -6,16 +6,21 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::reply::{answered, garbled};
 use super::request::Request;
 use super::resp::{Decoder, Value};
 use super::role::{Role, role};
 use super::socket::{Socket, dial, lost};
+use super::too_late;
 use crate::config::{Address, Secret, Tls};
 use crate::source::{Class, Error};
 
@@ -23,6 +28,8 @@ use crate::source::{Class, Error};
 const INPUT_BYTES: usize = 4 << 10;
 /// With less room than this left it is made larger.
 const LEAST_ROOM_BYTES: usize = 1 << 10;
+/// What has come of a reply before it needs a turn, where large replies take turns.
+const SMALL_REPLY_BYTES: usize = 16 << 10;
 
 /// How to be let in, by whichever server it is.
 #[derive(Clone, Default)]
@@ -41,6 +48,14 @@ pub(super) struct Link {
     socket: Box<dyn Socket>,
     decoder: Decoder,
     input: BytesMut,
+    /// What has come of the answers to the present request.
+    received_bytes: usize,
+    /// Large replies over this link and others take turns.
+    turns: Option<Arc<Semaphore>>,
+    /// This one's, until the next request.
+    turn: Option<OwnedSemaphorePermit>,
+    /// By when the present request has to be answered, where whoever asks does not see to it.
+    deadline: Option<Instant>,
     /// Each command is announced as one that was sent here by the node that gives the slot away.
     pub(super) asking: bool,
 }
@@ -77,8 +92,33 @@ impl Link {
     }
 
     fn new(socket: Box<dyn Socket>) -> Self {
-        let (input, decoder) = (BytesMut::new(), Decoder::default());
-        Self { socket, decoder, input, asking: false }
+        Self {
+            socket,
+            decoder: Decoder::default(),
+            input: BytesMut::new(),
+            received_bytes: 0,
+            turns: None,
+            turn: None,
+            deadline: None,
+            asking: false,
+        }
+    }
+
+    /// Lets its large replies take turns with those of others: so many are in memory at once.
+    pub(super) fn take_turns(&mut self, turns: Arc<Semaphore>) {
+        self.turns = Some(turns);
+    }
+
+    /// As [`Self::exchange`], in `patience`; what it waits for its turn is not counted.
+    pub(super) async fn exchange_within(
+        &mut self,
+        request: &Request,
+        patience: Duration,
+    ) -> Result<Vec<Value>, Error> {
+        self.deadline = Some(Instant::now() + patience);
+        let answers = self.exchange(request).await;
+        self.deadline = None;
+        answers
     }
 
     /// One command and its answer.
@@ -104,21 +144,27 @@ impl Link {
         }
         // A large reply's memory goes with the reply.
         self.input = BytesMut::new();
-        self.write(request.bytes()).await.map_err(|error| lost(&error))?;
+        self.turn = None;
+        self.received_bytes = 0;
+        self.write(request.bytes()).await?;
         let mut answers = Vec::with_capacity(request.commands());
         for _ in 0..request.commands() {
-            answers.push(self.answer().await?);
+            answers.push(self.answer(request.most_bytes()).await?);
         }
         Ok(answers)
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_all(bytes).await?;
-        // What TLS has taken may not have left yet.
-        self.socket.flush().await
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let socket = &mut self.socket;
+        let written = async {
+            socket.write_all(bytes).await?;
+            // What TLS has taken may not have left yet.
+            socket.flush().await
+        };
+        by(self.deadline, written).await
     }
 
-    async fn answer(&mut self) -> Result<Value, Error> {
+    async fn answer(&mut self, most_bytes: usize) -> Result<Value, Error> {
         loop {
             let whole = self.decoder.next(&mut self.input);
             if let Some(value) = whole.map_err(|malformed| garbled(malformed.0))? {
@@ -127,12 +173,31 @@ impl Link {
             if self.input.capacity() - self.input.len() < LEAST_ROOM_BYTES {
                 self.input.reserve(INPUT_BYTES.max(self.input.len()));
             }
-            let count =
-                self.socket.read_buf(&mut self.input).await.map_err(|error| lost(&error))?;
-            if count == 0 {
-                return Err(lost(&io::ErrorKind::UnexpectedEof.into()));
-            }
+            self.receive(most_bytes).await?;
         }
+    }
+
+    async fn receive(&mut self, most_bytes: usize) -> Result<(), Error> {
+        let count = by(self.deadline, self.socket.read_buf(&mut self.input)).await?;
+        if count == 0 {
+            return Err(lost(&io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.received_bytes += count;
+        if self.received_bytes > most_bytes {
+            return Err(too_large(most_bytes));
+        }
+        if self.received_bytes > SMALL_REPLY_BYTES && self.turn.is_none() {
+            self.wait_for_turn().await;
+        }
+        Ok(())
+    }
+
+    /// Meanwhile Redis, or the network, holds the rest.
+    async fn wait_for_turn(&mut self) {
+        let Some(turns) = self.turns.clone() else { return };
+        let since = Instant::now();
+        self.turn = Some(turns.acquire_owned().await.expect("it is never closed"));
+        self.deadline = self.deadline.map(|deadline| deadline + since.elapsed());
     }
 
     /// Whether Redis has not closed it meanwhile, as far as is known; between two exchanges.
@@ -147,6 +212,22 @@ impl Link {
     }
 }
 
+async fn by<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, Error> {
+    let outcome = match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.map_err(|_| too_late("XREAD"))?,
+        None => work.await,
+    };
+    outcome.map_err(|error| lost(&error))
+}
+
+fn too_large(most_bytes: usize) -> Error {
+    let message = format!("a reply of more than {most_bytes} bytes: fewer entries are asked for");
+    Error { class: Class::TooLarge, code: "TOOLARGE", message }
+}
+
 /// Whatever Redis says against a login, nothing but the operator helps.
 fn refused_login(error: Error) -> Error {
     let code = if error.class == Class::Login { error.code } else { "NOAUTH" };
@@ -155,8 +236,6 @@ fn refused_login(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::net::UnixStream;
 
     use super::super::reply::refused;
@@ -191,6 +270,47 @@ mod tests {
         let [Value::Bytes(large), Value::Integer(7)] = &answers[..] else { panic!("{answers:?}") };
         assert_eq!(large.len(), 20 * INPUT_BYTES);
         drop(answering.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn large_replies_take_turns_whose_wait_does_not_count() {
+        let (mut link, mut redis) = pair();
+        let turns = Arc::new(Semaphore::new(1));
+        link.take_turns(turns.clone());
+        let other = turns.clone().try_acquire_owned().unwrap();
+        let large = "x".repeat(4 * SMALL_REPLY_BYTES);
+        let answer = format!("${}\r\n{large}\r\n", large.len());
+        let answering = tokio::spawn(async move {
+            redis.write_all(answer.as_bytes()).await.unwrap();
+            redis
+        });
+        let patience = Duration::from_millis(300);
+        let asking = tokio::spawn(async move {
+            let answers = link.exchange_within(&Request::new(&[b"A"]), patience).await;
+            (link, answers)
+        });
+        tokio::time::sleep(2 * patience).await;
+        assert!(!asking.is_finished(), "it waits for its turn");
+        drop(other);
+        let (mut link, answers) = asking.await.unwrap();
+        assert_eq!(answers.unwrap(), [Value::Bytes(large.into())]);
+        assert_eq!(turns.available_permits(), 0, "the reply may still be in memory");
+        let mut redis = answering.await.unwrap();
+        redis.write_all(b":1\r\n").await.unwrap();
+        link.exchange(&Request::new(&[b"B"])).await.unwrap();
+        assert_eq!(turns.available_permits(), 1);
+        let request = Request::new(&[b"C"]);
+        let silent = link.exchange_within(&request, Duration::from_millis(50));
+        assert_eq!(code(silent).await, "TIMEOUT");
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_it_may_be_is_given_up() {
+        let (mut link, mut redis) = pair();
+        let large = format!("$200\r\n{}\r\n", "x".repeat(200));
+        redis.write_all(large.as_bytes()).await.unwrap();
+        let request = Request::new(&[b"A"]).with_answers_within(100);
+        assert_eq!(code(link.exchange(&request)).await, "TOOLARGE");
     }
 
     #[tokio::test]

@@ -7,6 +7,12 @@ use super::servers::{Node, Wanted};
 use super::{MOST_REDIRECTIONS, Redis};
 use crate::source::{Ask, Class, Error, Info, Reply, Seen};
 
+async fn connect(redis: &Redis, node: &Node) -> Result<Link, Error> {
+    let mut link = redis.pool().connect(node).await?;
+    link.take_turns(redis.parts.large_replies.clone());
+    Ok(link)
+}
+
 /// The connection of one reader.
 pub struct Reader {
     redis: Redis,
@@ -18,7 +24,7 @@ impl Reader {
     /// To the server where `key` is read.
     pub(super) async fn open(redis: Redis, key: &str) -> Result<Self, Error> {
         let node = redis.servers().find(key, Wanted::Reading).await?;
-        match redis.pool().connect(&node).await {
+        match connect(&redis, &node).await {
             Ok(link) => Ok(Self { redis, node, link }),
             Err(error) => {
                 redis.servers().failed(&node, &error);
@@ -73,7 +79,7 @@ impl Reader {
     /// Goes where an error leads; it comes back where it leads nowhere.
     async fn follow(&mut self, error: Error) -> Result<(), Error> {
         let node = self.redis.servers().failed(&self.node, &error).ok_or(error)?;
-        self.link = self.redis.pool().connect(&node).await?;
+        self.link = connect(&self.redis, &node).await?;
         self.node = node;
         Ok(())
     }

@@ -6,17 +6,26 @@ use super::reply::{garbled, stream_info, streams};
 use super::resp::{Value, write_command};
 use crate::source::{Ask, Error, Reply, Seen};
 
+/// As few entries as a read can be about: one, and the one before it that shows that nothing is missing.
+const FEWEST: u64 = 2;
+
 /// Commands that go in one write, encoded.
 pub(super) struct Request {
     bytes: Vec<u8>,
     /// Where each command begins.
     starts: Vec<usize>,
+    most_bytes: usize,
 }
 
 impl Request {
     pub(super) fn new(words: &[&[u8]]) -> Self {
         let length: usize = words.iter().map(|word| word.len() + 16).sum();
-        Self { bytes: Vec::with_capacity(length), starts: Vec::with_capacity(2) }.and(words)
+        Self {
+            bytes: Vec::with_capacity(length),
+            starts: Vec::with_capacity(2),
+            most_bytes: usize::MAX,
+        }
+        .and(words)
     }
 
     /// One more.
@@ -24,6 +33,17 @@ impl Request {
         self.starts.push(self.bytes.len());
         write_command(&mut self.bytes, words);
         self
+    }
+
+    /// Larger answers are given up.
+    pub(super) fn with_answers_within(mut self, most_bytes: usize) -> Self {
+        self.most_bytes = most_bytes;
+        self
+    }
+
+    /// The most that all answers together may have.
+    pub(super) fn most_bytes(&self) -> usize {
+        self.most_bytes
     }
 
     /// All of them, as they are written.
@@ -38,7 +58,8 @@ impl Request {
 
     /// The same, each command behind an ASKING.
     pub(super) fn asking(&self) -> Self {
-        let mut asking = Self { bytes: Vec::new(), starts: Vec::new() };
+        let mut asking =
+            Self { bytes: Vec::new(), starts: Vec::new(), most_bytes: self.most_bytes };
         let end = self.bytes.len();
         let ends = self.starts.iter().skip(1).chain(std::iter::once(&end));
         for (start, end) in self.starts.iter().zip(ends) {
@@ -60,6 +81,7 @@ impl Request {
         }
         words.extend([b"STREAMS", ask.key.as_bytes(), after.as_bytes()]);
         let read = Self::new(&words);
+        let read = if ask.count > FEWEST { read.with_answers_within(ask.most_bytes) } else { read };
         if ask.info { read.and(&[b"XINFO", b"STREAM", ask.key.as_bytes()]) } else { read }
     }
 }
