@@ -15,6 +15,8 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use crate::entry;
+use crate::scenario::Past;
 use crate::tally::{Progress, Tally};
 
 /// Connections of a thread that wait for their heads at one time: fewer than any listener's
@@ -61,6 +63,33 @@ pub(crate) fn run(crowd: Crowd) -> Result<()> {
     Ok(())
 }
 
+/// Clients that come back with ids of as many places in the past, and read on from there for `seconds`:
+/// what they are sent must be in order.
+pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result<()> {
+    let crowd = Crowd {
+        address,
+        clients: past.clients,
+        keys: 1,
+        events: 0,
+        threads: 1,
+        patience_seconds: seconds,
+    };
+    let mut clients = Clients::new(crowd)?;
+    for index in 0..past.clients {
+        let had = 1 + index * (past.entries - 1) / past.clients;
+        let mut progress = Progress::new(0);
+        progress.next = had;
+        clients.connect(&entry::past_request(had), progress)?;
+    }
+    println!("{}", past.clients);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        clients.turn()?;
+    }
+    println!("{}", clients.tally.report());
+    Ok(())
+}
+
 /// Each of `items` in a thread of its own.
 fn in_threads<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
@@ -78,18 +107,24 @@ fn in_threads<T: Send, R: Send>(
 }
 
 impl Clients {
-    /// Every `threads`th client, from the `nth` on.
-    fn arrive(crowd: Crowd, nth: u64) -> Result<Self> {
-        let mut clients = Self {
+    fn new(crowd: Crowd) -> Result<Self> {
+        Ok(Self {
             crowd,
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             all: Vec::new(),
             tally: Tally::new(usize::try_from(crowd.keys)?),
             scratch: vec![0; 64 << 10],
-        };
+        })
+    }
+
+    /// Every `threads`th client, from the `nth` on.
+    fn arrive(crowd: Crowd, nth: u64) -> Result<Self> {
+        let mut clients = Self::new(crowd)?;
         let mut opened = 0;
         for index in (nth..crowd.clients).step_by(usize::try_from(crowd.threads)?) {
-            clients.open(index % crowd.keys).with_context(|| format!("client {index}"))?;
+            let key = index % crowd.keys;
+            let progress = Progress::new(usize::try_from(key)?);
+            clients.connect(&request(key), progress).with_context(|| format!("client {index}"))?;
             opened += 1;
             clients.receive_until(ARRIVAL_PATIENCE, |tally| tally.heads + ARRIVING > opened)?;
         }
@@ -104,14 +139,14 @@ impl Clients {
 
     /// On loopback a connection is made within the call, however busy the server is: there is
     /// nothing to wait for.
-    fn open(&mut self, key: u64) -> Result<()> {
+    fn connect(&mut self, request: &str, progress: Progress) -> Result<()> {
         let mut socket = TcpStream::connect(self.crowd.address).context("cannot connect")?;
         // A reset at the end leaves no port behind in TIME_WAIT for the next run.
         rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-        socket.write_all(request(key).as_bytes())?;
+        socket.write_all(request.as_bytes())?;
         let index = EventData::new_u64(self.all.len() as u64);
         epoll::add(&self.epoll, &socket, index, EventFlags::IN)?;
-        self.all.push((socket, Progress::new(usize::try_from(key)?)));
+        self.all.push((socket, progress));
         Ok(())
     }
 

@@ -59,6 +59,31 @@ pub(crate) fn clear(redis: &Path) -> Result<()> {
     redis.reply().map(drop)
 }
 
+/// How a client asks for what comes after the first `had` entries of [`write_past`].
+pub(crate) fn past_request(had: u64) -> String {
+    format!("GET /events/past HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {had}-0\r\n\r\n")
+}
+
+/// Adds the entries of a stream key that nobody follows yet; their ids are 1-0, 2-0, 3-0.
+pub(crate) fn write_past(redis: &Path, entries: u64) -> Result<()> {
+    let mut redis = Redis::connect(redis)?;
+    let mut sent = 0;
+    while sent < entries {
+        let until = entries.min(sent + MAX_PIPELINE);
+        for number in sent..until {
+            let (id, payload) = (format!("{}-0", number + 1), encode(number, 0));
+            let words = ["XADD", "events:past", &id, "payload", &payload];
+            redis.queue(&words.map(str::as_bytes));
+        }
+        redis.flush()?;
+        for _ in sent..until {
+            redis.reply()?;
+        }
+        sent = until;
+    }
+    Ok(())
+}
+
 /// Adds the entries of a scenario at its rate, to its stream keys in turn, and returns when Redis
 /// has them all.
 pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {

@@ -64,7 +64,16 @@ struct Options {
 enum Role {
     Floor(floor::Settings),
     Clients(clients::Crowd),
-    Slow { address: SocketAddr, seconds: u64 },
+    Slow {
+        address: SocketAddr,
+        seconds: u64,
+    },
+    Past {
+        address: SocketAddr,
+        #[command(flatten)]
+        past: scenario::Past,
+        seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,6 +94,7 @@ fn start(options: Options) -> Result<()> {
         Some(Role::Floor(settings)) => floor::run(&settings),
         Some(Role::Clients(crowd)) => clients::run(crowd),
         Some(Role::Slow { address, seconds }) => slow::run(address, seconds),
+        Some(Role::Past { address, past, seconds }) => clients::come_back(address, past, seconds),
         None if options.bench => bench(&options),
         None => {
             println!("no measurement without --bench: run `cargo bench --bench fanout`");

@@ -47,6 +47,8 @@ pub(crate) enum Server {
 pub(crate) struct Run {
     scenario: Scenario,
     report: Value,
+    /// Entries of the past that were delivered meanwhile.
+    replayed: f64,
     /// Of the server before any client came, and with all of them, idle.
     alone: Memory,
     with_clients: Memory,
@@ -90,6 +92,11 @@ impl Run {
 
     pub(crate) fn deliveries_per_second(&self) -> f64 {
         self.reported("delivered") / self.reported("seconds")
+    }
+
+    /// Of the past, per second, while all clients of it were there.
+    pub(crate) fn replayed_per_second(&self) -> f64 {
+        self.replayed / past_seconds(&self.scenario) as f64
     }
 
     pub(crate) fn cpu_us_per_delivery(&self) -> f64 {
@@ -137,6 +144,9 @@ impl Run {
 /// Starts `server`, and measures it in `scenario`. That a client missed anything is an error.
 pub(crate) fn measure(scratch: &Scratch, scenario: &Scenario, server: Server) -> Result<Run> {
     entry::clear(&scratch.redis())?;
+    if let Some(past) = scenario.past {
+        entry::write_past(&scratch.redis(), past.entries)?;
+    }
     let address = free_address()?;
     let process = start(scratch, server, address, scenario.keys)?;
     let run = with_clients(scratch, scenario, address, &process);
@@ -172,6 +182,8 @@ fn with_clients(
     let held_cpu = server.cpu()?;
     let mut slow = start_slow(scratch, scenario, address)?;
     let slow_port = slow.as_mut().map(Process::says).transpose()?.and_then(|port| port.as_u64());
+    let mut past = start_past(scratch, scenario, address)?;
+    past.as_mut().map(Process::says).transpose()?;
     let (before, crowd_before) = (server.cpu()?, crowd.cpu()?);
     let mut deliver = || {
         entry::write_all(&scratch.redis(), scenario)?;
@@ -188,9 +200,14 @@ fn with_clients(
     if let Some(slow) = &mut slow {
         check(&slow.says()?).context("the slow client")?;
     }
+    let replayed = past.as_mut().map(Process::says).transpose()?;
+    if let Some(replayed) = &replayed {
+        check(replayed).context("those that came back")?;
+    }
     Ok(Run {
         scenario: *scenario,
         report,
+        replayed: replayed.map_or(0.0, |report| report["delivered"].as_f64().unwrap_or(f64::NAN)),
         alone,
         with_clients,
         peak: peak?,
@@ -221,6 +238,23 @@ fn start_slow(
     }
     let seconds = scenario.seconds + SLOW_LINGER_SECONDS;
     scratch.start_role("slow", &[address.to_string(), seconds.to_string()]).map(Some)
+}
+
+fn start_past(
+    scratch: &Scratch,
+    scenario: &Scenario,
+    address: SocketAddr,
+) -> Result<Option<Process>> {
+    let Some(past) = scenario.past else { return Ok(None) };
+    let numbers = [past.clients, past.entries, past_seconds(scenario)];
+    let mut words = vec![address.to_string()];
+    words.extend(numbers.map(|number| number.to_string()));
+    scratch.start_role("past", &words).map(Some)
+}
+
+/// Those that come back stay as long as entries flow.
+fn past_seconds(scenario: &Scenario) -> u64 {
+    scenario.seconds
 }
 
 /// Fails if a client missed an entry, got one twice, was told of a gap, or was cut.

@@ -68,7 +68,7 @@ impl Scratch {
         floor.ready_when(|| TcpStream::connect(at).is_ok())
     }
 
-    /// The gateway as an operator would run it: all defaults, one route.
+    /// The gateway as an operator would run it: all defaults, one route, whose past is open.
     pub(crate) fn start_gateway(&self, address: SocketAddr) -> Result<Process> {
         let admin = free_address()?;
         let redis = self.redis();
@@ -81,7 +81,8 @@ impl Scratch {
             [[route]]
             path = "/events/{{name}}"
             key = "events:{{name}}"
-            access = "public""#
+            access = "public"
+            replay = "all""#
         );
         fs::write(&config, text)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_ssegate"));

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::measure::{Run, Server, measure, measure_alone};
 use crate::processes::Scratch;
-use crate::scenario::Scenario;
+use crate::scenario::{Past, Scenario};
 use crate::table::{Figure, Goal};
 
 /// Seconds of entries in a smoke run.
@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 10] = [
+pub(crate) const ROWS: [Row; 12] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "idle-memory", run: idle_memory },
@@ -38,6 +38,11 @@ pub(crate) const ROWS: [Row; 10] = [
     Row { name: "idle", run: idle },
     Row { name: "slow-client", run: slow_client },
     Row { name: "growth", run: growth },
+    Row { name: "herd", run: |stage| replay(stage, Past { clients: 1_000, entries: 100_000 }) },
+    Row {
+        name: "long-past",
+        run: |stage| replay(stage, Past { clients: 100, entries: 10_000_000 }),
+    },
 ];
 
 /// Where rows are run, and what they have to tell beside their figures.
@@ -195,6 +200,22 @@ fn slow_client(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
             .goal(Goal::AtMost(SLOW_SOCKET_KIB)),
         Figure::new("peak PSS MiB", 2, with.peak.server_bytes / MIB)
             .beside("without it", without.peak.server_bytes / MIB),
+    ])
+}
+
+/// What the live clients of one key notice of those that come back to another.
+fn replay(stage: &mut Stage<'_>, past: Past) -> Result<Vec<Figure>> {
+    let past = Past { entries: if stage.quick { 10_000 } else { past.entries }, ..past };
+    let scenario = Scenario { sampled: true, ..Scenario::default() };
+    let without = stage.measure_on_time(scenario, Server::Gateway)?;
+    let with = stage.measure_on_time(Scenario { past: Some(past), ..scenario }, Server::Gateway)?;
+    Ok(vec![
+        Figure::new("live p99 ms", 2, with.p99_ms())
+            .beside("without them", without.p99_ms())
+            .goal(Goal::RatioAtMost(2.0)),
+        Figure::new("thousand replayed/s", 0, with.replayed_per_second() / 1e3),
+        Figure::new("peak PSS MiB", 2, with.peak.server_bytes / MIB)
+            .beside("without them", without.peak.server_bytes / MIB),
     ])
 }
 

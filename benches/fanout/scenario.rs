@@ -22,8 +22,18 @@ pub(crate) struct Scenario {
     pub(crate) client_threads: u64,
     /// One client more, that takes next to nothing.
     pub(crate) slow_client: bool,
+    /// Clients of another stream key that come back to its past while entries flow.
+    pub(crate) past: Option<Past>,
     /// Whether the server's memory is sampled while entries flow.
     pub(crate) sampled: bool,
+}
+
+/// A stream key that nobody writes to any more.
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct Past {
+    /// Each comes back with an id of its own, evenly over all entries.
+    pub(crate) clients: u64,
+    pub(crate) entries: u64,
 }
 
 impl Default for Scenario {
@@ -38,6 +48,7 @@ impl Default for Scenario {
             hold: Duration::ZERO,
             client_threads: 1,
             slow_client: false,
+            past: None,
             sampled: false,
         }
     }
