@@ -35,7 +35,8 @@ use servers::{Node, Servers, Wanted};
 
 /// Connecting, and any command with a small answer, takes no longer than this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Reading entries without blocking: a reply of the largest ones may have a slow way to go.
+/// Reading entries without blocking: a reply of the largest ones may have a slow way to go, as long as
+/// something comes.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A blocked read may answer this much later than asked before the connection counts as dead.
 const BLOCK_GRACE: Duration = Duration::from_secs(3);
@@ -204,6 +205,9 @@ impl Redis {
                 Ok(answers) => return Ok(answers),
                 Err(error) => error,
             };
+            if error.code == "TIMEOUT" {
+                self.pool().forget_idle(&node);
+            }
             match self.servers().failed(&node, &error) {
                 Some(next) if redirections < MOST_REDIRECTIONS => node = next,
                 _ => return Err(error),

@@ -28,6 +28,8 @@ use crate::source::{Class, Error};
 const INPUT_BYTES: usize = 4 << 10;
 /// With less room than this left it is made larger.
 const LEAST_ROOM_BYTES: usize = 1 << 10;
+/// Redis that has something to say is not silent for longer than this.
+const SILENCE: Duration = Duration::from_secs(3);
 /// What has come of a reply before it needs a turn, where large replies take turns.
 const SMALL_REPLY_BYTES: usize = 16 << 10;
 
@@ -54,7 +56,8 @@ pub(super) struct Link {
     turns: Option<Arc<Semaphore>>,
     /// This one's, until the next request.
     turn: Option<OwnedSemaphorePermit>,
-    /// By when the present request has to be answered, where whoever asks does not see to it.
+    /// By when the present request has to be answered; `None`: whoever asks sees to that, and the link
+    /// that it is not silent for too long meanwhile.
     deadline: Option<Instant>,
     /// Each command is announced as one that was sent here by the node that gives the slot away.
     pub(super) asking: bool,
@@ -216,10 +219,8 @@ async fn by<T>(
     deadline: Option<Instant>,
     work: impl Future<Output = io::Result<T>>,
 ) -> Result<T, Error> {
-    let outcome = match deadline {
-        Some(deadline) => timeout_at(deadline, work).await.map_err(|_| too_late("XREAD"))?,
-        None => work.await,
-    };
+    let deadline = deadline.unwrap_or_else(|| Instant::now() + SILENCE);
+    let outcome = timeout_at(deadline, work).await.map_err(|_| too_late("silence"))?;
     outcome.map_err(|error| lost(&error))
 }
 

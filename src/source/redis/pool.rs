@@ -78,6 +78,11 @@ impl Pool {
         refusal.map_or(Ok(answers), Err)
     }
 
+    /// Closes the idle connections to that server: what has silenced one has silenced them all.
+    pub(super) fn forget_idle(&self, node: &Node) {
+        self.of(&node.address).state().idle.clear();
+    }
+
     async fn link(&self, shared: &Shared, node: &Node) -> Result<Link, Error> {
         loop {
             let idle = shared.state().idle.pop();

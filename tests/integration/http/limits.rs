@@ -179,12 +179,10 @@ fn an_old_stream_is_closed_as_http_wants_it_and_can_resume() {
     assert_eq!(client.event().data, "meanwhile");
 }
 
-#[test]
-fn a_client_that_lags_too_far_is_cut_as_slow_and_resumes() {
-    let gateway = Setup::memory()
-        .set("limits", "max_lag = \"200ms\"")
-        .set("limits", "send_buffer = \"4KiB\"")
-        .start_ready();
+/// A client that reads nothing until it is cut for it under this limit; then it comes back.
+fn is_cut_as_slow_and_resumes(limit: &str) {
+    let setup = Setup::memory().set("limits", limit).set("limits", "send_buffer = \"4KiB\"");
+    let gateway = setup.start_ready();
     let mut client = Client::with_small_window(&gateway.address, "/events/a");
     client.live();
     // Some fit into what the kernel takes ahead of the reader, but not all of them.
@@ -192,6 +190,10 @@ fn a_client_that_lags_too_far_is_cut_as_slow_and_resumes() {
     let ids: Vec<_> = (0..100).map(|_| gateway.publish("events:a", &payload)).collect();
     let published = Instant::now();
     eventually("they are old", || published.elapsed() > Duration::from_millis(500));
+    if limit.starts_with("write_stall") {
+        let slow = "ssegate_client_disconnects_total{reason=\"slow\"}";
+        eventually("it is cut", || gateway.metric(slow) > 0.5);
+    }
     client.rest();
     assert!(!client.complete, "it was cut, not sent away");
     assert_eq!(gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}"), 1.0);
@@ -201,4 +203,14 @@ fn a_client_that_lags_too_far_is_cut_as_slow_and_resumes() {
     for id in ids.iter().skip_while(|id| **id != last).skip(1) {
         assert_eq!(resumed.event().last_event_id, *id);
     }
+}
+
+#[test]
+fn a_client_that_lags_too_far_is_cut_as_slow_and_resumes() {
+    is_cut_as_slow_and_resumes("max_lag = \"200ms\"");
+}
+
+#[test]
+fn a_client_that_stalls_too_long_is_cut_as_slow_and_resumes() {
+    is_cut_as_slow_and_resumes("write_stall = \"300ms\"");
 }

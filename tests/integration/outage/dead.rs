@@ -181,3 +181,42 @@ fn is_noticed_by_who_resumes(break_: impl FnOnce(&Wire)) {
 fn a_reset_is_noticed_by_who_resumes() {
     is_noticed_by_who_resumes(|wire| wire.close(Close::Rst));
 }
+
+#[test]
+fn silence_is_noticed_by_who_resumes() {
+    is_noticed_by_who_resumes(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
+}
+
+#[test]
+fn half_an_answer_is_noticed_by_who_resumes() {
+    is_noticed_by_who_resumes(|wire| wire.hold_answers_after(600));
+}
+
+/// The links that are kept for later have died meanwhile: it takes one silence to find out.
+#[test]
+fn links_that_were_lost_while_nobody_used_them_are_replaced() {
+    let redis = Redis::start();
+    let wire = Wire::to(&redis);
+    let gateway = behind(&wire);
+    let mut early = live(&gateway, "/events/a");
+    let ids = add(&redis, 0..40);
+    expect(&mut early, &ids);
+    // As many at once as there may be links.
+    let at_once = wire.connections();
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| gateway.publish("events:b", &"x".repeat(100_000)));
+        }
+    });
+    assert!(
+        wire.connections() > at_once + 1,
+        "only {} links besides",
+        wire.connections() - at_once
+    );
+    wire.lose();
+    let begin = Instant::now();
+    let mut resumed = Client::resume(&gateway.address, "/events/a", &ids[0]);
+    expect(&mut resumed, &ids[1..]);
+    assert!(begin.elapsed() < NOTICED, "level after {:?}", begin.elapsed());
+    gateway.publish("events:b", "after");
+}

@@ -105,6 +105,11 @@ impl Wire {
         });
     }
 
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.shared.state().connections
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.shared.state());
         self.shared.changed.notify_all();
