@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::link::{Link, Login};
 use super::reply::{answered, garbled, list, number, text};
 use super::resp::Value;
-use super::servers::{Node, Wanted};
+use super::servers::{Node, Wanted, about_no_key};
 use super::slot::{SLOTS, slot};
 use super::{ANSWER_TIMEOUT, in_time};
 use crate::config::Address;
@@ -140,7 +140,8 @@ impl Cluster {
 
     async fn ask(&self, address: &Address) -> Result<Vec<Range>, Error> {
         let mut link = Link::open(address, &self.login).await?;
-        let slots = list(answered(link.ask(&[b"CLUSTER", b"SLOTS"]).await?)?)?;
+        let answer = answered(link.ask(&[b"CLUSTER", b"SLOTS"]).await?);
+        let slots = list(answer.map_err(about_no_key)?)?;
         slots.into_iter().map(|slots| range(slots, address)).collect()
     }
 }

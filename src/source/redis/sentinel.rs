@@ -13,7 +13,7 @@ use super::link::{Link, Login};
 use super::reply::{answered, bytes, garbled, list, text};
 use super::request::Request;
 use super::resp::Value;
-use super::servers::{Node, Wanted};
+use super::servers::{Node, Wanted, about_no_key};
 use crate::config::Address;
 use crate::source::{Class, Error};
 
@@ -158,15 +158,17 @@ impl Shared {
             .and(&[b"SENTINEL", b"MASTER", name])
             .and(&[b"SENTINEL", b"REPLICAS", name]);
         let answers: Result<[_; 3], _> = link.exchange(&request).await?.try_into();
-        let [primary, table, replicas] = answers.expect("an answer to each command");
+        let answers = answers.expect("an answer to each command").map(answered);
+        let [primary, table, replicas] = answers.map(|answer| answer.map_err(about_no_key));
+        let primary = primary?;
         if primary == Value::Nil {
             return Err(self.unknown(address));
         }
-        let [host, port] = pair(answered(primary)?)?;
-        let epoch = field(&row(answered(table)?)?, "config-epoch")?.parse();
+        let [host, port] = pair(primary)?;
+        let epoch = field(&row(table?)?, "config-epoch")?.parse();
         let epoch = epoch.map_err(|_| garbled("SENTINEL MASTER with an epoch that is none"))?;
         let primary = located(host, &port)?;
-        let replicas = list(answered(replicas)?)?.into_iter().map(row);
+        let replicas = list(replicas?)?.into_iter().map(row);
         let replicas = replicas.collect::<Result<Vec<_>, _>>()?;
         let well = replicas.iter().filter(|replica| is_well(replica));
         let well =

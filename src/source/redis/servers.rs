@@ -98,3 +98,9 @@ impl Servers {
         }
     }
 }
+
+/// A refusal that has nothing to do with any key, which only the operator can mend.
+pub(super) fn about_no_key(error: Error) -> Error {
+    let class = if error.class == Class::Key { Class::Login } else { error.class };
+    Error { class, ..error }
+}

@@ -195,3 +195,32 @@ fn a_clusters_replicas_are_read_from() {
     eventually("it comes from the primary", || listeners.iter().all(|l| l.has(id)));
     all_heard_all(&listeners, &cluster.nodes[1], &key);
 }
+
+#[test]
+fn few_rights_suffice_in_a_cluster_and_a_lack_is_the_operators() {
+    const RIGHTS: &str = "on nopass resetkeys %R~events:* resetchannels -@all +xread +xrange \
+        +xrevrange +xinfo|stream +ping +hello +auth +select +role +asking +readonly +cluster|slots";
+    let cluster = Cluster::start(0);
+    let set_user = |rights: &str| {
+        for node in &cluster.nodes {
+            let command: Vec<_> =
+                ["ACL", "SETUSER", "gw"].into_iter().chain(rights.split_whitespace()).collect();
+            assert_eq!(node.run(&command), Answer::Text("OK".into()));
+        }
+    };
+    set_user(RIGHTS);
+    let gateway = Setup::with_url(&cluster.url().replace("://", "://gw:any@")).start_ready();
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let name = cluster.name_at(index);
+        let ids: Vec<_> =
+            (0..3).map(|n| node.add(&format!("events:{name}"), &n.to_string())).collect();
+        let mut client = Client::resume(&gateway.address, &format!("/events/{name}"), &ids[0]);
+        assert_eq!(client.entry().last_event_id, ids[1]);
+        assert_eq!(client.entry().last_event_id, ids[2]);
+        assert_eq!(client.live().0, 2);
+    }
+    set_user("-cluster|slots");
+    let gateway = Setup::with_url(&cluster.url().replace("://", "://gw:any@")).start();
+    eventually("it is told", || gateway.log().contains("source refuses the login"));
+    assert!(gateway.log().contains("cluster|slots"), "{}", gateway.log());
+}
