@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,10 @@ use pack::{Arrival, PackHandle};
 
 /// A pack takes this many clients before another one is opened for the same topic.
 const PACK_MIN_CLIENTS: usize = 256;
+/// After so many writes to those that replay, which take a millisecond or two,
+const REPLAY_WRITES: usize = 16;
+/// they pause for this long.
+const REPLAY_PAUSE: Duration = Duration::from_millis(1);
 
 /// What packs and followers share.
 pub struct Fanout {
@@ -47,6 +51,10 @@ pub struct Fanout {
     pub replays: Replays,
     /// Set when the server begins to drain.
     pub draining: CancellationToken,
+    /// For writes to those that are not live yet.
+    replay_turns: Semaphore,
+    /// How many of them there were.
+    replay_writes: AtomicUsize,
     /// Every task that still has a client.
     pub tasks: TaskTracker,
     /// When the last client is closed; set with the drain's first.
@@ -132,10 +140,13 @@ impl Settings {
 impl Fanout {
     /// Nobody yet.
     pub fn new(settings: Settings, metrics: Arc<Metrics>, replays: Replays) -> Self {
+        let replay_turns = Semaphore::new(settings.workers.saturating_sub(1).max(1));
         Self {
             settings,
             metrics,
             replays,
+            replay_turns,
+            replay_writes: AtomicUsize::new(0),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
             drained: OnceLock::new(),
@@ -166,6 +177,16 @@ impl Fanout {
         self.metrics.left(Left::Error);
         let words = signal::last_words(&self.settings, client.view, history.last_id, None);
         farewell(self, socket, client, words);
+    }
+
+    /// Whoever replays waits for a turn to write: one worker is left to those that are live, and half of
+    /// the time of the others.
+    async fn replay_turn(&self) -> SemaphorePermit<'_> {
+        let turn = self.replay_turns.acquire().await.expect("the semaphore is never closed");
+        if self.replay_writes.fetch_add(1, Ordering::Relaxed) % REPLAY_WRITES == 0 {
+            tokio::time::sleep(REPLAY_PAUSE).await;
+        }
+        turn
     }
 
     /// When one client is closed by the drain: closes are spread over all of it.

@@ -272,13 +272,15 @@ impl Follower {
         spot: Spot,
     ) -> Result<Spot, End> {
         self.check_lag(&batches, spot)?;
+        let fanout = self.fanout.clone();
+        let turn = if self.history.live { None } else { Some(fanout.replay_turn().await) };
         let bytes = view.bytes_of(&batches, spot.seq);
         let all = still_to_send(&batches, view, spot, &bytes).ok_or(End::Cut(Left::Slow))?;
         let rest = if self.is_due() { half_written(&batches, view, spot, all) } else { all };
         let sent = self.send(rest)?;
         if sent == 0 && !rest.is_empty() {
             // Whoever waits holds nothing.
-            drop((bytes, batches));
+            drop((bytes, batches, turn));
             self.wait_writable().await?;
             return Ok(spot);
         }
