@@ -1,12 +1,12 @@
 //! A cluster: keys on every node, a slot on the move, a primary that is killed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
 use crate::support::cluster::Cluster;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::history::{Listener, Writer, ids};
-use crate::support::redis::{Answer, PORT, Redis};
+use crate::support::redis::{Answer, Connection, PORT, Redis};
 use crate::support::{eventually, within};
 
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ fn writer(cluster: &Cluster, key: &str) -> Writer {
     let find = move || {
         let ask = |address: &String| {
             let patience = Duration::from_millis(300);
-            let mut node = crate::support::redis::Connection::to(address, patience)?;
+            let mut node = Connection::to(address, patience)?;
             match node.run(&["XLEN", &key_of])? {
                 Answer::Number(_) => Some(address.clone()),
                 Answer::Error(words) if words.starts_with("MOVED") => {
@@ -95,23 +95,36 @@ fn what_was_missed_is_replayed_from_the_node_that_has_it() {
 
 /// As `redis-cli --cluster reshard` does it, with a pause in each state.
 fn move_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
-    let slot = cluster.slot(key).to_string();
-    let (source, target) = (&cluster.nodes[from], &cluster.nodes[to]);
-    let (source_id, target_id) = (Cluster::id(source), Cluster::id(target));
-    let set = |node: &Redis, words: &[&str]| {
-        let command: Vec<_> = ["CLUSTER", "SETSLOT", &slot].iter().chain(words).copied().collect();
-        assert_eq!(node.run(&command), Answer::Text("OK".into()));
-    };
     let pause = || std::thread::sleep(Duration::from_millis(700));
-    set(target, &["IMPORTING", &source_id]);
-    set(source, &["MIGRATING", &target_id]);
+    open_slot(cluster, key, from, to);
     pause();
-    let port = PORT.to_string();
-    let moved = source.run(&["MIGRATE", &target.ip, &port, "", "0", "5000", "KEYS", key]);
+    move_key(cluster, key, from, to);
+    pause();
+    close_slot(cluster, key, from, to);
+}
+
+fn set_slot(cluster: &Cluster, key: &str, node: usize, words: &[&str]) {
+    let slot = cluster.slot(key).to_string();
+    let command: Vec<_> = ["CLUSTER", "SETSLOT", &slot].iter().chain(words).copied().collect();
+    assert_eq!(cluster.nodes[node].run(&command), Answer::Text("OK".into()));
+}
+
+/// The slot is on its way; whoever asks for a key that is gone from there is sent on with ASK.
+fn open_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
+    set_slot(cluster, key, to, &["IMPORTING", &Cluster::id(&cluster.nodes[from])]);
+    set_slot(cluster, key, from, &["MIGRATING", &Cluster::id(&cluster.nodes[to])]);
+}
+
+fn move_key(cluster: &Cluster, key: &str, from: usize, to: usize) {
+    let (ip, port) = (&cluster.nodes[to].ip, PORT.to_string());
+    let moved = cluster.nodes[from].run(&["MIGRATE", ip, &port, "", "0", "5000", "KEYS", key]);
     assert_eq!(moved, Answer::Text("OK".into()));
-    pause();
-    set(target, &["NODE", &target_id]);
-    set(source, &["NODE", &target_id]);
+}
+
+/// The slot has arrived.
+fn close_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
+    let id = Cluster::id(&cluster.nodes[to]);
+    [to, from].into_iter().for_each(|node| set_slot(cluster, key, node, &["NODE", &id]));
 }
 
 #[test]
@@ -143,13 +156,32 @@ fn a_read_that_blocks_while_its_slot_moves_is_answered_from_where_it_went() {
     let name = cluster.name_at(0);
     let key = format!("events:{name}");
     cluster.nodes[0].add(&key, "before");
-    let mut client = Client::open(&gateway.address, &format!("/events/{name}"));
-    client.live();
-    move_slot(&cluster, &key, 0, 1);
-    let id = cluster.nodes[1].add(&key, "after");
-    let began = std::time::Instant::now();
+    let path = format!("/events/{name}");
+    let mut client = Client::open(&gateway.address, &path);
+    let before = client.live().1;
+    open_slot(&cluster, &key, 0, 1);
+    move_key(&cluster, &key, 0, 1);
+    let add = |text: &str| {
+        let mut target = Connection::open(&cluster.nodes[1]).unwrap();
+        target.run(&["ASKING"]).unwrap();
+        match target.run(&["XADD", &key, "*", "payload", text]) {
+            Some(Answer::Text(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    };
+    // The key has arrived and the slot has not.
+    let began = Instant::now();
+    let id = add("on the way");
     assert_eq!(client.event().last_event_id, id);
     assert!(began.elapsed() < Duration::from_secs(4), "block and 3 s: {:?}", began.elapsed());
+    let id = add("and on");
+    assert_eq!(client.event().last_event_id, id);
+    let published = gateway.publish(&key, "published");
+    assert_eq!(client.event().last_event_id, published);
+    assert_eq!(Client::resume(&gateway.address, &path, &before).entry().data, "on the way");
+    close_slot(&cluster, &key, 0, 1);
+    let id = cluster.nodes[1].add(&key, "there");
+    assert_eq!(client.event().last_event_id, id);
 }
 
 #[test]
