@@ -183,7 +183,8 @@ impl Fanout {
     /// the time of the others.
     async fn replay_turn(&self) -> SemaphorePermit<'_> {
         let turn = self.replay_turns.acquire().await.expect("the semaphore is never closed");
-        if self.replay_writes.fetch_add(1, Ordering::Relaxed) % REPLAY_WRITES == 0 {
+        let writes = self.replay_writes.fetch_add(1, Ordering::Relaxed);
+        if writes.is_multiple_of(REPLAY_WRITES) {
             tokio::time::sleep(REPLAY_PAUSE).await;
         }
         turn
