@@ -76,11 +76,6 @@ impl Continuity {
         self.added.is_some()
     }
 
-    /// Whether nothing was ahead at the last look: else the next read finds it, or finds it gone.
-    pub fn is_level(&self) -> bool {
-        self.seen.is_none_or(|seen| seen.last_generated <= self.cursor)
-    }
-
     /// Where nothing is counted, the id to read after so that the reply begins with the entry at the
     /// cursor, if that is still there: then what follows it is whole.
     pub fn anchor(&self) -> Option<StreamId> {

@@ -26,8 +26,6 @@ const REPLY_BYTES: usize = 2 << 20;
 const LARGE_ENTRY_BYTES: usize = 64 << 10;
 /// How often, then.
 const INFO_INTERVAL: Duration = Duration::from_secs(5);
-/// A read that is not to wait: zero would be for ever.
-const SHORTEST_BLOCK: Duration = Duration::from_millis(1);
 /// The first wait after a failure is at most this; each further one may be twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// No wait is longer than this while Redis is away.
@@ -142,7 +140,7 @@ impl Readers {
             None => position.insert(self.find_tail(topic, &mut connection).await?),
         };
         // The first read does not block: whatever happened since the last one is told at once.
-        let mut longest = SHORTEST_BLOCK;
+        let mut longest = Duration::from_millis(1);
         loop {
             topic.room().await;
             let ask = trust.ask(position.ask(&topic.key, self.config.read_count));
@@ -158,9 +156,7 @@ impl Readers {
             topic.answered();
             self.hub.room().await;
             self.take(topic, position, found);
-            // What the look has shown ahead is there, or is gone and to be told at once.
-            let level = position.continuity.is_level();
-            longest = if level { self.config.block } else { SHORTEST_BLOCK };
+            longest = self.config.block;
         }
     }
 
@@ -274,7 +270,7 @@ impl Position {
     /// How long until the stream itself is to be looked at again.
     fn until_info(&self) -> Duration {
         let elapsed = self.last_info.map_or(INFO_INTERVAL, |last| last.elapsed());
-        INFO_INTERVAL.saturating_sub(elapsed).max(SHORTEST_BLOCK)
+        INFO_INTERVAL.saturating_sub(elapsed).max(Duration::from_millis(1))
     }
 }
 
