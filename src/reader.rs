@@ -30,8 +30,9 @@ const INFO_INTERVAL: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// No wait is longer than this while Redis is away.
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// A key that cannot be read is looked at again after this much, at least half of it.
-const KEY_RETRY: Duration = Duration::from_secs(10);
+/// A key that cannot be read is looked at again after this much, at least half of it: its clients come
+/// back later than the others, and are not to find it refused still.
+const KEY_RETRY: Duration = Duration::from_secs(2);
 
 /// What every reader needs.
 pub struct Readers {
