@@ -16,11 +16,14 @@ use super::{DEADLINE, Folder, eventually, signal};
 const BINARY: &str = env!("CARGO_BIN_EXE_ssegate");
 
 /// How a gateway is to run.
+#[derive(Clone)]
 pub struct Setup {
     source: String,
     sections: Vec<(String, String)>,
     routes: String,
     handed_over: Vec<(String, OwnedFd)>,
+    env: Vec<(String, String)>,
+    descriptors: Option<usize>,
 }
 
 /// A running gateway, killed on drop.
@@ -58,6 +61,8 @@ impl Setup {
             sections: Vec::new(),
             routes: "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n".into(),
             handed_over: Vec::new(),
+            env: Vec::new(),
+            descriptors: None,
         };
         setup
             .set("server", "listen = [\"127.0.0.1:0\"]")
@@ -90,6 +95,19 @@ impl Setup {
         self
     }
 
+    /// Sets a variable of its environment.
+    #[allow(dead_code, reason = "tests/faults does it")]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Allows it no more open files than these.
+    #[allow(dead_code, reason = "tests/faults does it")]
+    pub fn descriptors(self, count: usize) -> Self {
+        Self { descriptors: Some(count), ..self }
+    }
+
     /// The gateway.toml of it.
     pub fn toml(&self) -> String {
         let mut text = String::new();
@@ -110,9 +128,13 @@ impl Setup {
         let folder = Folder::new();
         let file = folder.0.join("gateway.toml");
         std::fs::write(&file, self.toml()).unwrap();
-        let mut command = ssegate_with_sockets(self.handed_over);
-        let mut process =
-            command.arg("--config").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = match self.descriptors {
+            Some(count) => ssegate_with_descriptors(count),
+            None => ssegate_with_sockets(self.handed_over),
+        };
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.arg("--config").arg(&file).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         collect(process.stderr.take().unwrap(), log.clone());
         let mut gateway =

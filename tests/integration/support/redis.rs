@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -187,7 +188,11 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(redis: &Redis) -> Option<Self> {
-        let stream = UnixStream::connect(redis.socket()).ok()?;
+        Self::at(&redis.socket())
+    }
+
+    pub fn at(socket: &Path) -> Option<Self> {
+        let stream = UnixStream::connect(socket).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).ok()?;
         Some(Self { stream: BufReader::new(Box::new(stream)) })
     }
