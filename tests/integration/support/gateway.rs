@@ -16,7 +16,6 @@ use super::{DEADLINE, Folder, eventually, signal};
 const BINARY: &str = env!("CARGO_BIN_EXE_ssegate");
 
 /// How a gateway is to run.
-#[derive(Clone)]
 pub struct Setup {
     source: String,
     sections: Vec<(String, String)>,

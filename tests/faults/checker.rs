@@ -1,0 +1,309 @@
+//! Holds a history against the promise: each entry once, in order, whole, or a gap that covers it;
+//! and everything level again soon after the fault.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use ssegate::event::StreamId;
+
+use crate::history::{Gap, Heard, History, What, account};
+
+mod group;
+pub mod proof;
+
+use group::Group;
+
+/// A delivery that takes longer than this is late, and nothing is level before it.
+const LATE: Duration = Duration::from_millis(500);
+/// So many violations are told of each of so many clients.
+const TOLD: usize = 5;
+const CLIENTS_TOLD: usize = 3;
+
+/// What the checker found.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Entries that were acknowledged and that the clients had to hear of.
+    pub entries: usize,
+    /// Of all clients together, like all that follows.
+    pub deliveries: usize,
+    /// Gaps that were told.
+    pub gaps: usize,
+    /// Entries missing without a gap that covers them.
+    pub lost: usize,
+    /// Entries delivered again.
+    pub doubled: usize,
+    /// From the end of the fault to everybody's being level.
+    pub recovery: Duration,
+    /// What was violated, in words.
+    pub violations: Vec<String>,
+    /// Then: what one of the clients concerned heard, and what the gateway logged.
+    pub evidence: String,
+}
+
+/// Checks every client.
+pub fn check(history: &History) -> Findings {
+    let due = history.due_from..=history.written.len() as u64;
+    let mut findings = Findings {
+        entries: due.filter(|number| history.acknowledged(*number).is_some()).count(),
+        ..Findings::default()
+    };
+    let numbers: HashMap<StreamId, u64> = (1..=history.written.len() as u64)
+        .filter_map(|number| history.acknowledged(number).map(|(id, _)| (id, number)))
+        .collect();
+    let mut concerned = 0;
+    for (index, heard) in history.clients.iter().enumerate() {
+        let mut client = Client::new(history, &numbers);
+        client.check(heard);
+        findings.deliveries += client.delivered.len();
+        findings.gaps += client.gaps;
+        findings.lost += client.lost;
+        findings.doubled += client.doubled;
+        findings.recovery = findings.recovery.max(client.recovery);
+        if client.violations.is_empty() {
+            continue;
+        }
+        concerned += 1;
+        if concerned == 1 {
+            findings.evidence = format!("--- client {index} heard ---\n{}", account(heard));
+        }
+        if concerned <= CLIENTS_TOLD {
+            let told = client.violations.iter().take(TOLD);
+            findings.violations.extend(told.map(|what| format!("client {index}: {what}")));
+        }
+    }
+    if concerned > CLIENTS_TOLD {
+        let others = concerned - CLIENTS_TOLD;
+        findings.violations.push(format!("and {others} more clients likewise"));
+    }
+    findings
+}
+
+/// The check of one client.
+struct Client<'a> {
+    history: &'a History,
+    /// Acknowledged ids; the latest entry of each.
+    numbers: &'a HashMap<StreamId, u64>,
+    delivered: HashSet<u64>,
+    gaps: usize,
+    lost: usize,
+    doubled: usize,
+    recovery: Duration,
+    violations: Vec<String>,
+}
+
+impl<'a> Client<'a> {
+    fn new(history: &'a History, numbers: &'a HashMap<StreamId, u64>) -> Self {
+        Self {
+            history,
+            numbers,
+            delivered: HashSet::new(),
+            gaps: 0,
+            lost: 0,
+            doubled: 0,
+            recovery: Duration::ZERO,
+            violations: Vec::new(),
+        }
+    }
+
+    fn check(&mut self, heard: &[Heard]) {
+        self.delivered = heard
+            .iter()
+            .filter_map(
+                |heard| if let What::Entry(_, number) = heard.what { Some(number) } else { None },
+            )
+            .collect();
+        let groups = self.walk(heard);
+        let mut balance = Balance::default();
+        for group in &groups {
+            self.settle(group, &mut balance);
+        }
+        self.close(&balance);
+        if self.history.allowed.told && self.gaps == 0 {
+            let reasons = self.history.allowed.reasons;
+            self.violations.push(format!("it was never told of a {reasons:?}"));
+        }
+        self.check_recovery(heard);
+    }
+
+    /// Each thing heard by itself and against the one before; the gaps, sorted in between the entries.
+    fn walk(&mut self, heard: &[Heard]) -> Vec<Group> {
+        let mut groups = Vec::new();
+        let anew = || Group::after(self.history.due_from - 1, None);
+        let mut group = anew();
+        let (mut seen, mut came_back) = (HashSet::new(), false);
+        for Heard { what, .. } in heard {
+            match what {
+                What::Entry(id, number) => {
+                    self.check_entry(*id, *number);
+                    if !seen.insert(*number) {
+                        self.doubled += 1;
+                        self.violations.push(format!("number {number} ({id}) twice"));
+                        continue;
+                    }
+                    if *number <= group.after {
+                        let before = group.after;
+                        self.violations.push(format!("number {number} ({id}) after {before}"));
+                        continue;
+                    }
+                    groups.push(group.before(*number, *id));
+                    group = Group::after(*number, Some(*id));
+                }
+                What::Gap(gap) => {
+                    self.gaps += 1;
+                    self.check_gap(gap);
+                    // Who came back right after a gap may be told of it again: once more, not more.
+                    if !(came_back && group.gaps.last() == Some(gap)) {
+                        group.gaps.push(gap.clone());
+                    }
+                    came_back = false;
+                    if gap.reason == "reset" && self.history.allowed.redis_loses {
+                        // What Redis fell back to begins anew, with much that was heard before.
+                        groups.push(std::mem::replace(&mut group, anew()));
+                        seen.clear();
+                    }
+                }
+                What::Closed(why) if !self.history.allowed.closes => {
+                    self.violations.push(format!("its connection ended: {why}"));
+                }
+                What::Wrong(what) => self.violations.push(what.clone()),
+                What::Opened(_) => came_back = true,
+                What::Told(_) | What::Closed(_) => {}
+            }
+        }
+        groups.push(group);
+        groups
+    }
+
+    fn check_entry(&mut self, id: StreamId, number: u64) {
+        use crate::history::Fate;
+        let right = match self.history.fate(number) {
+            Some(Fate::Added(given, _)) => given == id,
+            Some(Fate::Unknown) => true,
+            Some(Fate::Refused) | None => false,
+        };
+        if !right {
+            let fate = self.history.fate(number);
+            self.violations.push(format!("number {number} came as {id}, and was {fate:?}"));
+        }
+    }
+
+    fn check_gap(&mut self, gap: &Gap) {
+        if !self.history.allowed.reasons.contains(&&*gap.reason) {
+            self.violations.push(format!("a false alarm: {gap:?}"));
+        }
+        if gap.next.is_some_and(|next| gap.id != next.prev()) || gap.lost == Some(0) {
+            self.violations.push(format!("a gap that is wrong in itself: {gap:?}"));
+        }
+    }
+
+    /// Every entry that is missing between two deliveries is covered by what was told there.
+    fn settle(&mut self, group: &Group, balance: &mut Balance) {
+        if let Some(violation) = group.out_of_place() {
+            self.violations.push(violation);
+        }
+        let end = group.until.map_or(self.history.written.len() as u64 + 1, |(number, _)| number);
+        let (mut missing, mut unknown) = (0, 0);
+        for number in group.after + 1..end {
+            let Some((id, _)) = self.history.acknowledged(number) else {
+                unknown += 1;
+                continue;
+            };
+            if self.delivered.contains(&number) {
+                continue;
+            }
+            if self.history.deleted.contains(&number) {
+                balance.deleted += 1;
+                continue;
+            }
+            missing += 1;
+            let there = self.history.kept.contains(&number);
+            let gone = self.history.allowed.redis_loses && !there;
+            if gone || (!there && group.covers(number, id, self.numbers)) {
+                continue;
+            }
+            self.lost += 1;
+            let what = if there { "which the stream still holds" } else { "without a gap" };
+            let told = &group.gaps;
+            self.violations.push(format!("number {number} ({id}) is missing, {what}: {told:?}"));
+        }
+        balance.unknown += unknown;
+        self.count(group, missing, unknown, balance);
+    }
+
+    /// Exact numbers are held against what is missing. A deletion may be told late, or with what lies
+    /// around it, so where there were any the sum of the run is what counts.
+    fn count(&mut self, group: &Group, missing: u64, unknown: u64, balance: &mut Balance) {
+        let told: u64 = group.gaps.iter().filter_map(|gap| gap.lost).sum();
+        let exact = group.gaps.iter().all(|gap| gap.lost.is_some());
+        balance.told += told;
+        balance.missing += missing;
+        balance.exact &= exact;
+        let deletions = !self.history.deleted.is_empty();
+        let too_many = told > missing + unknown && !deletions;
+        let too_few =
+            exact && !group.gaps.is_empty() && told < missing && !self.history.allowed.redis_loses;
+        if too_many || too_few {
+            let gaps = &group.gaps;
+            self.violations.push(format!("{missing} are missing, and told are {told}: {gaps:?}"));
+        }
+    }
+
+    fn close(&mut self, balance: &Balance) {
+        let missing = balance.missing + balance.deleted;
+        let short = balance.exact && balance.told < missing && balance.deleted > 0;
+        if short {
+            let lost = missing - balance.told;
+            self.lost += usize::try_from(lost).unwrap();
+            self.violations.push(format!("{lost} deleted entries were never told"));
+        }
+        if balance.told > missing + balance.unknown {
+            let told = balance.told;
+            self.violations.push(format!("{missing} are missing in all, and told are {told}"));
+        }
+    }
+
+    /// The last delivery that was late counts, and the first of an entry that was written after the
+    /// fault.
+    fn check_recovery(&mut self, heard: &[Heard]) {
+        let healed = self.history.healed;
+        let mut first_after = false;
+        for Heard { at, what } in heard {
+            let What::Entry(_, number) = what else { continue };
+            let Some((_, written)) = self.history.acknowledged(*number) else { continue };
+            let is_first =
+                written > healed && !std::mem::replace(&mut first_after, written > healed);
+            let late = *at > healed && at.saturating_sub(written) > LATE;
+            if is_first || late {
+                self.recovery = self.recovery.max(at.saturating_sub(healed));
+            }
+        }
+        let (recovery, limit) = (self.recovery, self.history.limit);
+        if recovery > limit {
+            self.violations
+                .push(format!("level only {recovery:.1?} after the fault, not {limit:?}"));
+        }
+        if !first_after {
+            self.violations.push("it heard of nothing written after the fault".into());
+        }
+    }
+}
+
+/// Counted over a client's whole run.
+struct Balance {
+    /// By gaps with a number.
+    told: u64,
+    /// Entries not delivered, and not deleted one by one.
+    missing: u64,
+    /// Entries not delivered that were.
+    deleted: u64,
+    /// Attempts to write whose outcome nobody knows.
+    unknown: u64,
+    /// Every gap had a number.
+    exact: bool,
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Self { told: 0, missing: 0, deleted: 0, unknown: 0, exact: true }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a client was told between two entries, and what that covers.
+
+use std::collections::HashMap;
+
+use ssegate::event::StreamId;
+
+use crate::history::Gap;
+
+/// The gaps between two entries.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// The number of the entry before.
+    pub(super) after: u64,
+    after_id: Option<StreamId>,
+    /// The entry that ends it; `None`: it is the last group.
+    pub(super) until: Option<(u64, StreamId)>,
+    /// In their order.
+    pub(super) gaps: Vec<Gap>,
+}
+
+impl Group {
+    pub(super) fn after(after: u64, after_id: Option<StreamId>) -> Self {
+        Self { after, after_id, until: None, gaps: Vec::new() }
+    }
+
+    /// Ended by this entry.
+    pub(super) fn before(self, number: u64, id: StreamId) -> Self {
+        Self { until: Some((number, id)), ..self }
+    }
+
+    fn resets(&self) -> bool {
+        self.gaps.iter().any(|gap| gap.reason == "reset")
+    }
+
+    /// Whether the entry of this number and id, which lies between the two, is covered.
+    pub(super) fn covers(
+        &self,
+        number: u64,
+        id: StreamId,
+        numbers: &HashMap<StreamId, u64>,
+    ) -> bool {
+        self.gaps.iter().any(|gap| match gap.next {
+            // The old life's; of the new one everything has to come from its first entry on.
+            Some(next) if gap.reason == "reset" => {
+                numbers.get(&next).is_none_or(|first| number < *first)
+            }
+            None if gap.reason == "reset" => true,
+            next => gap.after.is_none_or(|after| after < id) && next.is_none_or(|next| id < next),
+        })
+    }
+
+    /// What is wrong with where the gaps stand: ids grow unless the stream began anew, and a gap's
+    /// `next` comes next.
+    pub(super) fn out_of_place(&self) -> Option<String> {
+        let (number, id) = self.until?;
+        let grows = self.after_id.is_none_or(|before| before < id);
+        if !grows && !self.resets() {
+            let before = self.after_id;
+            return Some(format!("number {number} has the id {id} after {before:?}, and no reset"));
+        }
+        match &*self.gaps {
+            [gap] if gap.next.is_some_and(|next| next != id) => {
+                Some(format!("{id} comes after {gap:?}, which names another"))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! That the checker sees: histories with one fault each, every one of which it must catch. They run
+//! before every pass, for a blind checker would pass everything.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use ssegate::event::StreamId;
+use ssegate::event::parse::Parser;
+
+use super::{Findings, check};
+use crate::chunks::Chunks;
+use crate::client::understand;
+use crate::history::{Allowed, Fate, Gap, Heard, History, What};
+use crate::payload;
+
+/// What is caught, and how that is shown.
+pub const CASES: &[(&str, fn())] = &[
+    ("nothing where nothing is wrong", sound_histories_pass),
+    ("a lost entry", a_loss_is_caught),
+    ("a gap that does not cover", a_gap_elsewhere_covers_nothing),
+    ("an entry that is still there", what_is_still_there_is_never_excused),
+    ("a doubled entry", a_double_is_caught),
+    ("a reordered entry", a_reorder_is_caught),
+    ("a wrong number lost", a_wrong_number_is_caught),
+    ("a torn event", a_torn_event_is_caught),
+    ("an invented entry", an_invention_is_caught),
+    ("ids that go back in silence", ids_that_go_back_need_a_reset),
+    ("a reset that covers too much", a_reset_covers_the_old_life_only),
+    ("a deletion never told", a_deletion_is_told_late_but_told),
+    ("a reset never told", a_reset_is_told_though_nothing_is_lost),
+    ("a false alarm", a_false_alarm_is_caught),
+    ("a gap that names another entry", a_gap_names_the_next_entry),
+    ("a connection that ended", a_closed_connection_is_caught),
+    ("a late recovery", a_late_recovery_is_caught),
+    ("a client left behind", a_client_that_hears_no_more_is_caught),
+    ("what Redis lost only where it still has it", what_redis_lost_is_no_loss_of_ours),
+];
+
+fn id(ms: u64) -> StreamId {
+    StreamId { ms, seq: 0 }
+}
+
+fn entry(number: u64) -> What {
+    What::Entry(id(number * 10), number)
+}
+
+fn gap(after: Option<u64>, next: Option<u64>, lost: Option<u64>, reason: &str) -> What {
+    let (after, next) = (after.map(id), next.map(id));
+    let id = next.map_or(StreamId::ZERO, StreamId::prev);
+    What::Gap(Gap { id, after, next, lost, reason: reason.to_owned() })
+}
+
+/// Numbers 1 to 6 with the ids 10-0 to 60-0, a tenth of a second apart, the last of them written after
+/// the fault; Redis holds them all but the `gone`.
+fn history(gone: &[u64], heard: Vec<What>) -> History {
+    let written = |number: u64| Duration::from_millis(number * 100);
+    let heard = heard.into_iter().map(|what| {
+        let at = if let What::Entry(_, number) = what { written(number) } else { Duration::ZERO };
+        Heard { at: at + Duration::from_millis(1), what }
+    });
+    History {
+        written: (1..=6).map(|number| Fate::Added(id(number * 10), written(number))).collect(),
+        due_from: 1,
+        deleted: HashSet::new(),
+        kept: (1..=6).filter(|number| !gone.contains(number)).collect(),
+        clients: vec![heard.collect()],
+        healed: Duration::from_millis(550),
+        limit: Duration::from_secs(3),
+        allowed: Allowed {
+            reasons: &["trimmed", "deleted", "reset"],
+            told: false,
+            closes: true,
+            redis_loses: false,
+        },
+    }
+}
+
+#[track_caller]
+fn passes(history: &History) -> Findings {
+    let findings = check(history);
+    assert!(findings.violations.is_empty(), "{:?}", findings.violations);
+    assert_eq!((findings.lost, findings.doubled), (0, 0));
+    findings
+}
+
+/// There is one violation, and it says this.
+#[track_caller]
+fn caught(history: &History, says: &str) -> Findings {
+    let findings = check(history);
+    let [violation] = &*findings.violations else { panic!("{:?}", findings.violations) };
+    assert!(violation.contains(says), "{violation:?} does not say {says:?}");
+    findings
+}
+
+fn all() -> Vec<What> {
+    (1..=6).map(entry).collect()
+}
+
+/// All entries but these, this in their place.
+fn instead(of: &[u64], what: Vec<What>) -> Vec<What> {
+    let place = all().iter().position(|heard| *heard == entry(of[0])).unwrap();
+    let mut heard = all();
+    heard.retain(|heard| !of.iter().any(|number| *heard == entry(*number)));
+    heard.splice(place..place, what);
+    heard
+}
+
+fn sound_histories_pass() {
+    let findings = passes(&history(&[], all()));
+    assert_eq!((findings.entries, findings.deliveries, findings.gaps), (6, 6, 0));
+    assert_eq!(findings.recovery, Duration::from_millis(51));
+    let told = vec![gap(Some(20), Some(50), Some(2), "trimmed")];
+    assert_eq!(passes(&history(&[3, 4], instead(&[3, 4], told))).gaps, 1);
+    let twice =
+        vec![gap(Some(20), Some(40), Some(1), "trimmed"), gap(Some(30), None, None, "trimmed")];
+    passes(&history(&[3, 4], instead(&[3, 4], twice)));
+    let mut unknown = history(&[3], instead(&[3], Vec::new()));
+    unknown.written[2] = Fate::Unknown;
+    passes(&unknown);
+    unknown.clients =
+        history(&[], instead(&[3], vec![gap(Some(20), Some(40), Some(1), "trimmed")])).clients;
+    passes(&unknown);
+    unknown.clients = history(&[], all()).clients;
+    passes(&unknown);
+}
+
+fn a_loss_is_caught() {
+    let findings = caught(&history(&[3], instead(&[3], Vec::new())), "without a gap");
+    assert_eq!(findings.lost, 1);
+}
+
+fn a_gap_elsewhere_covers_nothing() {
+    let mut heard = instead(&[3], vec![gap(Some(30), Some(40), None, "trimmed")]);
+    caught(&history(&[3], heard), "without a gap");
+    heard = instead(&[3], Vec::new());
+    heard.insert(1, gap(Some(10), Some(20), None, "trimmed"));
+    caught(&history(&[3], heard), "without a gap");
+}
+
+fn what_is_still_there_is_never_excused() {
+    let told = vec![gap(Some(20), Some(40), Some(1), "trimmed")];
+    let findings = caught(&history(&[], instead(&[3], told)), "still holds");
+    assert_eq!(findings.lost, 1);
+}
+
+fn a_double_is_caught() {
+    let findings = caught(&history(&[], instead(&[3], vec![entry(3), entry(3)])), "twice");
+    assert_eq!(findings.doubled, 1);
+}
+
+fn a_reorder_is_caught() {
+    let swapped = history(&[], instead(&[3, 4], vec![entry(4), entry(3)]));
+    caught(&swapped, "number 3 (30-0) after 4");
+}
+
+fn a_wrong_number_is_caught() {
+    for told in [1, 3] {
+        let told = vec![gap(Some(20), Some(50), Some(told), "trimmed")];
+        let findings = check(&history(&[3, 4], instead(&[3, 4], told)));
+        assert!(findings.violations.iter().any(|v| v.contains("2 are missing, and told are")));
+    }
+    let told = gap(Some(20), Some(40), Some(1), "trimmed");
+    let back = What::Opened("39-18446744073709551615".into());
+    passes(&history(&[3], instead(&[3], vec![told.clone(), back, told.clone()])));
+    assert!(!check(&history(&[3], instead(&[3], vec![told.clone(), told]))).violations.is_empty());
+    let nothing = vec![entry(3), gap(Some(30), Some(40), Some(0), "trimmed")];
+    caught(&history(&[], instead(&[3], nothing)), "wrong in itself");
+}
+
+fn a_torn_event_is_caught() {
+    let whole = payload::body(7, 200);
+    assert_eq!(payload::number(&whole), Some(7));
+    for torn in [&whole[..100], &whole[1..], &format!("{whole}x"), &whole.replace('c', "d")] {
+        let lines: String = torn.split('\n').map(|line| format!("data: {line}\n")).collect();
+        let (mut items, event) = (Vec::new(), format!("id: 70-0\nevent: message\n{lines}\n"));
+        Parser::new().feed(event.as_bytes(), &mut items).unwrap();
+        let what = understand(items.remove(0));
+        assert!(matches!(&what, What::Wrong(why) if why.contains("torn")), "{what:?}");
+        caught(&history(&[], instead(&[3], vec![entry(3), what])), "torn");
+    }
+    for torn in ["4\r\nhello\r\n", "x\r\n", "5\r\nhello5\r\n", "0\r\n\r\n0"] {
+        let mut body = Vec::new();
+        assert!(Chunks::default().feed(torn.as_bytes(), &mut body).is_err(), "{torn:?}");
+    }
+    let (mut chunks, mut body) = (Chunks::default(), Vec::new());
+    for byte in b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n" {
+        chunks.feed(&[*byte], &mut body).unwrap();
+    }
+    assert_eq!((&*body, chunks.complete()), (&b"hello!"[..], true));
+}
+
+fn an_invention_is_caught() {
+    caught(&history(&[], [all(), vec![What::Entry(id(70), 7)]].concat()), "number 7 came as");
+    let mut refused = history(&[4], all());
+    refused.written[3] = Fate::Refused;
+    caught(&refused, "number 4 came as 40-0, and was Some(Refused)");
+    caught(&history(&[], instead(&[3], vec![What::Entry(id(31), 3)])), "number 3 came as");
+}
+
+/// The stream began anew with number 4, whose id is 5-0; 5 and 6 follow with 6-0 and 7-0.
+fn two_lives(heard: Vec<What>) -> History {
+    let mut history = history(&[1, 2, 3], heard);
+    for (index, ms) in [(3, 5), (4, 6), (5, 7)] {
+        history.written[index] =
+            Fate::Added(id(ms), Duration::from_millis(index as u64 * 100 + 100));
+    }
+    history
+}
+
+fn ids_that_go_back_need_a_reset() {
+    let second = [What::Entry(id(5), 4), What::Entry(id(6), 5), What::Entry(id(7), 6)];
+    let first: Vec<_> = (1..=3).map(entry).collect();
+    caught(&two_lives([&first[..], &second].concat()), "and no reset");
+    let reset = [gap(Some(30), Some(5), None, "reset")];
+    passes(&two_lives([&first[..], &reset, &second].concat()));
+    passes(&two_lives([&first[..1], &reset, &second].concat()));
+}
+
+fn a_reset_is_told_though_nothing_is_lost() {
+    let mut untold = history(&[], all());
+    untold.allowed.told = true;
+    caught(&untold, "never told");
+    untold.clients =
+        history(&[], instead(&[4], vec![gap(Some(30), Some(40), None, "reset"), entry(4)])).clients;
+    passes(&untold);
+}
+
+fn a_reset_covers_the_old_life_only() {
+    let heard = vec![
+        entry(1),
+        gap(Some(10), Some(5), None, "reset"),
+        What::Entry(id(6), 5),
+        What::Entry(id(7), 6),
+    ];
+    let mut history = two_lives(heard);
+    assert!(check(&history).violations[0].contains("names another"));
+    history.kept.remove(&4);
+    let findings = check(&history);
+    assert_eq!(findings.lost, 1);
+    assert!(findings.violations.iter().any(|v| v.contains("number 4 (5-0) is missing")));
+}
+
+fn a_deletion_is_told_late_but_told() {
+    let mut heard = instead(&[3], Vec::new());
+    heard.insert(4, gap(Some(50), Some(60), Some(1), "trimmed"));
+    let mut deleted = history(&[3], heard);
+    deleted.deleted = HashSet::from([3]);
+    passes(&deleted);
+    deleted.clients[0].retain(|heard| !matches!(heard.what, What::Gap(_)));
+    let findings = caught(&deleted, "1 deleted entries were never told");
+    assert_eq!(findings.lost, 1);
+}
+
+fn a_false_alarm_is_caught() {
+    let mut history = history(&[3], instead(&[3], vec![gap(Some(20), Some(40), None, "reset")]));
+    passes(&history);
+    history.allowed.reasons = &["trimmed"];
+    caught(&history, "a false alarm");
+}
+
+fn a_gap_names_the_next_entry() {
+    let told = vec![gap(Some(20), Some(35), None, "trimmed")];
+    caught(&history(&[3], instead(&[3], told)), "names another");
+}
+
+fn a_closed_connection_is_caught() {
+    let mut history = history(&[], instead(&[3], vec![What::Closed("its end".into()), entry(3)]));
+    passes(&history);
+    history.allowed.closes = false;
+    caught(&history, "its connection ended");
+}
+
+fn a_late_recovery_is_caught() {
+    let mut history = history(&[], all());
+    history.clients[0][5].at = Duration::from_secs(5);
+    caught(&history, "after the fault");
+    // What was written before counts as well.
+    history.clients[0][5].at = Duration::from_millis(601);
+    history.clients[0][2].at = Duration::from_secs(4);
+    caught(&history, "after the fault");
+}
+
+fn a_client_that_hears_no_more_is_caught() {
+    let mut history = history(&[6], (1..=5).map(entry).collect());
+    history.allowed.redis_loses = true;
+    caught(&history, "nothing written after the fault");
+}
+
+fn what_redis_lost_is_no_loss_of_ours() {
+    let mut history = history(&[3, 4], instead(&[3], Vec::new()));
+    history.allowed.redis_loses = true;
+    passes(&history);
+    history.kept.insert(3);
+    caught(&history, "still holds");
+    history.kept.remove(&3);
+    let reset = || gap(Some(30), Some(10), None, "reset");
+    let again = [&all()[..3], &[reset()], &all()[..2], &all()[4..]].concat();
+    history.clients = self::history(&[], again).clients;
+    passes(&history);
+    history.allowed.redis_loses = false;
+    assert_eq!(check(&history).doubled, 2);
+}

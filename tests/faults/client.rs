@@ -1,0 +1,216 @@
+//! A client as a browser's `EventSource` is one: it reads an event stream as it comes, comes back
+//! when it ends, names its last event id, and waits as long as it was told, though not for long.
+//! It keeps a record of everything, and calls wrong what no gateway may send.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ssegate::event::parse::{Event, Item, Parser};
+use ssegate::event::{CONTROL_EVENT, StreamId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::chunks::Chunks;
+use crate::history::{Gap, Heard, What};
+use crate::payload;
+
+/// `retry:` is honoured up to this, so that a run stays short.
+const LONGEST_PAUSE: Duration = Duration::from_millis(300);
+/// A server that has gone without a `retry:` is asked again after this.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A response's head is shorter than this.
+const HEAD_BYTES: usize = 8 << 10;
+/// Comments that a gateway sends.
+const COMMENTS: [&str; 4] = ["ssegate", "keepalive", "reconnecting", "reconnected"];
+
+/// What one client has heard so far.
+pub struct Record {
+    began: Instant,
+    heard: Mutex<Vec<Heard>>,
+    live: AtomicBool,
+    last: AtomicU64,
+}
+
+impl Record {
+    pub fn new(began: Instant) -> Self {
+        let (heard, live, last) = (Mutex::default(), AtomicBool::new(false), AtomicU64::new(0));
+        Self { began, heard, live, last }
+    }
+
+    /// Whether it was ever told that it is level with the tail.
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// The number of the last entry.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Everything.
+    pub fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    fn note(&self, what: What) {
+        match &what {
+            What::Entry(_, number) => self.last.store(*number, Ordering::Relaxed),
+            What::Told(told) if told == "live" => self.live.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        self.heard.lock().unwrap().push(Heard { at: self.began.elapsed(), what });
+    }
+}
+
+/// One client.
+pub struct Client {
+    pub address: SocketAddr,
+    pub path: &'static str,
+    /// Speaks HTTP/1.0, where nothing but its end frames the body.
+    pub old: bool,
+    pub record: Arc<Record>,
+}
+
+/// One connection that was lost.
+struct Lost(String);
+
+impl From<std::io::Error> for Lost {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Client {
+    /// Listens until it is dropped.
+    pub async fn run(self) {
+        let mut parser = Parser::new();
+        loop {
+            let Err(Lost(why)) = self.connection(&mut parser).await;
+            self.record.note(What::Closed(why));
+            parser.reconnect();
+            let told = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
+            tokio::time::sleep(told.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
+    }
+
+    async fn connection(&self, parser: &mut Parser) -> Result<std::convert::Infallible, Lost> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let last_event_id = parser.last_event_id().to_owned();
+        stream.write_all(self.request(&last_event_id).as_bytes()).await?;
+        let mut input = Vec::new();
+        let head_bytes = loop {
+            if let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if stream.read_buf(&mut input).await? == 0 || input.len() > HEAD_BYTES {
+                return Err(Lost("no head".into()));
+            }
+        };
+        let body = input.split_off(head_bytes);
+        let mut chunks = self.framing(&String::from_utf8_lossy(&input))?;
+        self.record.note(What::Opened(last_event_id));
+        self.take(parser, &mut chunks, &body)?;
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let length = stream.read(&mut piece).await?;
+            if length == 0 {
+                return Err(Lost("its end".into()));
+            }
+            self.take(parser, &mut chunks, &piece[..length])?;
+        }
+    }
+
+    fn request(&self, last_event_id: &str) -> String {
+        let version = if self.old { "1.0" } else { "1.1" };
+        let resume = match last_event_id {
+            "" => String::new(),
+            id => format!("Last-Event-ID: {id}\r\n"),
+        };
+        let path = self.path;
+        format!("GET {path} HTTP/{version}\r\nHost: x\r\nAccept: text/event-stream\r\n{resume}\r\n")
+    }
+
+    /// How the body is framed. An `EventSource` gives up for ever on anything but a stream.
+    fn framing(&self, head: &str) -> Result<Option<Chunks>, Lost> {
+        let lower = head.to_ascii_lowercase();
+        let ok = lower.split(' ').nth(1) == Some("200")
+            && lower.contains("\r\ncontent-type: text/event-stream");
+        let chunked = lower.contains("\r\ntransfer-encoding: chunked\r\n");
+        if !ok || chunked == self.old {
+            return Err(self.wrong(format!("not a stream: {head:?}")));
+        }
+        Ok(chunked.then(Chunks::default))
+    }
+
+    fn wrong(&self, what: String) -> Lost {
+        self.record.note(What::Wrong(what));
+        Lost("it sent what it may not".into())
+    }
+
+    fn take(
+        &self,
+        parser: &mut Parser,
+        chunks: &mut Option<Chunks>,
+        piece: &[u8],
+    ) -> Result<(), Lost> {
+        let mut decoded = Vec::new();
+        let body = match chunks {
+            None => piece,
+            Some(chunks) => {
+                chunks.feed(piece, &mut decoded).map_err(|error| self.wrong(error))?;
+                &decoded
+            }
+        };
+        let mut items = Vec::new();
+        parser.feed(body, &mut items).map_err(|error| self.wrong(error.to_string()))?;
+        for item in items {
+            self.record.note(understand(item));
+        }
+        match chunks {
+            Some(chunks) if chunks.complete() => Err(Lost("the last chunk".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What an item of the stream says.
+pub fn understand(item: Item) -> What {
+    match item {
+        Item::Comment(text) if COMMENTS.contains(&&*text) => What::Told(text),
+        Item::Comment(text) => What::Wrong(format!("an unknown comment {text:?}")),
+        Item::Event(event) if event.event_type == CONTROL_EVENT => {
+            control(&event).unwrap_or_else(|| What::Wrong(format!("a control event {event:?}")))
+        }
+        Item::Event(event) => {
+            let id = event.last_event_id.parse();
+            match (payload::number(&event.data), id, &*event.event_type) {
+                (Some(number), Ok(id), "message") => What::Entry(id, number),
+                _ => What::Wrong(format!("torn: {event:.300?}")),
+            }
+        }
+    }
+}
+
+fn control(event: &Event) -> Option<What> {
+    let control: serde_json::Value = serde_json::from_str(&event.data).ok()?;
+    let kind = control["type"].as_str()?;
+    if kind != "gap" {
+        let known = ["live", "drain", "unavailable", "ping", "source"].contains(&kind);
+        return known.then(|| What::Told(kind.to_owned()));
+    }
+    let id = |name: &str| match &control[name] {
+        serde_json::Value::Null => Some(None),
+        value => value.as_str()?.parse::<StreamId>().ok().map(Some),
+    };
+    let (after, next) = (id("after")?, id("next")?);
+    let lost = match &control["lost"] {
+        serde_json::Value::Null => None,
+        value => Some(value.as_u64()?),
+    };
+    let reason = control["reason"].as_str()?.to_owned();
+    let id = event.last_event_id.parse().ok()?;
+    Some(What::Gap(Gap { id, after, next, lost, reason }))
+}

@@ -1,0 +1,126 @@
+//! What happened in one run: what was written and acknowledged, what each client heard, and what
+//! Redis holds in the end. Times are counted from the beginning of the run.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use ssegate::event::StreamId;
+
+/// What became of one attempt to write an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Redis gave it this id, and said so at this time.
+    Added(StreamId, Duration),
+    /// Redis refused it.
+    Refused,
+    /// The answer did not come: it may have been added or not.
+    Unknown,
+}
+
+/// A gap as a client was told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last event id that came with it.
+    pub id: StreamId,
+    pub after: Option<StreamId>,
+    pub next: Option<StreamId>,
+    pub lost: Option<u64>,
+    pub reason: String,
+}
+
+/// What a client heard, or noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It was let in, having asked to go on after this id.
+    Opened(String),
+    /// An entry, whole, by its number.
+    Entry(StreamId, u64),
+    /// Entries are missing.
+    Gap(Gap),
+    /// Another control event, or a comment, that is known.
+    Told(String),
+    /// The connection ended, or could not be had; it comes back.
+    Closed(String),
+    /// Something that no gateway may send.
+    Wrong(String),
+}
+
+/// The same, and when.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub at: Duration,
+    pub what: What,
+}
+
+/// What a fault may do to the clients, beyond making them wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Reasons of gaps that they may be told; any other is a false alarm.
+    pub reasons: &'static [&'static str],
+    /// Each of them has to be told of such a gap, whether it misses anything or not.
+    pub told: bool,
+    /// Whether connections may end.
+    pub closes: bool,
+    /// Whether Redis itself may lose what it has acknowledged.
+    pub redis_loses: bool,
+}
+
+/// One run.
+pub struct History {
+    /// What became of each entry; the first has the number 1, and order is that of the stream.
+    pub written: Vec<Fate>,
+    /// The first number that the clients have to hear of.
+    pub due_from: u64,
+    /// Numbers that the nemesis deleted one by one (`XDEL`).
+    pub deleted: HashSet<u64>,
+    /// Numbers that the stream holds in the end.
+    pub kept: HashSet<u64>,
+    /// By client.
+    pub clients: Vec<Vec<Heard>>,
+    /// When the fault was over.
+    pub healed: Duration,
+    /// How long everything may take from then on to be level again.
+    pub limit: Duration,
+    /// What the fault may do.
+    pub allowed: Allowed,
+}
+
+impl History {
+    /// What became of the entry of this number.
+    pub fn fate(&self, number: u64) -> Option<Fate> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.written.get(index).copied()
+    }
+
+    /// The id that Redis acknowledged for this number, and when.
+    pub fn acknowledged(&self, number: u64) -> Option<(StreamId, Duration)> {
+        if let Fate::Added(id, at) = self.fate(number)? { Some((id, at)) } else { None }
+    }
+}
+
+/// What a client heard, for whoever has to find out why: runs of entries in one line.
+pub fn account(heard: &[Heard]) -> String {
+    let mut text = String::new();
+    let mut run: Option<(Duration, u64, u64)> = None;
+    let end_of = |run: Option<(Duration, u64, u64)>| match run {
+        Some((at, first, last)) if first == last => format!("{at:.3?} number {first}\n"),
+        Some((at, first, last)) => format!("{at:.3?} numbers {first} to {last}\n"),
+        None => String::new(),
+    };
+    for Heard { at, what } in heard {
+        run = match (what, run) {
+            (What::Entry(_, number), Some((from, first, last))) if *number == last + 1 => {
+                Some((from, first, *number))
+            }
+            (What::Entry(_, number), ended) => {
+                text += &end_of(ended);
+                Some((*at, *number, *number))
+            }
+            (other, ended) => {
+                text += &format!("{}{at:.3?} {other:?}\n", end_of(ended));
+                None
+            }
+        };
+    }
+    text + &end_of(run)
+}

@@ -1,0 +1,135 @@
+//! The faults, by name: what each needs, what it may do to clients, and how it is inflicted.
+
+use std::time::{Duration, Instant};
+
+use crate::history::Allowed;
+use crate::scene::{Scene, Stage};
+
+mod around;
+mod process;
+mod stream;
+mod wire;
+
+/// Everything is to be level this long after a fault.
+const RECOVERY: Duration = Duration::from_secs(3);
+/// After a connection fell silent, beyond `block`.
+const SILENCE: Duration = Duration::from_secs(6);
+
+/// One fault.
+pub struct Fault {
+    pub name: &'static str,
+    pub stage: Stage,
+    pub allowed: Allowed,
+    /// Inflicts it, and returns when it is over, or, of a silence, has begun.
+    pub inflict: fn(&mut Scene) -> Over,
+}
+
+/// When a fault was over, and how long everything may take from then on.
+#[derive(Clone, Copy, Debug)]
+pub struct Over {
+    pub at: Instant,
+    pub limit: Duration,
+}
+
+impl Over {
+    fn now() -> Self {
+        Self { at: Instant::now(), limit: RECOVERY }
+    }
+
+    /// Nothing in Redis wakes a blocked read: it is noticed when `block` ends.
+    fn unwoken(scene: &Scene) -> Self {
+        Self { at: Instant::now(), limit: scene.block() + RECOVERY }
+    }
+
+    /// Nothing ends it but the gateway's own notice.
+    fn silent_since(at: Instant, scene: &Scene) -> Self {
+        Self { at, limit: scene.block() + SILENCE }
+    }
+}
+
+/// Nothing is lost, and the clients stay.
+const HARMLESS: Allowed = Allowed { reasons: &[], told: false, closes: false, redis_loses: false };
+/// Nothing is lost, but clients have to come back.
+const CLOSES: Allowed = Allowed { closes: true, ..HARMLESS };
+/// Who has half of an entry that is gone now is cut, and comes back.
+const TRIMS: Allowed = Allowed { reasons: &["trimmed"], ..CLOSES };
+const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], ..CLOSES };
+/// Told even where nothing was lost.
+const RESETS: Allowed = Allowed { reasons: &["reset"], told: true, ..HARMLESS };
+const RESETS_AND_CLOSES: Allowed = Allowed { closes: true, ..RESETS };
+
+const fn fault(
+    name: &'static str,
+    stage: Stage,
+    allowed: Allowed,
+    inflict: fn(&mut Scene) -> Over,
+) -> Fault {
+    Fault { name, stage, allowed, inflict }
+}
+
+/// All of them. A failover by Sentinel belongs here once the gateway knows Sentinel; it is over when
+/// the new primary answers writes, and may lose what Redis had acknowledged (`redis_loses`).
+pub const FAULTS: &[Fault] = &[
+    fault("redis-killed", Stage::Durable, HARMLESS, process::redis_killed),
+    fault("redis-emptied", Stage::Plain, RESETS, process::redis_emptied),
+    fault("redis-frozen", Stage::Plain, HARMLESS, process::redis_frozen),
+    fault("redis-demoted", Stage::Plain, HARMLESS, process::redis_demoted),
+    fault("redis-relieved", Stage::Replicated, HARMLESS, process::redis_relieved),
+    fault("connections-killed", Stage::Plain, HARMLESS, around::connections_killed),
+    fault("clients-paused", Stage::Plain, HARMLESS, around::clients_paused),
+    fault("right-withdrawn", Stage::Acl, CLOSES, around::right_withdrawn),
+    fault("password-changed", Stage::Acl, HARMLESS, around::password_changed),
+    fault("key-deleted", Stage::Plain, RESETS, stream::deleted),
+    fault("key-unlinked", Stage::Plain, RESETS, stream::unlinked),
+    fault("flushed", Stage::Plain, RESETS, stream::flushed),
+    fault("ids-set-back", Stage::Plain, RESETS, stream::ids_set_back),
+    fault("trimmed-to-nothing", Stage::Plain, TRIMS, stream::trimmed_to_nothing),
+    fault("trimmed-past-reader", Stage::Plain, TRIMS, stream::trimmed_past_reader),
+    fault("burst-over-maxlen", Stage::Plain, TRIMS, stream::burst_over_maxlen),
+    fault("entries-deleted", Stage::Plain, DELETES, stream::entries_deleted),
+    fault("last-id-set", Stage::Plain, HARMLESS, stream::last_id_set),
+    fault("string-in-its-place", Stage::Plain, RESETS_AND_CLOSES, stream::string_in_its_place),
+    fault("string-and-back", Stage::Plain, CLOSES, stream::string_and_back),
+    fault(
+        "trimmed-behind-clients",
+        Stage::GatewayBehindProxy,
+        TRIMS,
+        stream::trimmed_behind_clients,
+    ),
+    fault(
+        "deleted-behind-clients",
+        Stage::GatewayBehindProxy,
+        DELETES,
+        stream::deleted_behind_clients,
+    ),
+    fault(
+        "reset-behind-clients",
+        Stage::GatewayBehindProxy,
+        RESETS_AND_CLOSES,
+        stream::reset_behind_clients,
+    ),
+    fault("redis-side-slow", Stage::RedisBehindProxy, HARMLESS, wire::redis_slow),
+    fault("redis-side-stalled", Stage::RedisBehindProxy, HARMLESS, wire::redis_stalled),
+    fault("redis-side-silent", Stage::RedisBehindProxy, HARMLESS, wire::redis_silent),
+    fault("redis-side-deaf", Stage::RedisBehindProxy, HARMLESS, wire::redis_deaf),
+    fault("redis-side-halved", Stage::RedisBehindProxy, HARMLESS, wire::redis_halved),
+    fault(
+        "redis-side-silent-to-returners",
+        Stage::BothBehindProxies,
+        CLOSES,
+        wire::redis_silent_to_returners,
+    ),
+    fault("redis-side-truncated", Stage::RedisBehindProxy, HARMLESS, wire::redis_truncated),
+    fault("redis-side-reset", Stage::RedisBehindProxy, HARMLESS, wire::redis_reset),
+    fault("client-side-slow", Stage::GatewayBehindProxy, HARMLESS, wire::client_slow),
+    fault("client-side-stalled", Stage::GatewayBehindProxy, HARMLESS, wire::client_stalled),
+    fault("client-side-halved", Stage::GatewayBehindProxy, CLOSES, wire::client_halved),
+    fault("client-side-truncated", Stage::GatewayBehindProxy, CLOSES, wire::client_truncated),
+    fault("client-side-reset", Stage::GatewayBehindProxy, CLOSES, wire::client_reset),
+    fault("clock-ahead", Stage::OwnClock, HARMLESS, process::clock_ahead),
+    fault("clock-back", Stage::OwnClock, HARMLESS, process::clock_back),
+    fault("descriptors-exhausted", Stage::Plain, HARMLESS, process::descriptors_exhausted),
+    fault("crowded-out", Stage::FewDescriptors, HARMLESS, process::crowded_out),
+    fault("gateway-killed", Stage::Plain, CLOSES, process::gateway_killed),
+    fault("gateway-terminated", Stage::Plain, CLOSES, process::gateway_terminated),
+];

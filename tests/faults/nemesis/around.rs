@@ -1,0 +1,56 @@
+//! Faults of what lies around the stream: connections, pauses, rights.
+
+use std::time::Instant;
+
+use super::Over;
+use crate::scene::{MAY_READ, PASSWORD, Scene, USER};
+use crate::support::redis::Answer;
+
+/// Everybody's, again and again.
+pub(super) fn connections_killed(scene: &mut Scene) -> Over {
+    let end = Instant::now() + scene.lasting(1_500, 6_000);
+    let mut operator = scene.operator();
+    while Instant::now() < end {
+        operator.run(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+        scene.wait(5, 200);
+    }
+    Over::now()
+}
+
+pub(super) fn clients_paused(scene: &mut Scene) -> Over {
+    let time = scene.lasting(2_500, 8_000);
+    let mut operator = scene.operator();
+    operator.run(&["CLIENT", "PAUSE", &time.as_millis().to_string(), "ALL"]).unwrap();
+    std::thread::sleep(time);
+    Over::now()
+}
+
+/// The right to read the key, or to read at all, for a while.
+pub(super) fn right_withdrawn(scene: &mut Scene) -> Over {
+    let (without, with): (&[&str], &[&str]) = if scene.rng.bool() {
+        (&["resetkeys", "%R~another"], &["resetkeys", MAY_READ])
+    } else {
+        (&["-xread"], &["+xread"])
+    };
+    user(scene, without);
+    // A read that is under way goes on to its end.
+    let time = scene.block() + scene.some_time(200, 1000);
+    std::thread::sleep(time);
+    user(scene, with);
+    Over::now()
+}
+
+/// Connections are killed, and nobody is let in again for a while.
+pub(super) fn password_changed(scene: &mut Scene) -> Over {
+    user(scene, &["resetpass", ">another"]);
+    let killed = scene.operator().run(&["CLIENT", "KILL", "USER", USER]).unwrap();
+    assert!(matches!(killed, Answer::Number(1..)), "{killed:?}");
+    scene.wait(300, 2_000);
+    user(scene, &["resetpass", &format!(">{PASSWORD}")]);
+    Over::now()
+}
+
+fn user(scene: &Scene, rules: &[&str]) {
+    let command = [&["ACL", "SETUSER", USER][..], rules].concat();
+    assert_eq!(scene.redis().run(&command), Answer::Text("OK".into()), "{command:?}");
+}

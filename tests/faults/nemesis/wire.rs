@@ -1,0 +1,106 @@
+//! Faults of the wire: a proxy that misbehaves, between the gateway and Redis, or between the clients
+//! and the gateway.
+
+use std::time::{Duration, Instant};
+
+use super::Over;
+use crate::proxy::{Ill, Proxy};
+use crate::scene::Scene;
+
+const SLOW: Ill = Ill::Slow(Duration::from_millis(300));
+
+/// Which of the proxies.
+type Side = fn(&Scene) -> &Proxy;
+
+/// Every piece comes late.
+pub(super) fn redis_slow(scene: &mut Scene) -> Over {
+    lasts(scene, Scene::redis_side, SLOW)
+}
+
+/// Old connections and new ones alike, and then everything goes on.
+pub(super) fn redis_stalled(scene: &mut Scene) -> Over {
+    lasts(scene, Scene::redis_side, Ill::Stalled)
+}
+
+/// Like a network that drops what belongs to the connections there are, and lets new ones in.
+pub(super) fn redis_silent(scene: &mut Scene) -> Over {
+    silent(scene, Ill::Stalled)
+}
+
+/// Redis hears the gateway, and not the other way round.
+pub(super) fn redis_deaf(scene: &mut Scene) -> Over {
+    silent(scene, Ill::Deaf)
+}
+
+/// Silent in the middle of an answer.
+pub(super) fn redis_halved(scene: &mut Scene) -> Over {
+    silent(scene, Ill::Halved)
+}
+
+/// Clients come back while every connection to Redis is silent, also those that resumes use.
+pub(super) fn redis_silent_to_returners(scene: &mut Scene) -> Over {
+    scene.client_side().strike(Ill::Reset);
+    scene.wait(400, 800);
+    let over = silent(scene, Ill::Stalled);
+    scene.client_side().strike(Ill::Reset);
+    over
+}
+
+pub(super) fn redis_truncated(scene: &mut Scene) -> Over {
+    again_and_again(scene, Scene::redis_side, Ill::Truncated)
+}
+
+pub(super) fn redis_reset(scene: &mut Scene) -> Over {
+    again_and_again(scene, Scene::redis_side, Ill::Reset)
+}
+
+pub(super) fn client_slow(scene: &mut Scene) -> Over {
+    lasts(scene, Scene::client_side, SLOW)
+}
+
+/// Clients take nothing for a while, and then go on where they were.
+pub(super) fn client_stalled(scene: &mut Scene) -> Over {
+    lasts(scene, Scene::client_side, Ill::Stalled)
+}
+
+/// Half of a write, nothing for a while, and then a reset.
+pub(super) fn client_halved(scene: &mut Scene) -> Over {
+    for _ in 0..2 {
+        scene.client_side().strike(Ill::Halved);
+        scene.wait(300, 1000);
+        scene.client_side().strike(Ill::Reset);
+        scene.wait(200, 600);
+    }
+    Over::now()
+}
+
+pub(super) fn client_truncated(scene: &mut Scene) -> Over {
+    again_and_again(scene, Scene::client_side, Ill::Truncated)
+}
+
+pub(super) fn client_reset(scene: &mut Scene) -> Over {
+    again_and_again(scene, Scene::client_side, Ill::Reset)
+}
+
+fn lasts(scene: &Scene, side: Side, ill: Ill) -> Over {
+    side(scene).strike_all(ill);
+    std::thread::sleep(scene.lasting(2_000, 8_000));
+    side(scene).heal();
+    Over::now()
+}
+
+fn silent(scene: &Scene, ill: Ill) -> Over {
+    scene.redis_side().strike(ill);
+    Over::silent_since(Instant::now(), scene)
+}
+
+/// Whatever is open is struck, newcomers as they come.
+fn again_and_again(scene: &mut Scene, side: Side, ill: Ill) -> Over {
+    let end = Instant::now() + scene.lasting(1_500, 6_000);
+    while Instant::now() < end {
+        side(scene).strike(ill);
+        scene.wait(10, 300);
+    }
+    side(scene).heal();
+    Over::now()
+}

@@ -1,0 +1,119 @@
+//! One run of one fault: both sides go on, the nemesis strikes, and when all is level again the
+//! checker looks at what everybody remembers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::checker::{Findings, check};
+use crate::client::Record;
+use crate::history::{Fate, History};
+use crate::nemesis::{Fault, Over};
+use crate::payload;
+use crate::scene::{Plan, Scene};
+
+/// Entries a second that the writer writes of its own.
+const RATE: u32 = 120;
+/// What is not level this long after its limit will not be.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs it. A panic, such as of something that should have happened and did not, is a violation too.
+pub fn run(fault: &Fault, plan: Plan, runtime: &Handle) -> Findings {
+    let run = || {
+        let rng = fastrand::Rng::with_seed(plan.seed ^ digest(fault.name));
+        let mut scene = Scene::set(fault.stage, plan, rng, runtime);
+        let history = play(fault, &mut scene);
+        let mut findings = check(&history);
+        if !findings.violations.is_empty() {
+            findings.evidence += &format!("--- the gateway's log ---\n{}", scene.log());
+        }
+        findings
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        let said = format!("the run panicked: {}", said.unwrap_or_default());
+        Findings { violations: vec![said], ..Findings::default() }
+    })
+}
+
+/// Faults are not to strike at the same moments under one seed.
+fn digest(name: &str) -> u64 {
+    name.bytes().fold(0, |digest, byte| digest.wrapping_mul(31).wrapping_add(u64::from(byte)))
+}
+
+fn play(fault: &Fault, scene: &mut Scene) -> History {
+    for _ in 0..scene.rng.u64(0..30) {
+        assert!(scene.writing.lock().add(), "Redis takes an entry");
+    }
+    let records = scene.let_clients_in();
+    let due_from = scene.writing.lock().next();
+    let rng = scene.rng.fork();
+    scene.writing.begin(RATE, rng);
+    scene.wait(200, 700);
+
+    let over = (fault.inflict)(scene);
+    let deadline = over.at + over.limit + PATIENCE;
+    while !heard_of_what_came_after(scene, over, &records) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    scene.wait(300, 700);
+    scene.writing.end();
+    // The second of them ends everything: what comes twice comes before it.
+    for _ in 0..2 {
+        scene.writing.lock().add();
+        let last = last_added(scene);
+        while !records.iter().all(|record| record.last() == last)
+            && Instant::now() < deadline + PATIENCE
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    remember(fault, scene, over, due_from, &records)
+}
+
+fn last_added(scene: &Scene) -> u64 {
+    let writer = scene.writing.lock();
+    let added = writer.written().iter().rposition(|fate| matches!(fate, Fate::Added(..)));
+    added.map_or(0, |index| index as u64 + 1)
+}
+
+/// Whether every client has heard of an entry that was written after the fault.
+fn heard_of_what_came_after(scene: &Scene, over: Over, records: &[Arc<Record>]) -> bool {
+    let healed = over.at - scene.began;
+    let after = |fate: &Fate| matches!(fate, Fate::Added(_, at) if *at > healed);
+    let first = scene.writing.lock().written().iter().position(after);
+    first.is_some_and(|index| records.iter().all(|record| record.last() > index as u64))
+}
+
+fn remember(
+    fault: &Fault,
+    scene: &Scene,
+    over: Over,
+    due_from: u64,
+    records: &[Arc<Record>],
+) -> History {
+    let written = scene.writing.lock().written().to_vec();
+    let kept = scene.kept().into_iter().map(|(id, data)| {
+        let number = payload::number(&data).expect("what the writer wrote");
+        let fate = written[usize::try_from(number).unwrap() - 1];
+        let given = matches!(fate, Fate::Added(given, _) if given.to_string() == id);
+        assert!(
+            given || fate == Fate::Unknown,
+            "number {number} is kept as {id}, and was {fate:?}"
+        );
+        number
+    });
+    History {
+        kept: kept.collect(),
+        written,
+        due_from,
+        deleted: scene.deleted.iter().copied().collect(),
+        clients: records.iter().map(|record| record.heard()).collect(),
+        healed: over.at - scene.began,
+        limit: over.limit,
+        allowed: fault.allowed,
+    }
+}

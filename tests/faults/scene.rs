@@ -1,0 +1,298 @@
+//! Where a fault happens: Redis, the gateway, a writer and the clients, and what lies between them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Record};
+use crate::proxy::{Proxy, Upstream};
+use crate::support::gateway::Gateway;
+use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::{Folder, eventually};
+use crate::writer::{KEY, Writer, Writing};
+
+mod blueprint;
+
+pub use blueprint::{clock_file, few_descriptors};
+
+use blueprint::Blueprint;
+
+/// What Redis asks of the gateway where the stage is [`Stage::Acl`].
+pub const USER: &str = "gateway";
+/// The same.
+pub const PASSWORD: &str = "in the beginning";
+/// The key that this user may read.
+pub const MAY_READ: &str = "%R~events:a";
+/// And how: the README says that a gateway needs no more.
+const COMMANDS: [&str; 10] = [
+    "+xread",
+    "+xrange",
+    "+xrevrange",
+    "+xinfo|stream",
+    "+ping",
+    "+hello",
+    "+auth",
+    "+select",
+    "+client|setname",
+    "+client|id",
+];
+
+/// What a fault needs to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A gateway and a Redis that keeps nothing on disk.
+    Plain,
+    /// Redis has each entry on disk before it acknowledges it.
+    Durable,
+    /// A proxy between the gateway and Redis.
+    RedisBehindProxy,
+    /// A proxy between the clients and the gateway.
+    GatewayBehindProxy,
+    /// Both.
+    BothBehindProxies,
+    /// The gateway logs in to Redis as a user who may do what it needs.
+    Acl,
+    /// A second Redis is the replica of the first.
+    Replicated,
+    /// The gateway's wall clock can be stepped.
+    OwnClock,
+    /// The gateway has been given few descriptors.
+    FewDescriptors,
+}
+
+/// How a run goes, beside its fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub clients: usize,
+    /// Faults last as long as they do in earnest.
+    pub long: bool,
+}
+
+/// What a fault can lay hands on.
+pub struct Scene {
+    pub plan: Plan,
+    pub rng: fastrand::Rng,
+    pub began: Instant,
+    pub writing: Writing,
+    pub gateway: Option<Gateway>,
+    /// What earlier gateways of this run logged.
+    pub logged: String,
+    pub servers: Vec<Redis>,
+    /// Which of them holds the stream.
+    pub primary: usize,
+    pub folder: Folder,
+    /// This scene's own loopback address.
+    pub host: String,
+    /// Numbers that were deleted one by one.
+    pub deleted: Vec<u64>,
+    blueprint: Blueprint,
+    redis_side: Option<Proxy>,
+    client_side: Option<Proxy>,
+    /// Dropped with the scene, and so are they.
+    clients: JoinSet<()>,
+    runtime: Handle,
+}
+
+impl Scene {
+    /// Everything in place and nobody there yet.
+    pub fn set(stage: Stage, plan: Plan, mut rng: fastrand::Rng, runtime: &Handle) -> Self {
+        let (began, folder, host) = (Instant::now(), Folder::new(), own_host());
+        let redis = match stage {
+            Stage::Durable => Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]),
+            Stage::Replicated => replicating(&host),
+            _ => Redis::start(),
+        };
+        let redis_side = match stage {
+            Stage::RedisBehindProxy | Stage::BothBehindProxies => {
+                Some(Proxy::start(runtime, &host, Upstream::Unix(redis.socket())))
+            }
+            _ => None,
+        };
+        let url = match &redis_side {
+            Some(proxy) => format!("redis://{}", proxy.address),
+            None => redis.url(),
+        };
+        let blueprint = Blueprint::new(stage, plan, &mut rng, url, &host, &folder);
+        if stage == Stage::Acl {
+            let password = format!(">{PASSWORD}");
+            let user = ["ACL", "SETUSER", USER, "on", &password, "resetkeys", MAY_READ, "-@all"];
+            let user = [&user[..], &COMMANDS].concat();
+            assert_eq!(redis.run(&user), Answer::Text("OK".into()));
+        }
+        let writer = Writer::new(began, rng.fork(), redis.socket());
+        let mut scene = Self {
+            plan,
+            rng,
+            began,
+            writing: Writing::new(writer),
+            gateway: None,
+            logged: String::new(),
+            servers: vec![redis],
+            primary: 0,
+            folder,
+            host,
+            deleted: Vec::new(),
+            blueprint,
+            redis_side,
+            client_side: None,
+            clients: JoinSet::new(),
+            runtime: runtime.clone(),
+        };
+        if stage == Stage::Replicated {
+            scene.servers.push(replica_of(&scene.host));
+        }
+        scene.start_gateway();
+        if matches!(stage, Stage::GatewayBehindProxy | Stage::BothBehindProxies) {
+            let upstream = Upstream::Tcp(scene.gateway_address());
+            scene.client_side = Some(Proxy::start(runtime, &scene.host, upstream));
+        }
+        scene
+    }
+
+    /// Starts the gateway, where there was one, on the same port.
+    pub fn start_gateway(&mut self) {
+        assert!(self.gateway.is_none(), "it runs already");
+        self.gateway = Some(self.blueprint.setup().start_ready());
+    }
+
+    /// Whoever holds the stream now.
+    pub fn redis(&self) -> &Redis {
+        &self.servers[self.primary]
+    }
+
+    /// The same, to be killed and started.
+    pub fn redis_mut(&mut self) -> &mut Redis {
+        &mut self.servers[self.primary]
+    }
+
+    /// The gateway; its absence is the fault's own doing.
+    pub fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().expect("it runs")
+    }
+
+    /// Lets go of the gateway, whose end is the fault's business.
+    pub fn lose_gateway(&mut self) -> Gateway {
+        let gateway = self.gateway.take().expect("it runs");
+        self.logged += &gateway.log();
+        gateway
+    }
+
+    /// Everything that a gateway of this run logged.
+    pub fn log(&self) -> String {
+        self.logged.clone() + &self.gateway.as_ref().map(Gateway::log).unwrap_or_default()
+    }
+
+    fn gateway_address(&self) -> SocketAddr {
+        self.gateway().address.parse().unwrap()
+    }
+
+    /// The proxy in front of Redis, on a stage that has one.
+    pub fn redis_side(&self) -> &Proxy {
+        self.redis_side.as_ref().expect("the stage has one")
+    }
+
+    /// The proxy in front of the gateway, on a stage that has one.
+    pub fn client_side(&self) -> &Proxy {
+        self.client_side.as_ref().expect("the stage has one")
+    }
+
+    /// Clients come, of every kind; each one's record.
+    pub fn let_clients_in(&mut self) -> Vec<Arc<Record>> {
+        let address =
+            self.client_side.as_ref().map_or(self.gateway_address(), |proxy| proxy.address);
+        let records: Vec<_> =
+            (0..self.plan.clients).map(|_| Arc::new(Record::new(self.began))).collect();
+        for (index, record) in records.iter().enumerate() {
+            let path = if index % 3 == 2 { "/told" } else { "/events" };
+            let (old, record) = (index % 5 == 4, record.clone());
+            let client = Client { address, path, old, record };
+            self.clients.spawn_on(client.run(), &self.runtime);
+        }
+        eventually("every client is live", || records.iter().all(|record| record.is_live()));
+        records
+    }
+
+    /// Another connection to Redis.
+    pub fn operator(&self) -> Connection {
+        Connection::open(self.redis()).expect("Redis is there")
+    }
+
+    /// A time in between, as the seed wants it.
+    pub fn some_time(&mut self, least_ms: u64, most_ms: u64) -> Duration {
+        Duration::from_millis(self.rng.u64(least_ms..=most_ms))
+    }
+
+    /// Lets it pass.
+    pub fn wait(&mut self, least_ms: u64, most_ms: u64) {
+        let time = self.some_time(least_ms, most_ms);
+        std::thread::sleep(time);
+    }
+
+    /// How long the fault lasts: the one or the other.
+    pub fn lasting(&self, quick_ms: u64, long_ms: u64) -> Duration {
+        Duration::from_millis(if self.plan.long { long_ms } else { quick_ms })
+    }
+
+    /// `source.block`.
+    pub fn block(&self) -> Duration {
+        blueprint::block(self.plan)
+    }
+
+    /// What the stream holds, as it was written.
+    pub fn kept(&self) -> Vec<(String, String)> {
+        let Answer::List(entries) = self.redis().run(&["XRANGE", KEY, "-", "+"]) else {
+            panic!("no list of what is kept")
+        };
+        entries.into_iter().map(id_and_payload).collect()
+    }
+}
+
+fn id_and_payload(entry: Answer) -> (String, String) {
+    let Answer::List(mut parts) = entry else { panic!("{entry:?}") };
+    let (Some(Answer::List(mut fields)), Some(Answer::Text(id))) = (parts.pop(), parts.pop())
+    else {
+        panic!("an entry without fields")
+    };
+    let Some(Answer::Text(payload)) = fields.pop() else { panic!("{id} has no payload") };
+    (id, payload)
+}
+
+fn replicating(host: &str) -> Redis {
+    Redis::with(&["--bind", host, "--port", "6379", "--repl-diskless-sync-delay", "0"])
+}
+
+/// In step with the primary.
+fn replica_of(host: &str) -> Redis {
+    let replica = Redis::with(&[
+        "--bind",
+        host,
+        "--port",
+        "6380",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--replicaof",
+        host,
+        "6379",
+    ]);
+    eventually("the replica is in step", || is_in_step(&replica));
+    replica
+}
+
+/// Whether this replica is connected to its primary.
+pub fn is_in_step(replica: &Redis) -> bool {
+    let info = replica.run(&["INFO", "replication"]);
+    matches!(info, Answer::Text(info) if info.contains("master_link_status:up"))
+}
+
+/// A loopback address that nobody else uses, so that its ports are free, and free again.
+fn own_host() -> String {
+    static SCENES: AtomicU8 = AtomicU8::new(1);
+    let pid = std::process::id();
+    let scene = SCENES.fetch_add(1, Ordering::Relaxed).max(1);
+    format!("127.{}.{}.{scene}", 64 + ((pid >> 8) & 63), pid & 255)
+}

@@ -1,0 +1,108 @@
+//! How a scene's gateway is to run: the same each time it is started.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{PASSWORD, Plan, Stage, USER};
+use crate::support::Folder;
+use crate::support::gateway::Setup;
+
+/// `block`, where runs are short.
+const SHORT_BLOCK: Duration = Duration::from_secs(1);
+/// And where they are long: the default.
+const LONG_BLOCK: Duration = Duration::from_secs(5);
+const ROUTES: &str = r#"
+[[route]]
+path = "/events"
+key = "events:a"
+access = "public"
+replay = "all"
+[[route]]
+path = "/told"
+key = "events:a"
+access = "public"
+replay = "all"
+signals = "event"
+"#;
+
+/// What there is to say of a gateway.
+pub(super) struct Blueprint {
+    stage: Stage,
+    plan: Plan,
+    url: String,
+    host: String,
+    ring_entries: usize,
+    send_buffer_kib: usize,
+    password_file: PathBuf,
+    clock_file: PathBuf,
+}
+
+impl Blueprint {
+    /// What the seed decides is decided here.
+    pub(super) fn new(
+        stage: Stage,
+        plan: Plan,
+        rng: &mut fastrand::Rng,
+        url: String,
+        host: &str,
+        folder: &Folder,
+    ) -> Self {
+        let (password_file, clock_file) = (folder.0.join("password"), clock_file(folder));
+        std::fs::write(&password_file, PASSWORD).unwrap();
+        std::fs::write(&clock_file, "+0").unwrap();
+        // A small ring sends whoever comes back to Redis, a small send buffer makes half-written
+        // events common; neither is too small for correctness.
+        let ring_entries = [20, 200, 10_000][rng.usize(0..3)];
+        let send_buffer_kib = [16, 128][rng.usize(0..2)];
+        let host = host.to_owned();
+        Self { stage, plan, url, host, ring_entries, send_buffer_kib, password_file, clock_file }
+    }
+
+    pub(super) fn setup(&self) -> Setup {
+        let host = &self.host;
+        let setup = Setup::with_url(&self.url)
+            .set("server", &format!("listen = [\"{host}:8080\"]"))
+            .set("admin", &format!("listen = \"{host}:9464\""))
+            .set("server", "keepalive = \"1s\"")
+            .set("server", "retry = \"100ms\"")
+            .set("source", &format!("block = \"{}ms\"", block(self.plan).as_millis()))
+            .set("ring", &format!("entries = {}", self.ring_entries))
+            .set("limits", &format!("send_buffer = \"{}KiB\"", self.send_buffer_kib))
+            .routes(ROUTES);
+        match self.stage {
+            Stage::Acl => setup
+                .set("source", &format!("username = \"{USER}\""))
+                .set("source", &format!("password_file = {:?}", self.password_file)),
+            Stage::OwnClock => setup
+                .env("LD_PRELOAD", &libfaketime())
+                .env("FAKETIME_TIMESTAMP_FILE", self.clock_file.to_str().unwrap())
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("DONT_FAKE_MONOTONIC", "1"),
+            Stage::FewDescriptors => setup.descriptors(few_descriptors(self.plan)),
+            _ => setup,
+        }
+    }
+}
+
+/// `source.block`.
+pub(super) fn block(plan: Plan) -> Duration {
+    if plan.long { LONG_BLOCK } else { SHORT_BLOCK }
+}
+
+/// Enough for a few clients more than there are.
+pub fn few_descriptors(plan: Plan) -> usize {
+    128 + 2 * plan.clients
+}
+
+/// How far the gateway's clock is off is written here.
+pub fn clock_file(folder: &Folder) -> PathBuf {
+    folder.0.join("clock")
+}
+
+/// Where Debian's package `libfaketime` has it, on whatever architecture.
+fn libfaketime() -> String {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut files = libraries.map(|at| at.path().join("faketime/libfaketimeMT.so.1"));
+    let file = files.find(|file| file.exists());
+    file.expect("libfaketime (apt: faketime) must be installed").to_str().unwrap().to_owned()
+}

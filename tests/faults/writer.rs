@@ -1,0 +1,229 @@
+//! The writer: numbers its entries, and keeps what became of each. Whoever holds it alone writes,
+//! so numbers are in the order of the stream.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ssegate::event::StreamId;
+
+use crate::history::Fate;
+use crate::payload;
+use crate::support::redis::{Answer, Connection};
+
+/// The stream's key.
+pub const KEY: &str = "events:a";
+/// After a refusal, or where there is no Redis.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Writes entries, and remembers.
+pub struct Writer {
+    began: Instant,
+    rng: fastrand::Rng,
+    socket: PathBuf,
+    connection: Option<Connection>,
+    written: Vec<Fate>,
+    /// The ids' clock is this much slow; zero: Redis chooses.
+    behind: Duration,
+}
+
+impl Writer {
+    /// Writes to the Redis behind this unix socket.
+    pub fn new(began: Instant, rng: fastrand::Rng, socket: PathBuf) -> Self {
+        let (connection, written, behind) = (None, Vec::new(), Duration::ZERO);
+        Self { began, rng, socket, connection, written, behind }
+    }
+
+    /// What became of each entry so far.
+    pub fn written(&self) -> &[Fate] {
+        &self.written
+    }
+
+    /// The number that the next entry gets.
+    pub fn next(&self) -> u64 {
+        self.written.len() as u64 + 1
+    }
+
+    /// Writes to another Redis from now on.
+    pub fn redirect(&mut self, socket: PathBuf) {
+        self.socket = socket;
+        self.connection = None;
+    }
+
+    /// Ids are taken from a clock that is slow by this much from now on.
+    pub fn set_back(&mut self, behind: Duration) {
+        self.behind = behind;
+    }
+
+    /// One entry; whether Redis took it.
+    pub fn add(&mut self) -> bool {
+        self.burst(1, None)
+    }
+
+    /// So many entries at once, trimming to so many each time; whether Redis took all of them.
+    pub fn burst(&mut self, count: u64, keep: Option<u64>) -> bool {
+        let first = self.written.len();
+        self.connect();
+        for _ in 0..count {
+            self.send_entry(keep, None);
+        }
+        for index in first..self.written.len() {
+            let answer = self.answer();
+            self.note(index, answer.as_ref());
+        }
+        self.written[first..].iter().all(|fate| matches!(fate, Fate::Added(..)))
+    }
+
+    /// So many entries and then these commands, made of their ids, as one transaction; whether all of
+    /// it was done. The first of the entries has the number that was [`Self::next`].
+    pub fn transaction(
+        &mut self,
+        count: u64,
+        then: impl FnOnce(&[StreamId]) -> Vec<Vec<String>>,
+    ) -> bool {
+        let first = self.written.len();
+        let ids = self.ids(count);
+        let then = then(&ids);
+        self.connect();
+        self.send(&["MULTI"]);
+        for id in &ids {
+            self.send_entry(None, Some(*id));
+        }
+        for command in &then {
+            self.send(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        self.send(&["EXEC"]);
+        for _ in 0..=ids.len() + then.len() {
+            self.answer();
+        }
+        let answers = match self.answer() {
+            Some(Answer::List(answers)) => answers,
+            Some(refusal) => vec![refusal; ids.len()],
+            None => Vec::new(),
+        };
+        for index in first..self.written.len() {
+            self.note(index, answers.get(index - first));
+        }
+        !answers.is_empty() && !answers.iter().any(|answer| matches!(answer, Answer::Error(_)))
+    }
+
+    /// Ids after every other one, that Redis would give in this or the next millisecond.
+    fn ids(&self, count: u64) -> Vec<StreamId> {
+        let last = self.written.iter().rev().find_map(|fate| match fate {
+            Fate::Added(id, _) => Some(id.ms),
+            _ => None,
+        });
+        let ms = self.now_ms().max(last.unwrap_or(0)) + 1;
+        (0..count).map(|seq| StreamId { ms, seq }).collect()
+    }
+
+    fn now_ms(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - self.behind;
+        u64::try_from(now.as_millis()).unwrap()
+    }
+
+    fn send_entry(&mut self, keep: Option<u64>, id: Option<StreamId>) {
+        let fill_bytes = match self.rng.u32(0..100) {
+            0 => self.rng.usize(10_000..60_000),
+            1..10 => self.rng.usize(1_000..5_000),
+            _ => self.rng.usize(0..300),
+        };
+        let body = payload::body(self.next(), fill_bytes);
+        let id = match id {
+            Some(id) => id.to_string(),
+            None if self.behind.is_zero() => "*".to_owned(),
+            None => format!("{}-*", self.now_ms()),
+        };
+        let keep = keep.map(|keep| keep.to_string());
+        let mut words = vec!["XADD", KEY];
+        if let Some(keep) = &keep {
+            words.extend(["MAXLEN", keep]);
+        }
+        words.extend([&*id, "payload", &body]);
+        let fate = if self.connection.is_some() { Fate::Unknown } else { Fate::Refused };
+        self.send(&words);
+        self.written.push(fate);
+    }
+
+    /// Not amid a burst: its answers would get mixed up.
+    fn connect(&mut self) {
+        if self.connection.is_none() {
+            self.connection = Connection::at(&self.socket);
+        }
+    }
+
+    fn send(&mut self, words: &[&str]) {
+        let bytes: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let sent = self.connection.as_mut().and_then(|connection| connection.send(&bytes));
+        if sent.is_none() {
+            self.connection = None;
+        }
+    }
+
+    fn answer(&mut self) -> Option<Answer> {
+        let answer = self.connection.as_mut()?.answer();
+        if answer.is_none() {
+            self.connection = None;
+        }
+        answer
+    }
+
+    /// Where no answer came it stays as it is.
+    fn note(&mut self, index: usize, answer: Option<&Answer>) {
+        match answer {
+            Some(Answer::Text(id)) => {
+                self.written[index] = Fate::Added(id.parse().unwrap(), self.began.elapsed());
+            }
+            Some(Answer::Error(_)) => self.written[index] = Fate::Refused,
+            _ => {}
+        }
+    }
+}
+
+/// A writer that writes on its own, now and then more than one entry, until it is told to stop.
+pub struct Writing {
+    pub writer: Arc<Mutex<Writer>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writing {
+    /// Not at it yet.
+    pub fn new(writer: Writer) -> Self {
+        Self { writer: Arc::new(Mutex::new(writer)), stop: Arc::default(), thread: None }
+    }
+
+    /// Nobody else writes while this is held.
+    pub fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap()
+    }
+
+    /// Writes about so many entries a second from now on.
+    pub fn begin(&mut self, rate: u32, mut rng: fastrand::Rng) {
+        let (writer, stop) = (self.writer.clone(), self.stop.clone());
+        self.thread = Some(std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let count = if rng.u32(0..20) == 0 { rng.u64(2..20) } else { 1 };
+                let taken = writer.lock().unwrap().burst(count, None);
+                let pause = Duration::from_secs(1).mul_f64(2.0 * rng.f64()) / rate;
+                std::thread::sleep(if taken { pause } else { pause.max(PAUSE) });
+            }
+        }));
+    }
+
+    /// Writes no more of its own.
+    pub fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
