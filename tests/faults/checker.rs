@@ -128,8 +128,7 @@ impl<'a> Client<'a> {
     /// Each thing heard by itself and against the one before; the gaps, sorted in between the entries.
     fn walk(&mut self, heard: &[Heard]) -> Vec<Group> {
         let mut groups = Vec::new();
-        let anew = || Group::after(self.history.due_from - 1, None);
-        let mut group = anew();
+        let mut group = Group::after(self.history.due_from - 1, None);
         let (mut seen, mut came_back) = (HashSet::new(), false);
         for Heard { what, .. } in heard {
             match what {
@@ -158,7 +157,7 @@ impl<'a> Client<'a> {
                     came_back = false;
                     if gap.reason == "reset" && self.history.allowed.redis_loses {
                         // What Redis fell back to begins anew, with much that was heard before.
-                        groups.push(std::mem::replace(&mut group, anew()));
+                        groups.push(std::mem::replace(&mut group, Group::after(0, None)));
                         seen.clear();
                     }
                 }
@@ -188,7 +187,9 @@ impl<'a> Client<'a> {
     }
 
     fn check_gap(&mut self, gap: &Gap) {
-        if !self.history.allowed.reasons.contains(&&*gap.reason) {
+        let allowed = &self.history.allowed;
+        let vain = allowed.redis_loses && self.history.redis_lost_nothing();
+        if vain || !allowed.reasons.contains(&&*gap.reason) {
             self.violations.push(format!("a false alarm: {gap:?}"));
         }
         if gap.next.is_some_and(|next| gap.id != next.prev()) || gap.lost == Some(0) {
@@ -203,7 +204,7 @@ impl<'a> Client<'a> {
         }
         let end = group.until.map_or(self.history.written.len() as u64 + 1, |(number, _)| number);
         let (mut missing, mut unknown) = (0, 0);
-        for number in group.after + 1..end {
+        for number in (group.after + 1).max(self.history.due_from)..end {
             let Some((id, _)) = self.history.acknowledged(number) else {
                 unknown += 1;
                 continue;

@@ -96,6 +96,12 @@ impl History {
     pub fn acknowledged(&self, number: u64) -> Option<(StreamId, Duration)> {
         if let Fate::Added(id, at) = self.fate(number)? { Some((id, at)) } else { None }
     }
+
+    /// Whether the stream holds all that was, or may have been, added.
+    pub fn redis_lost_nothing(&self) -> bool {
+        (1..=self.written.len() as u64)
+            .all(|number| self.kept.contains(&number) || self.fate(number) == Some(Fate::Refused))
+    }
 }
 
 /// What a client heard, for whoever has to find out why: runs of entries in one line.

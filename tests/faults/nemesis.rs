@@ -58,6 +58,9 @@ const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], ..CLOSES };
 const RESETS: Allowed = Allowed { reasons: &["reset"], told: true, ..HARMLESS };
 const RESETS_AND_CLOSES: Allowed = Allowed { closes: true, ..RESETS };
 
+/// A reset where the new primary had not everything.
+const FAILS_OVER: Allowed = Allowed { reasons: &["reset"], redis_loses: true, ..HARMLESS };
+
 const fn fault(
     name: &'static str,
     stage: Stage,
@@ -67,14 +70,15 @@ const fn fault(
     Fault { name, stage, allowed, inflict }
 }
 
-/// All of them. A failover by Sentinel belongs here once the gateway knows Sentinel; it is over when
-/// the new primary answers writes, and may lose what Redis had acknowledged (`redis_loses`).
+/// All of them.
 pub const FAULTS: &[Fault] = &[
     fault("redis-killed", Stage::Durable, HARMLESS, process::redis_killed),
     fault("redis-emptied", Stage::Plain, RESETS, process::redis_emptied),
     fault("redis-frozen", Stage::Plain, HARMLESS, process::redis_frozen),
     fault("redis-demoted", Stage::Plain, HARMLESS, process::redis_demoted),
     fault("redis-relieved", Stage::Replicated, HARMLESS, process::redis_relieved),
+    fault("primary-killed", Stage::Watched, FAILS_OVER, process::primary_killed),
+    fault("primary-replaced", Stage::Watched, FAILS_OVER, process::primary_replaced),
     fault("connections-killed", Stage::Plain, HARMLESS, around::connections_killed),
     fault("clients-paused", Stage::Plain, HARMLESS, around::clients_paused),
     fault("right-withdrawn", Stage::Acl, CLOSES, around::right_withdrawn),

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -11,7 +10,8 @@ use tokio::task::JoinSet;
 use crate::client::{Client, Record};
 use crate::proxy::{Proxy, Upstream};
 use crate::support::gateway::Gateway;
-use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::redis::{Answer, Connection, Redis, own_ip};
+use crate::support::sentinel::{Sentinel, Trio};
 use crate::support::{Folder, eventually};
 use crate::writer::{KEY, Writer, Writing};
 
@@ -58,6 +58,8 @@ pub enum Stage {
     Acl,
     /// A second Redis is the replica of the first.
     Replicated,
+    /// Two are, and three sentinels watch all of them.
+    Watched,
     /// The gateway's wall clock can be stepped.
     OwnClock,
     /// The gateway has been given few descriptors.
@@ -85,6 +87,8 @@ pub struct Scene {
     pub servers: Vec<Redis>,
     /// Which of them holds the stream.
     pub primary: usize,
+    /// Who watch them.
+    pub sentinels: Vec<Sentinel>,
     pub folder: Folder,
     /// This scene's own loopback address.
     pub host: String,
@@ -101,12 +105,9 @@ pub struct Scene {
 impl Scene {
     /// Everything in place and nobody there yet.
     pub fn set(stage: Stage, plan: Plan, mut rng: fastrand::Rng, runtime: &Handle) -> Self {
-        let (began, folder, host) = (Instant::now(), Folder::new(), own_host());
-        let redis = match stage {
-            Stage::Durable => Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]),
-            Stage::Replicated => replicating(&host),
-            _ => Redis::start(),
-        };
+        let (began, folder, host) = (Instant::now(), Folder::new(), own_ip());
+        let (servers, sentinels, url) = servers(stage);
+        let redis = &servers[0];
         let redis_side = match stage {
             Stage::RedisBehindProxy | Stage::BothBehindProxies => {
                 Some(Proxy::start(runtime, &host, Upstream::Unix(redis.socket())))
@@ -115,7 +116,7 @@ impl Scene {
         };
         let url = match &redis_side {
             Some(proxy) => format!("redis://{}", proxy.address),
-            None => redis.url(),
+            None => url,
         };
         let blueprint = Blueprint::new(stage, plan, &mut rng, url, &host, &folder);
         if stage == Stage::Acl {
@@ -132,8 +133,9 @@ impl Scene {
             writing: Writing::new(writer),
             gateway: None,
             logged: String::new(),
-            servers: vec![redis],
+            servers,
             primary: 0,
+            sentinels,
             folder,
             host,
             deleted: Vec::new(),
@@ -143,9 +145,6 @@ impl Scene {
             clients: JoinSet::new(),
             runtime: runtime.clone(),
         };
-        if stage == Stage::Replicated {
-            scene.servers.push(replica_of(&scene.host));
-        }
         scene.start_gateway();
         if matches!(stage, Stage::GatewayBehindProxy | Stage::BothBehindProxies) {
             let upstream = Upstream::Tcp(scene.gateway_address());
@@ -262,37 +261,23 @@ fn id_and_payload(entry: Answer) -> (String, String) {
     (id, payload)
 }
 
-fn replicating(host: &str) -> Redis {
-    Redis::with(&["--bind", host, "--port", "6379", "--repl-diskless-sync-delay", "0"])
-}
-
-/// In step with the primary.
-fn replica_of(host: &str) -> Redis {
-    let replica = Redis::with(&[
-        "--bind",
-        host,
-        "--port",
-        "6380",
-        "--repl-diskless-sync-delay",
-        "0",
-        "--replicaof",
-        host,
-        "6379",
-    ]);
-    eventually("the replica is in step", || is_in_step(&replica));
-    replica
-}
-
-/// Whether this replica is connected to its primary.
-pub fn is_in_step(replica: &Redis) -> bool {
-    let info = replica.run(&["INFO", "replication"]);
-    matches!(info, Answer::Text(info) if info.contains("master_link_status:up"))
-}
-
-/// A loopback address that nobody else uses, so that its ports are free, and free again.
-fn own_host() -> String {
-    static SCENES: AtomicU8 = AtomicU8::new(1);
-    let pid = std::process::id();
-    let scene = SCENES.fetch_add(1, Ordering::Relaxed).max(1);
-    format!("127.{}.{}.{scene}", 64 + ((pid >> 8) & 63), pid & 255)
+/// The servers of a stage, the first of them the primary; who watch them; the `[source] url`.
+fn servers(stage: Stage) -> (Vec<Redis>, Vec<Sentinel>, String) {
+    if stage == Stage::Watched {
+        let trio = Trio::start();
+        let url = trio.url();
+        return (trio.servers, trio.sentinels, url);
+    }
+    let redis = match stage {
+        Stage::Durable => Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]),
+        Stage::Replicated => Redis::on_tcp(&[]),
+        _ => Redis::start(),
+    };
+    let (url, mut servers) = (redis.url(), vec![redis]);
+    if stage == Stage::Replicated {
+        let replica = Redis::on_tcp(&[]);
+        replica.follow(&servers[0]);
+        servers.push(replica);
+    }
+    (servers, Vec::new(), url)
 }

@@ -297,6 +297,8 @@ fn what_redis_lost_is_no_loss_of_ours() {
     let again = [&all()[..3], &[reset()], &all()[..2], &all()[4..]].concat();
     history.clients = self::history(&[], again).clients;
     passes(&history);
+    history.kept.extend([3, 4]);
+    assert!(check(&history).violations[0].contains("a false alarm"));
     history.allowed.redis_loses = false;
     assert_eq!(check(&history).doubled, 2);
 }

@@ -8,10 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::Over;
-use crate::scene::{Scene, clock_file, few_descriptors, is_in_step};
+use crate::scene::{Scene, clock_file, few_descriptors};
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::redis::{Answer, Redis};
+use crate::support::sentinel::{NAME, newest_primary};
+use crate::support::{eventually, within};
+
+/// Sentinels take no longer than this.
+const FAILOVER: Duration = Duration::from_secs(30);
 
 pub(super) fn redis_killed(scene: &mut Scene) -> Over {
     scene.redis_mut().kill();
@@ -42,21 +46,50 @@ pub(super) fn redis_demoted(scene: &mut Scene) -> Over {
 
 /// Its replica takes over, it becomes the replica's replica, and then everything is as before.
 pub(super) fn redis_relieved(scene: &mut Scene) -> Over {
-    let swap = |scene: &Scene, old: usize, new: usize, port: &str| {
+    let swap = |scene: &Scene, old: usize, new: usize| {
         let (old, new) = (&scene.servers[old], &scene.servers[new]);
         let mut writer = scene.writing.lock();
         done(old, &["CLIENT", "PAUSE", "5000", "WRITE"]);
         eventually("the replica has everything", || offset(new) >= offset(old));
         done(new, &["REPLICAOF", "NO", "ONE"]);
-        done(old, &["REPLICAOF", &scene.host, port]);
         done(old, &["CLIENT", "UNPAUSE"]);
         writer.redirect(new.socket());
         drop(writer);
-        eventually("the old primary is in step", || is_in_step(old));
+        old.follow(new);
     };
-    swap(scene, 0, 1, "6380");
+    swap(scene, 0, 1);
     scene.wait(300, 1000);
-    swap(scene, 1, 0, "6379");
+    swap(scene, 1, 0);
+    Over::now()
+}
+
+/// The sentinels name another; the old one comes back empty, and thinks itself the primary at first.
+pub(super) fn primary_killed(scene: &mut Scene) -> Over {
+    let old = scene.primary;
+    scene.redis_mut().kill();
+    let over = replaced(scene, old);
+    scene.servers[old].launch();
+    over
+}
+
+/// By order, while the old one still takes writes.
+pub(super) fn primary_replaced(scene: &mut Scene) -> Over {
+    let ordered = scene.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
+    assert_eq!(ordered, Some(Answer::Text("OK".into())));
+    replaced(scene, scene.primary)
+}
+
+/// Over when the new primary answers writes.
+fn replaced(scene: &mut Scene, old: usize) -> Over {
+    let sentinels: Vec<_> = scene.sentinels.iter().map(|s| s.address.clone()).collect();
+    within(FAILOVER, "the sentinels name another primary", || {
+        let named = newest_primary(&sentinels);
+        let index = scene.servers.iter().position(|s| Some(s.address()) == named);
+        scene.primary = index.unwrap_or(old);
+        scene.primary != old
+    });
+    scene.writing.lock().redirect(scene.redis().socket());
+    eventually("the new primary answers writes", || scene.writing.lock().add());
     Over::now()
 }
 
