@@ -263,3 +263,22 @@ fn an_id_that_was_never_there_is_a_reset_though_nothing_was_removed() {
     let reset = Base::first(Some(at(300)), info.as_ref(), Reason::Reset);
     assert_eq!(absent(at(300), info.as_ref()), reset);
 }
+
+#[test]
+fn the_end_of_an_emptied_stream_is_exact_and_nothing_else_of_it() {
+    let mut model = add(&[10, 20, 30]);
+    model.run(&Command::TrimLength(0));
+    assert_eq!(known(at(30), look(&model).as_ref()), Some(Base::exact(at(30))));
+    assert_eq!(known(at(20), look(&model).as_ref()), None);
+}
+
+#[test]
+fn whoever_has_nothing_is_told_of_what_was_trimmed() {
+    let mut model = add(&[10, 20, 30]);
+    let all = Base::exact(at(10).prev());
+    assert_eq!(known(StreamId::ZERO, look(&model).as_ref()), Some(all));
+    model.run(&Command::TrimLength(1));
+    assert_eq!(known(StreamId::ZERO, look(&model).as_ref()), None);
+    let gap = absent(StreamId::ZERO, look(&model).as_ref()).gap.unwrap();
+    assert_eq!((gap.next, gap.reason), (Some(at(30)), Reason::Trimmed));
+}
