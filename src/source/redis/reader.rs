@@ -78,6 +78,10 @@ impl Reader {
 
     /// Goes where an error leads; it comes back where it leads nowhere.
     async fn follow(&mut self, error: Error) -> Result<(), Error> {
+        if error.code == "TIMEOUT" {
+            // Else whoever replays finds out once more.
+            self.redis.pool().forget_idle(&self.node);
+        }
         let node = self.redis.servers().failed(&self.node, &error).ok_or(error)?;
         self.link = connect(&self.redis, &node).await?;
         self.node = node;
