@@ -27,6 +27,8 @@ pub struct Page {
     pub reset: bool,
     /// What is missing before its first entry: its first item tells of it.
     pub gap: Option<Gap>,
+    /// Whether deletions before its end were counted, and so told by its first item.
+    counted: bool,
     /// The id that it was read after.
     after: StreamId,
     /// Whether the stream still held the entry with that id.
@@ -62,6 +64,33 @@ impl Page {
         let index = ids.partition_point(|at| *at < id);
         let known = ids.get(index) == Some(&id) && index + 1 < ids.len();
         known.then_some(index as u64 + 1)
+    }
+
+    /// The last entry that was deleted so far.
+    pub fn last_deleted(&self) -> StreamId {
+        self.info.map_or(StreamId::ZERO, |info| info.max_deleted)
+    }
+
+    /// The stream's end.
+    pub fn end(&self) -> StreamId {
+        self.info.map_or(self.next.cursor(), |info| info.last_generated)
+    }
+
+    /// The entry that comes first of those from `seq` on.
+    pub fn first_entry(&self, seq: u64) -> Option<StreamId> {
+        match self.gap.filter(|_| seq == 0) {
+            Some(gap) => gap.next,
+            None => self.batch.ids_from(seq).first().copied(),
+        }
+    }
+
+    /// The last entry that was deleted ahead of `cursor`, where whoever enters at `seq` with that cursor
+    /// is not told of it by the page itself.
+    pub fn deleted_ahead(&self, cursor: StreamId, seq: u64) -> Option<StreamId> {
+        let deleted = Some(self.last_deleted()).filter(|deleted| *deleted > cursor)?;
+        let covers = |gap: Gap| gap.next.is_none_or(|next| next > deleted);
+        let told = seq == 0 && (self.counted || self.gap.is_some_and(covers));
+        (!told && !self.reset).then_some(deleted)
     }
 
     /// The stream as it was when the page showed that it held the entry `id`.
@@ -105,7 +134,7 @@ impl Replays {
         if anchored {
             reply.entries.remove(0);
         }
-        let mut next = from;
+        let (mut next, counted) = (from, from.is_counted());
         let mut items = Vec::with_capacity(reply.entries.len() + 1);
         let (gap, reset) = match next.check_from(&reply, anchored) {
             Verdict::Whole => (None, false),
@@ -120,7 +149,17 @@ impl Replays {
         self.metrics.oversize(Scope::Resume, batch.oversize());
         let info = if let Seen::Stream(info) = reply.seen { Some(info) } else { None };
         let batch = Arc::new(batch);
-        Ok(Page { batch, next, reset, gap, after: from.cursor(), anchored, info, room: None })
+        Ok(Page {
+            batch,
+            next,
+            reset,
+            gap,
+            counted,
+            after: from.cursor(),
+            anchored,
+            info,
+            room: None,
+        })
     }
 }
 
@@ -149,6 +188,7 @@ mod tests {
             next: Continuity::after(id(30)),
             reset: false,
             gap: Some(gap),
+            counted: false,
             after: id(10),
             anchored: true,
             info: Some(Info::default()),
@@ -176,5 +216,21 @@ mod tests {
         assert_eq!([page.holds(id(9)), page.holds(id(25))], [None; 2]);
         page.anchored = false;
         assert_eq!(page.holds(id(10)), None);
+    }
+
+    #[test]
+    fn a_deletion_ahead_is_told_by_the_page_or_to_be_told() {
+        let mut page = page();
+        let deleted = |at| Some(Info { max_deleted: id(at), ..Info::default() });
+        page.info = deleted(9);
+        assert_eq!(page.deleted_ahead(id(10), 0), None, "it is behind");
+        page.info = deleted(15);
+        assert_eq!(page.deleted_ahead(id(10), 0), None, "the gap covers it");
+        page.info = deleted(25);
+        assert_eq!(page.deleted_ahead(id(10), 0), Some(id(25)));
+        page.counted = true;
+        assert_eq!(page.deleted_ahead(id(10), 0), None, "it is among what was counted");
+        assert_eq!(page.deleted_ahead(id(20), 2), Some(id(25)), "the first item is passed over");
+        assert_eq!(page.deleted_ahead(id(25), 2), None);
     }
 }

@@ -108,7 +108,9 @@ impl Follower {
             From::Source(after) => {
                 // The newest as of now, but nothing that came after the stream was opened is left out.
                 let after = if matches!(start, Start::Newest(_)) { after.min(tail) } else { after };
-                self.place = Place::Source(Past::new(Continuity::after(after), life));
+                let past = Past::new(Continuity::after(after), life);
+                let resumes = matches!(start, Start::After(_));
+                self.place = Place::Source(if resumes { past } else { past.of_what_is_kept() });
                 "redis"
             }
         };

@@ -6,6 +6,7 @@ use super::super::View;
 use super::super::wire::Spot;
 use super::{End, Follower, Place};
 use crate::continuity::Continuity;
+use crate::event::{Gap, Reason, StreamId};
 use crate::metrics::{Left, Scope};
 use crate::replay::{Opened, Page};
 use crate::start::From;
@@ -18,11 +19,20 @@ pub(in crate::fanout) struct Past {
     page: Option<Arc<Page>>,
     /// The place in the page; an offset without a page is one in the first item after `from`.
     pub(super) spot: Spot,
+    /// Of deletions up to this one the client need not be told any more; `None`: of none that there were
+    /// when it came.
+    deletions_told: Option<StreamId>,
 }
 
 impl Past {
     pub(super) fn new(from: Continuity, life: u64) -> Self {
-        Self { from, life, page: None, spot: Spot::default() }
+        let deletions_told = Some(StreamId::ZERO);
+        Self { from, life, page: None, spot: Spot::default(), deletions_told }
+    }
+
+    /// For a client that asked for what is kept, not for what follows something that it has.
+    pub(super) fn of_what_is_kept(self) -> Self {
+        Self { deletions_told: None, ..self }
     }
 
     /// Gives back the page; the place in it is found again by what the client has of it.
@@ -79,6 +89,7 @@ impl Follower {
             // it, and its last event id stands before it: it comes back and is told of the gap.
             return Err(End::Cut(Left::Slow));
         }
+        self.tell_deletion(&page, seq, from)?;
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if !page.is_empty() {
             past.spot.seq = seq;
@@ -97,10 +108,28 @@ impl Follower {
         self.wait_for_source().await
     }
 
+    /// Tells of entries that were deleted ahead, unless the page does.
+    fn tell_deletion(&mut self, page: &Page, seq: u64, from: Continuity) -> Result<(), End> {
+        let Place::Source(past) = &mut self.place else { return Ok(()) };
+        let told = *past.deletions_told.get_or_insert(page.last_deleted());
+        let untold = page.deleted_ahead(from.cursor(), seq).filter(|deleted| *deleted > told);
+        let Some(deleted) = untold else { return Ok(()) };
+        past.deletions_told = Some(deleted);
+        if self.partial.is_some() {
+            // Not within an event; it comes back and is told.
+            return Err(End::Cut(Left::Slow));
+        }
+        let next = page.first_entry(seq);
+        let gap = Gap { after: Some(from.cursor()), next, lost: None, reason: Reason::Deleted };
+        self.tell_gap(gap, next.map_or(page.end(), StreamId::prev));
+        Ok(())
+    }
+
     async fn follow_page(&mut self, page: Arc<Page>) -> Result<(), End> {
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if past.spot.seq >= page.batch.end_seq() {
-            *past = Past::new(page.next, past.life);
+            let deletions_told = past.deletions_told;
+            *past = Past { deletions_told, ..Past::new(page.next, past.life) };
             return Ok(());
         }
         let view = View { rendering: 0, ..self.client.view };
@@ -130,7 +159,8 @@ impl Follower {
             None => return Ok(()),
         };
         if let From::Source(after) = resolved.from {
-            self.place = Place::Source(Past::new(Continuity::after(after), life));
+            let past = Past::new(Continuity::after(after), life);
+            self.place = Place::Source(past.of_what_is_kept());
         }
         if let Some((gap, id)) = resolved.gap {
             self.tell_gap(gap, id);

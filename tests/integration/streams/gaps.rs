@@ -309,9 +309,10 @@ fn a_resume_at_a_deleted_entry_is_exact() {
 }
 
 #[test]
-fn a_resume_before_a_deleted_end_is_level_at_once() {
+fn a_resume_before_a_deleted_end_is_told_and_level_at_once() {
     let (redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "50-0"]]);
     let mut client = Client::resume(&gateway.address, "/events/a", "40-0");
+    is_told(&mut client, (Some("40-0"), None, None, "deleted"), "50-0");
     replays(&mut client, &[], "50-0");
     add(&redis, "60-0");
     assert_eq!(client.event().last_event_id, "60-0");
@@ -342,6 +343,28 @@ fn the_short_form_of_an_id_is_its_first_of_the_millisecond() {
     let (_redis, gateway) = cold(|setup| setup, &[]);
     let mut client = Client::open(&gateway.address, "/events/a?last_event_id=30");
     replays(&mut client, &["40-0", "50-0"], "50-0");
+}
+
+#[test]
+fn what_was_deleted_after_the_id_of_a_resume_is_told() {
+    let (_redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "20-0"]]);
+    let mut client = Client::resume(&gateway.address, "/events/a", "10-0");
+    // Which and how many, Redis cannot tell.
+    is_told(&mut client, (Some("10-0"), Some("30-0"), None, "deleted"), &prev("30-0"));
+    replays(&mut client, &["30-0", "40-0", "50-0"], "50-0");
+    // Who has what comes after it, or asks for what is kept, has lost nothing.
+    let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
+    replays(&mut client, &["40-0", "50-0"], "50-0");
+    let mut client = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
+    replays(&mut client, &["10-0", "30-0", "40-0", "50-0"], "50-0");
+}
+
+#[test]
+fn a_deletion_at_the_end_is_told_to_who_resumes() {
+    let (_redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "50-0"]]);
+    let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
+    is_told(&mut client, (Some("30-0"), Some("40-0"), None, "deleted"), &prev("40-0"));
+    replays(&mut client, &["40-0"], "50-0");
 }
 
 #[test]
