@@ -170,7 +170,8 @@ impl Look<'_> {
 /// stream is open. `None` where the start does not, or the source has to tell.
 pub fn resolve_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
     let from_now = matches!(start, Start::Live | Start::Unknown | Start::Newest(_));
-    if from_now && topic.state().ring.life() > 0 { in_ring(topic, replay, start) } else { None }
+    let known = from_now && topic.state().ring.life() > 0;
+    if known { in_ring_now(topic, replay, start) } else { None }
 }
 
 /// An id to go on after, and what is missing before it.
@@ -207,8 +208,14 @@ impl Base {
     }
 }
 
-/// Where the ring alone can tell.
+/// Where the ring alone can tell, however long ago the client came. The newest are those of that moment:
+/// where the ring did not have them then, it may by now have as many that came since.
 pub fn in_ring(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
+    let of_then = matches!(start, Start::Newest(_));
+    if of_then { None } else { in_ring_now(topic, replay, start) }
+}
+
+fn in_ring_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
     let state = topic.state();
     let ring = &state.ring;
     let (seq, asked) = match start {

@@ -130,6 +130,26 @@ fn whoever_has_the_200_misses_nothing_after_it() {
 }
 
 #[test]
+fn a_start_at_the_newest_leaves_out_nothing_that_comes_after_the_200() {
+    everywhere(
+        |setup| setup,
+        |scene| {
+            for round in 0..50 {
+                let key = format!("new{round}");
+                let mut newest =
+                    Client::open(&scene.gateway.address, &format!("/events/{key}?last=1"));
+                let ids: Vec<_> = (0..3)
+                    .map(|n| scene.gateway.publish(&format!("events:{key}"), &n.to_string()))
+                    .collect();
+                for id in &ids {
+                    assert_eq!(newest.entry().last_event_id, *id, "round {round}");
+                }
+            }
+        },
+    );
+}
+
+#[test]
 fn an_id_resumes_by_header_and_by_query() {
     everywhere(
         |setup| setup,
