@@ -35,11 +35,9 @@ use servers::{Node, Servers, Wanted};
 
 /// Connecting, and any command with a small answer, takes no longer than this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Reading entries without blocking: a reply of the largest ones may have a slow way to go, as long as
+/// Reading entries, blocking apart: a reply of the largest ones may have a slow way to go, as long as
 /// something comes.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// A blocked read may answer this much later than asked before the connection counts as dead.
-const BLOCK_GRACE: Duration = Duration::from_secs(3);
 /// Large replies to readers that are in memory at once, each up to twice what a reader asks for.
 const LARGE_REPLIES: usize = 4;
 /// A look back at the newest entries may be answered with so much.
@@ -227,7 +225,7 @@ impl Link {
     /// Waits up to `block` for entries.
     pub(super) async fn read(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
         let request = Request::read(ask, Some(block));
-        let answers = self.exchange_within(&request, block + BLOCK_GRACE).await?;
+        let answers = self.exchange_blocked(&request, block, READ_TIMEOUT).await?;
         read_reply(ask, answers)
     }
 

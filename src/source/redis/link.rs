@@ -56,8 +56,9 @@ pub(super) struct Link {
     turns: Option<Arc<Semaphore>>,
     /// This one's, until the next request.
     turn: Option<OwnedSemaphorePermit>,
-    /// By when the present request has to be answered; `None`: whoever asks sees to that, and the link
-    /// that it is not silent for too long meanwhile.
+    /// How long Redis may be silent.
+    silence: Duration,
+    /// By when the present request has to be answered; `None`: whoever asks sees to that.
     deadline: Option<Instant>,
     /// Each command is announced as one that was sent here by the node that gives the slot away.
     pub(super) asking: bool,
@@ -102,6 +103,7 @@ impl Link {
             received_bytes: 0,
             turns: None,
             turn: None,
+            silence: SILENCE,
             deadline: None,
             asking: false,
         }
@@ -112,15 +114,18 @@ impl Link {
         self.turns = Some(turns);
     }
 
-    /// As [`Self::exchange`], in `patience`; what it waits for its turn is not counted.
-    pub(super) async fn exchange_within(
+    /// As [`Self::exchange`], of a request that is answered after `block`, and then in `patience`; what
+    /// it waits for its turn is not counted.
+    pub(super) async fn exchange_blocked(
         &mut self,
         request: &Request,
+        block: Duration,
         patience: Duration,
     ) -> Result<Vec<Value>, Error> {
-        self.deadline = Some(Instant::now() + patience);
+        self.silence = block + SILENCE;
+        self.deadline = Some(Instant::now() + block + patience);
         let answers = self.exchange(request).await;
-        self.deadline = None;
+        (self.silence, self.deadline) = (SILENCE, None);
         answers
     }
 
@@ -164,7 +169,7 @@ impl Link {
             // What TLS has taken may not have left yet.
             socket.flush().await
         };
-        by(self.deadline, written).await
+        by(self.deadline, self.silence, written).await
     }
 
     async fn answer(&mut self, most_bytes: usize) -> Result<Value, Error> {
@@ -181,10 +186,12 @@ impl Link {
     }
 
     async fn receive(&mut self, most_bytes: usize) -> Result<(), Error> {
-        let count = by(self.deadline, self.socket.read_buf(&mut self.input)).await?;
+        let count = by(self.deadline, self.silence, self.socket.read_buf(&mut self.input)).await?;
         if count == 0 {
             return Err(lost(&io::ErrorKind::UnexpectedEof.into()));
         }
+        // What it has begun to say it goes on with.
+        self.silence = SILENCE;
         self.received_bytes += count;
         if self.received_bytes > most_bytes {
             return Err(too_large(most_bytes));
@@ -217,9 +224,11 @@ impl Link {
 
 async fn by<T>(
     deadline: Option<Instant>,
+    silence: Duration,
     work: impl Future<Output = io::Result<T>>,
 ) -> Result<T, Error> {
-    let deadline = deadline.unwrap_or_else(|| Instant::now() + SILENCE);
+    let silent = Instant::now() + silence;
+    let deadline = deadline.map_or(silent, |deadline| deadline.min(silent));
     let outcome = timeout_at(deadline, work).await.map_err(|_| too_late("silence"))?;
     outcome.map_err(|error| lost(&error))
 }
@@ -287,7 +296,8 @@ mod tests {
         });
         let patience = Duration::from_millis(300);
         let asking = tokio::spawn(async move {
-            let answers = link.exchange_within(&Request::new(&[b"A"]), patience).await;
+            let none = Duration::ZERO;
+            let answers = link.exchange_blocked(&Request::new(&[b"A"]), none, patience).await;
             (link, answers)
         });
         tokio::time::sleep(2 * patience).await;
@@ -301,7 +311,7 @@ mod tests {
         link.exchange(&Request::new(&[b"B"])).await.unwrap();
         assert_eq!(turns.available_permits(), 1);
         let request = Request::new(&[b"C"]);
-        let silent = link.exchange_within(&request, Duration::from_millis(50));
+        let silent = link.exchange_blocked(&request, Duration::ZERO, Duration::from_millis(50));
         assert_eq!(code(silent).await, "TIMEOUT");
     }
 
