@@ -102,18 +102,22 @@ impl Chunks {
         }
     }
 
-    /// Reads large entries up to the last, in order; any that do not come are told as a gap.
+    /// Reads large entries up to the last, in order; any that do not come are told as gaps, which may be
+    /// late: where entries are large the stream is looked at every few seconds.
     async fn all_bursts(&mut self, count: usize) -> io::Result<()> {
-        let mut next = 0;
-        while next < count {
+        let (mut next, mut skipped, mut told) = (0, 0, 0);
+        while next < count || told != skipped {
             let payload = self.payload().await?;
             if let Some((_, lost)) = payload.split_once("\"lost\":") {
                 let digits: String = lost.chars().take_while(char::is_ascii_digit).collect();
-                next += digits.parse::<usize>().map_err(io::Error::other)?;
-            } else if payload.starts_with(&format!("{next}:x")) {
-                next += 1;
+                told += digits.parse::<usize>().map_err(io::Error::other)?;
             } else {
-                return Err(io::Error::other(format!("expected entry {next}, got {payload:.60}")));
+                let number = payload.split_once(":x").and_then(|(number, _)| number.parse().ok());
+                let number: usize = number.filter(|number| *number >= next).ok_or_else(|| {
+                    io::Error::other(format!("after entry {next} came {payload:.60}"))
+                })?;
+                skipped += number - next;
+                next = number + 1;
             }
         }
         Ok(())
@@ -172,13 +176,6 @@ fn bursts_stay_within_the_limits(keys: usize, count: usize) {
 #[test]
 fn bursts_of_large_entries_stay_within_the_limits() {
     bursts_stay_within_the_limits(12, BURST);
-}
-
-/// `cargo test --release --test integration -- --ignored --nocapture`
-#[test]
-#[ignore = "200 GiB take minutes, in a release build"]
-fn bursts_of_large_entries_on_two_hundred_keys_stay_within_the_limits() {
-    bursts_stay_within_the_limits(200, 1_000);
 }
 
 /// Clients far behind that take a little at a time.
