@@ -311,7 +311,7 @@ fn each_key_has_a_reader_and_a_connection_of_its_own() {
 
 /// The rights that the reference names, for keys below `sse:`.
 const MINIMAL: &str = "on >s3cret resetkeys %R~sse:* resetchannels -@all +xread +xrevrange \
-    +xrange +xinfo|stream +ping +hello +auth +select +client|setname +client|id";
+    +xrange +xinfo|stream +ping +select";
 
 #[test]
 fn what_hundreds_ask_for_at_once_takes_few_connections() {
