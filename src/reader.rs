@@ -189,13 +189,10 @@ impl Readers {
 
     /// Hands on what a read found, what is missing first.
     fn take(&self, topic: &Topic, position: &mut Position, found: Found) {
-        let Found { reply, another } = found;
-        position.sizes.observe(&reply.entries);
-        let verdict = match another {
-            Some(info) => position.continuity.leave_for(&info),
-            None => position.continuity.check(&reply),
-        };
-        let mut items = Vec::with_capacity(reply.entries.len() + 1);
+        let Found { entries, verdict, continuity } = found;
+        position.sizes.observe(&entries);
+        position.continuity = continuity;
+        let mut items = Vec::with_capacity(entries.len() + 1);
         match verdict {
             Verdict::Whole => {}
             Verdict::Missing(gap) => {
@@ -210,8 +207,8 @@ impl Readers {
                 return;
             }
         }
-        self.metrics.reader_entries.increment(reply.entries.len() as u64);
-        items.extend(reply.entries.into_iter().map(Item::Entry));
+        self.metrics.reader_entries.increment(entries.len() as u64);
+        items.extend(entries.into_iter().map(Item::Entry));
         if !items.is_empty() {
             let oversize = topic.push(&items, self.config.max_entry_bytes);
             self.metrics.oversize(Scope::Reader, oversize);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::continuity::{Continuity, Verdict};
-use crate::event::StreamId;
+use crate::event::{Entry, StreamId};
 use crate::source::{Ask, Class, Connection, Error, Info, Reply, Seen};
 
 /// A replica that is behind may take this long to catch up before clients hear of it.
@@ -18,11 +18,29 @@ pub(super) struct Trust {
     caught_up: bool,
 }
 
-/// What a read found that is to be believed.
+/// What a read found that is to be believed, held against what was known before it.
 pub(super) struct Found {
-    pub(super) reply: Reply,
+    pub(super) entries: Vec<Entry>,
+    pub(super) verdict: Verdict,
+    /// What is known after it.
+    pub(super) continuity: Continuity,
+}
+
+impl Found {
+    fn new(mut continuity: Continuity, reply: Reply) -> Self {
+        let verdict = continuity.check(&reply);
+        Self { entries: reply.entries, verdict, continuity }
+    }
+
     /// The stream is another one than the one that was read before, whatever its ids say.
-    pub(super) another: Option<Info>,
+    fn another(mut continuity: Continuity, info: &Info) -> Self {
+        let verdict = continuity.leave_for(info);
+        Self { entries: Vec::new(), verdict, continuity }
+    }
+
+    fn is_reset(&self) -> bool {
+        matches!(self.verdict, Verdict::Reset(_))
+    }
 }
 
 impl Trust {
@@ -40,8 +58,8 @@ impl Trust {
         }
     }
 
-    /// The reply, or what the primary has to say instead; `None`: the server lagged and has caught up,
-    /// ask it again.
+    /// What the reply says, or what the primary has to say instead; `None`: the server lagged and has
+    /// caught up, ask it again.
     pub(super) async fn judge(
         &mut self,
         mut reply: Reply,
@@ -50,12 +68,17 @@ impl Trust {
         connection: &Connection,
     ) -> Result<Option<Found>, Error> {
         let another = if self.fresh { another(&mut reply, continuity.cursor()) } else { None };
-        let doubtful = another.is_some() || began_anew(continuity, &reply);
-        if doubtful && let Some(seen) = connection.primary_says(key, LAG_PATIENCE).await? {
-            let word = Reply { entries: Vec::new(), seen };
-            if began_anew(continuity, &word) {
+        let found = match &another {
+            Some(info) => Found::another(continuity, info),
+            None => Found::new(continuity, reply),
+        };
+        if found.is_reset()
+            && let Some(seen) = connection.primary_says(key, LAG_PATIENCE).await?
+        {
+            let word = Found::new(continuity, Reply { entries: Vec::new(), seen });
+            if word.is_reset() {
                 *self = Self::new(false);
-                return Ok(Some(Found { reply: word, another: None }));
+                return Ok(Some(word));
             }
             if !self.caught_up {
                 self.caught_up = true;
@@ -66,7 +89,7 @@ impl Trust {
             }
         }
         *self = Self::new(false);
-        Ok(Some(Found { reply, another }))
+        Ok(Some(found))
     }
 }
 
@@ -82,10 +105,6 @@ fn another(reply: &mut Reply, cursor: StreamId) -> Option<Info> {
     (within && info.entries_added.is_some() && info.max_deleted < cursor).then_some(info)
 }
 
-fn began_anew(mut continuity: Continuity, reply: &Reply) -> bool {
-    matches!(continuity.check(reply), Verdict::Reset(_))
-}
-
 fn contradiction() -> Error {
     let message =
         "the replica has all that its primary has, and still less of this stream".to_owned();
@@ -95,7 +114,6 @@ fn contradiction() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Entry;
 
     fn id(ms: u64) -> StreamId {
         StreamId { ms, seq: 0 }
