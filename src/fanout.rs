@@ -179,8 +179,8 @@ impl Fanout {
         farewell(self, socket, client, words);
     }
 
-    /// Whoever replays waits for a turn to write: one worker is left to those that are live, and half of
-    /// the time of the others.
+    /// Whoever replays waits for a turn to write: one worker is left to those that are live, where there
+    /// are several, and some of the time of the others.
     async fn replay_turn(&self) -> SemaphorePermit<'_> {
         let turn = self.replay_turns.acquire().await.expect("the semaphore is never closed");
         let writes = self.replay_writes.fetch_add(1, Ordering::Relaxed);

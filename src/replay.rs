@@ -175,7 +175,7 @@ impl Replays {
 
     /// Room for a page of this size; whoever waits for it is one of the few that read.
     async fn room(&self, page_bytes: usize) -> OwnedSemaphorePermit {
-        let parts = page_bytes.clamp(PART_BYTES, PAGES_BYTES) / PART_BYTES;
+        let parts = page_bytes.div_ceil(PART_BYTES).clamp(1, PAGES_BYTES / PART_BYTES);
         let parts = u32::try_from(parts).expect("there are not that many");
         if let Ok(room) = self.room.clone().try_acquire_many_owned(parts) {
             return room;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::SemaphorePermit;
 
 use super::pass::observe_latency;
 use super::signal::{Signal, is_up, last_words};
@@ -224,6 +225,9 @@ impl Follower {
     async fn follow_ring(&mut self, spot: Spot) -> Result<(), End> {
         let view = self.client.view;
         let topic = self.client.topic().clone();
+        // Waited for before anything is taken from the ring, which may move on meanwhile.
+        let (fanout, level) = (self.fanout.clone(), topic.state().ring.next_seq() <= spot.seq);
+        let turn = if self.history.live || level { None } else { Some(fanout.replay_turn().await) };
         let (batches, tail, life) = {
             let state = topic.state();
             let ring = &state.ring;
@@ -246,7 +250,7 @@ impl Follower {
             // The stream began anew this moment; what there is to tell of it comes next.
             (Some(_), None) => return self.wait_for_source().await,
             (None, life) if batches.is_empty() => self.leave_ring(spot, life),
-            (None, _) => self.place = Place::Ring(self.write(batches, view, spot).await?),
+            (None, _) => self.place = Place::Ring(self.write(batches, view, spot, turn).await?),
         }
         Ok(())
     }
@@ -264,16 +268,15 @@ impl Follower {
         };
     }
 
-    /// One write from `spot` on; where it ended.
+    /// One write from `spot` on, in a turn where one is needed; where it ended.
     async fn write(
         &mut self,
         batches: Vec<Arc<Batch>>,
         view: View,
         spot: Spot,
+        turn: Option<SemaphorePermit<'_>>,
     ) -> Result<Spot, End> {
         self.check_lag(&batches, spot)?;
-        let fanout = self.fanout.clone();
-        let turn = if self.history.live { None } else { Some(fanout.replay_turn().await) };
         let bytes = view.bytes_of(&batches, spot.seq);
         let all = still_to_send(&batches, view, spot, &bytes).ok_or(End::Cut(Left::Slow))?;
         let rest = if self.is_due() { half_written(&batches, view, spot, all) } else { all };

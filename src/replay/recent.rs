@@ -22,11 +22,17 @@ struct Kept {
     page: Arc<Page>,
 }
 
+impl Kept {
+    fn is_wanted(&self) -> bool {
+        self.last_wanted.elapsed() < KEPT
+    }
+}
+
 impl Recent {
     /// Where the first item that is `wanted` stands in one of them.
     pub(super) fn find(&self, wanted: &Wanted) -> Option<Opened> {
-        self.forget_old();
         let mut pages = self.pages();
+        pages.retain(Kept::is_wanted);
         let mut of_it = pages.iter_mut().filter(|kept| kept.wanted.is_beside(wanted));
         of_it.find_map(|Kept { page, last_wanted, .. }| {
             let seq = page.first_after(wanted.from.cursor())?;
@@ -44,7 +50,7 @@ impl Recent {
 
     /// Gives back what nobody will share any more.
     pub(super) fn forget_old(&self) {
-        self.pages().retain(|kept| kept.last_wanted.elapsed() < KEPT);
+        self.pages().retain(Kept::is_wanted);
     }
 
     /// Gives back everything.

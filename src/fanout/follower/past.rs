@@ -136,7 +136,9 @@ impl Follower {
         let spot = past.spot;
         let batch = page.batch.clone();
         drop(page);
-        let done = self.write(vec![batch], view, spot).await?;
+        let fanout = self.fanout.clone();
+        let turn = if self.history.live { None } else { Some(fanout.replay_turn().await) };
+        let done = self.write(vec![batch], view, spot, turn).await?;
         if let Place::Source(past) = &mut self.place
             && past.page.is_some()
         {
