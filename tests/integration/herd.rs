@@ -87,6 +87,14 @@ impl Herd {
     }
 }
 
+/// A gateway that has just been started, and so many entries that it has not read.
+fn restarted(entries: usize) -> (Runtime, Redis, Arc<Vec<String>>, Gateway) {
+    let redis = Redis::start();
+    let ids = Arc::new(history(&redis, "events:a", entries));
+    let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
+    (swarm::runtime(), redis, ids, gateway)
+}
+
 /// Everything that reads streams.
 fn commands(redis: &Redis) -> u64 {
     let names = ["xread", "xinfo|stream", "xrange", "xrevrange"];
@@ -95,10 +103,7 @@ fn commands(redis: &Redis) -> u64 {
 
 #[test]
 fn ten_thousand_come_back_to_a_restarted_gateway_for_fifty_commands() {
-    let runtime = swarm::runtime();
-    let redis = Redis::start();
-    let ids = Arc::new(history(&redis, "events:a", 300));
-    let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
+    let (runtime, redis, ids, gateway) = restarted(300);
     let before = commands(&redis);
     // Scattered, so that hardly two in a row have the same.
     let missed = (0..10_000).map(|client| 1 + client * 7919 % 100);
@@ -112,10 +117,7 @@ fn ten_thousand_come_back_to_a_restarted_gateway_for_fifty_commands() {
 
 #[test]
 fn a_thousand_different_places_are_read_by_a_few_at_a_time() {
-    let runtime = swarm::runtime();
-    let redis = Redis::start();
-    let ids = Arc::new(history(&redis, "events:a", 3_000));
-    let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
+    let (runtime, redis, ids, gateway) = restarted(3_000);
     let mut live = Client::open(&gateway.address, "/events/b");
     live.live();
     let herd = Herd::come_back(&runtime, &gateway, &ids, (0..1_000).map(|client| 1 + client * 2));

@@ -257,44 +257,46 @@ fn who_may_not_ask_for_the_role_takes_the_configurations_word() {
     assert_eq!(client.event().last_event_id, new);
 }
 
+/// A client has heard `read`, and then its gateway is led to a server with another history.
+struct Moved {
+    client: Client,
+    _gateway: Gateway,
+    _servers: (Redis, Redis, Door),
+}
+
+impl Moved {
+    fn new(read: &[&str], history: &[&str]) -> Self {
+        let (old, new, door) = (Redis::start(), Redis::start(), Door::new());
+        let add = |redis: &Redis, id: &str| redis.run(&["XADD", "events:a", id, "payload", id]);
+        door.point(&old);
+        let gateway = Setup::with_url(&door.url()).start_ready();
+        let mut client = Client::open(&gateway.address, "/events/a");
+        client.live();
+        for id in read {
+            add(&old, id);
+            assert_eq!(client.entry().last_event_id, *id);
+        }
+        history.iter().for_each(|id| drop(add(&new, id)));
+        door.point(&new);
+        old.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+        Self { client, _gateway: gateway, _servers: (old, new, door) }
+    }
+}
+
 #[test]
 fn what_another_server_has_before_the_cursor_is_not_passed_over() {
-    let (old, new, door) = (Redis::start(), Redis::start(), Door::new());
-    let add = |redis: &Redis, id: &str| redis.run(&["XADD", "events:a", id, "payload", id]);
-    door.point(&old);
-    let gateway = Setup::with_url(&door.url()).start_ready();
-    let mut client = Client::open(&gateway.address, "/events/a");
-    client.live();
-    // Both have 1 and 2. Then the old one was cut off, and both were written to.
-    for id in ["1-0", "2-0", "5-0"] {
-        add(&old, id);
-        assert_eq!(client.entry().last_event_id, id);
-    }
+    // Both had 1 and 2. Then the old one was cut off, and both were written to.
     let history = ["1-0", "2-0", "3-0", "4-0", "6-0"];
-    history.iter().for_each(|id| drop(add(&new, id)));
-    door.point(&new);
-    old.run(&["CLIENT", "KILL", "TYPE", "normal"]);
-    let (gap, _) = client.control();
+    let mut moved = Moved::new(&["1-0", "2-0", "5-0"], &history);
+    let (gap, _) = moved.client.control();
     assert_eq!((&gap["reason"], &gap["after"]), (&"reset".into(), &"5-0".into()), "{gap}");
     for id in history {
-        assert_eq!(client.event().last_event_id, id);
+        assert_eq!(moved.client.event().last_event_id, id);
     }
 }
 
 #[test]
 fn the_same_history_on_another_server_is_gone_on_with() {
-    let (old, new, door) = (Redis::start(), Redis::start(), Door::new());
-    let add = |redis: &Redis, id: &str| redis.run(&["XADD", "events:a", id, "payload", id]);
-    door.point(&old);
-    let gateway = Setup::with_url(&door.url()).start_ready();
-    let mut client = Client::open(&gateway.address, "/events/a");
-    client.live();
-    for id in ["1-0", "2-0"] {
-        add(&old, id);
-        assert_eq!(client.entry().last_event_id, id);
-    }
-    ["1-0", "2-0", "3-0"].iter().for_each(|id| drop(add(&new, id)));
-    door.point(&new);
-    old.run(&["CLIENT", "KILL", "TYPE", "normal"]);
-    assert_eq!(client.event().last_event_id, "3-0");
+    let mut moved = Moved::new(&["1-0", "2-0"], &["1-0", "2-0", "3-0"]);
+    assert_eq!(moved.client.event().last_event_id, "3-0");
 }
