@@ -89,10 +89,10 @@ impl Herd {
 
 /// A gateway that has just been started, and so many entries that it has not read.
 fn restarted(entries: usize) -> (Runtime, Redis, Arc<Vec<String>>, Gateway) {
-    let redis = Redis::start();
+    let (runtime, redis) = (swarm::runtime(), Redis::start());
     let ids = Arc::new(history(&redis, "events:a", entries));
     let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
-    (swarm::runtime(), redis, ids, gateway)
+    (runtime, redis, ids, gateway)
 }
 
 /// Everything that reads streams.
