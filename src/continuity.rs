@@ -71,7 +71,7 @@ impl Continuity {
         self.cursor
     }
 
-    /// Whether what is missing is counted. Where it is not, each read needs a look at the stream.
+    /// Whether what is missing is counted.
     pub fn is_counted(&self) -> bool {
         self.added.is_some()
     }
@@ -95,8 +95,8 @@ impl Continuity {
             Seen::Stream(info) if entries.last().is_none_or(|e| e.id <= info.last_generated) => {
                 Some(info)
             }
-            // Not looked at, or replaced right after the read: the next look tells.
-            Seen::Missing | Seen::Stream(_) | Seen::Unasked => None,
+            // Replaced right after the read: the next look tells.
+            Seen::Missing | Seen::Stream(_) => None,
         };
         // What was trimmed after an anchored read is the next one's to tell.
         let reached = self.reached(entries, info.filter(|_| !anchored));

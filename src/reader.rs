@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
@@ -22,10 +22,6 @@ use trust::{Found, Trust};
 
 /// One reply is meant to stay near this, and never gets larger than twice of it, but for one entry.
 const REPLY_BYTES: usize = 2 << 20;
-/// `XINFO STREAM` returns two entries whole: where they are larger than this it is asked less often.
-const LARGE_ENTRY_BYTES: usize = 64 << 10;
-/// How often, then.
-const INFO_INTERVAL: Duration = Duration::from_secs(5);
 /// The first wait after a failure is at most this; each further one may be twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// No wait is longer than this while Redis is away.
@@ -145,8 +141,7 @@ impl Readers {
         loop {
             topic.room().await;
             let ask = trust.ask(position.ask(&topic.key, self.config.read_count));
-            let block = if ask.info { longest } else { longest.min(position.until_info()) };
-            let reply = connection.read(ask, block).await?;
+            let reply = connection.read(ask, longest).await?;
             let judged = trust.judge(reply, position.continuity, &topic.key, &connection).await?;
             let Some(found) = judged else { continue };
             if *failures > 0 {
@@ -236,7 +231,6 @@ impl Readers {
 struct Position {
     continuity: Continuity,
     sizes: Sizes,
-    last_info: Option<Instant>,
     /// What the last read asked for.
     asked: u64,
     gaps_told: Sparingly,
@@ -244,31 +238,13 @@ struct Position {
 
 impl Position {
     fn new(continuity: Continuity) -> Self {
-        Self {
-            continuity,
-            sizes: Sizes::default(),
-            last_info: None,
-            asked: 1,
-            gaps_told: Sparingly::default(),
-        }
+        Self { continuity, sizes: Sizes::default(), asked: 1, gaps_told: Sparingly::default() }
     }
 
     fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
-        let due = self.last_info.is_none_or(|last| last.elapsed() >= INFO_INTERVAL);
-        let small = self.sizes.largest_bytes() <= LARGE_ENTRY_BYTES;
-        let info = small || due || !self.continuity.is_counted();
-        if info {
-            self.last_info = Some(Instant::now());
-        }
         self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
         let after = self.continuity.cursor();
-        Ask { key, after, count: self.asked, info, most_bytes: 2 * REPLY_BYTES }
-    }
-
-    /// How long until the stream itself is to be looked at again.
-    fn until_info(&self) -> Duration {
-        let elapsed = self.last_info.map_or(INFO_INTERVAL, |last| last.elapsed());
-        INFO_INTERVAL.saturating_sub(elapsed).max(Duration::from_millis(1))
+        Ask { key, after, count: self.asked, most_bytes: 2 * REPLY_BYTES }
     }
 }
 

@@ -35,8 +35,6 @@ pub enum Seen {
     Missing,
     /// It is there.
     Stream(Info),
-    /// It was not asked about.
-    Unasked,
 }
 
 /// `XINFO STREAM`, as far as continuity needs it.
@@ -63,8 +61,6 @@ pub struct Ask<'a> {
     pub after: StreamId,
     /// At most so many.
     pub count: u64,
-    /// Whether to look at the stream itself as well.
-    pub info: bool,
     /// A larger reply is given up ([`Class::TooLarge`]), unless it is about one entry. Redis alone.
     pub most_bytes: usize,
 }

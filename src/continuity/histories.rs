@@ -18,12 +18,10 @@ pub(crate) enum Step {
     Read(Read),
 }
 
-/// The reader reads up to so many, and looks at the stream where `info` (it does not always, where
-/// entries are large); this comes between.
+/// The reader reads up to so many and looks at the stream; this comes between.
 #[derive(Clone, Debug)]
 pub(crate) struct Read {
     count: usize,
-    info: bool,
     between: Vec<Change>,
 }
 
@@ -34,12 +32,9 @@ fn steps(
         2 => Just(Vec::new()),
         1 => prop::collection::vec(change.clone(), 1..3)
     ];
-    let steps = move |looks| {
-        let read = (1..5_usize, prop::bool::weighted(looks), between.clone())
-            .prop_map(|(count, info, between)| Step::Read(Read { count, info, between }));
-        prop::collection::vec(prop_oneof![change.clone().prop_map(Step::Change), read], 1..25)
-    };
-    prop_oneof![steps(0.7), steps(1.0)]
+    let read =
+        (1..5_usize, between).prop_map(|(count, between)| Step::Read(Read { count, between }));
+    prop::collection::vec(prop_oneof![change.prop_map(Step::Change), read], 1..25)
 }
 
 /// What `XINFO STREAM` says, of Redis 7 or before.
@@ -149,8 +144,6 @@ impl Reader {
             self.play(change);
         }
         let seen = match &self.model.stream {
-            // Where nothing is counted every read comes with a look.
-            _ if !step.info && self.counts => Seen::Unasked,
             None => Seen::Missing,
             Some(stream) => Seen::Stream(info(stream, self.counts)),
         };
@@ -246,7 +239,7 @@ impl Reader {
     fn read_to_the_end(&mut self) {
         for _ in 0..200 {
             let before = self.continuity;
-            self.read(&Read { count: 3, info: true, between: Vec::new() });
+            self.read(&Read { count: 3, between: Vec::new() });
             let left = read(&self.model, self.continuity.cursor(), 1);
             if before == self.continuity && left.is_empty() {
                 return;

@@ -52,7 +52,7 @@ impl Trust {
     /// What to ask for: over a new connection the entry at the cursor too.
     pub(super) fn ask<'a>(&self, ask: Ask<'a>) -> Ask<'a> {
         if self.fresh && ask.after != StreamId::ZERO {
-            Ask { after: ask.after.prev(), count: ask.count + 1, info: true, ..ask }
+            Ask { after: ask.after.prev(), count: ask.count + 1, ..ask }
         } else {
             ask
         }

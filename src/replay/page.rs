@@ -120,7 +120,7 @@ impl Replays {
         let count = count.max(if anchor.is_some() { 2 } else { 1 });
         let after = anchor.unwrap_or(from.cursor());
         let most_bytes = MOST_PAGE_BYTES;
-        let ask = Ask { key: &topic.key, after, count, info: true, most_bytes };
+        let ask = Ask { key: &topic.key, after, count, most_bytes };
         let outcome = self.source.read(ask).await;
         let is_too_much = |error: &Error| error.class == Class::TooLarge || error.code == "TIMEOUT";
         if outcome.as_ref().is_err_and(is_too_much) {

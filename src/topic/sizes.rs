@@ -47,7 +47,7 @@ impl Sizes {
     }
 
     /// Bytes of the largest recent entry; zero where none was seen.
-    pub fn largest_bytes(&self) -> usize {
+    fn largest_bytes(&self) -> usize {
         self.largest_bytes.load(Ordering::Relaxed)
     }
 

@@ -82,19 +82,16 @@ impl Request {
         words.extend([b"STREAMS", ask.key.as_bytes(), after.as_bytes()]);
         let read = Self::new(&words);
         let read = if ask.count > FEWEST { read.with_answers_within(ask.most_bytes) } else { read };
-        if ask.info { read.and(&[b"XINFO", b"STREAM", ask.key.as_bytes()]) } else { read }
+        read.and(&[b"XINFO", b"STREAM", ask.key.as_bytes()])
     }
 }
 
 /// What [`Request::read`] was answered.
 pub(super) fn read_reply(ask: Ask<'_>, answers: Vec<Value>) -> Result<Reply, Error> {
-    let mut answers = answers.into_iter();
-    let read = answers.next().ok_or_else(|| garbled("no answer to XREAD"))?;
+    let answers: Result<[_; 2], _> = answers.try_into();
+    let [read, info] = answers.map_err(|_| garbled("not an answer to each command"))?;
     let entries = streams(read, ask.key)?;
-    let seen = match answers.next() {
-        None => Seen::Unasked,
-        Some(info) => stream_info(info)?.map_or(Seen::Missing, Seen::Stream),
-    };
+    let seen = stream_info(info)?.map_or(Seen::Missing, Seen::Stream);
     Ok(Reply { entries, seen })
 }
 

@@ -295,3 +295,25 @@ fn an_end_moved_forward_is_no_gap() {
     }
     assert_eq!(scene.plain.read(), ["110-0", "120-0"]);
 }
+
+/// Whoever leaves after the entry behind the gap, and resumes from Redis, could not be told later.
+#[test]
+fn a_gap_amid_large_entries_is_told_before_what_follows_it() {
+    let mut scene = Scene::new();
+    let large = "x".repeat(200_000);
+    for id in ["40-0", "50-0"] {
+        scene.at_once(&[&["XADD", KEY, id, "payload", &large]]);
+        scene.client_goes_on(&[id]);
+        scene.gateway_waits();
+    }
+    scene.at_once(&[
+        &["XADD", KEY, "60-0", "payload", &large],
+        &["XADD", KEY, "70-0", "payload", &large],
+        &["XTRIM", KEY, "MAXLEN", "1"],
+    ]);
+    let gap = json!({
+        "type": "gap", "after": "50-0", "next": "70-0", "lost": 1, "reason": "trimmed"
+    });
+    assert_eq!(scene.client.control(), (gap, prev("70-0")));
+    scene.client_goes_on(&["70-0"]);
+}
