@@ -63,6 +63,7 @@ struct ConfigArgs {
 }
 
 fn main() -> ExitCode {
+    process::give_back_large_allocations();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

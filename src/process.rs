@@ -37,6 +37,22 @@ pub fn is_journal() -> bool {
         .is_ok_and(|stderr| is(stderr.st_dev, device) && is(stderr.st_ino, inode))
 }
 
+/// Lets the allocator give back what held large entries as soon as it is free. By default glibc learns
+/// from each large allocation to keep the next ones, and so held half as much again as was in use: 196
+/// MiB instead of 136, with sixty streams of entries of a MiB in a release build.
+pub fn give_back_large_allocations() {
+    #[cfg(target_env = "gnu")]
+    {
+        // From this size on each is given back to the system by itself.
+        const LARGE_BYTES: libc::c_int = 256 << 10;
+        // SAFETY: mallopt takes no pointers and may be called at any time; it sets a number that malloc
+        // reads (mallopt(3)). No other thread runs yet.
+        #[expect(unsafe_code, reason = "a third of the peak memory (above); libc has no safe way")]
+        let done = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
+        debug_assert_eq!(done, 1, "the threshold is within what mallopt(3) allows");
+    }
+}
+
 /// Raises the limit of open files as far as it may be raised; how many are allowed then.
 pub fn raise_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);

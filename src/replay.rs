@@ -103,8 +103,9 @@ impl Replays {
         let ask = async || {
             // Whoever finds its id in a page that another has just read needs no question of its own.
             let wanted = Wanted { life, rendering, from: Continuity::after(id) };
-            let Opened { page, .. } = self.opened(topic, wanted).await?;
-            if let Some(info) = page.holds(id) {
+            // The page itself is not held while waiting: its room is what others wait for.
+            let held = self.opened(topic, wanted).await?.page.holds(id);
+            if let Some(info) = held {
                 return start::resolve_known(id, &info, replay, reach).await;
             }
             let _permit = self.permit().await;
@@ -183,5 +184,64 @@ impl Replays {
         self.recent.clear();
         self.full.notify_waiters();
         self.room.clone().acquire_many_owned(parts).await.expect("the semaphore is never closed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::event::{Data, EventName, Rendering};
+    use crate::topic::Hub;
+
+    const ONE_AT_A_TIME: &str = r#"
+        [source]
+        url = "memory:"
+        [ring]
+        entries = 1
+        [limits]
+        replays = 1
+        [[route]]
+        path = "/events/{name}"
+        key = "events:{name}"
+        access = "public"
+    "#;
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_turn_holds_no_room() {
+        let config = crate::config::parse(ONE_AT_A_TIME, "gateway.toml", &[], false);
+        let config = config.unwrap().config;
+        let source = Source::open(&config);
+        let hub = Hub::new(config.ring.clone(), 100);
+        let metrics = Arc::new(Metrics::new(&config.routes));
+        let replays = Arc::new(Replays::new(source.clone(), metrics, &config));
+        let rendering = Rendering {
+            event: EventName::Fixed("message".into()),
+            data: Data::Field("payload".into()),
+            missing: None,
+        };
+        // Their pages together are more than there is room for; none holds the entry that was asked for.
+        let (pages, payload) = (20, vec![b'x'; 1_000_000]);
+        let mut clients = JoinSet::new();
+        let turn = replays.permit().await;
+        for page in 0..pages {
+            let key = format!("events:{page}");
+            let gone = source.publish(&key, "gone".into()).await.unwrap();
+            source.publish(&key, payload.clone().into()).await.unwrap();
+            let (replays, lease) = (replays.clone(), hub.open(&key, |_| ()).unwrap());
+            lease.topic().state().rendering(&rendering);
+            clients.spawn(async move {
+                let start = Start::After(gone);
+                replays.resolve(lease.topic(), 0, 0, Replay::All, start).await.unwrap()
+            });
+        }
+        // Each runs up to where it waits for its turn.
+        tokio::task::yield_now().await;
+        drop(turn);
+        let all = tokio::time::timeout(Duration::from_secs(20), clients.join_all()).await;
+        assert_eq!(all.expect("each of them comes to its turn").len(), pages);
     }
 }

@@ -104,6 +104,7 @@ impl Follower {
             past.from = page.next;
             return Ok(());
         }
+        drop(page);
         // The reader has not told yet how it goes on, or has not yet what we would read.
         self.wait_for_source().await
     }

@@ -150,14 +150,16 @@ impl Link {
         if !self.input.is_empty() {
             return Err(garbled("an answer to nothing"));
         }
-        // A large reply's memory goes with the reply.
-        self.input = BytesMut::new();
         self.turn = None;
         self.received_bytes = 0;
         self.write(request.bytes()).await?;
         let mut answers = Vec::with_capacity(request.commands());
         for _ in 0..request.commands() {
             answers.push(self.answer(request.most_bytes()).await?);
+        }
+        if self.input.is_empty() {
+            // A large reply's memory goes with the reply, not with the link's next one.
+            self.input = BytesMut::new();
         }
         Ok(answers)
     }
