@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
+
 use crate::event::Rendering;
 
 pub mod fault;
 pub mod print;
 mod read;
+mod risk;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -19,6 +22,7 @@ mod value;
 
 pub use fault::{Fault, Faults};
 pub use read::{Loaded, Origin, Setting, environment, load, parse};
+pub use risk::{CHOICES, Risk};
 pub use template::{KeyTemplate, PathTemplate};
 
 /// Everything the gateway needs to know to run.
@@ -34,6 +38,8 @@ pub struct Config {
     pub ring: Ring,
     /// What is refused, and when.
     pub limits: Limits,
+    /// Which pages of other origins may read.
+    pub cors: Cors,
     /// What is logged, and how.
     pub log: Log,
     /// What clients may read.
@@ -74,6 +80,13 @@ pub enum Listen {
     Unix(PathBuf),
     /// `systemd:NAME`: every socket of this name that the process was started with.
     Systemd(String),
+}
+
+impl Listen {
+    /// Whether others than this machine's users can connect, as far as its name tells.
+    pub(crate) fn is_reachable(&self) -> bool {
+        matches!(self, Self::Tcp(address) if !address.ip().to_canonical().is_loopback())
+    }
 }
 
 /// As it is written in the configuration, host names resolved.
@@ -263,6 +276,26 @@ pub struct Limits {
     pub max_lag: Duration,
     /// `SO_SNDBUF` of a client's socket.
     pub send_buffer_bytes: usize,
+}
+
+/// `[cors]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// Whose pages may read.
+    pub origins: Origins,
+    /// Whether they may with a browser's cookies.
+    pub credentials: bool,
+}
+
+/// Origins whose pages may read, besides our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// No other.
+    None,
+    /// Any, without credentials.
+    Any,
+    /// These, each as a browser writes it.
+    Listed(Vec<HeaderValue>),
 }
 
 /// `[log]`

@@ -193,6 +193,7 @@ impl Accepting {
 
 fn join(config: Config, limits: Arc<Limits>, drain: Duration) -> State {
     let metrics = Arc::new(Metrics::new(&config.routes));
+    metrics.unsafe_choices(&config.risks());
     let source = Source::open(&config);
     let hub = Arc::new(Hub::new(config.ring.clone(), config.limits.readers));
     let readers = Readers {

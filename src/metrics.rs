@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use metrics::{Counter, Gauge, Label, counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-use crate::config::Route;
+use crate::config::{CHOICES, Risk, Route};
 use crate::event::{Gap, Reason};
 
 /// Everything that is counted.
@@ -164,6 +164,15 @@ impl Metrics {
         self.gauge_labelled("ssegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     }
 
+    /// Which unsafe choices the configuration makes, each by its name.
+    pub fn unsafe_choices(&self, made: &[Risk]) {
+        for choice in CHOICES {
+            let is_made = made.iter().any(|risk| risk.choice == choice);
+            let value = if is_made { 1.0 } else { 0.0 };
+            self.gauge_labelled("ssegate_unsafe_config", &[("choice", choice)], value);
+        }
+    }
+
     /// A stream ended.
     pub fn left(&self, why: Left) {
         self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
@@ -239,6 +248,7 @@ const LATENCY_HELP: &str =
 fn describe() {
     use metrics::{describe_counter, describe_gauge};
     describe_gauge!("ssegate_build_info", "The version that runs.");
+    describe_gauge!("ssegate_unsafe_config", "Unsafe choices of the configuration, by name.");
     describe_gauge!("ssegate_clients", "Streams open.");
     describe_gauge!("ssegate_clients_limit", "Streams that may be open.");
     describe_gauge!("ssegate_readers", "Stream keys with a reader.");

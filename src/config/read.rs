@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::Config;
 use super::fault::{Fault, Faults, Spot};
-use super::value;
+use super::{Config, Risk, value};
 use reader::Reader;
 
 mod address;
+mod cors;
 mod reader;
 mod routes;
 mod secret;
@@ -138,10 +138,23 @@ pub fn parse(
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
-    let mut warnings = reader.warnings;
+    let (settings, mut warnings) = (reader.settings, reader.warnings);
+    warnings.extend(config.risks().into_iter().map(|risk| told(&risk, &settings)));
     warnings.sort();
     let origin = Origin::File(PathBuf::from(file));
-    Ok(Loaded { config, origin, settings: reader.settings, warnings })
+    Ok(Loaded { config, origin, settings, warnings })
+}
+
+/// A risk, at the place of the setting that makes it.
+fn told(risk: &Risk, settings: &[Setting]) -> Fault {
+    let (section, key) = risk.setting;
+    let setting = settings.iter().find(|setting| (setting.section, setting.key) == (section, key));
+    let setting = setting.expect("every key of a section is shown");
+    Fault {
+        spot: setting.spot.clone(),
+        subject: format!("{section}.{key} = {}", setting.value),
+        message: risk.message.into(),
+    }
 }
 
 #[cfg(test)]

@@ -287,11 +287,39 @@ fn a_password_in_the_url_is_taken_warned_about_and_masked() {
         (source.username.as_str(), source.password.as_ref().unwrap().expose()),
         ("me", "hunter 2")
     );
-    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    let mut passwords = loaded.warnings.iter().filter(|w| w.message.contains("a password"));
+    let (Some(warning), None) = (passwords.next(), passwords.next()) else {
+        panic!("{:?}", loaded.warnings)
+    };
     let begin = "gateway.toml:2:7: source.url = \"redis://me:MASKED@h:1/4\": a password in a URL";
     assert!(warning.to_string().starts_with(begin), "{warning}");
     assert_eq!(setting(&loaded, "source", "url").value, "\"redis://me:MASKED@h:1/4\"");
     assert!(!format!("{loaded:?}{}", print::print(&loaded)).contains("hunter"));
+}
+
+#[test]
+fn each_unsafe_choice_is_warned_about_where_it_is_made() {
+    let token = scratch_file("open-publish", b"secret");
+    let admin = format!(
+        "[admin]\nlisten = \"0.0.0.0:1\"\npublish = true\ntoken_file = {:?}\n",
+        token.to_str().unwrap()
+    );
+    let redis = "redis-cluster://127.0.0.1:1,redis.example:1";
+    let choices = [
+        ("public_route", "server.listen", format!("[server]\nlisten = [\"0.0.0.0:80\"]{MINIMAL}")),
+        ("cors_any_origin", "cors.origins", format!("[cors]\norigins = [\"*\"]{MINIMAL}")),
+        ("open_publish", "admin.publish", admin + MINIMAL),
+        ("plain_redis", "source.url", MINIMAL.replace("redis://127.0.0.1:6379", redis)),
+    ];
+    for (choice, setting, text) in choices {
+        let loaded = parse(&text, "f", &[], false).unwrap();
+        let made: Vec<_> = loaded.config.risks().iter().map(|risk| risk.choice).collect();
+        assert_eq!(made, [choice]);
+        let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+        assert!(warning.to_string().starts_with("f:") && warning.subject.starts_with(setting));
+    }
+    assert_eq!(parse(MINIMAL, "f", &[], false).unwrap().config.risks(), []);
+    remove(&token);
 }
 
 #[test]

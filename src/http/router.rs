@@ -1,6 +1,7 @@
 //! Which request gets what: the only file that knows status codes of the public side.
 //!
 //! - `GET` of a route's path: a stream; `HEAD`: its head alone
+//! - `OPTIONS` of it, from a page of another origin: what the page may ask for
 //! - `GET /` under `--demo`: the page
 //! - anything else: refused, with a line of text that says why
 
@@ -12,6 +13,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use jiff::Timestamp;
 
+use super::cors;
 use crate::config::{Config, Replay, Route};
 use crate::event::StreamId;
 use crate::start::Start;
@@ -35,11 +37,28 @@ pub struct Plan {
     pub start: Start,
     /// HTTP/1.1: chunks; HTTP/1.0: the end of the connection ends the body.
     pub framed: bool,
+    /// What its response says besides what each stream's says.
+    pub headers: HeaderMap,
 }
 
 /// Decides what a request gets.
 pub fn decide<B>(config: &Config, request: &Request<B>) -> Decision {
-    plan(config, request).unwrap_or_else(|response| Decision::Respond(*response))
+    let headers = cors::headers(&config.cors, request.headers());
+    match plan(config, request) {
+        Ok(Decision::Stream(mut plan)) => {
+            plan.headers.extend(headers);
+            Decision::Stream(plan)
+        }
+        Ok(Decision::Respond(mut response)) => {
+            response.headers_mut().extend(headers);
+            Decision::Respond(response)
+        }
+        // A page that may read is to see why not.
+        Err(mut refusal) => {
+            refusal.headers_mut().extend(headers);
+            Decision::Respond(*refusal)
+        }
+    }
 }
 
 type Refusal = Box<Response<Full<Bytes>>>;
@@ -52,6 +71,9 @@ fn plan<B>(config: &Config, request: &Request<B>) -> Result<Decision, Refusal> {
         return Ok(Decision::Respond(page()));
     }
     let (index, route, key) = find(config, path)?;
+    if cors::is_preflight(&config.cors, request) {
+        return preflight(config, request.headers()).map(Decision::Respond);
+    }
     check_method(request)?;
     check_accept(request.headers())?;
     check_bodiless(request.headers())?;
@@ -60,11 +82,16 @@ fn plan<B>(config: &Config, request: &Request<B>) -> Result<Decision, Refusal> {
         return Ok(Decision::Respond(head()));
     }
     let framed = request.version() == Version::HTTP_11;
-    Ok(Decision::Stream(Plan { route: index, key, start, framed }))
+    let headers = HeaderMap::new();
+    Ok(Decision::Stream(Plan { route: index, key, start, framed, headers }))
 }
 
 /// Against DNS rebinding: a name that is not ours was resolved to our address by somebody else.
 fn check_host<B>(config: &Config, request: &Request<B>) -> Result<(), Refusal> {
+    if request.headers().get_all(HOST).iter().count() > 1 {
+        // Which of them a proxy before us went by nobody knows (RFC 9112, 3.2).
+        return Err(bad("more than one Host"));
+    }
     let allowed = &config.server.hosts;
     if allowed.is_empty() {
         return Ok(());
@@ -95,6 +122,16 @@ fn find<'a>(config: &'a Config, path: &str) -> Result<(usize, &'a Route, String)
     let (index, route, variables) =
         best.ok_or_else(|| text(StatusCode::NOT_FOUND, "no such route"))?;
     Ok((index, route, route.key.key(&variables)))
+}
+
+fn preflight(config: &Config, request: &HeaderMap) -> Result<Response<Full<Bytes>>, Refusal> {
+    let Some(headers) = cors::preflight(&config.cors, request) else {
+        return Err(text(StatusCode::FORBIDDEN, "no pages of this origin (cors.origins)"));
+    };
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
 fn check_method<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -245,27 +282,44 @@ pub const STREAM_STATUS: u16 = 200;
 pub const REFUSED_STATUS: u16 = 503;
 
 /// The head of a stream's response, as bytes for a socket that has left hyper.
-pub fn stream_head(framed: bool) -> Vec<u8> {
-    let mut lines = vec![status_line(framed, "200 OK")];
-    lines.extend(STREAM_HEADERS.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
-    if framed {
-        lines.push("transfer-encoding: chunked\r\n".into());
+pub fn stream_head(plan: &Plan) -> Vec<u8> {
+    let mut head = status_line(plan.framed, "200 OK").into_bytes();
+    for (name, value) in STREAM_HEADERS {
+        append_header(&mut head, name, value.as_bytes());
     }
-    lines.push("\r\n".into());
-    lines.concat().into_bytes()
+    if plan.framed {
+        append_header(&mut head, "transfer-encoding", b"chunked");
+    }
+    end_of_head(head, plan)
+}
+
+fn append_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}
+
+fn end_of_head(mut head: Vec<u8>, plan: &Plan) -> Vec<u8> {
+    for (name, value) in &plan.headers {
+        append_header(&mut head, name.as_str(), value.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 /// A whole response that refuses a stream, for clients that know what a status code is.
-pub fn refused(framed: bool, retry_after: std::time::Duration, reason: &str) -> Vec<u8> {
+pub fn refused(plan: &Plan, retry_after: std::time::Duration, reason: &str) -> Vec<u8> {
     let body = format!("not now: {reason}\n");
-    let status = status_line(framed, "503 Service Unavailable");
+    let status = status_line(plan.framed, "503 Service Unavailable");
     let wait_seconds = retry_after.as_secs().max(1);
     let length = body.len();
-    format!(
+    let head = format!(
         "{status}retry-after: {wait_seconds}\r\ncontent-type: text/plain; charset=utf-8\r\n\
-         cache-control: no-store\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
+         cache-control: no-store\r\ncontent-length: {length}\r\n"
+    );
+    let mut response = end_of_head(head.into_bytes(), plan);
+    response.extend_from_slice(body.as_bytes());
+    response
 }
 
 fn status_line(framed: bool, status: &str) -> String {

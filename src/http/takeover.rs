@@ -126,7 +126,7 @@ impl Future for Answer {
 async fn open(state: &Arc<State>, socket: Socket, plan: Plan, peer: Option<IpAddr>) {
     match admit(state, &plan, peer).await {
         Ok(client) => begin(state, socket, client, &plan),
-        Err(reason) => refuse(state, socket, plan.framed, reason),
+        Err(reason) => refuse(state, socket, &plan, reason),
     }
 }
 
@@ -201,7 +201,7 @@ fn tail_known(topic: &Topic, knows_start: bool) -> Option<Result<(), &'static st
 fn begin(state: &Arc<State>, socket: Socket, client: Client, plan: &Plan) {
     state.metrics.responded(router::STREAM_STATUS);
     debug!(client = client.id, key = %client.topic().key, start = ?plan.start, "stream opened");
-    let mut opening = router::stream_head(plan.framed);
+    let mut opening = router::stream_head(plan);
     let mut bare = Vec::new();
     write_retry(&mut bare, state.fanout.settings.reconnection_time());
     bare.extend_from_slice(comment::OPEN.as_bytes());
@@ -210,21 +210,21 @@ fn begin(state: &Arc<State>, socket: Socket, client: Client, plan: &Plan) {
     follow(&state.fanout, socket, client, begin);
 }
 
-fn refuse(state: &Arc<State>, socket: Socket, framed: bool, reason: &'static str) {
+fn refuse(state: &Arc<State>, socket: Socket, plan: &Plan, reason: &'static str) {
     state.metrics.rejected(reason);
     let settings = &state.fanout.settings;
     let wait = settings.long_reconnection_time();
     if settings.refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);
-        return farewell(&state.fanout, socket, (), router::refused(framed, wait, reason));
+        return farewell(&state.fanout, socket, (), router::refused(plan, wait, reason));
     }
     state.metrics.responded(router::STREAM_STATUS);
-    let view = View { rendering: 0, framed };
+    let view = View { rendering: 0, framed: plan.framed };
     let mut bare = Vec::new();
     write_retry(&mut bare, wait);
     let control = if reason == "drain" { Control::Drain } else { Control::Unavailable { reason } };
     write_control(&mut bare, None, control);
-    let mut words = router::stream_head(framed);
+    let mut words = router::stream_head(plan);
     view.append_event(&bare, &mut words);
     words.extend_from_slice(view.end());
     farewell(&state.fanout, socket, (), words);

@@ -10,6 +10,8 @@ mod support;
 mod admin;
 /// The command line: check, overrides, exit codes, tail, the demo.
 mod cli;
+/// Pages of other origins.
+mod cors;
 /// Thousands of clients, and clients that misbehave.
 mod crowd;
 /// The end of a gateway: what its clients are told, and that nothing is lost behind a proxy.

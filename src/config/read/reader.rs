@@ -14,9 +14,8 @@ const PREFIX: &str = "SSEGATE_";
 const ROUTE: &str = "route";
 
 /// Sections that the contract knows and this version does not serve.
-const LATER: [(&str, &str); 4] = [
+const LATER: [(&str, &str); 3] = [
     ("auth.jwt", "tokens are not checked by this version; remove [auth.jwt]"),
-    ("cors", "this version sends no CORS headers; remove [cors] and serve one origin"),
     ("proxy", "this version takes the peer's address as the client's; remove [proxy]"),
     ("server.tls", "this version speaks plain HTTP; remove [server.tls] and let a proxy do TLS"),
 ];
@@ -133,7 +132,6 @@ impl<'a> Reader<'a> {
                 self.fault(self.spot(at), &name, "unknown; the only section of it is [auth.jwt]");
             }
         }
-        self.refuse_later(&mut root, "cors", "cors");
         self.refuse_later(&mut root, "proxy", "proxy");
         for item in root {
             let hint = did_you_mean(&item.name, sections.iter().copied());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::reader::Reader;
 use super::section::Section;
-use super::{address, routes, secret, source};
+use super::{address, cors, routes, secret, source};
 use crate::config::fault::did_you_mean;
 use crate::config::value::{self, Item, Written};
 use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server};
@@ -23,11 +23,12 @@ pub(super) fn config(reader: &mut Reader<'_>, mut root: Vec<Item>) -> Config {
     let source = source::source(reader.section(&mut root, "source"));
     let ring = ring(reader.section(&mut root, "ring"), source.max_entry_bytes);
     let limits = limits(reader.section(&mut root, "limits"));
+    let cors = cors::cors(reader.section(&mut root, "cors"));
     let log = log(reader.section(&mut root, "log"));
     let routes = routes::routes(reader, &mut root);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();
-    Config { server, admin, source, ring, limits, log, routes, demo: reader.demo }
+    Config { server, admin, source, ring, limits, cors, log, routes, demo: reader.demo }
 }
 
 fn server(mut section: Section<'_, '_>) -> Server {
@@ -93,7 +94,7 @@ fn admin(mut section: Section<'_, '_>, public: &[Listen]) -> Admin {
         section
             .fault(&found, "is in server.listen too; the admin listener has an address of its own");
     }
-    if listen.as_ref().is_some_and(is_reachable) && token.is_none() {
+    if listen.as_ref().is_some_and(Listen::is_reachable) && token.is_none() {
         section.fault(
             &found,
             "is reachable from other machines and unguarded; set admin.token_file, or listen on 127.0.0.1 or \"unix:/path\"",
@@ -101,11 +102,6 @@ fn admin(mut section: Section<'_, '_>, public: &[Listen]) -> Admin {
     }
     section.end();
     Admin { listen, token, publish }
-}
-
-/// Whether others than this machine's users can connect.
-fn is_reachable(listen: &Listen) -> bool {
-    matches!(listen, Listen::Tcp(address) if !address.ip().to_canonical().is_loopback())
 }
 
 /// The secret in the file that `key` names; none where it names none.

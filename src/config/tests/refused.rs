@@ -94,10 +94,30 @@ fn a_malformed_line_does_not_make_its_key_missing() {
 }
 
 #[test]
+fn origins_are_written_as_browsers_write_them() {
+    let with_cors = |lines: &str| with_source(&format!("url = \"memory:\"\n[cors]\n{lines}"));
+    for (written, why) in [
+        ("https://app.example/", "write it so"),
+        ("HTTPS://App.Example", "browsers write this origin as \\\"https://app.example\\\""),
+        ("https://app.example:443", "browsers write this origin as"),
+        ("app.example", "not an origin"),
+        ("null", "not an origin"),
+        ("https://*.example", "not an origin"),
+        ("file:///x", "not an origin"),
+    ] {
+        let told = told(with_cors(&format!("origins = [{written:?}]")));
+        assert!(told.contains(&why.replace('\\', "")), "{written}: {told}");
+    }
+    let alone = told(with_cors("origins = [\"*\", \"https://app.example\"]"));
+    assert!(alone.contains("write it alone"), "{alone}");
+    let credentials = told(with_cors("origins = [\"*\"]\ncredentials = true"));
+    assert!(credentials.contains("list the origins"), "{credentials}");
+}
+
+#[test]
 fn what_is_not_built_yet_is_refused() {
     let cases = [
         "url = \"memory:\"\n[auth.jwt]\nkeys = []",
-        "url = \"memory:\"\n[cors]\norigins = []",
         "url = \"memory:\"\n[proxy]",
         "url = \"memory:\"\n[server.tls]\nkey = \"\"",
         "url = \"memory:\"\n[limits]\nclients_per_principal = 1",
@@ -116,7 +136,7 @@ fn what_is_not_built_yet_is_refused() {
         with_route("match = { name = \"streams\" }"),
         "gateway.toml:8:9: route.match = { name = \"streams\" }: not built yet: ",
     );
-    for name in ["SSEGATE_AUTH_JWT_ISSUER", "SSEGATE_CORS_ORIGINS", "SSEGATE_SERVER_TLS_KEY"] {
+    for name in ["SSEGATE_AUTH_JWT_ISSUER", "SSEGATE_SERVER_TLS_KEY"] {
         assert_told(under(&[(name, "x")]), &format!("environment: {name}: not built yet: "));
     }
 }

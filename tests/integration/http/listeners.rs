@@ -169,6 +169,7 @@ fn only_the_allowed_hosts_are_answered() {
         let status = ask(host);
         assert!(matches!(status, 400 | 403 | 421), "{host}: {status}");
     }
+    assert_eq!(ask("Host: events.example\r\nHost: evil.example\r\n"), 400);
 }
 
 /// Clock ticks (of which there are 100 a second) that the process has used.

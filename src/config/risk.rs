@@ -1,0 +1,84 @@
+//! Choices that are allowed and unsafe: the operator is to know that they were made.
+
+use std::net::IpAddr;
+
+use super::{Address, Config, Listen, Origins, Place};
+
+/// An unsafe choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Risk {
+    /// Its name, one of [`CHOICES`]; a metric's label.
+    pub choice: &'static str,
+    /// The section and the key that make it.
+    pub setting: (&'static str, &'static str),
+    /// What may happen, and what would be safe.
+    pub message: &'static str,
+}
+
+/// Every unsafe choice that is looked for.
+pub const CHOICES: [&str; 4] = ["cors_any_origin", "open_publish", "plain_redis", "public_route"];
+
+impl Config {
+    /// The unsafe choices that were made.
+    pub fn risks(&self) -> Vec<Risk> {
+        let risks = [
+            (self.has_open_routes(), PUBLIC_ROUTE),
+            (self.is_publish_reachable(), OPEN_PUBLISH),
+            (self.cors.origins == Origins::Any, CORS_ANY_ORIGIN),
+            (self.is_redis_plain(), PLAIN_REDIS),
+        ];
+        risks.into_iter().filter_map(|(made, risk)| made.then_some(risk)).collect()
+    }
+
+    fn has_open_routes(&self) -> bool {
+        self.server.listen.iter().any(Listen::is_reachable)
+    }
+
+    fn is_publish_reachable(&self) -> bool {
+        self.admin.publish && self.admin.listen.as_ref().is_some_and(Listen::is_reachable)
+    }
+
+    fn is_redis_plain(&self) -> bool {
+        let source = &self.source;
+        let elsewhere = match &source.place {
+            Place::Memory => false,
+            Place::Server { address, .. } => is_elsewhere(address),
+            Place::Sentinel { sentinels: servers, .. } | Place::Cluster { nodes: servers } => {
+                servers.iter().any(is_elsewhere)
+            }
+        };
+        elsewhere && source.tls.is_none()
+    }
+}
+
+const PUBLIC_ROUTE: Risk = Risk {
+    choice: "public_route",
+    setting: ("server", "listen"),
+    message: "is reachable from other machines, no proxy is in front (proxy.trusted), and a route is public: whoever reaches it reads that; listen on 127.0.0.1 behind a proxy, or write access = \"jwt\"",
+};
+const OPEN_PUBLISH: Risk = Risk {
+    choice: "open_publish",
+    setting: ("admin", "publish"),
+    message: "and admin.listen is reachable from other machines: who has the token writes to any stream of Redis; listen on 127.0.0.1 or \"unix:/path\"",
+};
+const CORS_ANY_ORIGIN: Risk = Risk {
+    choice: "cors_any_origin",
+    setting: ("cors", "origins"),
+    message: "every page on the web may read what the browser of its visitor reaches here; list the origins",
+};
+const PLAIN_REDIS: Risk = Risk {
+    choice: "plain_redis",
+    setting: ("source", "url"),
+    message: "entries, and the password, cross the network in plain; write rediss://",
+};
+
+fn is_elsewhere(address: &Address) -> bool {
+    match address {
+        Address::Unix(_) => false,
+        Address::Tcp(host, _) => {
+            let is_loopback =
+                host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+            !is_loopback && !host.eq_ignore_ascii_case("localhost")
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Pages of other origins: which may read a stream, and whether a browser's cookies count for them.
+//! <https://fetch.spec.whatwg.org/#http-cors-protocol>
+
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
+    HeaderMap, HeaderValue, ORIGIN, VARY,
+};
+use hyper::{Method, Request};
+
+use crate::config::{Cors, Origins};
+
+/// What a stream is asked for with. `EventSource` itself sends an id that is no id of ours only after a
+/// preflight, and other clients send a token.
+const REQUEST_HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, cache-control, last-event-id");
+/// Browsers ask again after ten minutes; a change of the configuration is seen by then.
+const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
+
+/// What a response says to the browser of whoever sent `request`.
+pub fn headers(cors: &Cors, request: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    match &cors.origins {
+        Origins::None => {}
+        Origins::Any => {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        Origins::Listed(listed) => {
+            // Also where no origin is named: a cache must not hand on what was for another one.
+            headers.insert(VARY, HeaderValue::from_static("origin"));
+            let Some(origin) = request.get(ORIGIN).filter(|origin| is_listed(listed, origin))
+            else {
+                return headers;
+            };
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            if cors.credentials {
+                let yes = HeaderValue::from_static("true");
+                headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            }
+        }
+    }
+    headers
+}
+
+/// Whether a browser asks what it may ask for.
+pub fn is_preflight<B>(cors: &Cors, request: &Request<B>) -> bool {
+    cors.origins != Origins::None
+        && request.method() == Method::OPTIONS
+        && request.headers().contains_key(ORIGIN)
+        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The answer to a preflight, besides [`headers`]; `None`: that origin may not ask for anything.
+pub fn preflight(cors: &Cors, request: &HeaderMap) -> Option<HeaderMap> {
+    if !headers(cors, request).contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return None;
+    }
+    let mut allowed = HeaderMap::new();
+    allowed.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    allowed.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+    allowed.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
+    Some(allowed)
+}
+
+/// Whether a cookie counts for this request: a browser adds it to whatever a page of any site asks for.
+/// It counts for our own origin, for those that may use credentials, and for clients that are no
+/// browsers of today, which send neither header.
+pub fn may_use_cookies(cors: &Cors, request: &HeaderMap) -> bool {
+    let trusted = || match (&cors.origins, request.get(ORIGIN)) {
+        (Origins::Listed(listed), Some(origin)) => cors.credentials && is_listed(listed, origin),
+        _ => false,
+    };
+    match (request.get("sec-fetch-site"), request.get(ORIGIN)) {
+        (Some(site), _) => site == "same-origin" || site == "none" || trusted(),
+        (None, Some(origin)) => is_of_host(origin, request) || trusted(),
+        (None, None) => true,
+    }
+}
+
+fn is_listed(listed: &[HeaderValue], origin: &HeaderValue) -> bool {
+    listed.iter().any(|listed| listed == origin)
+}
+
+fn is_of_host(origin: &HeaderValue, request: &HeaderMap) -> bool {
+    let host = request.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let schemes = [&b"http://"[..], b"https://"];
+    let mut names = schemes.iter().filter_map(|scheme| origin.as_bytes().strip_prefix(*scheme));
+    !host.is_empty() && names.any(|name| name.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn listed(credentials: bool) -> Cors {
+        let origin = HeaderValue::from_static("https://app.example");
+        Cors { origins: Origins::Listed(vec![origin]), credentials }
+    }
+
+    #[test]
+    fn a_cookie_counts_for_our_own_pages_and_those_that_may_use_credentials() {
+        let own = [
+            &[][..],
+            &[("sec-fetch-site", "same-origin")],
+            &[("sec-fetch-site", "none")],
+            &[("origin", "https://gateway.example:8443"), ("host", "gateway.example:8443")],
+            &[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")],
+        ];
+        for pairs in own {
+            assert!(may_use_cookies(&listed(true), &request(pairs)), "{pairs:?}");
+        }
+        let foreign = [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site"), ("origin", "https://evil.example")],
+            &[("sec-fetch-site", ""), ("origin", "null")],
+            &[("origin", "https://gateway.example.evil"), ("host", "gateway.example")],
+            &[("origin", "https://")],
+            &[("origin", "null")],
+        ];
+        for pairs in foreign {
+            assert!(!may_use_cookies(&listed(true), &request(pairs)), "{pairs:?}");
+        }
+        let app = request(&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")]);
+        assert!(!may_use_cookies(&listed(false), &app));
+        assert!(!may_use_cookies(&Cors { origins: Origins::Any, credentials: false }, &app));
+    }
+
+    #[test]
+    fn an_origin_is_echoed_only_if_it_is_listed_to_the_letter() {
+        let allowed = |origin| {
+            let headers = headers(&listed(true), &request(&[("origin", origin)]));
+            assert_eq!(headers.get(VARY).unwrap(), "origin");
+            headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).cloned()
+        };
+        assert_eq!(allowed("https://app.example").unwrap(), "https://app.example");
+        for stranger in [
+            "http://app.example",
+            "https://app.example:8443",
+            "https://app.example.evil",
+            "https://evil-app.example",
+            "null",
+            "*",
+            "",
+        ] {
+            assert_eq!(allowed(stranger), None, "{stranger}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Pages of other origins: which a browser lets read a stream, and which it does not.
+
+use serde_json::Value;
+
+use crate::support::browser::Browser;
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Response, Setup, exchange};
+
+const APP: &str = "https://app.example";
+
+fn gateway(cors: &[&str]) -> Gateway {
+    cors.iter().fold(Setup::memory(), |setup, line| setup.set("cors", line)).start_ready()
+}
+
+fn ask(gateway: &Gateway, method: &str, path: &str, headers: &str) -> Response {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    exchange(&gateway.address, &head)
+}
+
+#[track_caller]
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut values = head.lines().filter_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then_some(value)
+    });
+    let value = values.next();
+    assert_eq!(values.next(), None, "{name} twice in {head}");
+    value
+}
+
+fn allowed(head: &str) -> Option<&str> {
+    header(head, "access-control-allow-origin")
+}
+
+#[test]
+fn a_listed_origin_is_told_so_in_every_answer_and_no_other_is() {
+    let gateway = gateway(&[
+        "origins = [\"https://app.example\", \"http://localhost:3000\"]",
+        "credentials = true",
+    ]);
+    let mut client = Client::with(&gateway.address, "/events/a", &[("Origin", APP)]);
+    assert_eq!(allowed(&client.head), Some(APP));
+    assert_eq!(header(&client.head, "access-control-allow-credentials"), Some("true"));
+    assert_eq!(header(&client.head, "vary"), Some("origin"));
+    client.live();
+    gateway.publish("events:a", "one");
+    assert_eq!(client.entry().data, "one");
+    let origin = format!("Origin: {APP}\r\n");
+    for (path, status) in [("/events/a", 200), ("/nothing", 404), ("/events/a?last=x", 400)] {
+        let response = ask(&gateway, "HEAD", path, &origin);
+        assert_eq!((response.status, allowed(&response.head)), (status, Some(APP)), "{path}");
+    }
+    for stranger in
+        ["https://app.example.evil", "http://app.example", "null", "https://app.example:444"]
+    {
+        let client = Client::with(&gateway.address, "/events/a", &[("Origin", stranger)]);
+        assert_eq!(allowed(&client.head), None, "{stranger}");
+        assert_eq!(header(&client.head, "access-control-allow-credentials"), None, "{stranger}");
+    }
+    // A cache may have it for one origin and be asked by another.
+    assert_eq!(header(&Client::open(&gateway.address, "/events/a").head, "vary"), Some("origin"));
+}
+
+#[test]
+fn any_origin_may_read_without_credentials_and_none_where_none_is_listed() {
+    let any = gateway(&["origins = [\"*\"]"]);
+    let client = Client::with(&any.address, "/events/a", &[("Origin", "https://anybody.example")]);
+    assert_eq!(allowed(&client.head), Some("*"));
+    assert_eq!(any.metric("ssegate_unsafe_config{choice=\"cors_any_origin\"}"), 1.0);
+    assert_eq!(any.metric("ssegate_unsafe_config{choice=\"plain_redis\"}"), 0.0);
+    assert!(any.log().contains("every page on the web may read"), "{}", any.log());
+    assert_eq!(header(&client.head, "access-control-allow-credentials"), None);
+    let none = gateway(&[]);
+    let client = Client::with(&none.address, "/events/a", &[("Origin", APP)]);
+    assert!(!client.head.contains("access-control") && !client.head.contains("vary"));
+    let asked = format!("Origin: {APP}\r\nAccess-Control-Request-Method: GET\r\n");
+    assert_eq!(ask(&none, "OPTIONS", "/events/a", &asked).status, 405);
+}
+
+#[test]
+fn a_refused_stream_says_so_to_its_page() {
+    for (refuse, status) in [("retry", 200), ("status", 503)] {
+        let gateway = Setup::memory()
+            .set("cors", &format!("origins = [\"{APP}\"]"))
+            .set("server", &format!("refuse = \"{refuse}\""))
+            .set("limits", "clients_per_key = 1")
+            .start_ready();
+        let mut first = Client::open(&gateway.address, "/events/a");
+        first.live();
+        let headers = format!("Origin: {APP}\r\n");
+        let refused = ask(&gateway, "GET", "/events/a", &headers);
+        assert_eq!((refused.status, allowed(&refused.head)), (status, Some(APP)), "{refused:?}");
+        assert!(refused.body.contains("clients_per_key"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_preflight_tells_a_listed_origin_what_it_may_send() {
+    let gateway = gateway(&[&format!("origins = [\"{APP}\"]"), "credentials = true"]);
+    let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id,authorization\r\n";
+    let preflight = ask(&gateway, "OPTIONS", "/events/a", &format!("Origin: {APP}\r\n{asked}"));
+    assert_eq!((preflight.status, allowed(&preflight.head)), (204, Some(APP)), "{preflight:?}");
+    let names = header(&preflight.head, "access-control-allow-headers").unwrap();
+    for name in ["last-event-id", "authorization", "cache-control"] {
+        assert!(names.split(", ").any(|allowed| allowed == name), "{names}");
+    }
+    assert_eq!(header(&preflight.head, "access-control-allow-credentials"), Some("true"));
+    assert!(header(&preflight.head, "access-control-max-age").is_some());
+    let stranger =
+        ask(&gateway, "OPTIONS", "/events/a", &format!("Origin: https://evil.example\r\n{asked}"));
+    assert_eq!((stranger.status, allowed(&stranger.head)), (403, None), "{stranger:?}");
+    let nowhere = ask(&gateway, "OPTIONS", "/nothing", &format!("Origin: {APP}\r\n{asked}"));
+    assert_eq!(nowhere.status, 404);
+    // OPTIONS alone is no preflight.
+    assert_eq!(ask(&gateway, "OPTIONS", "/events/a", &format!("Origin: {APP}\r\n")).status, 405);
+}
+
+/// Opens the stream in the page and collects what comes.
+const LISTEN: &str = "
+    window.seen = []; window.state = [];
+    const stream = new EventSource(arguments_url, { withCredentials: true });
+    stream.onmessage = event => window.seen.push(event.data);
+    stream.onerror = () => window.state.push(stream.readyState);
+    stream.onopen = () => window.state.push('open');";
+
+fn listen(browser: &Browser, url: &str) {
+    browser.script(&LISTEN.replace("arguments_url", &Value::from(url).to_string()));
+}
+
+#[test]
+fn a_browser_lets_the_pages_of_listed_origins_read_and_no_others() {
+    // Any page of another origin does: this gateway's list of its admin pages.
+    let [listed, stranger] = [(); 2].map(|()| Setup::memory().start_ready());
+    let origins = format!("origins = [\"http://{}\"]", listed.admin);
+    let gateway = gateway(&[&origins, "credentials = true"]);
+    let url = format!("http://{}/events/a", gateway.address);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", listed.admin));
+    listen(&browser, &url);
+    eventually("the stream is open", || browser.script("return window.state")[0] == "open");
+    gateway.publish("events:a", "for the listed one");
+    eventually("the page sees it", || {
+        browser.script("return window.seen")[0] == "for the listed one"
+    });
+    // What has to be asked for beforehand: an id with other bytes, which a page may send by itself.
+    let fetched = "window.answered = 0;
+        fetch(URL, { headers: { 'Last-Event-ID': 'x'.repeat(200) }, credentials: 'include' })
+            .then(response => { window.answered = response.status });"
+        .replace("URL", &Value::from(&*url).to_string());
+    browser.script(&fetched);
+    eventually("the preflight passes", || browser.script("return window.answered") == 200);
+    browser.open(&format!("http://{}/", stranger.admin));
+    listen(&browser, &url);
+    // EventSource.CLOSED: for good.
+    eventually("the browser refuses", || browser.script("return window.state")[0] == 2);
+    gateway.publish("events:a", "not for strangers");
+    assert_eq!(browser.script("return window.seen"), Value::Array(Vec::new()));
+}
