@@ -15,6 +15,7 @@
 //! - [`state`]: all of these, joined
 //! - [`demo`]: the sample feed and its page
 //! - [`http`], [`admin`]: the public side and the operator's
+//! - `fuzz`, under test only: what hostile bytes may not do
 //! - [`tail`], [`process`]: the reference client; signals and limits
 //!
 //! [`Gateway`] is the only place that joins them.
@@ -25,6 +26,8 @@ pub mod continuity;
 pub mod demo;
 pub mod event;
 pub mod fanout;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gateway;
 pub mod http;
 pub mod limits;

@@ -10,6 +10,9 @@ use crate::event::{Entry, StreamId};
 mod memory;
 mod redis;
 
+#[cfg(any(test, fuzzing))]
+pub use redis::fuzz_reply as fuzz_redis_reply;
+
 /// A place that holds streams. Cheap to clone.
 #[derive(Clone)]
 pub enum Source {

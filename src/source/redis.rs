@@ -247,3 +247,16 @@ fn too_late(doing: &str) -> Error {
     let message = format!("no answer from Redis in time ({doing}): the connection counts as dead");
     Error { class: Class::Away, code: "TIMEOUT", message }
 }
+
+/// See [`crate::fuzz`]: answers to a read in pieces of as many bytes as the first one says. In which pieces
+/// they come makes no difference, and whatever they say is a reply or an error.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz_reply(data: &[u8]) {
+    let Some((size, data)) = data.split_first() else { return };
+    let whole = resp::in_pieces(data, data.len().max(1)).ok();
+    assert_eq!(whole, resp::in_pieces(data, usize::from(*size).max(1)).ok());
+    let ask = Ask { key: "k", after: StreamId::ZERO, count: 10, most_bytes: usize::MAX };
+    if let Some(Ok(reply)) = whole.map(|answers| read_reply(ask, answers)) {
+        assert!(reply.entries.is_sorted_by(|a, b| a.id < b.id));
+    }
+}

@@ -157,6 +157,19 @@ fn number(digits: &[u8]) -> Result<i64, Malformed> {
     number.ok_or(Malformed("a number that is none"))
 }
 
+/// What comes out where `bytes` come in pieces of this size.
+#[cfg(any(test, fuzzing))]
+pub(super) fn in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Value>, Malformed> {
+    let (mut decoder, mut input, mut values) = (Decoder::default(), BytesMut::new(), vec![]);
+    for piece in bytes.chunks(size) {
+        input.extend_from_slice(piece);
+        while let Some(value) = decoder.next(&mut input)? {
+            values.push(value);
+        }
+    }
+    Ok(values)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -165,18 +178,6 @@ mod tests {
 
     fn all(bytes: &[u8]) -> Result<Vec<Value>, Malformed> {
         in_pieces(bytes, bytes.len().max(1))
-    }
-
-    /// What comes out where `bytes` come in pieces of this size.
-    fn in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Value>, Malformed> {
-        let (mut decoder, mut input, mut values) = (Decoder::default(), BytesMut::new(), vec![]);
-        for piece in bytes.chunks(size) {
-            input.extend_from_slice(piece);
-            while let Some(value) = decoder.next(&mut input)? {
-                values.push(value);
-            }
-        }
-        Ok(values)
     }
 
     fn text(text: &str) -> Value {
