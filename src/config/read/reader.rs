@@ -60,13 +60,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything that is wrong, `malformed` lines included: what else is wrong with those is not
-    /// told, nor is what may be missing because of them.
+    /// told, nor is what may be missing, or at its default, because of them.
     pub(super) fn faults(&mut self, malformed: Vec<Fault>) -> Vec<Fault> {
         if malformed.is_empty() {
             self.faults.append(&mut self.missing);
         }
         let mut faults = std::mem::take(&mut self.faults);
-        faults.retain(|fault| !malformed.iter().any(|line| line.spot.shares_line(&fault.spot)));
+        let may_follow = |fault: &Fault| {
+            let is_default = fault.spot == Spot::Default && !malformed.is_empty();
+            is_default || malformed.iter().any(|line| line.spot.shares_line(&fault.spot))
+        };
+        faults.retain(|fault| !may_follow(fault));
         faults.extend(malformed);
         faults
     }

@@ -84,6 +84,13 @@ fn what_is_not_toml_is_told_with_the_rest() {
 }
 
 #[test]
+fn a_malformed_line_puts_no_other_at_fault() {
+    let text = format!("[server]\nlisten = [\"127.0.0.1:9464\"\n[admin]{MINIMAL}");
+    let told = told(parse(&text, "f", &[], false));
+    assert!(told.lines().all(|line| line.contains("not TOML")), "{told}");
+}
+
+#[test]
 fn a_malformed_line_does_not_make_its_key_missing() {
     let text = MINIMAL.replace("\"public\"", "public");
     let told = told(parse(&text, "f", &[], false));
