@@ -14,8 +14,11 @@ use crate::http::router::{self, Decision};
 
 pub use crate::source::fuzz_redis_reply as redis_reply;
 
+/// Takes any bytes, and panics where they do what they may not.
+pub type Target = fn(&[u8]);
+
 /// Each kind of input, by the name of its target.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("last_event_id", last_event_id),
     ("redis_reply", redis_reply),
@@ -29,7 +32,7 @@ pub fn config(data: &[u8]) {
     match config::parse(text, "fuzz.toml", &[], false) {
         Ok(loaded) => assert!(!config::print::print(&loaded).is_empty()),
         Err(faults) => {
-            for fault in faults.iter() {
+            for fault in &faults {
                 let told = fault.to_string();
                 assert!(told.starts_with("fuzz.toml") || told.starts_with("default: "), "{told}");
             }
