@@ -21,6 +21,7 @@ use serde_json::json;
 use tracing::debug;
 
 use crate::http::listener::{Connection, Serve};
+use crate::http::peer::Peer;
 use crate::http::router::text;
 use crate::source::{Class, Error};
 use crate::state::State;
@@ -36,7 +37,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 type Answer = Response<Full<Bytes>>;
 
 impl Serve for Admin {
-    async fn serve<C: Connection>(self, connection: C, _: Option<IpAddr>) {
+    async fn serve<C: Connection>(self, connection: C, _: Peer) {
         let state = self.0;
         let service = service_fn(|request| {
             let state = state.clone();

@@ -11,6 +11,7 @@ use hyper::header::HeaderValue;
 
 use crate::event::Rendering;
 
+mod edge;
 pub mod fault;
 pub mod print;
 mod read;
@@ -20,6 +21,7 @@ pub mod template;
 mod tests;
 mod value;
 
+pub use edge::{Limits, Proxy, Trusted};
 pub use fault::{Fault, Faults};
 pub use read::{Loaded, Origin, Setting, environment, load, parse};
 pub use risk::{CHOICES, Risk};
@@ -40,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which pages of other origins may read.
     pub cors: Cors,
+    /// Whose word about clients is taken.
+    pub proxy: Proxy,
     /// What is logged, and how.
     pub log: Log,
     /// What clients may read.
@@ -249,33 +253,6 @@ pub struct Ring {
     pub bytes: usize,
     /// Bytes of all stream keys.
     pub total_bytes: usize,
-}
-
-/// `[limits]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Streams in all; zero: as many as the descriptors allow.
-    pub clients: usize,
-    /// Streams per stream key; zero: no limit.
-    pub clients_per_key: usize,
-    /// Streams per client address (IPv6: per /64); zero: no limit.
-    pub clients_per_ip: usize,
-    /// New streams per second; zero: no limit.
-    pub new_clients_per_second: usize,
-    /// Stream keys with a reader.
-    pub readers: usize,
-    /// Stream keys that one address (IPv6: /64) may open; zero: no limit.
-    pub readers_per_ip: usize,
-    /// Concurrent reads from Redis for replay.
-    pub replays: usize,
-    /// A request head takes no longer than this.
-    pub header_timeout: Duration,
-    /// A client that takes nothing for this long is cut.
-    pub write_stall: Duration,
-    /// A client whose next entry is older than this is cut; zero: never.
-    pub max_lag: Duration,
-    /// `SO_SNDBUF` of a client's socket.
-    pub send_buffer_bytes: usize,
 }
 
 /// `[cors]`

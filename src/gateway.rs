@@ -121,7 +121,8 @@ impl Gateway {
         for listener in public {
             let inherited = listener.is_inherited();
             let arrivals = accepting.arrivals.clone();
-            let accept = listener.accept(Public(state.clone()), Some(send_buffer), arrivals);
+            let public = Public { state: state.clone(), behind_proxy: listener.behind_proxy };
+            let accept = listener.accept(public, Some(send_buffer), arrivals);
             accepting.spawn(&state, accept, inherited);
         }
         for listener in admin {
@@ -145,7 +146,10 @@ fn listeners(
 ) -> Result<(Vec<Listener>, Vec<Listener>), BindError> {
     let mut public = Vec::new();
     for listen in &config.server.listen {
-        public.extend(Listener::bind(listen, inherited)?);
+        let mut bound = Listener::bind(listen, inherited)?;
+        let behind_proxy = config.proxy.protocol.contains(listen);
+        bound.iter_mut().for_each(|listener| listener.behind_proxy = behind_proxy);
+        public.append(&mut bound);
     }
     let admin = match &config.admin.listen {
         Some(listen) => Listener::bind(listen, inherited)?,
@@ -224,6 +228,7 @@ fn join(config: Config, limits: Arc<Limits>, drain: Duration) -> State {
         readers: Arc::new(readers),
         source_up: AtomicBool::new(false),
         source_seen: AtomicBool::new(false),
+        refusals_told: Sparingly::default(),
         next_client_id: AtomicU64::new(1),
         config,
     }

@@ -3,5 +3,8 @@
 pub mod cors;
 pub mod inherited;
 pub mod listener;
+pub mod peer;
+pub mod prefixed;
+pub mod proxy_header;
 pub mod router;
 pub mod takeover;

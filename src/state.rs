@@ -10,6 +10,7 @@ use crate::fanout::Fanout;
 use crate::limits::{Limits, Reached};
 use crate::metrics::{Metrics, Now};
 use crate::reader::Readers;
+use crate::sparingly::Sparingly;
 use crate::topic::{Hub, Lease, TooManyReaders};
 
 /// The parts of the gateway.
@@ -30,6 +31,8 @@ pub struct State {
     pub source_up: AtomicBool,
     /// Whether the source has ever answered.
     pub source_seen: AtomicBool,
+    /// Which refusals the log has told of, by reason.
+    pub refusals_told: Sparingly,
     pub(crate) next_client_id: AtomicU64,
 }
 

@@ -14,6 +14,7 @@ use reader::Reader;
 
 mod address;
 mod cors;
+mod proxy;
 mod reader;
 mod routes;
 mod secret;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Address, Config, Listen, Origins, Place};
+use super::{Address, Config, Listen, Origins, Place, Trusted};
 
 /// An unsafe choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,9 @@ impl Config {
     }
 
     fn has_open_routes(&self) -> bool {
-        self.server.listen.iter().any(Listen::is_reachable)
+        let proxied = self.proxy.trusted != Trusted::default();
+        let open = |listen: &&Listen| !self.proxy.protocol.contains(listen);
+        !proxied && self.server.listen.iter().filter(open).any(Listen::is_reachable)
     }
 
     fn is_publish_reachable(&self) -> bool {

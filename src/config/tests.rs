@@ -7,6 +7,7 @@ use super::fault::Spot;
 use super::*;
 use crate::event::{Data, EventName};
 
+mod edge;
 mod refused;
 mod source;
 

@@ -1,7 +1,7 @@
 //! Listening sockets, TCP and unix alike, bound or handed over, and the loop that accepts from them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::inherited::{self, Inherited};
+use super::peer::Peer;
 use crate::config::Listen;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -24,6 +25,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct Listener {
     socket: Socket,
     holder: Holder,
+    /// Whether each connection has to begin with a PROXY header.
+    pub behind_proxy: bool,
 }
 
 enum Socket {
@@ -86,11 +89,7 @@ impl Connection for UnixStream {
 /// Whoever serves accepted connections.
 pub trait Serve: Clone + Send + Sync + 'static {
     /// Serves one connection, in a task of its own.
-    fn serve<C: Connection>(
-        self,
-        connection: C,
-        peer: Option<IpAddr>,
-    ) -> impl Future<Output = ()> + Send;
+    fn serve<C: Connection>(self, connection: C, peer: Peer) -> impl Future<Output = ()> + Send;
 }
 
 impl Listener {
@@ -104,6 +103,10 @@ impl Listener {
         Ok(vec![bound.map_err(failed(listen))?])
     }
 
+    fn new(socket: Socket, holder: Holder) -> Self {
+        Self { socket, holder, behind_proxy: false }
+    }
+
     fn inherit(sockets: Vec<inherited::Socket>, listen: &Listen) -> Result<Vec<Self>, BindError> {
         let mut listeners = Vec::with_capacity(sockets.len());
         for socket in sockets {
@@ -112,7 +115,7 @@ impl Listener {
                 inherited::Socket::Unix(socket) => UnixListener::from_std(socket).map(Socket::Unix),
             };
             let socket = socket.map_err(failed(listen))?;
-            listeners.push(Self { socket, holder: Holder::Others });
+            listeners.push(Self::new(socket, Holder::Others));
         }
         Ok(listeners)
     }
@@ -156,7 +159,7 @@ impl Listener {
                 match socket.accept().await {
                     Ok((connection, peer)) => {
                         prepare_tcp(&connection, send_buffer_bytes);
-                        tasks.spawn(serve.clone().serve(connection, Some(peer.ip())));
+                        tasks.spawn(serve.clone().serve(connection, Peer::Tcp(peer.ip())));
                     }
                     Err(error) => pause(&error).await,
                 }
@@ -165,7 +168,7 @@ impl Listener {
                 match socket.accept().await {
                     Ok((connection, _)) => {
                         limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes);
-                        tasks.spawn(serve.clone().serve(connection, None));
+                        tasks.spawn(serve.clone().serve(connection, Peer::Unix));
                     }
                     Err(error) => pause(&error).await,
                 }
@@ -179,14 +182,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     let socket = Socket::Tcp(socket.listen(BACKLOG)?);
-    Ok(Listener { socket, holder: Holder::Us { _file: None } })
+    Ok(Listener::new(socket, Holder::Us { _file: None }))
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path)?;
     let socket = Socket::Unix(UnixListener::bind(path)?);
     let file = UnlinkOnDrop(path.to_owned());
-    Ok(Listener { socket, holder: Holder::Us { _file: Some(file) } })
+    Ok(Listener::new(socket, Holder::Us { _file: Some(file) }))
 }
 
 fn failed(listen: &Listen) -> impl Fn(io::Error) -> BindError {

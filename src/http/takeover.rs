@@ -14,9 +14,13 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tracing::debug;
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use super::listener::{Connection, Serve};
+use super::peer::Peer;
+use super::prefixed::Prefixed;
+use super::proxy_header;
 use super::router::{self, Decision, Plan};
 use crate::config::Refuse;
 use crate::event::{Control, comment, write_control, write_retry};
@@ -33,38 +37,73 @@ const HEAD_BYTES: usize = 16 << 10;
 
 /// Serves public connections.
 #[derive(Clone)]
-pub struct Public(pub Arc<State>);
+pub struct Public {
+    /// What they may use.
+    pub state: Arc<State>,
+    /// Whether each of them begins with a PROXY header.
+    pub behind_proxy: bool,
+}
 
 impl Serve for Public {
-    async fn serve<C: Connection>(self, connection: C, peer: Option<IpAddr>) {
-        let state = self.0;
+    async fn serve<C: Connection>(self, connection: C, peer: Peer) {
+        let Self { state, behind_proxy } = self;
         state.metrics.accepted.increment(1);
-        let plan = PlanSlot::default();
-        let service = Requests { state: state.clone(), plan: plan.clone() };
-        let mut http = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(state.config.limits.header_timeout)
-            .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(connection), service);
-        let outcome = std::future::poll_fn(|context| {
-            let polled = http.poll_without_shutdown(context);
-            match plan.take() {
-                Some(plan) => Poll::Ready(Ok(Some(plan))),
-                None => polled.map_ok(|()| None),
-            }
-        });
-        let outcome = outcome.await;
-        let mut connection = http.into_parts().io.into_inner();
-        match outcome {
-            Ok(Some(plan)) => match connection.detach() {
-                Ok(socket) => open(&state, Socket::new(socket), plan, peer).await,
-                Err(error) => debug!(%error, "connection ended before its stream began"),
-            },
-            Ok(None) => drop(connection.shutdown().await),
-            Err(error) => {
-                debug!(%error, "connection ended");
-                drop(connection.shutdown().await);
-            }
+        if !behind_proxy {
+            return serve_http(&state, connection, peer).await;
+        }
+        let mut connection = Prefixed::new(connection);
+        if let Some(client) = introduce(&state, &mut connection, peer).await {
+            serve_http(&state, connection, client).await;
+        }
+    }
+}
+
+/// Who a connection's PROXY header says is there; `None`: it has none that is any good.
+async fn introduce<C: Connection>(
+    state: &State,
+    connection: &mut Prefixed<C>,
+    proxy: Peer,
+) -> Option<Peer> {
+    let limit = state.config.limits.header_timeout;
+    let fault = match timeout(limit, proxy_header::read(connection)).await {
+        Ok(Ok(client)) => return Some(client.map_or(proxy, Peer::Tcp)),
+        Ok(Err(fault)) => fault.to_string(),
+        Err(_) => format!("no PROXY header within {limit:?}"),
+    };
+    state.metrics.rejected("proxy_header");
+    debug!(%proxy, fault, "connection refused");
+    if state.refusals_told.may_tell("proxy_header") {
+        warn!(%proxy, fault, "a connection is refused (more are told of at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or take the listener from proxy.protocol");
+    }
+    None
+}
+
+async fn serve_http<C: Connection>(state: &Arc<State>, connection: C, peer: Peer) {
+    let plan = PlanSlot::default();
+    let service = Requests { state: state.clone(), plan: plan.clone() };
+    let mut http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(state.config.limits.header_timeout)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(connection), service);
+    let outcome = std::future::poll_fn(|context| {
+        let polled = http.poll_without_shutdown(context);
+        match plan.take() {
+            Some(plan) => Poll::Ready(Ok(Some(plan))),
+            None => polled.map_ok(|()| None),
+        }
+    });
+    let outcome = outcome.await;
+    let mut connection = http.into_parts().io.into_inner();
+    match outcome {
+        Ok(Some(plan)) => match connection.detach() {
+            Ok(socket) => open(state, Socket::new(socket), plan, peer.address()).await,
+            Err(error) => debug!(%error, "connection ended before its stream began"),
+        },
+        Ok(None) => drop(connection.shutdown().await),
+        Err(error) => {
+            debug!(%error, "connection ended");
+            drop(connection.shutdown().await);
         }
     }
 }
@@ -180,7 +219,7 @@ async fn wait_for_tail(lease: &Lease, knows_start: bool) -> Result<(), &'static 
             let _ = news.recv().await;
         }
     };
-    match tokio::time::timeout(TAIL_WAIT, known).await {
+    match timeout(TAIL_WAIT, known).await {
         Ok(outcome) => outcome,
         Err(_) if knows_start => Ok(()),
         Err(_) => Err("source"),

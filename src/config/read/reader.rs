@@ -14,9 +14,8 @@ const PREFIX: &str = "SSEGATE_";
 const ROUTE: &str = "route";
 
 /// Sections that the contract knows and this version does not serve.
-const LATER: [(&str, &str); 3] = [
+const LATER: [(&str, &str); 2] = [
     ("auth.jwt", "tokens are not checked by this version; remove [auth.jwt]"),
-    ("proxy", "this version takes the peer's address as the client's; remove [proxy]"),
     ("server.tls", "this version speaks plain HTTP; remove [server.tls] and let a proxy do TLS"),
 ];
 
@@ -136,7 +135,6 @@ impl<'a> Reader<'a> {
                 self.fault(self.spot(at), &name, "unknown; the only section of it is [auth.jwt]");
             }
         }
-        self.refuse_later(&mut root, "proxy", "proxy");
         for item in root {
             let hint = did_you_mean(&item.name, sections.iter().copied());
             self.fault(self.spot(item.name_at), &item.name, format!("unknown section{hint}"));

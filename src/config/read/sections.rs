@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::reader::Reader;
 use super::section::Section;
-use super::{address, cors, routes, secret, source};
+use super::{address, cors, proxy, routes, secret, source};
 use crate::config::fault::did_you_mean;
 use crate::config::value::{self, Item, Written};
 use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server};
@@ -24,11 +24,12 @@ pub(super) fn config(reader: &mut Reader<'_>, mut root: Vec<Item>) -> Config {
     let ring = ring(reader.section(&mut root, "ring"), source.max_entry_bytes);
     let limits = limits(reader.section(&mut root, "limits"));
     let cors = cors::cors(reader.section(&mut root, "cors"));
+    let proxy = proxy::proxy(reader.section(&mut root, "proxy"), &server.listen);
     let log = log(reader.section(&mut root, "log"));
     let routes = routes::routes(reader, &mut root);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();
-    Config { server, admin, source, ring, limits, cors, log, routes, demo: reader.demo }
+    Config { server, admin, source, ring, limits, cors, proxy, log, routes, demo: reader.demo }
 }
 
 fn server(mut section: Section<'_, '_>) -> Server {
@@ -144,14 +145,22 @@ fn ring(mut section: Section<'_, '_>, max_entry_bytes: usize) -> Ring {
 fn limits(mut section: Section<'_, '_>) -> Limits {
     let clients = section.count("clients", 0, 0, ANY);
     let clients_per_ip = section.count("clients_per_ip", 0, 0, ANY);
-    refuse_per_principal(&mut section);
+    let clients_per_principal = section.count("clients_per_principal", 0, 0, ANY);
+    let clients_per_key = section.count("clients_per_key", 0, 0, ANY);
+    let new_clients_per_second = section.count("new_clients_per_second", 0, 0, ANY);
+    let new_clients_per_second_per_ip = section.count("new_clients_per_second_per_ip", 0, 0, ANY);
+    let readers = section.count("readers", 1000, 1, ANY);
     let limits = Limits {
         clients,
         clients_per_ip,
-        clients_per_key: section.count("clients_per_key", 0, 0, ANY),
-        new_clients_per_second: section.count("new_clients_per_second", 0, 0, ANY),
-        readers: section.count("readers", 1000, 1, ANY),
-        readers_per_ip: section.count("readers_per_ip", 0, 0, ANY),
+        clients_per_principal,
+        clients_per_key,
+        new_clients_per_second,
+        new_clients_per_second_per_ip,
+        readers,
+        readers_per_ip: readers_per_ip(&mut section, readers),
+        readers_per_principal: section.count("readers_per_principal", 0, 0, ANY),
+        pending: section.count("pending", 0, 0, ANY),
         replays: section.count("replays", 8, 1, 10_000),
         header_timeout: section.duration("header_timeout", "10s", "100ms", "1h"),
         write_stall: section.duration("write_stall", "30s", "100ms", "1h"),
@@ -162,14 +171,15 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
     limits
 }
 
-fn refuse_per_principal(section: &mut Section<'_, '_>) {
-    let read = |written: &Written| value::count(written);
-    let (limit, found) = section.read("clients_per_principal", Written::Integer(0), read);
-    if limit != 0 {
-        section.fault(
-            &found,
-            "not built yet: this version knows no principals; write 0, and limit clients_per_ip",
-        );
+/// By default nobody may use up the readers with made-up names: four hosts would have to.
+fn readers_per_ip(section: &mut Section<'_, '_>, readers: usize) -> usize {
+    match section.count("readers_per_ip", 0, 0, ANY) {
+        0 => {
+            let share = readers.div_ceil(4);
+            section.correct_shown(share.to_string());
+            share
+        }
+        readers_per_ip => readers_per_ip,
     }
 }
 

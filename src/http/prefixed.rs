@@ -1,0 +1,128 @@
+//! A connection whose first bytes were read to find out what is spoken there; whoever serves it reads
+//! them once more.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::listener::Connection;
+
+/// A connection with some bytes already read.
+pub struct Prefixed<C> {
+    /// Read, and not consumed.
+    ahead: BytesMut,
+    connection: C,
+}
+
+impl<C: Connection> Prefixed<C> {
+    /// Nothing is read yet.
+    pub fn new(connection: C) -> Self {
+        Self { ahead: BytesMut::new(), connection }
+    }
+
+    /// What was read and is still to be consumed.
+    pub fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Reads some more bytes, so that there are at most `limit` ahead; how many, zero at the end of the
+    /// input or the limit. Cancelling it loses nothing.
+    pub async fn look_further(&mut self, limit: usize) -> io::Result<usize> {
+        let room = limit.saturating_sub(self.ahead.len());
+        let mut input = (&mut self.connection).take(room as u64);
+        input.read_buf(&mut self.ahead).await
+    }
+
+    /// Takes the first `length` bytes of what was read.
+    pub fn consume(&mut self, length: usize) {
+        self.ahead.advance(length);
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+    }
+}
+
+impl<C: Connection> AsyncRead for Prefixed<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.connection).poll_read(context, into);
+        }
+        let length = self.ahead.len().min(into.remaining());
+        into.put_slice(&self.ahead[..length]);
+        self.consume(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: Connection> AsyncWrite for Prefixed<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
+
+impl<C: Connection> Connection for Prefixed<C> {
+    /// What was read and not consumed is lost.
+    fn detach(self) -> io::Result<OwnedFd> {
+        self.connection.detach()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn what_was_looked_at_is_read_once_more_and_what_was_consumed_is_not() {
+        let (connection, mut client) = UnixStream::pair().unwrap();
+        let mut connection = Prefixed::new(connection);
+        client.write_all(b"header\nrequest").await.unwrap();
+        assert_eq!(connection.look_further(3).await.unwrap(), 3);
+        assert_eq!(connection.look_further(3).await.unwrap(), 0, "no more than the limit");
+        assert_eq!(connection.look_further(10).await.unwrap(), 7);
+        assert_eq!(connection.ahead(), b"header\nreq");
+        connection.consume(7);
+        client.shutdown().await.unwrap();
+        let mut read = String::new();
+        connection.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "request");
+        connection.write_all(b"answer").await.unwrap();
+        drop(connection);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+    }
+}
