@@ -23,6 +23,7 @@ use tracing::debug;
 use crate::http::listener::{Connection, Serve};
 use crate::http::peer::Peer;
 use crate::http::router::text;
+use crate::limits::Place;
 use crate::source::{Class, Error};
 use crate::state::State;
 use crate::topic::{Reader, Topic};
@@ -31,24 +32,30 @@ use crate::topic::{Reader, Topic};
 #[derive(Clone)]
 pub struct Admin(pub Arc<State>);
 
+/// A connection is kept no longer than this, however busy.
+const MAX_AGE: Duration = Duration::from_secs(600);
 /// A body of what is to be published takes no longer than this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Answer = Response<Full<Bytes>>;
 
 impl Serve for Admin {
-    async fn serve<C: Connection>(self, connection: C, _: Peer) {
+    async fn serve<C: Connection>(self, connection: C, _: Peer, mut place: Place) {
         let state = self.0;
+        let turn = place.turn();
         let service = service_fn(|request| {
+            turn.put_off();
             let state = state.clone();
             async move { Ok::<_, std::convert::Infallible>(answer(&state, request).await) }
         });
-        let connection = http1::Builder::new()
+        let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(state.config.limits.header_timeout)
             .serve_connection(TokioIo::new(connection), service);
-        if let Err(error) = connection.await {
-            debug!(%error, "admin connection ended");
+        match place.until(MAX_AGE, served).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "admin connection ended"),
+            Err(cut) => debug!(why = cut.as_str(), "admin connection closed"),
         }
     }
 }

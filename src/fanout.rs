@@ -26,7 +26,7 @@ mod socket;
 mod watch;
 mod wire;
 
-pub use farewell::farewell;
+pub use farewell::{farewell, say};
 pub use follower::{Begin, follow};
 pub use socket::Socket;
 pub use wire::View;

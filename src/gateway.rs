@@ -15,7 +15,7 @@ use crate::fanout::{Fanout, Settings, may_send_at_once};
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
 use crate::http::takeover::Public;
-use crate::limits::{Limits, TooFewDescriptors};
+use crate::limits::{Limits, Pending, TooFewDescriptors};
 use crate::metrics::Metrics;
 use crate::reader::Readers;
 use crate::replay::Replays;
@@ -34,6 +34,9 @@ const LAST_FAREWELL: Duration = Duration::from_millis(50);
 const HANDOVER: Duration = Duration::from_secs(2);
 /// Closes are spread over this much of it at most, so that the last ones have time, too.
 const HANDOVER_SPREAD: Duration = Duration::from_millis(1500);
+
+/// The operator's connections, which are among our own descriptors.
+const ADMIN_CONNECTIONS: usize = 32;
 
 /// A bound gateway.
 pub struct Gateway {
@@ -122,12 +125,14 @@ impl Gateway {
             let inherited = listener.is_inherited();
             let arrivals = accepting.arrivals.clone();
             let public = Public { state: state.clone(), behind_proxy: listener.behind_proxy };
-            let accept = listener.accept(public, Some(send_buffer), arrivals);
+            let pending = state.pending.clone();
+            let accept = listener.accept(public, Some(send_buffer), pending, arrivals);
             accepting.spawn(&state, accept, inherited);
         }
         for listener in admin {
             let inherited = listener.is_inherited();
-            let accept = listener.accept(Admin(state.clone()), None, TaskTracker::new());
+            let (admin, tasks) = (Admin(state.clone()), TaskTracker::new());
+            let accept = listener.accept(admin, None, state.admin_pending.clone(), tasks);
             accepting.spawn(&state, accept, inherited);
         }
         tokio::spawn(probe(state.clone()));
@@ -220,7 +225,11 @@ fn join(config: Config, limits: Arc<Limits>, drain: Duration) -> State {
         workers: config.server.workers,
         at_once: config.server.io_uring && sends_at_once(),
     };
+    let admin_pending = Pending::new(|| ADMIN_CONNECTIONS);
+    let counted = limits.clone();
     State {
+        pending: Pending::new(move || counted.max_pending()),
+        admin_pending,
         fanout: Arc::new(Fanout::new(settings, metrics.clone(), replays)),
         hub,
         limits,

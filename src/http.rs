@@ -1,6 +1,7 @@
 //! The public side: listeners, the router, and the takeover of a stream's socket from hyper.
 
 pub mod cors;
+pub mod forwarded;
 pub mod inherited;
 pub mod listener;
 pub mod peer;

@@ -8,39 +8,56 @@ use std::time::Instant;
 
 use crate::config;
 
+mod pending;
+mod shares;
+#[cfg(test)]
+mod tests;
+
+pub use pending::{Cut, Pending, Place, Turn};
+pub use shares::Share;
+
+use shares::{Count, Shares};
+
 /// Descriptors that are neither clients nor readers: listeners, logs, the runtime.
 const OWN_DESCRIPTORS: usize = 64;
 /// Fewer clients than this are no gateway.
 const MIN_CLIENTS: usize = 16;
+/// However many clients there are, one in so many descriptors is left to who is no stream yet.
+const PENDING_PART: usize = 16;
 
 /// Counts of what is limited.
 pub struct Limits {
     max_clients: usize,
+    /// Connections of clients and of those that are no streams.
+    max_connections: usize,
     config: config::Limits,
     clients: AtomicUsize,
-    /// Clients and stream keys by address; held for one lookup at a time.
-    by_address: Mutex<HashMap<IpAddr, Held>>,
-    /// The second that is counted, and the clients that came in it.
-    arrivals: Mutex<(Instant, usize)>,
+    by_address: Shares<IpAddr>,
+    by_principal: Shares<Arc<str>>,
+    arrivals: Mutex<Arrivals>,
 }
 
-#[derive(Default)]
-struct Held {
-    clients: usize,
-    readers: usize,
+/// The clients that came in one second.
+struct Arrivals {
+    since: Instant,
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Whom limits count, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whom {
+    /// The real client's address.
+    pub address: Option<IpAddr>,
+    /// Whom its token names.
+    pub principal: Option<Arc<str>>,
 }
 
 /// One client's place; given back on drop.
 pub struct Permit {
     limits: Arc<Limits>,
     /// Boxed, for most gateways do not count by address.
-    address: Option<Box<IpAddr>>,
-}
-
-/// One address's share of the readers; given back on drop.
-pub struct ReaderPermit {
-    limits: Arc<Limits>,
-    address: Option<IpAddr>,
+    share: Option<Box<Share>>,
 }
 
 /// Which limit was reached; a metric's label.
@@ -65,17 +82,20 @@ impl Limits {
     ) -> Result<Arc<Self>, TooFewDescriptors> {
         // A stream key takes its reader's connection and its pack's epoll.
         let readers_share = config.readers.saturating_mul(2).min(descriptors / 4);
-        let room = descriptors.saturating_sub(OWN_DESCRIPTORS + readers_share);
-        let max_clients = if config.clients == 0 { room } else { config.clients.min(room) };
+        let max_connections = descriptors.saturating_sub(OWN_DESCRIPTORS + readers_share);
+        let room = max_connections - max_connections / PENDING_PART;
         if room < MIN_CLIENTS {
             return Err(TooFewDescriptors { descriptors, clients: room });
         }
+        let max_clients = if config.clients == 0 { room } else { config.clients.min(room) };
         Ok(Arc::new(Self {
             max_clients,
+            max_connections,
             config: config.clone(),
             clients: AtomicUsize::new(0),
-            by_address: Mutex::default(),
-            arrivals: Mutex::new((Instant::now(), 0)),
+            by_address: Shares::default(),
+            by_principal: Shares::default(),
+            arrivals: Mutex::new(Arrivals::now()),
         }))
     }
 
@@ -89,86 +109,94 @@ impl Limits {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// A place for one more client, from `address` where it has one.
-    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Reached> {
-        self.count_arrival()?;
+    /// Connections that may be no streams now: what streams leave of the descriptors.
+    pub fn max_pending(&self) -> usize {
+        let left = self.max_connections.saturating_sub(self.clients());
+        if self.config.pending == 0 { left } else { self.config.pending.min(left) }
+    }
+
+    /// A place for one more client.
+    pub fn admit(self: &Arc<Self>, whom: &Whom) -> Result<Permit, Reached> {
+        self.count_arrival(whom.address)?;
         let room = |clients| (clients < self.max_clients).then_some(clients + 1);
         self.clients
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
             .map_err(|_| Reached("clients"))?;
-        let mut permit = Permit { limits: self.clone(), address: None };
-        if let Some(address) = address.map(network).filter(|_| self.config.clients_per_ip > 0) {
-            let mut held = self.by_address();
-            let held = held.entry(address).or_default();
-            if held.clients >= self.config.clients_per_ip {
-                return Err(Reached("clients_per_ip"));
-            }
-            held.clients += 1;
-            permit.address = Some(Box::new(address));
-        }
+        let mut permit = Permit { limits: self.clone(), share: None };
+        permit.share = self.share(Count::Clients, whom)?.map(Box::new);
         Ok(permit)
     }
 
-    /// A place for one more stream key that `address` asks for.
-    pub fn admit_reader(
-        self: &Arc<Self>,
-        address: Option<IpAddr>,
-    ) -> Result<ReaderPermit, Reached> {
-        let address = address.map(network).filter(|_| self.config.readers_per_ip > 0);
-        if let Some(address) = address {
-            let mut held = self.by_address();
-            let held = held.entry(address).or_default();
-            if held.readers >= self.config.readers_per_ip {
-                return Err(Reached("readers_per_ip"));
-            }
-            held.readers += 1;
-        }
-        Ok(ReaderPermit { limits: self.clone(), address })
+    /// A place for one more stream key that somebody asks for; `None`: it is not counted by whom.
+    pub fn admit_reader(self: &Arc<Self>, whom: &Whom) -> Result<Option<Share>, Reached> {
+        self.share(Count::Readers, whom)
     }
 
-    fn count_arrival(&self) -> Result<(), Reached> {
-        if self.config.new_clients_per_second == 0 {
+    /// What `whom` may hold one more of; `None`: nobody counts it.
+    fn share(self: &Arc<Self>, count: Count, whom: &Whom) -> Result<Option<Share>, Reached> {
+        let config = &self.config;
+        let (per_ip, per_principal) = match count {
+            Count::Clients => (config.clients_per_ip, config.clients_per_principal),
+            Count::Readers => (config.readers_per_ip, config.readers_per_principal),
+        };
+        let address = whom.address.map(network).filter(|_| per_ip > 0);
+        let principal = whom.principal.clone().filter(|_| per_principal > 0);
+        if address.is_none() && principal.is_none() {
+            return Ok(None);
+        }
+        let mut share = Share::of_nobody(self, count);
+        if let Some(address) = address {
+            self.by_address.take(&address, count, per_ip).ok_or(count.per_ip())?;
+            share.address = Some(address);
+        }
+        if let Some(principal) = principal {
+            self.by_principal
+                .take(&principal, count, per_principal)
+                .ok_or(count.per_principal())?;
+            share.principal = Some(principal);
+        }
+        Ok(Some(share))
+    }
+
+    /// Who comes too often takes nothing from what all may have together.
+    fn count_arrival(&self, address: Option<IpAddr>) -> Result<(), Reached> {
+        let config::Limits { new_clients_per_second, new_clients_per_second_per_ip, .. } =
+            self.config;
+        if new_clients_per_second == 0 && new_clients_per_second_per_ip == 0 {
             return Ok(());
         }
         let mut arrivals = self.arrivals.lock().expect("no holder of the lock panics");
-        if arrivals.0.elapsed().as_secs() >= 1 {
-            *arrivals = (Instant::now(), 0);
+        if arrivals.since.elapsed().as_secs() >= 1 {
+            *arrivals = Arrivals::now();
         }
-        if arrivals.1 >= self.config.new_clients_per_second {
+        let arrivals = &mut *arrivals;
+        let full = |count: usize, limit: usize| limit > 0 && count >= limit;
+        let address = address.map(network).filter(|_| new_clients_per_second_per_ip > 0);
+        let of_address =
+            address.and_then(|address| arrivals.by_address.get(&address)).copied().unwrap_or(0);
+        if full(of_address, new_clients_per_second_per_ip) {
+            return Err(Reached("new_clients_per_second_per_ip"));
+        }
+        if full(arrivals.all, new_clients_per_second) {
             return Err(Reached("new_clients_per_second"));
         }
-        arrivals.1 += 1;
+        arrivals.all += 1;
+        if let Some(address) = address {
+            arrivals.by_address.insert(address, of_address + 1);
+        }
         Ok(())
     }
+}
 
-    fn by_address(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, Held>> {
-        self.by_address.lock().expect("no holder of the lock panics")
-    }
-
-    fn give_back(&self, address: IpAddr, what: impl FnOnce(&mut Held)) {
-        let mut all = self.by_address();
-        let Some(held) = all.get_mut(&address) else { return };
-        what(held);
-        if held.clients == 0 && held.readers == 0 {
-            all.remove(&address);
-        }
+impl Arrivals {
+    fn now() -> Self {
+        Self { since: Instant::now(), all: 0, by_address: HashMap::new() }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(address) = &self.address {
-            self.limits.give_back(**address, |held| held.clients -= 1);
-        }
         self.limits.clients.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for ReaderPermit {
-    fn drop(&mut self) {
-        if let Some(address) = self.address {
-            self.limits.give_back(address, |held| held.readers -= 1);
-        }
     }
 }
 
@@ -180,44 +208,5 @@ fn network(address: IpAddr) -> IpAddr {
             IpAddr::V6(std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
         v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits(change: impl FnOnce(&mut config::Limits)) -> Arc<Limits> {
-        let text = "[source]\nurl = \"memory:\"\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"";
-        let mut config = config::parse(text, "test", &[], false).unwrap().config.limits;
-        change(&mut config);
-        Limits::new(&config, 1000).unwrap()
-    }
-
-    #[test]
-    fn descriptors_bound_the_clients() {
-        assert_eq!(limits(|_| {}).max_clients(), 1000 - 64 - 250);
-        assert_eq!(limits(|config| config.readers = 10).max_clients(), 1000 - 64 - 20);
-        assert_eq!(limits(|config| config.clients = 5).max_clients(), 5);
-    }
-
-    #[test]
-    fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_one_its_own() {
-        let limits = limits(|config| config.clients_per_ip = 1);
-        let admit = |address: &str| limits.admit(Some(address.parse().unwrap()));
-        let held = admit("2001:db8::1").unwrap();
-        assert_eq!(admit("2001:db8::2").err(), Some(Reached("clients_per_ip")));
-        assert!(admit("2001:db8:0:1::1").is_ok());
-        let _v4 = admit("192.0.2.1").unwrap();
-        assert!(admit("::ffff:192.0.2.1").is_err());
-        drop(held);
-        assert!(admit("2001:db8::2").is_ok());
-        assert_eq!(limits.clients(), 1);
-    }
-
-    #[test]
-    fn too_few_descriptors_are_told() {
-        let config = limits(|_| {}).config.clone();
-        assert!(Limits::new(&config, 80).is_err());
     }
 }

@@ -26,6 +26,7 @@ pub struct Metrics {
     last_poll: Gauge,
     clients: Gauge,
     clients_limit: Gauge,
+    pending: Gauge,
     readers: Gauge,
     readers_limit: Gauge,
     redis_connected: Gauge,
@@ -95,6 +96,8 @@ pub struct Now {
     pub clients: usize,
     /// Streams that may be open.
     pub clients_limit: usize,
+    /// Public connections that are no streams.
+    pub pending: usize,
     /// Stream keys with a reader.
     pub readers: usize,
     /// Stream keys that may have one.
@@ -131,6 +134,7 @@ impl Metrics {
             last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),
             clients: gauge("ssegate_clients"),
             clients_limit: gauge("ssegate_clients_limit"),
+            pending: gauge("ssegate_connections_pending"),
             readers: gauge("ssegate_readers"),
             readers_limit: gauge("ssegate_readers_limit"),
             redis_connected: gauge("ssegate_redis_connected"),
@@ -220,6 +224,7 @@ impl Metrics {
     pub fn render(&self, now: &Now) -> String {
         self.clients.set(now.clients as f64);
         self.clients_limit.set(now.clients_limit as f64);
+        self.pending.set(now.pending as f64);
         self.readers.set(now.readers as f64);
         self.readers_limit.set(now.readers_limit as f64);
         self.last_poll.set(unix_seconds(now.last_poll));
@@ -251,6 +256,7 @@ fn describe() {
     describe_gauge!("ssegate_unsafe_config", "Unsafe choices of the configuration, by name.");
     describe_gauge!("ssegate_clients", "Streams open.");
     describe_gauge!("ssegate_clients_limit", "Streams that may be open.");
+    describe_gauge!("ssegate_connections_pending", "Public connections that are no streams.");
     describe_gauge!("ssegate_readers", "Stream keys with a reader.");
     describe_gauge!("ssegate_readers_limit", "Stream keys that may have a reader.");
     describe_gauge!("ssegate_redis_connected", "Whether the source answers.");

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use crate::config;
 use crate::continuity::{Continuity, Verdict};
 use crate::event::{Gap, StreamId};
-use crate::limits::ReaderPermit;
+use crate::limits::Share;
 use crate::metrics::{Metrics, Scope};
 use crate::source::{Ask, Class, Connection, Error, Source};
 use crate::sparingly::Sparingly;
@@ -48,7 +48,7 @@ pub struct Readers {
 
 impl Readers {
     /// Reads for `topic` until nobody has wanted it for the linger time.
-    pub async fn run(&self, topic: Arc<Topic>, _permit: ReaderPermit) {
+    pub async fn run(&self, topic: Arc<Topic>, _share: Option<Share>) {
         tokio::select! {
             () = self.unwanted(&topic) => {}
             never = self.read_for_ever(&topic) => match never {},

@@ -1,13 +1,12 @@
 //! What every connection may use: the parts of the gateway, joined once.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::fanout::Fanout;
-use crate::limits::{Limits, Reached};
+use crate::limits::{Limits, Pending, Reached, Whom};
 use crate::metrics::{Metrics, Now};
 use crate::reader::Readers;
 use crate::sparingly::Sparingly;
@@ -23,6 +22,10 @@ pub struct State {
     pub hub: Arc<Hub>,
     /// Permits.
     pub limits: Arc<Limits>,
+    /// Public connections that are no streams.
+    pub pending: Arc<Pending>,
+    /// The operator's connections.
+    pub admin_pending: Arc<Pending>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Starts readers.
@@ -38,14 +41,15 @@ pub struct State {
 
 impl State {
     /// Holds the topic of `key` open, with a reader if it is new.
-    pub fn topic(&self, key: &str, address: Option<IpAddr>) -> Result<Lease, Reached> {
+    pub fn topic(&self, key: &str, whom: &Whom) -> Result<Lease, Reached> {
         // Asked for in any case, given back at once where the topic is there already.
-        let permit = self.limits.admit_reader(address);
+        let permit = self.limits.admit_reader(whom);
         let known = self.hub.open_known(key);
         if let Some(lease) = known {
             return Ok(lease);
         }
-        let permit = permit?;
+        let all_taken = self.hub.readers() >= self.config.limits.readers;
+        let permit = if all_taken { Err(Reached("readers")) } else { permit }?;
         let start = |topic: &Arc<crate::topic::Topic>| {
             let (readers, topic) = (self.readers.clone(), topic.clone());
             tokio::spawn(async move { readers.run(topic, permit).await });
@@ -69,6 +73,7 @@ impl State {
         Now {
             clients: self.limits.clients(),
             clients_limit: self.limits.max_clients(),
+            pending: self.pending.count(),
             readers: self.hub.readers(),
             readers_limit: self.config.limits.readers,
             last_poll: self.last_poll(),

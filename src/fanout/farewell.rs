@@ -23,16 +23,21 @@ pub fn farewell<T: Send + 'static>(
 ) {
     let write_stall = fanout.settings.write_stall;
     fanout.tasks.spawn(async move {
-        let Ok(socket) = watched(socket, Interest::READABLE | Interest::WRITABLE) else {
-            return;
-        };
-        if matches!(timeout(write_stall, send_all(&socket, &last_words)).await, Ok(Ok(()))) {
-            socket.get_ref().finish();
-            // Whether it closed or took too long: the socket is closed now.
-            let _ = timeout(CLIENTS_END, read_to_end(&socket)).await;
-        }
-        drop((socket, held));
+        say(socket, last_words, write_stall).await;
+        drop(held);
     });
+}
+
+/// Says the last words, which a client takes within `write_stall` or not at all, and closes.
+pub async fn say(socket: Socket, last_words: Vec<u8>, write_stall: Duration) {
+    let Ok(socket) = watched(socket, Interest::READABLE | Interest::WRITABLE) else {
+        return;
+    };
+    if matches!(timeout(write_stall, send_all(&socket, &last_words)).await, Ok(Ok(()))) {
+        socket.get_ref().finish();
+        // Whether it closed or took too long: the socket is closed now.
+        let _ = timeout(CLIENTS_END, read_to_end(&socket)).await;
+    }
 }
 
 async fn send_all(socket: &AsyncFd<Socket>, mut bytes: &[u8]) -> std::io::Result<()> {

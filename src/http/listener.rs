@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -15,6 +16,7 @@ use tracing::warn;
 use super::inherited::{self, Inherited};
 use super::peer::Peer;
 use crate::config::Listen;
+use crate::limits::{Pending, Place};
 
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -88,8 +90,13 @@ impl Connection for UnixStream {
 
 /// Whoever serves accepted connections.
 pub trait Serve: Clone + Send + Sync + 'static {
-    /// Serves one connection, in a task of its own.
-    fn serve<C: Connection>(self, connection: C, peer: Peer) -> impl Future<Output = ()> + Send;
+    /// Serves one connection, in a task of its own, which keeps `place` while it is no stream.
+    fn serve<C: Connection>(
+        self,
+        connection: C,
+        peer: Peer,
+        place: Place,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 impl Listener {
@@ -147,11 +154,13 @@ impl Listener {
         }
     }
 
-    /// Accepts for ever; each connection is served by a task of its own, which `tasks` knows.
+    /// Accepts for ever; each connection has a place among those that are `pending`, and is served by a
+    /// task of its own, which `tasks` knows.
     pub async fn accept(
         self,
         serve: impl Serve,
         send_buffer_bytes: Option<usize>,
+        pending: Arc<Pending>,
         tasks: TaskTracker,
     ) {
         match &self.socket {
@@ -159,7 +168,8 @@ impl Listener {
                 match socket.accept().await {
                     Ok((connection, peer)) => {
                         prepare_tcp(&connection, send_buffer_bytes);
-                        tasks.spawn(serve.clone().serve(connection, Peer::Tcp(peer.ip())));
+                        let place = pending.place().await;
+                        tasks.spawn(serve.clone().serve(connection, Peer::Tcp(peer.ip()), place));
                     }
                     Err(error) => pause(&error).await,
                 }
@@ -168,7 +178,8 @@ impl Listener {
                 match socket.accept().await {
                     Ok((connection, _)) => {
                         limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes);
-                        tasks.spawn(serve.clone().serve(connection, Peer::Unix));
+                        let place = pending.place().await;
+                        tasks.spawn(serve.clone().serve(connection, Peer::Unix, place));
                     }
                     Err(error) => pause(&error).await,
                 }

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING,
 };
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use jiff::Timestamp;
 
 use super::cors;
@@ -59,6 +59,25 @@ pub fn decide<B>(config: &Config, request: &Request<B>) -> Decision {
             Decision::Respond(*refusal)
         }
     }
+}
+
+/// What a request may ask with: its target, and the query in it, where tokens are.
+const TARGET_BYTES: usize = 8 << 10;
+const QUERY_BYTES: usize = 6 << 10;
+
+/// A refusal, and which limit's it is, where the target is longer than anybody needs.
+pub fn too_long(target: &Uri) -> Option<(&'static str, Refusal)> {
+    let query = target.query().map_or(0, str::len);
+    let all = target.path().len() + query;
+    let (reason, most) = if query > QUERY_BYTES {
+        ("query", QUERY_BYTES)
+    } else if all > TARGET_BYTES {
+        ("request_line", TARGET_BYTES)
+    } else {
+        return None;
+    };
+    let message = format!("longer than {most} bytes: {reason}");
+    Some((reason, text(StatusCode::URI_TOO_LONG, &message)))
 }
 
 type Refusal = Box<Response<Full<Bytes>>>;

@@ -1,7 +1,6 @@
 //! hyper parses the request; for a stream its socket then leaves hyper, which has answered nothing
 //! to it, and goes to the fan-out as a bare descriptor.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
@@ -11,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -20,12 +19,12 @@ use tracing::{debug, warn};
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
 use super::prefixed::Prefixed;
-use super::proxy_header;
 use super::router::{self, Decision, Plan};
-use crate::config::Refuse;
+use super::{forwarded, proxy_header};
+use crate::config::{self, Refuse};
 use crate::event::{Control, comment, write_control, write_retry};
-use crate::fanout::{Begin, Client, Socket, View, farewell, follow};
-use crate::limits::Reached;
+use crate::fanout::{Begin, Client, Socket, View, farewell, follow, say};
+use crate::limits::{Permit, Place, Reached, Turn, Whom};
 use crate::start::Start;
 use crate::state::State;
 use crate::topic::{Lease, Reader, Topic};
@@ -34,6 +33,8 @@ use crate::topic::{Lease, Reader, Topic};
 const TAIL_WAIT: Duration = Duration::from_secs(2);
 /// A request head is no larger than this.
 const HEAD_BYTES: usize = 16 << 10;
+/// Nor has it more headers.
+const MAX_HEADERS: usize = 100;
 
 /// Serves public connections.
 #[derive(Clone)]
@@ -45,15 +46,27 @@ pub struct Public {
 }
 
 impl Serve for Public {
-    async fn serve<C: Connection>(self, connection: C, peer: Peer) {
+    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
         let Self { state, behind_proxy } = self;
         state.metrics.accepted.increment(1);
-        if !behind_proxy {
-            return serve_http(&state, connection, peer).await;
-        }
-        let mut connection = Prefixed::new(connection);
-        if let Some(client) = introduce(&state, &mut connection, peer).await {
-            serve_http(&state, connection, client).await;
+        let config::Limits { header_timeout, write_stall, .. } = state.config.limits;
+        let requests = Requests::of(&state, peer, place.turn());
+        let arrival = async {
+            if !behind_proxy {
+                return serve_http(requests, connection).await;
+            }
+            let mut connection = Prefixed::new(connection);
+            let client = introduce(&state, &mut connection, peer).await?;
+            serve_http(Requests { peer: client, ..requests }, connection).await
+        };
+        // A head may take its time, and a response.
+        match place.until(header_timeout + write_stall, arrival).await {
+            Ok(Some((socket, asked))) => open(&state, socket, asked, place).await,
+            Ok(None) => {}
+            Err(cut) => {
+                state.metrics.rejected(cut.as_str());
+                debug!(%peer, reason = cut.as_str(), "connection closed");
+            }
         }
     }
 }
@@ -78,57 +91,99 @@ async fn introduce<C: Connection>(
     None
 }
 
-async fn serve_http<C: Connection>(state: &Arc<State>, connection: C, peer: Peer) {
-    let plan = PlanSlot::default();
-    let service = Requests { state: state.clone(), plan: plan.clone() };
+/// Answers requests until one is for a stream, which gets the socket.
+async fn serve_http<C: Connection>(requests: Requests, connection: C) -> Option<(Socket, Asked)> {
+    let Requests { state, asked, peer, .. } = &requests;
+    let (state, asked, peer) = (state.clone(), asked.clone(), *peer);
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(state.config.limits.header_timeout)
+        .max_headers(MAX_HEADERS)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(connection), service);
+        .serve_connection(TokioIo::new(connection), requests);
     let outcome = std::future::poll_fn(|context| {
         let polled = http.poll_without_shutdown(context);
-        match plan.take() {
-            Some(plan) => Poll::Ready(Ok(Some(plan))),
+        match asked.take() {
+            Some(asked) => Poll::Ready(Ok(Some(asked))),
             None => polled.map_ok(|()| None),
         }
     });
     let outcome = outcome.await;
     let mut connection = http.into_parts().io.into_inner();
     match outcome {
-        Ok(Some(plan)) => match connection.detach() {
-            Ok(socket) => open(state, Socket::new(socket), plan, peer.address()).await,
-            Err(error) => debug!(%error, "connection ended before its stream began"),
+        Ok(Some(asked)) => match connection.detach() {
+            Ok(socket) => return Some((Socket::new(socket), asked)),
+            Err(error) => debug!(%peer, %error, "connection ended before its stream began"),
         },
         Ok(None) => drop(connection.shutdown().await),
         Err(error) => {
-            debug!(%error, "connection ended");
+            if let Some(reason) = refused_head(&error) {
+                state.metrics.rejected(reason);
+            }
+            debug!(%peer, %error, "connection ended");
             drop(connection.shutdown().await);
         }
     }
+    None
+}
+
+/// Why a request's head was refused, where it was.
+fn refused_head(error: &hyper::Error) -> Option<&'static str> {
+    let reasons = [
+        (error.is_timeout(), "header_timeout"),
+        (error.is_parse_too_large(), "head"),
+        (error.is_parse(), "malformed"),
+    ];
+    reasons.into_iter().find_map(|(is_it, reason)| is_it.then_some(reason))
+}
+
+/// A stream that somebody asks for.
+struct Asked {
+    plan: Plan,
+    whom: Whom,
+    /// It says for whom it asks, and is not trusted.
+    unheeded: bool,
 }
 
 /// A stream that the service has decided on; the connection's task takes it from here.
 #[derive(Clone, Default)]
-struct PlanSlot(Arc<Mutex<Option<Plan>>>);
+struct AskedSlot(Arc<Mutex<Option<Asked>>>);
 
-impl PlanSlot {
-    fn put(&self, plan: Plan) {
-        *self.lock() = Some(plan);
+impl AskedSlot {
+    fn put(&self, asked: Asked) {
+        *self.lock() = Some(asked);
     }
 
-    fn take(&self) -> Option<Plan> {
+    fn take(&self) -> Option<Asked> {
         self.lock().take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Plan>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Asked>> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
 
 struct Requests {
     state: Arc<State>,
-    plan: PlanSlot,
+    peer: Peer,
+    turn: Arc<Turn>,
+    asked: AskedSlot,
+}
+
+impl Requests {
+    fn of(state: &Arc<State>, peer: Peer, turn: Arc<Turn>) -> Self {
+        Self { state: state.clone(), peer, turn, asked: AskedSlot::default() }
+    }
+
+    /// Who asks for a stream.
+    fn asked(&self, plan: Plan, headers: &HeaderMap) -> Asked {
+        let trusted = &self.state.config.proxy.trusted;
+        let address = forwarded::client(trusted, self.peer, headers);
+        // Nobody has a name before tokens are checked.
+        let whom = Whom { address, principal: None };
+        let unheeded = !self.peer.is_trusted(trusted) && forwarded::is_told(headers);
+        Asked { plan, whom, unheeded }
+    }
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -137,13 +192,19 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
+        self.turn.put_off();
+        if let Some((reason, response)) = router::too_long(request.uri()) {
+            self.state.metrics.rejected(reason);
+            self.state.metrics.responded(response.status().as_u16());
+            return Answer(Some(*response));
+        }
         match router::decide(&self.state.config, &request) {
             Decision::Respond(response) => {
                 self.state.metrics.responded(response.status().as_u16());
                 Answer(Some(response))
             }
             Decision::Stream(plan) => {
-                self.plan.put(plan);
+                self.asked.put(self.asked(plan, request.headers()));
                 Answer(None)
             }
         }
@@ -162,37 +223,51 @@ impl Future for Answer {
 }
 
 /// Opens the stream, or tells the client why not now.
-async fn open(state: &Arc<State>, socket: Socket, plan: Plan, peer: Option<IpAddr>) {
-    match admit(state, &plan, peer).await {
-        Ok(client) => begin(state, socket, client, &plan),
-        Err(reason) => refuse(state, socket, &plan, reason),
+async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut place: Place) {
+    let (permit, lease) = match admit(state, &asked) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            let words = refusal(state, &asked, reason);
+            let write_stall = state.fanout.settings.write_stall;
+            state.fanout.tasks.spawn(async move {
+                // It has a second to close, unless somebody else needs the place.
+                let _ = place.until(Duration::MAX, say(socket, words, write_stall)).await;
+            });
+            return;
+        }
+    };
+    // From here on it is a client, if only to wait for Redis.
+    drop(place);
+    let client = client(state, &asked.plan, permit, lease);
+    let knows_start =
+        matches!(asked.plan.start, Start::After(_) | Start::Since(_) | Start::Earliest);
+    match wait_for_tail(&client.lease, knows_start).await {
+        Ok(()) => begin(state, socket, client, &asked),
+        Err(reason) => {
+            farewell(&state.fanout, socket, client.permit, refusal(state, &asked, reason));
+        }
     }
 }
 
-/// A place for the client, and a topic that knows where "now" is if the client needs to.
-async fn admit(
-    state: &Arc<State>,
-    plan: &Plan,
-    peer: Option<IpAddr>,
-) -> Result<Client, &'static str> {
+/// A place among the clients, and one at the stream key.
+fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease), &'static str> {
     if state.fanout.draining.is_cancelled() {
         return Err("drain");
     }
     let limit = |Reached(limit)| limit;
-    let permit = state.limits.admit(peer).map_err(limit)?;
-    let lease = state.topic(&plan.key, peer).map_err(limit)?;
+    let permit = state.limits.admit(&asked.whom).map_err(limit)?;
+    let lease = state.topic(&asked.plan.key, &asked.whom).map_err(limit)?;
+    let allowed = state.config.limits.clients_per_key;
+    if allowed > 0 && lease.topic().state().clients > allowed {
+        return Err("clients_per_key");
+    }
+    Ok((permit, lease))
+}
+
+fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -> Client {
     let route = &state.config.routes[plan.route];
-    let rendering = {
-        let mut topic = lease.topic().state();
-        let allowed = state.config.limits.clients_per_key;
-        if allowed > 0 && topic.clients > allowed {
-            return Err("clients_per_key");
-        }
-        topic.rendering(&route.rendering)
-    };
-    let knows_start = matches!(plan.start, Start::After(_) | Start::Since(_) | Start::Earliest);
-    wait_for_tail(&lease, knows_start).await?;
-    Ok(Client {
+    let rendering = lease.topic().state().rendering(&route.rendering);
+    Client {
         lease,
         permit,
         view: View {
@@ -204,7 +279,7 @@ async fn admit(
         id: state.next_client_id(),
         expires: state.fanout.settings.expiry(),
         replay: route.replay,
-    })
+    }
 }
 
 /// Waits until the topic knows where "now" is; an error's code where it cannot be read at all.
@@ -237,9 +312,11 @@ fn tail_known(topic: &Topic, knows_start: bool) -> Option<Result<(), &'static st
     }
 }
 
-fn begin(state: &Arc<State>, socket: Socket, client: Client, plan: &Plan) {
+fn begin(state: &Arc<State>, socket: Socket, client: Client, asked: &Asked) {
+    let Asked { plan, whom, .. } = asked;
     state.metrics.responded(router::STREAM_STATUS);
-    debug!(client = client.id, key = %client.topic().key, start = ?plan.start, "stream opened");
+    let address = whom.address.map(tracing::field::display);
+    debug!(client = client.id, address, key = %client.topic().key, start = ?plan.start, "stream opened");
     let mut opening = router::stream_head(plan);
     let mut bare = Vec::new();
     write_retry(&mut bare, state.fanout.settings.reconnection_time());
@@ -249,15 +326,22 @@ fn begin(state: &Arc<State>, socket: Socket, client: Client, plan: &Plan) {
     follow(&state.fanout, socket, client, begin);
 }
 
-fn refuse(state: &Arc<State>, socket: Socket, plan: &Plan, reason: &'static str) {
+/// What is said to whoever cannot have the stream now.
+fn refusal(state: &State, asked: &Asked, reason: &'static str) -> Vec<u8> {
     state.metrics.rejected(reason);
+    tell_of_refusal(state, asked, reason);
     let settings = &state.fanout.settings;
     let wait = settings.long_reconnection_time();
     if settings.refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);
-        return farewell(&state.fanout, socket, (), router::refused(plan, wait, reason));
+        return router::refused(&asked.plan, wait, reason);
     }
     state.metrics.responded(router::STREAM_STATUS);
+    unavailable(&asked.plan, wait, reason)
+}
+
+/// A stream that ends at once.
+fn unavailable(plan: &Plan, wait: Duration, reason: &'static str) -> Vec<u8> {
     let view = View { rendering: 0, framed: plan.framed };
     let mut bare = Vec::new();
     write_retry(&mut bare, wait);
@@ -266,5 +350,18 @@ fn refuse(state: &Arc<State>, socket: Socket, plan: &Plan, reason: &'static str)
     let mut words = router::stream_head(plan);
     view.append_event(&bare, &mut words);
     words.extend_from_slice(view.end());
-    farewell(&state.fanout, socket, (), words);
+    words
+}
+
+/// The operator learns of an address that was refused something only if it may be all clients' at once.
+fn tell_of_refusal(state: &State, asked: &Asked, reason: &'static str) {
+    let address = asked.whom.address.map(tracing::field::display);
+    debug!(address, key = asked.plan.key, reason, "stream refused");
+    if asked.unheeded && reason.ends_with("_per_ip") && state.refusals_told.may_tell(reason) {
+        warn!(
+            address,
+            reason,
+            "a limit refuses who says that it asks for others (X-Forwarded-For or Forwarded); if this is a proxy of yours, list its network in proxy.trusted, and each client has a limit of its own"
+        );
+    }
 }

@@ -1,0 +1,193 @@
+//! Connections that are no streams: there may be so many, and when there are, the one that has waited
+//! longest for its client gives way to the next. So ten thousand that send half a request hinder nobody.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+/// All of them.
+pub struct Pending {
+    most: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Held for one look at a time.
+    open: Mutex<Open>,
+    given_back: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    /// Those that were told to give way and have not done so are among them.
+    count: usize,
+    turns: u64,
+    /// Who gives way when asked to, the longest waiting first.
+    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+/// One connection's place; given back when it is dropped with its [`Turn`].
+pub struct Place {
+    turn: Arc<Turn>,
+    gives_way: oneshot::Receiver<()>,
+}
+
+/// When it is a connection's turn to give way.
+pub struct Turn {
+    pending: Arc<Pending>,
+    number: AtomicU64,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// For another one.
+    GaveWay,
+    /// It took too long.
+    Overdue,
+}
+
+impl Cut {
+    /// A metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GaveWay => "pending",
+            Self::Overdue => "pending_timeout",
+        }
+    }
+}
+
+impl Pending {
+    /// As many as `most` says at any time; at least one.
+    pub fn new(most: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Self> {
+        let (open, given_back) = (Mutex::default(), Notify::new());
+        Arc::new(Self { most: Box::new(most), open, given_back })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.open().count
+    }
+
+    /// A place for one more. Where there is none, the one that has waited longest gives way; this waits
+    /// until that is done, so that there are never more descriptors than there may be.
+    pub async fn place(self: &Arc<Self>) -> Place {
+        loop {
+            let given_back = self.given_back.notified();
+            if let Some(place) = self.free_place() {
+                return place;
+            }
+            given_back.await;
+        }
+    }
+
+    fn free_place(self: &Arc<Self>) -> Option<Place> {
+        let most = (self.most)().max(1);
+        let mut open = self.open();
+        if open.count >= most {
+            if let Some((_, oldest)) = open.waiting.pop_first() {
+                // One that is ending already gives its place back as well.
+                let _ = oldest.send(());
+            }
+            return None;
+        }
+        open.count += 1;
+        let (sender, gives_way) = oneshot::channel();
+        let number = AtomicU64::new(open.queue(sender));
+        Some(Place { turn: Arc::new(Turn { pending: self.clone(), number }), gives_way })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().expect("no holder of the lock panics")
+    }
+}
+
+impl Open {
+    fn queue(&mut self, sender: oneshot::Sender<()>) -> u64 {
+        self.turns += 1;
+        self.waiting.insert(self.turns, sender);
+        self.turns
+    }
+}
+
+impl Place {
+    /// Its turn, for whoever hears of its requests.
+    pub fn turn(&self) -> Arc<Turn> {
+        self.turn.clone()
+    }
+
+    /// What `work` comes to, if that is before the connection has to give way and within `limit`.
+    pub async fn until<T>(
+        &mut self,
+        limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Cut> {
+        tokio::select! {
+            biased;
+            outcome = work => Ok(outcome),
+            // Its sender is kept until it is told to.
+            _ = &mut self.gives_way => Err(Cut::GaveWay),
+            () = tokio::time::sleep(limit) => Err(Cut::Overdue),
+        }
+    }
+}
+
+impl Turn {
+    /// A request came: all others give way before it.
+    pub fn put_off(&self) {
+        let mut open = self.pending.open();
+        if let Some(sender) = open.waiting.remove(&self.number.load(Ordering::Relaxed)) {
+            self.number.store(open.queue(sender), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut open = self.pending.open();
+        open.waiting.remove(&self.number.load(Ordering::Relaxed));
+        open.count -= 1;
+        drop(open);
+        self.pending.given_back.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn is_told(place: &mut Place) -> bool {
+        let cut = tokio::time::timeout(Duration::ZERO, place.until(LONG, pending::<()>())).await;
+        cut == Ok(Err(Cut::GaveWay))
+    }
+
+    #[tokio::test]
+    async fn the_one_that_has_waited_longest_gives_way_and_one_that_has_asked_has_not() {
+        let pending = Pending::new(|| 2);
+        let (mut first, mut second) = (pending.place().await, pending.place().await);
+        first.turn().put_off();
+        let next = pending.place();
+        tokio::pin!(next);
+        assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "two are open");
+        assert!(is_told(&mut second).await && !is_told(&mut first).await);
+        assert_eq!(pending.count(), 2);
+        drop(second);
+        let _third = next.await;
+        assert_eq!(pending.count(), 2);
+        drop(first);
+        assert_eq!(pending.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_for_no_longer_than_it_may_be() {
+        let pending = Pending::new(|| 0);
+        let mut place = pending.place().await;
+        assert_eq!(place.until(LONG, async { 5 }).await, Ok(5));
+        let never = std::future::pending::<()>();
+        assert_eq!(place.until(Duration::from_millis(1), never).await, Err(Cut::Overdue));
+        drop(place);
+        assert_eq!(pending.count(), 0);
+    }
+}

@@ -1,0 +1,127 @@
+use super::*;
+
+fn limits(change: impl FnOnce(&mut config::Limits)) -> Arc<Limits> {
+    let text =
+        "[source]\nurl = \"memory:\"\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"";
+    let mut config = config::parse(text, "test", &[], false).unwrap().config.limits;
+    change(&mut config);
+    Limits::new(&config, 1000).unwrap()
+}
+
+fn at(address: &str) -> Whom {
+    Whom { address: Some(address.parse().unwrap()), principal: None }
+}
+
+fn named(principal: &str) -> Whom {
+    Whom { address: None, principal: Some(principal.into()) }
+}
+
+#[test]
+fn descriptors_bound_the_clients_and_leave_some_to_those_that_are_none_yet() {
+    let all = 1000 - 64 - 250;
+    assert_eq!(limits(|_| {}).max_clients(), all - all / 16);
+    let all = 1000 - 64 - 20;
+    assert_eq!(limits(|config| config.readers = 10).max_clients(), all - all / 16);
+    assert_eq!(limits(|config| config.clients = 5).max_clients(), 5);
+}
+
+#[test]
+fn streams_leave_the_rest_of_the_descriptors_to_connections_that_are_none() {
+    let limits = limits(|_| {});
+    let all = 1000 - 64 - 250;
+    let mut clients = Vec::new();
+    while let Ok(client) = limits.admit(&Whom::default()) {
+        assert_eq!(limits.max_pending(), all - clients.len() - 1);
+        clients.push(client);
+    }
+    assert_eq!((clients.len(), limits.max_pending()), (limits.max_clients(), all / 16));
+    clients.truncate(100);
+    assert_eq!(limits.max_pending(), all - 100);
+    assert_eq!(self::limits(|config| config.pending = 7).max_pending(), 7);
+}
+
+#[test]
+fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_one_its_own() {
+    let limits = limits(|config| config.clients_per_ip = 1);
+    let admit = |address: &str| limits.admit(&at(address));
+    let held = admit("2001:db8::1").unwrap();
+    assert_eq!(admit("2001:db8::2").err(), Some(Reached("clients_per_ip")));
+    assert!(admit("2001:db8:0:1::1").is_ok());
+    let _v4 = admit("192.0.2.1").unwrap();
+    assert!(admit("::ffff:192.0.2.1").is_err());
+    drop(held);
+    assert!(admit("2001:db8::2").is_ok());
+    assert_eq!(limits.clients(), 1);
+}
+
+#[test]
+fn a_principal_holds_no_more_than_it_may_wherever_it_is() {
+    let limits = limits(|config| {
+        (config.clients_per_principal, config.readers_per_principal) = (1, 2);
+        (config.clients_per_ip, config.readers_per_ip) = (1, 5);
+    });
+    let somewhere =
+        |address: &str, principal: &str| Whom { principal: Some(principal.into()), ..at(address) };
+    let held = limits.admit(&somewhere("192.0.2.1", "ann")).unwrap();
+    let again = limits.admit(&somewhere("192.0.2.2", "ann"));
+    assert_eq!(again.err(), Some(Reached("clients_per_principal")));
+    // What was taken before it was refused is given back.
+    let other = limits.admit(&somewhere("192.0.2.2", "ben")).unwrap();
+    assert_eq!(limits.clients(), 2);
+    drop((held, other));
+    assert!(limits.admit(&named("ann")).is_ok());
+    assert_eq!(limits.clients(), 0);
+
+    let readers = [limits.admit_reader(&named("ann")), limits.admit_reader(&named("ann"))];
+    assert_eq!(limits.admit_reader(&named("ann")).err(), Some(Reached("readers_per_principal")));
+    assert!(limits.admit_reader(&named("ben")).is_ok());
+    assert!(limits.admit_reader(&Whom::default()).is_ok_and(|share| share.is_none()));
+    drop(readers);
+    assert!(limits.admit_reader(&named("ann")).is_ok());
+}
+
+#[test]
+fn who_holds_nothing_is_forgotten() {
+    let limits = limits(|config| config.clients_per_ip = 1);
+    for host in 0..100 {
+        drop(limits.admit(&at(&format!("192.0.2.{host}"))).unwrap());
+    }
+    let held = limits.admit(&at("192.0.2.1")).unwrap();
+    assert!(limits.admit(&at("192.0.2.1")).is_err());
+    drop(held);
+    assert!(limits.by_address.is_empty());
+}
+
+#[test]
+fn who_comes_too_often_takes_nothing_from_the_others() {
+    let limits = limits(|config| {
+        (config.new_clients_per_second, config.new_clients_per_second_per_ip) = (3, 2);
+    });
+    // However slow the machine: they are counted within a second, or the test begins again.
+    for _ in 0..10 {
+        *limits.arrivals.lock().unwrap() = Arrivals::now();
+        let begun = Instant::now();
+        let admitted = |address: &str| limits.admit(&at(address)).err().map(|Reached(why)| why);
+        let per_ip = Some("new_clients_per_second_per_ip");
+        let told = [
+            admitted("2001:db8::1"),
+            admitted("2001:db8::2"),
+            admitted("2001:db8::3"),
+            admitted("2001:db8::4"),
+            admitted("192.0.2.1"),
+            admitted("192.0.2.2"),
+        ];
+        if begun.elapsed().as_millis() < 500 {
+            let in_all = Some("new_clients_per_second");
+            assert_eq!(told, [None, None, per_ip, per_ip, None, in_all]);
+            return;
+        }
+    }
+    panic!("no six clients within half a second");
+}
+
+#[test]
+fn too_few_descriptors_are_told() {
+    let config = limits(|_| {}).config.clone();
+    assert!(Limits::new(&config, 80).is_err());
+}
