@@ -16,6 +16,8 @@ mod cors;
 mod crowd;
 /// The end of a gateway: what its clients are told, and that nothing is lost behind a proxy.
 mod drain;
+/// The open edge: floods, hostile heads, proxies, and who counts as the client.
+mod edge;
 /// Listening sockets that a service manager holds: upgrades and restarts.
 mod handover;
 /// Two gateways behind HAProxy.

@@ -110,7 +110,7 @@ impl Setup {
     /// The gateway.toml of it.
     pub fn toml(&self) -> String {
         let mut text = String::new();
-        for section in ["server", "admin", "source", "ring", "limits", "cors", "log"] {
+        for section in ["server", "admin", "source", "ring", "limits", "cors", "proxy", "log"] {
             text += &format!("[{section}]\n");
             if section == "source" {
                 text += &format!("url = {:?}\n", self.source);

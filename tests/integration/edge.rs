@@ -1,0 +1,83 @@
+//! The open edge: raw sockets that play the attacker, and others that want no more than a stream.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::{DEADLINE, eventually};
+
+/// Whom proxies name as the client.
+mod forwarded;
+/// The heads of requests, and how many may come, in all and from one address.
+mod limits;
+/// Connections that are no streams: thousands of half requests, idlers, clients that read nothing.
+mod pending;
+/// The PROXY protocol.
+mod proxy_header;
+
+/// Refused clients are told to come back soon.
+fn setup() -> Setup {
+    Setup::memory().set("server", "retry = \"1s\"")
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+/// A connection from another address of this machine.
+fn connect_from(source: &str, address: &str) -> TcpStream {
+    let source = SocketAddr::new(source.parse::<IpAddr>().unwrap(), 0);
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&address.parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.into()
+}
+
+/// A request for a stream, with these header lines.
+fn get(path: &str, lines: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n")
+}
+
+/// The first control event of a stream that is asked for over `stream`: `live`, or why not.
+fn outcome(stream: TcpStream, request: &str) -> (Client, String) {
+    let mut client = Client::over(stream, request);
+    let (control, _) = client.control();
+    let told = control["reason"].as_str().or(control["type"].as_str()).unwrap().to_owned();
+    (client, told)
+}
+
+/// Everything up to the end of the connection, which comes within the deadline.
+#[track_caller]
+fn rest(mut stream: impl Read) -> String {
+    let mut bytes = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut bytes) {
+        let timed_out = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!timed_out, "still open after {DEADLINE:?}");
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn rejected(gateway: &Gateway, reason: &str) -> f64 {
+    let name = format!("ssegate_rejected_total{{reason=\"{reason}\"}} ");
+    let text = gateway.admin_get("/metrics").body;
+    let value = text.lines().find_map(|line| line.strip_prefix(&name));
+    value.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// Waits until so many were refused for this reason, and no more.
+#[track_caller]
+fn were_rejected(gateway: &Gateway, reason: &str, count: u32) {
+    eventually("it is counted", || rejected(gateway, reason) >= f64::from(count));
+    assert_eq!(rejected(gateway, reason), f64::from(count), "{reason}");
+}
+
+/// The address that the log has for each stream that was opened.
+fn logged_addresses(gateway: &Gateway) -> Vec<String> {
+    let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let log = gateway.log();
+    let lines = log.lines().map(parse).filter(|line| line["message"] == "stream opened");
+    lines.map(|line| line["address"].as_str().unwrap_or("none").to_owned()).collect()
+}
