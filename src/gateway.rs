@@ -12,9 +12,9 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::demo::Feed;
 use crate::fanout::{Fanout, Settings, may_send_at_once};
+use crate::http::arrival::Public;
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
-use crate::http::takeover::Public;
 use crate::limits::{Limits, Pending, TooFewDescriptors};
 use crate::metrics::Metrics;
 use crate::reader::Readers;
@@ -153,7 +153,9 @@ fn listeners(
     for listen in &config.server.listen {
         let mut bound = Listener::bind(listen, inherited)?;
         let behind_proxy = config.proxy.protocol.contains(listen);
-        bound.iter_mut().for_each(|listener| listener.behind_proxy = behind_proxy);
+        for listener in &mut bound {
+            listener.behind_proxy = behind_proxy;
+        }
         public.append(&mut bound);
     }
     let admin = match &config.admin.listen {

@@ -1,7 +1,9 @@
 //! The public side: listeners, the router, and the takeover of a stream's socket from hyper.
 
+pub mod arrival;
 pub mod cors;
 pub mod forwarded;
+pub mod head;
 pub mod inherited;
 pub mod listener;
 pub mod peer;

@@ -16,12 +16,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::listener::{Connection, Serve};
+use super::forwarded;
+use super::listener::Connection;
 use super::peer::Peer;
-use super::prefixed::Prefixed;
 use super::router::{self, Decision, Plan};
-use super::{forwarded, proxy_header};
-use crate::config::{self, Refuse};
+use crate::config::Refuse;
 use crate::event::{Control, comment, write_control, write_retry};
 use crate::fanout::{Begin, Client, Socket, View, farewell, follow, say};
 use crate::limits::{Permit, Place, Reached, Turn, Whom};
@@ -32,72 +31,25 @@ use crate::topic::{Lease, Reader, Topic};
 /// A live start on a key whose position is not known waits this long for Redis.
 const TAIL_WAIT: Duration = Duration::from_secs(2);
 /// A request head is no larger than this.
-const HEAD_BYTES: usize = 16 << 10;
+pub(super) const HEAD_BYTES: usize = 16 << 10;
 /// Nor has it more headers.
 const MAX_HEADERS: usize = 100;
 
-/// Serves public connections.
-#[derive(Clone)]
-pub struct Public {
-    /// What they may use.
-    pub state: Arc<State>,
-    /// Whether each of them begins with a PROXY header.
-    pub behind_proxy: bool,
-}
-
-impl Serve for Public {
-    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
-        let Self { state, behind_proxy } = self;
-        state.metrics.accepted.increment(1);
-        let config::Limits { header_timeout, write_stall, .. } = state.config.limits;
-        let requests = Requests::of(&state, peer, place.turn());
-        let arrival = async {
-            if !behind_proxy {
-                return serve_http(requests, connection).await;
-            }
-            let mut connection = Prefixed::new(connection);
-            let client = introduce(&state, &mut connection, peer).await?;
-            serve_http(Requests { peer: client, ..requests }, connection).await
-        };
-        // A head may take its time, and a response.
-        match place.until(header_timeout + write_stall, arrival).await {
-            Ok(Some((socket, asked))) => open(&state, socket, asked, place).await,
-            Ok(None) => {}
-            Err(cut) => {
-                state.metrics.rejected(cut.as_str());
-                debug!(%peer, reason = cut.as_str(), "connection closed");
-            }
-        }
-    }
-}
-
-/// Who a connection's PROXY header says is there; `None`: it has none that is any good.
-async fn introduce<C: Connection>(
-    state: &State,
-    connection: &mut Prefixed<C>,
-    proxy: Peer,
-) -> Option<Peer> {
-    let limit = state.config.limits.header_timeout;
-    let fault = match timeout(limit, proxy_header::read(connection)).await {
-        Ok(Ok(client)) => return Some(client.map_or(proxy, Peer::Tcp)),
-        Ok(Err(fault)) => fault.to_string(),
-        Err(_) => format!("no PROXY header within {limit:?}"),
-    };
-    state.metrics.rejected("proxy_header");
-    debug!(%proxy, fault, "connection refused");
-    if state.refusals_told.may_tell("proxy_header") {
-        warn!(%proxy, fault, "a connection is refused (more are told of at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or take the listener from proxy.protocol");
-    }
-    None
-}
+/// While there are more connections than this that are no streams, none is kept for a second request: each
+/// costs 17 KB by then.
+const KEPT_ALIVE: usize = 1000;
 
 /// Answers requests until one is for a stream, which gets the socket.
-async fn serve_http<C: Connection>(requests: Requests, connection: C) -> Option<(Socket, Asked)> {
+pub(super) async fn serve_http<C: Connection>(
+    requests: Requests,
+    connection: C,
+) -> Option<(Socket, Asked)> {
     let Requests { state, asked, peer, .. } = &requests;
     let (state, asked, peer) = (state.clone(), asked.clone(), *peer);
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(state.config.limits.header_timeout)
+        .keep_alive(state.pending.count() < KEPT_ALIVE)
         .max_headers(MAX_HEADERS)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(connection), requests);
@@ -138,7 +90,7 @@ fn refused_head(error: &hyper::Error) -> Option<&'static str> {
 }
 
 /// A stream that somebody asks for.
-struct Asked {
+pub(super) struct Asked {
     plan: Plan,
     whom: Whom,
     /// It says for whom it asks, and is not trusted.
@@ -163,7 +115,7 @@ impl AskedSlot {
     }
 }
 
-struct Requests {
+pub(super) struct Requests {
     state: Arc<State>,
     peer: Peer,
     turn: Arc<Turn>,
@@ -171,7 +123,7 @@ struct Requests {
 }
 
 impl Requests {
-    fn of(state: &Arc<State>, peer: Peer, turn: Arc<Turn>) -> Self {
+    pub(super) fn of(state: &Arc<State>, peer: Peer, turn: Arc<Turn>) -> Self {
         Self { state: state.clone(), peer, turn, asked: AskedSlot::default() }
     }
 
@@ -212,7 +164,7 @@ impl Service<Request<Incoming>> for Requests {
 }
 
 /// An ordinary response, or, for a stream, none ever: hyper is dropped with it.
-struct Answer(Option<Response<Full<Bytes>>>);
+pub(super) struct Answer(Option<Response<Full<Bytes>>>);
 
 impl Future for Answer {
     type Output = Result<Response<Full<Bytes>>, std::convert::Infallible>;
@@ -223,7 +175,7 @@ impl Future for Answer {
 }
 
 /// Opens the stream, or tells the client why not now.
-async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut place: Place) {
+pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut place: Place) {
     let (permit, lease) = match admit(state, &asked) {
         Ok(admitted) => admitted,
         Err(reason) => {

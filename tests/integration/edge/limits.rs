@@ -33,8 +33,8 @@ fn a_reader_that_lingers_counts_towards_who_opened_it() {
     let gateway = setup().set("limits", "readers_per_ip = 1").start_ready();
     let (first, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
     assert_eq!(told, "live");
-    gateway.publish("events:a", "so that it lingers");
-    gateway.has_read("events:a", &gateway.streams()[0]["last_id"].as_str().unwrap().to_owned());
+    let id = gateway.publish("events:a", "so that it lingers");
+    gateway.has_read("events:a", &id);
     first.leave();
     eventually("it has left", || gateway.metric("ssegate_clients") < 0.5);
     assert_eq!(gateway.metric("ssegate_readers"), 1.0);

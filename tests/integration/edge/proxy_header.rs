@@ -114,8 +114,12 @@ fn without_a_good_header_a_connection_is_closed_without_a_word() {
     let told = gateway.log().matches("a connection is refused (more are told of").count();
     assert!((1..=2).contains(&told), "{told} lines for the operator");
     assert!(gateway.log().contains("send-proxy-v2"));
+    // Who only looks whether it listens is no fault.
+    drop(connect(&gateway.address));
     let (_client, told) = ask(&gateway, &from_192_0_2_7());
     assert_eq!(told, "live", "nobody else is disturbed");
+    eventually("all have ended", || gateway.metric("ssegate_connections_pending") < 0.5);
+    were_rejected(&gateway, "proxy_header", count);
 }
 
 #[test]
