@@ -81,3 +81,11 @@ fn logged_addresses(gateway: &Gateway) -> Vec<String> {
     let lines = log.lines().map(parse).filter(|line| line["message"] == "stream opened");
     lines.map(|line| line["address"].as_str().unwrap_or("none").to_owned()).collect()
 }
+
+/// The log has these addresses, one for each stream that was opened, in order.
+#[track_caller]
+fn were_logged(gateway: &Gateway, addresses: &[&str]) {
+    // It is written before the client has its answer, and read here by another thread.
+    eventually("it is logged", || logged_addresses(gateway).len() >= addresses.len());
+    assert_eq!(logged_addresses(gateway), addresses);
+}
