@@ -25,6 +25,9 @@ const MIN_CLIENTS: usize = 16;
 /// However many clients there are, one in so many descriptors is left to who is no stream yet.
 const PENDING_PART: usize = 16;
 
+/// Where nothing is said there are no more of those than this, for each may cost 20 KB.
+const MAX_PENDING: usize = 1 << 14;
+
 /// Counts of what is limited.
 pub struct Limits {
     max_clients: usize,
@@ -112,7 +115,8 @@ impl Limits {
     /// Connections that may be no streams now: what streams leave of the descriptors.
     pub fn max_pending(&self) -> usize {
         let left = self.max_connections.saturating_sub(self.clients());
-        if self.config.pending == 0 { left } else { self.config.pending.min(left) }
+        let most = if self.config.pending == 0 { MAX_PENDING } else { self.config.pending };
+        most.min(left)
     }
 
     /// A place for one more client.

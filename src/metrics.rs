@@ -90,6 +90,29 @@ impl Left {
     }
 }
 
+/// Why somebody is refused: a limit's name, or what was wrong.
+const REFUSALS: [&str; 19] = [
+    "clients",
+    "clients_per_ip",
+    "clients_per_principal",
+    "clients_per_key",
+    "new_clients_per_second",
+    "new_clients_per_second_per_ip",
+    "readers",
+    "readers_per_ip",
+    "readers_per_principal",
+    "pending",
+    "pending_timeout",
+    "header_timeout",
+    "proxy_header",
+    "head",
+    "malformed",
+    "request_line",
+    "query",
+    "drain",
+    "source",
+];
+
 /// Gauges that are read off when somebody looks.
 pub struct Now {
     /// Streams open.
@@ -153,6 +176,9 @@ impl Metrics {
         for result in ["ring", "redis", "gap", "invalid"] {
             self.resumed(result, 0);
         }
+        for reason in REFUSALS {
+            self.labelled("ssegate_rejected_total", &[("reason", reason)], 0);
+        }
         for scope in [Scope::Reader, Scope::Resume] {
             self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], 0);
             for reason in Reason::ALL {
@@ -182,7 +208,8 @@ impl Metrics {
         self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
     }
 
-    /// A stream was refused; `reason` is a limit's name, `drain`, `source` or Redis' error code.
+    /// A stream, a request or a connection was refused; `reason` is one of [`REFUSALS`], or Redis' error
+    /// code.
     pub fn rejected(&self, reason: &'static str) {
         self.labelled("ssegate_rejected_total", &[("reason", reason)], 1);
     }
@@ -267,7 +294,10 @@ fn describe() {
     describe_counter!("ssegate_connections_accepted_total", "Connections on public listeners.");
     describe_counter!("ssegate_http_responses_total", "Responses by status code.");
     describe_counter!("ssegate_client_disconnects_total", "Streams that ended, by reason.");
-    describe_counter!("ssegate_rejected_total", "Streams that were refused, by reason.");
+    describe_counter!(
+        "ssegate_rejected_total",
+        "Streams, requests and connections that were refused, by reason."
+    );
     describe_counter!("ssegate_events_sent_total", "Events written, by route.");
     describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
     describe_counter!("ssegate_heartbeats_total", "Signs of life sent to silent streams.");

@@ -1,6 +1,7 @@
 //! One run: a fresh server, its clients, and the entries; and what all of that took.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -158,6 +159,31 @@ pub(crate) fn measure_alone(scratch: &Scratch) -> Result<(Duration, Memory)> {
     let process = start(scratch, Server::Gateway, free_address()?, 1)?;
     thread::sleep(SETTLE);
     Ok((process.ready_after, process.memory()?))
+}
+
+/// What each of `count` connections costs the gateway that have sent `begin` and then nothing, in bytes.
+pub(crate) fn measure_pending(scratch: &Scratch, count: u32, begin: &[u8]) -> Result<f64> {
+    let address = free_address()?;
+    let process = start(scratch, Server::Gateway, address, 1)?;
+    thread::sleep(SETTLE);
+    let before = process.memory()?;
+    let connect = |_| {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(begin)?;
+        anyhow::Ok(stream)
+    };
+    let connections = (0..count).map(connect).collect::<Result<Vec<_>>>()?;
+    thread::sleep(SETTLE);
+    let with_them = process.memory()?;
+    // None was closed: that would flatter it.
+    for connection in &connections {
+        connection.set_nonblocking(true)?;
+        let mut answer = [0; 4096];
+        while let Ok(length) = (&mut &*connection).read(&mut answer) {
+            anyhow::ensure!(length > 0, "the gateway closed one");
+        }
+    }
+    Ok((with_them.anonymous_bytes - before.anonymous_bytes) / f64::from(count))
 }
 
 fn start(scratch: &Scratch, server: Server, at: SocketAddr, keys: u64) -> Result<Process> {

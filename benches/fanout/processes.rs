@@ -68,7 +68,8 @@ impl Scratch {
         floor.ready_when(|| TcpStream::connect(at).is_ok())
     }
 
-    /// The gateway as an operator would run it: all defaults, one route, whose past is open.
+    /// The gateway as an operator would run it: one route, whose past is open, and all defaults but one,
+    /// for all clients come from one host.
     pub(crate) fn start_gateway(&self, address: SocketAddr) -> Result<Process> {
         let admin = free_address()?;
         let redis = self.redis();
@@ -78,6 +79,7 @@ impl Scratch {
             r#"server.listen = ["{address}"]
             admin.listen = "{admin}"
             source.url = "redis+unix://{redis}"
+            limits.readers_per_ip = 1000
             [[route]]
             path = "/events/{{name}}"
             key = "events:{{name}}"

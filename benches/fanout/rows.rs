@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::measure::{Run, Server, measure, measure_alone};
+use crate::measure::{Run, Server, measure, measure_alone, measure_pending};
 use crate::processes::Scratch;
 use crate::scenario::{Past, Scenario};
 use crate::table::{Figure, Goal};
@@ -27,10 +27,11 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 13] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "idle-memory", run: idle_memory },
+    Row { name: "pending", run: pending },
     Row { name: "process", run: process },
     Row { name: "overload", run: overload },
     Row { name: "keys", run: keys },
@@ -126,6 +127,19 @@ fn idle_memory(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
     Ok(vec![
         Figure::new("PSS bytes/client", 0, run.bytes_per_client()).goal(Goal::AtMost(500.0)),
         Figure::new("of it anonymous", 0, run.anonymous_bytes_per_client()),
+    ])
+}
+
+fn pending(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    const HALF: &[u8] = b"GET /events/a HTTP/1.1\r\nHost: x\r\nX-Half: ";
+    const WHOLE: &[u8] = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n";
+    let half = measure_pending(stage.scratch, 10_000, HALF)?;
+    let large = measure_pending(stage.scratch, 10_000, &[HALF, &[b'x'; 15 << 10]].concat())?;
+    let kept = measure_pending(stage.scratch, 900, WHOLE)?;
+    Ok(vec![
+        Figure::new("anonymous bytes/half request", 0, half).goal(Goal::AtMost(4096.0)),
+        Figure::new("with 15 KiB of it sent", 0, large).goal(Goal::AtMost(24576.0)),
+        Figure::new("after a response, kept alive", 0, kept).goal(Goal::AtMost(24576.0)),
     ])
 }
 

@@ -28,7 +28,7 @@ pub struct Limits {
     pub readers_per_ip: usize,
     /// Stream keys that one principal may open; zero: no limit.
     pub readers_per_principal: usize,
-    /// Connections that are no streams; zero: as many as the descriptors allow.
+    /// Connections that are no streams; zero: what streams leave of the descriptors, within reason.
     pub pending: usize,
     /// Concurrent reads from Redis for replay.
     pub replays: usize,

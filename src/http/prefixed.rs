@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::listener::Connection;
 
+/// Room for what is looked at next: most requests come in one read then.
+const READ_BYTES: usize = 1024;
+
 /// A connection with some bytes already read.
 pub struct Prefixed<C> {
     /// Read, and not consumed.
@@ -33,6 +36,9 @@ impl<C: Connection> Prefixed<C> {
     /// input or the limit. Cancelling it loses nothing.
     pub async fn look_further(&mut self, limit: usize) -> io::Result<usize> {
         let room = limit.saturating_sub(self.ahead.len());
+        if self.ahead.len() == self.ahead.capacity() {
+            self.ahead.reserve(room.min(READ_BYTES));
+        }
         let mut input = (&mut self.connection).take(room as u64);
         input.read_buf(&mut self.ahead).await
     }

@@ -93,8 +93,8 @@ fn refused_head(error: &hyper::Error) -> Option<&'static str> {
 pub(super) struct Asked {
     plan: Plan,
     whom: Whom,
-    /// It says for whom it asks, and is not trusted.
-    unheeded: bool,
+    /// It may ask for many clients, as a proxy does, and is not trusted to say for whom.
+    for_many: bool,
 }
 
 /// A stream that the service has decided on; the connection's task takes it from here.
@@ -133,8 +133,9 @@ impl Requests {
         let address = forwarded::client(trusted, self.peer, headers);
         // Nobody has a name before tokens are checked.
         let whom = Whom { address, principal: None };
-        let unheeded = !self.peer.is_trusted(trusted) && forwarded::is_told(headers);
-        Asked { plan, whom, unheeded }
+        let is_local = self.peer.address().is_some_and(|address| address.is_loopback());
+        let for_many = !self.peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
+        Asked { plan, whom, for_many }
     }
 }
 
@@ -309,11 +310,11 @@ fn unavailable(plan: &Plan, wait: Duration, reason: &'static str) -> Vec<u8> {
 fn tell_of_refusal(state: &State, asked: &Asked, reason: &'static str) {
     let address = asked.whom.address.map(tracing::field::display);
     debug!(address, key = asked.plan.key, reason, "stream refused");
-    if asked.unheeded && reason.ends_with("_per_ip") && state.refusals_told.may_tell(reason) {
+    if asked.for_many && reason.ends_with("_per_ip") && state.refusals_told.may_tell(reason) {
         warn!(
             address,
             reason,
-            "a limit refuses who says that it asks for others (X-Forwarded-For or Forwarded); if this is a proxy of yours, list its network in proxy.trusted, and each client has a limit of its own"
+            "a limit refuses an address that may be a proxy's; if it is one of yours, list its network in proxy.trusted, and let it say who its clients are: then each has a limit of its own"
         );
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use super::*;
 use crate::support::Folder;
 use crate::support::gateway::exchange;
-use crate::support::haproxy;
+use crate::support::haproxy::Haproxy;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const DEBUG: &str = "level = \"info,ssegate=debug\"";
@@ -187,25 +187,38 @@ fn a_unix_socket_takes_it_and_one_listener_beside_it_does_not() {
     assert_eq!(outcome(connect(&gateway.address), &request).1, "live");
 }
 
-#[test]
-fn behind_a_real_haproxy_each_client_is_known_and_checks_of_health_are_the_proxys() {
-    let gateway = behind_proxy().set("limits", "clients_per_ip = 1").start_ready();
-    let haproxy = haproxy::Proxied::start(&gateway, "send-proxy-v2");
-    let address = haproxy.address();
-    let request = get("/events/a", "");
-    let (_one, told) = outcome(connect_from("127.0.0.21", &address), &request);
-    assert_eq!(told, "live");
-    let (_two, told) = outcome(connect_from("127.0.0.22", &address), &request);
-    assert_eq!(told, "live");
-    let (_again, told) = outcome(connect_from("127.0.0.21", &address), &request);
-    assert_eq!(told, "clients_per_ip");
-    were_logged(&gateway, &["127.0.0.21", "127.0.0.22"]);
-    assert_eq!(rejected(&gateway, "proxy_header"), 0.0);
-    drop(haproxy);
+/// A port of an address of its own, which nobody's outgoing connection takes.
+fn free_address() -> String {
+    let free = std::net::TcpListener::bind("127.77.6.9:0").unwrap();
+    free.local_addr().unwrap().to_string()
+}
 
-    let haproxy = haproxy::Proxied::start(&gateway, "send-proxy");
-    eventually("both have left", || gateway.metric("ssegate_clients") < 0.5);
-    let (_three, told) = outcome(connect_from("127.0.0.23", &haproxy.address()), &request);
-    assert_eq!(told, "live");
-    were_logged(&gateway, &["127.0.0.21", "127.0.0.22", "127.0.0.23"]);
+#[test]
+fn behind_a_real_haproxy_each_client_is_known() {
+    let setup = || behind_proxy().set("limits", "clients_per_ip = 1");
+    let (one, two) = (setup().start_ready(), setup().start_ready());
+    let request = get("/events/a", "");
+    for (way, hosts) in [("send-proxy-v2", [21, 22]), ("send-proxy", [23, 24])] {
+        let address = free_address();
+        // It finds both ready: to the operator's listener it speaks in plain.
+        let haproxy = Haproxy::start_saying_who(&one, &two, way, &address);
+        let host = |host: usize| format!("127.0.0.{host}");
+        let ask = |at: usize| outcome(connect_from(&host(hosts[at]), &address), &request);
+        // At one gateway each: where there are the fewest.
+        let streams = [ask(0), ask(0), ask(1), ask(1)];
+        assert!(streams.iter().all(|(_, told)| told == "live"), "{way}");
+        assert_eq!(ask(0).1, "clients_per_ip", "{way}");
+        for gateway in [&one, &two] {
+            let addresses = hosts.map(host);
+            eventually("it is logged", || {
+                let logged = logged_addresses(gateway);
+                logged.ends_with(&addresses) && logged.iter().all(|address| address != "127.0.0.1")
+            });
+            assert_eq!(rejected(gateway, "proxy_header"), 0.0);
+        }
+        drop((streams, haproxy));
+        eventually("all have left", || {
+            [&one, &two].iter().all(|gateway| gateway.metric("ssegate_clients") < 0.5)
+        });
+    }
 }

@@ -19,9 +19,23 @@ pub struct Haproxy {
 impl Haproxy {
     /// Starts it in front of two gateways and waits until it finds both ready.
     pub fn start(one: &Gateway, two: &Gateway) -> Self {
+        Self::start_with(one, two, |shipped| shipped)
+    }
+
+    /// The same, and it says to the gateways who its clients are, in a `way` such as `send-proxy-v2`;
+    /// clients connect to `address` instead of a socket.
+    pub fn start_saying_who(one: &Gateway, two: &Gateway, way: &str, address: &str) -> Self {
+        Self::start_with(one, two, |text| {
+            let text = text.replace(" check addr ", &format!(" {way} check addr "));
+            let bind = text.lines().find(|line| line.contains("bind unix@")).unwrap().to_owned();
+            text.replace(&bind, &format!("    bind {address}"))
+        })
+    }
+
+    fn start_with(one: &Gateway, two: &Gateway, change: impl FnOnce(String) -> String) -> Self {
         let folder = Folder::new();
         let file = folder.0.join("haproxy.cfg");
-        std::fs::write(&file, configuration(&folder, [one, two])).unwrap();
+        std::fs::write(&file, change(configuration(&folder, [one, two]))).unwrap();
         let log = std::fs::File::create(folder.0.join("log")).unwrap();
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null());
@@ -70,60 +84,6 @@ impl Drop for Haproxy {
         let _ = self.process.wait();
         if std::thread::panicking() {
             eprintln!("--- HAProxy's log ---\n{}", self.log());
-        }
-    }
-}
-
-/// A running HAProxy that says to a gateway who its clients are; stopped on drop.
-pub struct Proxied {
-    folder: Folder,
-    process: Child,
-    port: u16,
-}
-
-impl Proxied {
-    /// Starts it in front of a gateway, which it is told to reach by a `way` such as `send-proxy-v2`,
-    /// checks of health included.
-    pub fn start(gateway: &Gateway, way: &str) -> Self {
-        let folder = Folder::new();
-        let here = folder.0.display();
-        // Of an address of its own: a port there is not taken by somebody's outgoing connection.
-        let free = std::net::TcpListener::bind("127.77.6.9:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let address = &gateway.address;
-        let text = format!(
-            "global\n stats socket {here}/admin.sock\ndefaults\n mode http\n option http-no-delay\n \
-             timeout connect 5s\n timeout client 75s\n timeout server 75s\n\
-             frontend clients\n bind 127.77.6.9:{port}\n default_backend gateways\n\
-             backend gateways\n option httpchk GET /\n http-check expect status 404\n \
-             server one {address} check inter 100ms {way} check-send-proxy\n"
-        );
-        let file = folder.0.join("haproxy.cfg");
-        std::fs::write(&file, text).unwrap();
-        let log = std::fs::File::create(folder.0.join("log")).unwrap();
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null());
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        let process = command.spawn().expect("haproxy must be there");
-        let proxied = Self { folder, process, port };
-        eventually("HAProxy listens", || std::net::TcpStream::connect(proxied.address()).is_ok());
-        proxied
-    }
-
-    /// Where its clients connect.
-    pub fn address(&self) -> String {
-        format!("127.77.6.9:{}", self.port)
-    }
-}
-
-impl Drop for Proxied {
-    fn drop(&mut self) {
-        signal(&self.process, "TERM");
-        let _ = self.process.wait();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default();
-            eprintln!("--- HAProxy's log ---\n{log}");
         }
     }
 }
