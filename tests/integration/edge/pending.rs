@@ -15,6 +15,9 @@ fn pending(gateway: &Gateway) -> f64 {
     gateway.metric("ssegate_connections_pending")
 }
 
+/// The one that is about to get a place, and workers' io_urings.
+const SLACK: usize = 4;
+
 /// So many connections that have sent `begin` and wait.
 fn flood(gateway: &Gateway, count: usize, begin: &[u8]) -> Vec<TcpStream> {
     let open = |_| {
@@ -107,12 +110,14 @@ fn refused_clients_that_stay_hinder_nobody() {
     let gateway = setup.start_ready();
     let mut one = Client::open(&gateway.address, "/events/a");
     one.live();
+    let before = swarm::descriptors(gateway.pid());
     // Each is told, and does not close.
     let refused: Vec<_> = (0..100)
         .map(|_| {
             let (client, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
             assert_eq!(told, "clients");
-            assert!(pending(&gateway) <= 10.0);
+            let more = swarm::descriptors(gateway.pid()).saturating_sub(before);
+            assert!(more <= 10 + SLACK, "{more} descriptors");
             client
         })
         .collect();
@@ -120,6 +125,28 @@ fn refused_clients_that_stay_hinder_nobody() {
     one.leave();
     eventually("its place is free", || gateway.metric("ssegate_clients") < 0.5);
     assert_eq!(outcome(connect(&gateway.address), &get("/events/a", "")).1, "live");
+}
+
+#[test]
+fn while_there_are_many_none_is_kept_for_a_second_request() {
+    let _raised = swarm::runtime();
+    let gateway = setup().start_ready();
+    let ask = || {
+        let mut stream = connect(&gateway.address);
+        stream.write_all(get("/nothing", "").as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let length = stream.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 404 "), "{answer}");
+        answer.contains("connection: close\r\n")
+    };
+    assert!(!ask());
+    let silent = flood(&gateway, 1_100, b"");
+    eventually("all are there", || pending(&gateway) > 1_000.5);
+    assert!(ask());
+    drop(silent);
+    eventually("all are gone", || pending(&gateway) < 0.5);
+    assert!(!ask());
 }
 
 /// Ends what `busy` does with a connection until the gateway closes it.
