@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{self, DEADLINE, eventually};
 
 /// Whom proxies name as the client.
 mod forwarded;
@@ -52,12 +53,19 @@ fn outcome(stream: TcpStream, request: &str) -> (Client, String) {
 /// Everything up to the end of the connection, which comes within the deadline.
 #[track_caller]
 fn rest(mut stream: impl Read) -> String {
-    let mut bytes = Vec::new();
-    if let Err(error) = stream.read_to_end(&mut bytes) {
-        let timed_out = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-        assert!(!timed_out, "still open after {DEADLINE:?}");
+    let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < DEADLINE, "still open: {:?}", String::from_utf8_lossy(&all));
+        match support::read(&mut stream, &mut bytes) {
+            Ok(0) => break,
+            Ok(length) => all.extend_from_slice(&bytes[..length]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            // A reset is an end as well.
+            Err(_) => break,
+        }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&all).into_owned()
 }
 
 fn rejected(gateway: &Gateway, reason: &str) -> f64 {
