@@ -6,12 +6,15 @@
 use std::sync::LazyLock;
 
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Method, Request, Version};
+use hyper::{HeaderMap, Method, Request, Version};
 
-use crate::config::{self, Config, KeyTemplate, PathTemplate};
+use crate::config::{self, Config, KeyTemplate, PathTemplate, Trusted};
 use crate::event::StreamId;
+use crate::http;
+use crate::http::peer::Peer;
 use crate::http::router::{self, Decision};
 
+pub use crate::http::proxy_header::fuzz as proxy_header;
 pub use crate::source::fuzz_redis_reply as redis_reply;
 
 /// Takes any bytes, and panics where they do what they may not.
@@ -20,7 +23,9 @@ pub type Target = fn(&[u8]);
 /// Each kind of input, by the name of its target.
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
+    ("forwarded", forwarded),
     ("last_event_id", last_event_id),
+    ("proxy_header", proxy_header),
     ("redis_reply", redis_reply),
     ("request", request),
     ("template", template),
@@ -49,6 +54,33 @@ pub fn last_event_id(data: &[u8]) {
     }
     if let Ok(id) = StreamId::parse_short(text) {
         assert!(id.to_string() == text || id.to_string() == format!("{text}-0"));
+    }
+}
+
+/// Lines of `X-Forwarded-For`, and of `Forwarded` as well: a client has made them up, and changes nothing of
+/// what a proxy adds to the last one.
+pub fn forwarded(data: &[u8]) {
+    let network = "10.0.0.0/8".parse().expect("a network");
+    let trusted = Trusted { networks: vec![network], unix: false };
+    let proxy = Peer::Tcp("10.0.0.1".parse().expect("an address"));
+    let client = "192.0.2.1".parse().ok();
+    for (name, added) in
+        [("x-forwarded-for", ", 192.0.2.1"), ("forwarded", ", For=\"192.0.2.1:80\"")]
+    {
+        let headers = |lines: &[Vec<u8>]| {
+            let mut headers = HeaderMap::new();
+            for value in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+                headers.append(name, value);
+            }
+            headers
+        };
+        let lines = data.split(|byte| *byte == b'\n').take(100).map(<[u8]>::to_vec);
+        let mut lines: Vec<Vec<u8>> = lines.collect();
+        http::forwarded::client(&trusted, proxy, &headers(&lines));
+        lines.retain(|line| HeaderValue::from_bytes(line).is_ok());
+        lines.push(lines.last().cloned().unwrap_or_default());
+        lines.last_mut().expect("one was added").extend_from_slice(added.as_bytes());
+        assert_eq!(http::forwarded::client(&trusted, proxy, &headers(&lines)), client);
     }
 }
 

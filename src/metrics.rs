@@ -208,7 +208,7 @@ impl Metrics {
         self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
     }
 
-    /// A stream, a request or a connection was refused; `reason` is one of [`REFUSALS`], or Redis' error
+    /// A stream, a request or a connection was refused; `reason` is one of `REFUSALS`, or Redis' error
     /// code.
     pub fn rejected(&self, reason: &'static str) {
         self.labelled("ssegate_rejected_total", &[("reason", reason)], 1);

@@ -118,7 +118,7 @@ mod tests {
         client.write_all(b"header\nrequest").await.unwrap();
         assert_eq!(connection.look_further(3).await.unwrap(), 3);
         assert_eq!(connection.look_further(3).await.unwrap(), 0, "no more than the limit");
-        assert_eq!(connection.look_further(10).await.unwrap(), 7);
+        while connection.look_further(10).await.unwrap() > 0 {}
         assert_eq!(connection.ahead(), b"header\nreq");
         connection.consume(7);
         client.shutdown().await.unwrap();

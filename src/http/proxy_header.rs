@@ -140,6 +140,17 @@ fn source(family: u8, addresses: &[u8]) -> Result<Option<IpAddr>, Fault> {
     Ok(v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from)).ok())
 }
 
+/// What any bytes may do: be no header, be the begin of one, or be a whole one, which is so whatever
+/// follows, and no sooner.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(data: &[u8]) {
+    if let Ok(Some(header)) = parse(data) {
+        assert!(header.length <= V2_MAX_BYTES);
+        assert_eq!(parse(&data[..header.length]).ok(), Some(Some(header)));
+        assert!(matches!(parse(&data[..header.length - 1]), Ok(None)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
