@@ -62,7 +62,7 @@ async fn introduce<C: Connection>(
 ) -> Option<Peer> {
     let limit = state.config.limits.header_timeout;
     let fault = match timeout(limit, proxy_header::read(connection)).await {
-        Ok(Ok(client)) => return Some(client.map_or(proxy, Peer::Tcp)),
+        Ok(Ok(client)) => return Some(client.map_or(proxy, Peer::at)),
         // As when somebody only looks whether we listen.
         Ok(Err(proxy_header::Fault::Ended(_))) if connection.ahead().is_empty() => return None,
         Ok(Err(fault)) => fault.to_string(),

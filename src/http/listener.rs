@@ -169,7 +169,7 @@ impl Listener {
                     Ok((connection, peer)) => {
                         prepare_tcp(&connection, send_buffer_bytes);
                         let place = pending.place().await;
-                        tasks.spawn(serve.clone().serve(connection, Peer::Tcp(peer.ip()), place));
+                        tasks.spawn(serve.clone().serve(connection, Peer::at(peer.ip()), place));
                     }
                     Err(error) => pause(&error).await,
                 }

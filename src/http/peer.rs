@@ -14,6 +14,11 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// At an address, of which there is one way to write it: an IPv4 address is none of IPv6.
+    pub fn at(address: IpAddr) -> Self {
+        Self::Tcp(address.to_canonical())
+    }
+
     /// Where it is, if it has an address.
     pub fn address(self) -> Option<IpAddr> {
         match self {

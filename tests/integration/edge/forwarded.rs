@@ -90,3 +90,12 @@ fn a_unix_socket_is_a_proxy_that_is_trusted_if_that_is_said() {
         were_logged(&gateway, expected);
     }
 }
+
+#[test]
+fn an_ipv4_client_of_an_ipv6_listener_is_known_by_its_own_address() {
+    let gateway = setup().set("server", "listen = [\"[::]:0\"]").set("log", DEBUG).start_ready();
+    let port = gateway.address.rsplit_once(':').unwrap().1;
+    let stream = connect(&format!("127.0.0.1:{port}"));
+    assert_eq!(outcome(stream, &get("/events/a", "")).1, "live");
+    were_logged(&gateway, &["127.0.0.1"]);
+}
