@@ -2,6 +2,7 @@
 //! longest for its client gives way to the next. So ten thousand that send half a request hinder nobody.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -72,7 +73,9 @@ impl Pending {
     /// until that is done, so that there are never more descriptors than there may be.
     pub async fn place(self: &Arc<Self>) -> Place {
         loop {
-            let given_back = self.given_back.notified();
+            let mut given_back = pin!(self.given_back.notified());
+            // From now on: several listeners may wait, and each of them is owed one that gives way.
+            given_back.as_mut().enable();
             if let Some(place) = self.free_place() {
                 return place;
             }
@@ -178,6 +181,22 @@ mod tests {
         assert_eq!(pending.count(), 2);
         drop(first);
         assert_eq!(pending.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn each_of_several_that_wait_has_one_that_gives_way() {
+        let pending = Pending::new(|| 2);
+        let first = [pending.place().await, pending.place().await];
+        let mut next = Box::pin(async { tokio::join!(pending.place(), pending.place()) });
+        assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "two are open");
+        // Both at once, before either is looked at again.
+        for mut place in first {
+            assert!(is_told(&mut place).await);
+        }
+        let second = tokio::time::timeout(LONG, next).await.expect("there is room for both");
+        assert_eq!(pending.count(), 2);
+        drop(second);
+        assert_eq!(pending.count(), 0);
     }
 
     #[tokio::test]
