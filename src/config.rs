@@ -11,6 +11,7 @@ use hyper::header::HeaderValue;
 
 use crate::event::Rendering;
 
+mod auth;
 mod edge;
 pub mod fault;
 pub mod print;
@@ -21,6 +22,7 @@ pub mod template;
 mod tests;
 mod value;
 
+pub use auth::{Access, Jwt, KeyPlace, Keys, Match, TokenPlace};
 pub use edge::{Limits, Proxy, Trusted};
 pub use fault::{Fault, Faults};
 pub use read::{Loaded, Origin, Setting, environment, load, parse};
@@ -46,6 +48,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// What is logged, and how.
     pub log: Log,
+    /// What tokens are good.
+    pub jwt: Jwt,
     /// What clients may read.
     pub routes: Vec<Route>,
     /// Whether this is `--demo`: the embedded source fed by a sample, a page at `/`.
@@ -302,6 +306,8 @@ pub struct Route {
     pub path: PathTemplate,
     /// The stream key it reads.
     pub key: KeyTemplate,
+    /// Who may read it.
+    pub access: Access,
     /// What becomes of an entry.
     pub rendering: Rendering,
     /// Entries a client may ask back for.

@@ -17,6 +17,7 @@ use crate::replay::Replays;
 use crate::topic::{Lease, Topic};
 
 mod burst;
+mod due;
 mod farewell;
 mod follower;
 mod pack;
@@ -26,6 +27,7 @@ mod socket;
 mod watch;
 mod wire;
 
+pub use due::TokenEnd;
 pub use farewell::{farewell, say};
 pub use follower::{Begin, follow};
 pub use socket::Socket;
@@ -108,6 +110,8 @@ pub struct Client {
     pub id: u64,
     /// When it is closed so that it resumes elsewhere.
     pub expires: Option<Instant>,
+    /// When its token ends, where it has one.
+    pub token: Option<Box<TokenEnd>>,
     /// What its route lets it ask back for.
     pub replay: Replay,
 }

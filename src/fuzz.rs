@@ -3,16 +3,18 @@
 //! `fuzz/` runs each of them under libFuzzer (CONTRIBUTING.md). The tests here run them over what that
 //! found worth keeping, `fuzz/corpus`, and over random bytes.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Version};
 
-use crate::config::{self, Config, KeyTemplate, PathTemplate, Trusted};
+use crate::config::{self, Access, Config, KeyTemplate, PathTemplate, Trusted};
 use crate::event::StreamId;
 use crate::http;
+use crate::http::access::Gate;
 use crate::http::peer::Peer;
 use crate::http::router::{self, Decision};
+use crate::metrics::Metrics;
 
 pub use crate::http::proxy_header::fuzz as proxy_header;
 pub use crate::source::fuzz_redis_reply as redis_reply;
@@ -101,18 +103,33 @@ const ROUTES: &str = r#"
     key = "{{{tenant}}}:{name}"
     access = "public"
     replay = "all"
+    [auth.jwt]
+    keys = [{ alg = ["RS256", "ES256"], jwks_url = "http://127.0.0.1:1/" }]
+    audience = ["x"]
+    from = ["header", "cookie:token", "query:token"]
+    [[route]]
+    path = "/guarded/{name}"
+    key = "guarded:{name}"
+    access = "jwt"
+    match = { name = "streams" }
 "#;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config::parse(ROUTES, "fuzz.toml", &[], false).expect("it has no faults").config
 });
 
+/// Its keys never came.
+static GATE: LazyLock<Gate> =
+    LazyLock::new(|| Gate::new(&CONFIG.jwt, Arc::new(Metrics::new(&CONFIG.routes))));
+
 /// A request: its method and target in the first line, its headers in the others. It gets an answer of
-/// the contract, and names no stream key but one of its route's.
+/// the contract, names no stream key but one of its route's, and is not let in where tokens are needed.
 pub fn request(data: &[u8]) {
     let Some(request) = parsed(data) else { return };
-    match router::decide(&CONFIG, &request) {
+    match router::decide(&CONFIG, &GATE, &request) {
         Decision::Stream(plan) => {
+            let is_guarded = CONFIG.routes[plan.route].access != Access::Public;
+            assert_eq!(plan.unavailable.is_some(), is_guarded);
             let value = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             let key = plan.key.replace(['{', '}'], "");
             assert!(key.len() <= 2 * 128 + 16, "{key}");
@@ -122,7 +139,9 @@ pub fn request(data: &[u8]) {
         }
         Decision::Respond(response) => {
             let status = response.status().as_u16();
-            assert!(matches!(status, 200 | 204 | 400 | 403 | 404 | 405 | 406 | 421), "{status}");
+            let is_known =
+                matches!(status, 200 | 204 | 400 | 401 | 403 | 404 | 405 | 406 | 421 | 503);
+            assert!(is_known, "{status}");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::demo::Feed;
 use crate::fanout::{Fanout, Settings, may_send_at_once};
+use crate::http::access::Gate;
 use crate::http::arrival::Public;
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
@@ -120,11 +121,17 @@ impl Gateway {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { state, public, admin } = self;
         let accepting = Accepting { handed_over: is_handed_over(&public), ..Accepting::default() };
+        let gate = Arc::new(Gate::new(&state.config.jwt, state.metrics.clone()));
+        gate.fetch_keys();
         let send_buffer = state.config.limits.send_buffer_bytes;
         for listener in public {
             let inherited = listener.is_inherited();
             let arrivals = accepting.arrivals.clone();
-            let public = Public { state: state.clone(), behind_proxy: listener.behind_proxy };
+            let public = Public {
+                state: state.clone(),
+                gate: gate.clone(),
+                behind_proxy: listener.behind_proxy,
+            };
             let pending = state.pending.clone();
             let accept = listener.accept(public, Some(send_buffer), pending, arrivals);
             accepting.spawn(&state, accept, inherited);

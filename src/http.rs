@@ -1,5 +1,6 @@
-//! The public side: listeners, the router, and the takeover of a stream's socket from hyper.
+//! The public side: listeners, the router, the gate, and the takeover of a stream's socket from hyper.
 
+pub mod access;
 pub mod arrival;
 pub mod cors;
 pub mod forwarded;

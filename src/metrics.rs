@@ -69,6 +69,8 @@ pub enum Left {
     Slow,
     /// Its maximum age was reached.
     Rotated,
+    /// Its token expired.
+    Expired,
     /// The server stops.
     Drain,
     /// The connection or the stream key failed.
@@ -76,7 +78,8 @@ pub enum Left {
 }
 
 impl Left {
-    const ALL: [Self; 5] = [Self::Client, Self::Slow, Self::Rotated, Self::Drain, Self::Error];
+    const ALL: [Self; 6] =
+        [Self::Client, Self::Slow, Self::Rotated, Self::Expired, Self::Drain, Self::Error];
 
     /// The metric's label.
     pub fn as_str(self) -> &'static str {
@@ -84,6 +87,7 @@ impl Left {
             Self::Client => "client",
             Self::Slow => "slow",
             Self::Rotated => "rotated",
+            Self::Expired => "expired",
             Self::Drain => "drain",
             Self::Error => "error",
         }
@@ -194,6 +198,18 @@ impl Metrics {
         self.gauge_labelled("ssegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     }
 
+    /// Reasons for which tokens may be refused exist from the start.
+    pub fn token_reasons(&self, reasons: &[&'static str]) {
+        for reason in reasons {
+            self.labelled("ssegate_auth_refusals_total", &[("reason", reason)], 0);
+        }
+    }
+
+    /// A token was refused, or was missing.
+    pub fn token_refused(&self, reason: &'static str) {
+        self.labelled("ssegate_auth_refusals_total", &[("reason", reason)], 1);
+    }
+
     /// Which unsafe choices the configuration makes, each by its name.
     pub fn unsafe_choices(&self, made: &[Risk]) {
         for choice in CHOICES {
@@ -298,6 +314,7 @@ fn describe() {
         "ssegate_rejected_total",
         "Streams, requests and connections that were refused, by reason."
     );
+    describe_counter!("ssegate_auth_refusals_total", "Tokens that were refused, by reason.");
     describe_counter!("ssegate_events_sent_total", "Events written, by route.");
     describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
     describe_counter!("ssegate_heartbeats_total", "Signs of life sent to silent streams.");

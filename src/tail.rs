@@ -228,6 +228,8 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                 member("next")
             ),
             Some("drain") => format!("the server drains and will close {}", self.position()),
+            Some("expiring") => format!("the token expires in {} s", member("seconds")),
+            Some("expired") => format!("the token has expired {}", self.position()),
             Some("unavailable") => format!("the server cannot serve now: {}", member("reason")),
             Some("source") => return self.source(control["up"] == true),
             Some("ping") => return,
@@ -257,8 +259,10 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
 }
 
 fn stream_url(text: &str) -> Result<Url, Failure> {
+    // A token may be in the query.
+    let shown = text.split_once('?').map_or(text, |(before, _)| before);
     let usage = |problem: String| {
-        Err(Failure::Usage(format!("{text:?} {problem}; expected http://HOST:PORT/PATH")))
+        Err(Failure::Usage(format!("{shown:?} {problem}; expected http://HOST:PORT/PATH")))
     };
     let url = match Url::parse(text) {
         Ok(url) => url,

@@ -12,8 +12,10 @@ use super::fault::{Fault, Faults, Spot};
 use super::{Config, Risk, value};
 use reader::Reader;
 
+mod access;
 mod address;
 mod cors;
+mod jwt;
 mod proxy;
 mod reader;
 mod routes;

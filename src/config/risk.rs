@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Address, Config, Listen, Origins, Place, Trusted};
+use super::{Access, Address, Config, KeyPlace, Keys, Listen, Origins, Place, Route, Trusted};
 
 /// An unsafe choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub struct Risk {
 }
 
 /// Every unsafe choice that is looked for.
-pub const CHOICES: [&str; 4] = ["cors_any_origin", "open_publish", "plain_redis", "public_route"];
+pub const CHOICES: [&str; 6] =
+    ["cors_any_origin", "open_publish", "plain_jwks", "plain_redis", "public_route", "query_token"];
 
 impl Config {
     /// The unsafe choices that were made.
@@ -26,6 +27,8 @@ impl Config {
             (self.is_publish_reachable(), OPEN_PUBLISH),
             (self.cors.origins == Origins::Any, CORS_ANY_ORIGIN),
             (self.is_redis_plain(), PLAIN_REDIS),
+            (self.are_jwks_plain(), PLAIN_JWKS),
+            (self.jwt.reads_query(), QUERY_TOKEN),
         ];
         risks.into_iter().filter_map(|(made, risk)| made.then_some(risk)).collect()
     }
@@ -33,11 +36,25 @@ impl Config {
     fn has_open_routes(&self) -> bool {
         let proxied = self.proxy.trusted != Trusted::default();
         let open = |listen: &&Listen| !self.proxy.protocol.contains(listen);
-        !proxied && self.server.listen.iter().filter(open).any(Listen::is_reachable)
+        let is_public = |route: &Route| route.access == Access::Public;
+        !proxied
+            && self.server.listen.iter().filter(open).any(Listen::is_reachable)
+            && self.routes.iter().any(is_public)
     }
 
     fn is_publish_reachable(&self) -> bool {
         self.admin.publish && self.admin.listen.as_ref().is_some_and(Listen::is_reachable)
+    }
+
+    fn are_jwks_plain(&self) -> bool {
+        let is_plain = |keys: &Keys| match &keys.place {
+            KeyPlace::Url { url, tls: None, .. } => {
+                let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
+                is_elsewhere(&Address::Tcp(host.to_owned(), 0))
+            }
+            _ => false,
+        };
+        self.jwt.keys.iter().any(is_plain)
     }
 
     fn is_redis_plain(&self) -> bool {
@@ -53,6 +70,16 @@ impl Config {
     }
 }
 
+const PLAIN_JWKS: Risk = Risk {
+    choice: "plain_jwks",
+    setting: ("auth.jwt", "keys"),
+    message: "keys cross the network in plain: whoever is on their way can put his own in their place, and sign any token; write https://",
+};
+const QUERY_TOKEN: Risk = Risk {
+    choice: "query_token",
+    setting: ("auth.jwt", "from"),
+    message: "a token in a URL is written down by proxies and browsers; take it from the header or a cookie where clients can, and keep queries out of the proxies' logs",
+};
 const PUBLIC_ROUTE: Risk = Risk {
     choice: "public_route",
     setting: ("server", "listen"),

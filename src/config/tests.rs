@@ -8,6 +8,7 @@ use super::*;
 use crate::event::{Data, EventName};
 
 mod edge;
+mod jwt;
 mod refused;
 mod source;
 
@@ -211,7 +212,8 @@ fn the_environment_comes_first() {
 #[test]
 fn every_scalar_of_a_section_has_its_variable() {
     for setting in read(MINIMAL).settings.iter().filter(|setting| setting.section != "route") {
-        let name = format!("SSEGATE_{}_{}", setting.section, setting.key).to_uppercase();
+        let name = format!("SSEGATE_{}_{}", setting.section, setting.key);
+        let name = name.replace('.', "_").to_uppercase();
         let value = setting.value.trim_matches(['"', '[', ']']).replace("\", \"", ",");
         let loaded = under(&[(&name, &value)]).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(loaded.config, read(MINIMAL).config, "{name}={value}");
@@ -310,6 +312,7 @@ fn each_unsafe_choice_is_warned_about_where_it_is_made() {
         ("public_route", "server.listen", format!("[server]\nlisten = [\"0.0.0.0:80\"]{MINIMAL}")),
         ("cors_any_origin", "cors.origins", format!("[cors]\norigins = [\"*\"]{MINIMAL}")),
         ("open_publish", "admin.publish", admin + MINIMAL),
+        ("query_token", "auth.jwt.from", format!("[auth.jwt]\nfrom = [\"query:t\"]{MINIMAL}")),
         ("plain_redis", "source.url", MINIMAL.replace("redis://127.0.0.1:6379", redis)),
     ];
     for (choice, setting, text) in choices {

@@ -78,6 +78,13 @@ pub enum Control {
     Gap(Gap),
     /// The server closes this stream because it stops.
     Drain,
+    /// The token that the stream was opened with expires soon.
+    Expiring {
+        /// In so many seconds.
+        seconds: u64,
+    },
+    /// The token has expired, and the stream ends.
+    Expired,
     /// The stream, or the server, cannot serve now.
     Unavailable {
         /// What is wrong, in one word: a limit's name, `source`, or Redis' error code.
@@ -106,6 +113,8 @@ fn control_json(control: Control) -> String {
     match control {
         Control::Live { replayed } => format!(r#"{{"type":"live","replayed":{replayed}}}"#),
         Control::Drain => r#"{"type":"drain"}"#.into(),
+        Control::Expiring { seconds } => format!(r#"{{"type":"expiring","seconds":{seconds}}}"#),
+        Control::Expired => r#"{"type":"expired"}"#.into(),
         Control::Unavailable { reason } => {
             format!(r#"{{"type":"unavailable","reason":"{reason}"}}"#)
         }

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::SemaphorePermit;
 
+use super::due::Due;
 use super::pass::observe_latency;
 use super::signal::{Signal, is_up, last_words};
 use super::socket::watched;
@@ -137,23 +138,28 @@ impl Follower {
         }
     }
 
-    /// Ends the stream where its time is up, but only between two events.
+    /// Ends the stream where its time is up, or tells that it will be, but only between two events.
     fn check_due(&mut self) -> Result<(), End> {
         if self.fanout.draining.is_cancelled() && !self.draining {
             self.draining = true;
             self.client.expires = Some(self.fanout.drain_expiry());
         }
-        if !self.is_due() || !self.is_between_events() {
-            return Ok(());
+        let due = self.client.due(Instant::now(), self.draining);
+        match due.filter(|_| self.is_between_events()) {
+            Some(Due::End(control, left)) => return Err(End::SendAway(control, left)),
+            Some(Due::Warning(control)) => {
+                self.client.warned();
+                let mut bare = Vec::new();
+                write_control(&mut bare, self.history.last_id, control);
+                self.client.view.append_event(&bare, &mut self.unsent);
+            }
+            None => {}
         }
-        if self.draining {
-            return Err(End::SendAway(Some(Control::Drain), Left::Drain));
-        }
-        Err(End::SendAway(None, Left::Rotated))
+        Ok(())
     }
 
     fn is_due(&self) -> bool {
-        self.client.expires.is_some_and(|expires| expires <= Instant::now())
+        self.client.next_due().is_some_and(|due| due <= Instant::now())
     }
 
     fn is_between_events(&self) -> bool {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use slab::Slab;
 use tokio::sync::mpsc;
 
+use super::due::Due;
 use super::follower::{Begin, History, Place, follow};
 use super::pass::{Pass, Sent};
 use super::signal::{Signal, is_up, last_words};
@@ -71,8 +72,8 @@ struct Pack {
     behind: bool,
     reader: Reader,
     last_write: Instant,
-    /// No member expires before this.
-    next_expiry: Option<Instant>,
+    /// No member is due before this.
+    next_due: Option<Instant>,
     draining: bool,
 }
 
@@ -104,7 +105,7 @@ pub(super) fn open(
         behind: false,
         reader,
         last_write: Instant::now(),
-        next_expiry: None,
+        next_due: None,
         draining: false,
     };
     fanout.tasks.spawn(pack.run(receiver, news));
@@ -138,7 +139,7 @@ impl Pack {
 
     fn next_wake(&self) -> Instant {
         let keepalive = self.last_write + self.fanout.settings.keepalive;
-        self.next_expiry.map_or(keepalive, |expiry| expiry.min(keepalive))
+        self.next_due.map_or(keepalive, |due| due.min(keepalive))
     }
 
     /// Writes what is new, one pass of it, and tells of Redis' coming and going.
@@ -239,7 +240,7 @@ impl Pack {
     }
 
     fn take_in(&mut self, socket: Socket, client: Client, next_seq: u64) {
-        let expires = client.expires;
+        let due = client.next_due();
         let has_until = next_seq.max(self.position);
         let slot = self.members.insert(Member { socket, client, has_until });
         let member = &self.members[slot];
@@ -249,8 +250,8 @@ impl Pack {
         }
         if self.draining {
             self.set_expiry(slot, self.fanout.drain_expiry());
-        } else if let Some(expires) = expires {
-            self.expect_expiry(expires);
+        } else if let Some(due) = due {
+            self.expect_due(due);
         }
     }
 
@@ -286,8 +287,8 @@ impl Pack {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if self.next_expiry.is_some_and(|expiry| expiry <= now) {
-            self.expire(now);
+        if self.next_due.is_some_and(|due| due <= now) {
+            self.attend(now);
         }
         if self.last_write + self.fanout.settings.keepalive <= now {
             self.signal(Signal::of_silence(&self.reader));
@@ -295,34 +296,35 @@ impl Pack {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
-        self.next_expiry = None;
-        let control = self.draining.then_some(Control::Drain);
-        let left = if self.draining { Left::Drain } else { Left::Rotated };
+    fn attend(&mut self, now: Instant) {
+        self.next_due = None;
         for slot in 0..self.members.capacity() {
-            let Some(expires) = self.members.get(slot).and_then(|m| m.client.expires) else {
-                continue;
-            };
-            if expires <= now {
-                self.send_away(slot, control, left);
-            } else {
-                self.expect_expiry(expires);
+            let Some(member) = self.members.get(slot) else { continue };
+            match member.client.due(now, self.draining) {
+                Some(Due::End(control, left)) => self.send_away(slot, control, left),
+                Some(Due::Warning(control)) => self.warn(slot, control),
+                None => {}
+            }
+            if let Some(due) = self.members.get(slot).and_then(|m| m.client.next_due()) {
+                self.expect_due(due);
             }
         }
     }
 
-    fn expect_expiry(&mut self, expires: Instant) {
-        self.next_expiry = Some(self.next_expiry.map_or(expires, |next| next.min(expires)));
+    fn expect_due(&mut self, due: Instant) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
     }
 
     fn set_expiry(&mut self, slot: usize, expires: Instant) {
-        self.members[slot].client.expires = Some(expires);
-        self.expect_expiry(expires);
+        let client = &mut self.members[slot].client;
+        client.expires = Some(expires);
+        let due = client.next_due().unwrap_or(expires);
+        self.expect_due(due);
     }
 
     fn begin_drain(&mut self) {
         self.draining = true;
-        self.next_expiry = None;
+        self.next_due = None;
         for slot in 0..self.members.capacity() {
             if self.members.contains(slot) {
                 self.set_expiry(slot, self.fanout.drain_expiry());
@@ -358,7 +360,7 @@ impl Pack {
 
     fn send_away(&mut self, slot: usize, control: Option<Control>, why: Left) {
         let Some(member) = self.take(slot) else { return };
-        let id = self.topic.state().ring.told_before(self.position.max(member.has_until));
+        let id = self.last_id(&member);
         let words = last_words(&self.fanout.settings, member.client.view, id, control);
         self.ended(&member.client, why);
         farewell(&self.fanout, member.socket, member.client, words);

@@ -1,10 +1,15 @@
 //! What a stream is told besides its entries: signs of life, the loss of Redis, the last words.
 
+use std::time::Duration;
+
 use crate::config::Signals;
 use crate::event::{Control, StreamId, comment, write_control, write_retry};
 use crate::topic::Reader;
 
 use super::{Settings, View};
+
+/// Whose token has expired comes back after once to twice this: time for a new one.
+const AFTER_EXPIRY: Duration = Duration::from_secs(5);
 
 /// A sign of life, or of Redis' coming and going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +65,7 @@ pub(super) fn last_words(
         let mut bare = Vec::new();
         let wait = match control {
             Control::Unavailable { .. } => settings.long_reconnection_time(),
+            Control::Expired => AFTER_EXPIRY.mul_f64(1.0 + fastrand::f64()),
             _ => settings.reconnection_time(),
         };
         write_retry(&mut bare, wait);

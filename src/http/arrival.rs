@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::access::Gate;
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
 use super::prefixed::Prefixed;
@@ -21,13 +22,15 @@ use crate::state::State;
 pub struct Public {
     /// What they may use.
     pub state: Arc<State>,
+    /// Who may read what.
+    pub gate: Arc<Gate>,
     /// Whether each of them begins with a PROXY header.
     pub behind_proxy: bool,
 }
 
 impl Serve for Public {
     async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
-        let Self { state, behind_proxy } = self;
+        let (state, behind_proxy) = (&self.state, self.behind_proxy);
         state.metrics.accepted.increment(1);
         let config::Limits { header_timeout, write_stall, .. } = state.config.limits;
         let turn = place.turn();
@@ -35,16 +38,16 @@ impl Serve for Public {
             let mut connection = Prefixed::new(connection);
             let (start, mut client) = (Instant::now(), peer);
             if behind_proxy {
-                client = introduce(&state, &mut connection, peer).await?;
+                client = introduce(state, &mut connection, peer).await?;
             }
             let left = header_timeout.saturating_sub(start.elapsed());
-            wait_for_head(&state, &mut connection, client, left).await?;
+            wait_for_head(state, &mut connection, client, left).await?;
             // In a box of its own, for a connection that has come so far is no stranger.
-            Box::pin(serve_http(Requests::of(&state, client, turn), connection)).await
+            Box::pin(serve_http(Requests::of(&self, client, turn), connection)).await
         };
         // A head may take its time, and a response.
         match place.until(header_timeout + write_stall, arrival).await {
-            Ok(Some((socket, asked))) => open(&state, socket, asked, place).await,
+            Ok(Some((socket, asked))) => open(state, socket, asked, place).await,
             Ok(None) => {}
             Err(cut) => {
                 state.metrics.rejected(cut.as_str());

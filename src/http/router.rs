@@ -5,17 +5,22 @@
 //! - `GET /` under `--demo`: the page
 //! - anything else: refused, with a line of text that says why
 
+use std::sync::Arc;
+
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue,
+    REFERRER_POLICY, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use jiff::Timestamp;
 
+use super::access::{Denied, Gate, Grant};
 use super::cors;
 use crate::config::{Config, Replay, Route};
 use crate::event::StreamId;
+use crate::fanout::TokenEnd;
 use crate::start::Start;
 
 /// What a request gets.
@@ -39,12 +44,22 @@ pub struct Plan {
     pub framed: bool,
     /// What its response says besides what each stream's says.
     pub headers: HeaderMap,
+    /// Who reads it, where a token says so.
+    pub principal: Option<Arc<str>>,
+    /// When its token ends, where it has one.
+    pub token: Option<TokenEnd>,
+    /// Why it cannot be served now, where that is known already.
+    pub unavailable: Option<&'static str>,
 }
 
 /// Decides what a request gets.
-pub fn decide<B>(config: &Config, request: &Request<B>) -> Decision {
-    let headers = cors::headers(&config.cors, request.headers());
-    match plan(config, request) {
+pub fn decide<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Decision {
+    let mut headers = cors::headers(&config.cors, request.headers());
+    if gate.reads_query() {
+        // A page that is shown for such a URL would pass it on.
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
+    match plan(config, gate, request) {
         Ok(Decision::Stream(mut plan)) => {
             plan.headers.extend(headers);
             Decision::Stream(plan)
@@ -82,27 +97,42 @@ pub fn too_long(target: &Uri) -> Option<(&'static str, Refusal)> {
 
 type Refusal = Box<Response<Full<Bytes>>>;
 
-fn plan<B>(config: &Config, request: &Request<B>) -> Result<Decision, Refusal> {
+fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decision, Refusal> {
     check_host(config, request)?;
     let path = request.uri().path();
     if config.demo && path == "/" {
         check_method(request)?;
         return Ok(Decision::Respond(page()));
     }
-    let (index, route, key) = find(config, path)?;
+    let (index, route, variables) = find(config, path)?;
     if cors::is_preflight(&config.cors, request) {
         return preflight(config, request.headers()).map(Decision::Respond);
     }
     check_method(request)?;
+    let (grant, unavailable) = match gate.admit(route, &variables, request) {
+        Ok(grant) => (grant, None),
+        // Not the client's fault, and to be tried again.
+        Err(Denied::Keys) => (Grant::default(), Some("keys")),
+        Err(denied) => return Err(denial(denied)),
+    };
     check_accept(request.headers())?;
     check_bodiless(request.headers())?;
     let start = start(request, route.replay)?;
-    if request.method() == Method::HEAD {
-        return Ok(Decision::Respond(head()));
+    match (request.method(), unavailable) {
+        (&Method::HEAD, None) => return Ok(Decision::Respond(head())),
+        (&Method::HEAD, Some(_)) => return Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now")),
+        _ => {}
     }
-    let framed = request.version() == Version::HTTP_11;
-    let headers = HeaderMap::new();
-    Ok(Decision::Stream(Plan { route: index, key, start, framed, headers }))
+    Ok(Decision::Stream(Plan {
+        route: index,
+        key: route.key.key(&variables),
+        start,
+        framed: request.version() == Version::HTTP_11,
+        headers: HeaderMap::new(),
+        principal: grant.principal,
+        token: grant.token,
+        unavailable,
+    }))
 }
 
 /// Against DNS rebinding: a name that is not ours was resolved to our address by somebody else.
@@ -130,17 +160,33 @@ fn check_host<B>(config: &Config, request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
+/// A route, its index, and its variables in a request.
+type Found<'a> = (usize, &'a Route, Vec<(String, String)>);
+
 /// The most specific route that matches.
-fn find<'a>(config: &'a Config, path: &str) -> Result<(usize, &'a Route, String), Refusal> {
+fn find<'a>(config: &'a Config, path: &str) -> Result<Found<'a>, Refusal> {
     let matching = config.routes.iter().enumerate().filter_map(|(index, route)| {
         let variables = route.path.matches(path)?;
         Some((index, route, variables))
     });
     // No two routes are equally specific: the configuration would have been refused.
     let best = matching.min_by(|(_, a, _), (_, b, _)| a.path.by_specificity(&b.path));
-    let (index, route, variables) =
-        best.ok_or_else(|| text(StatusCode::NOT_FOUND, "no such route"))?;
-    Ok((index, route, route.key.key(&variables)))
+    best.ok_or_else(|| text(StatusCode::NOT_FOUND, "no such route"))
+}
+
+/// Who is not let in learns whether another token may help, and no more (RFC 6750, 3).
+fn denial(denied: Denied) -> Refusal {
+    let (message, challenge) = match denied {
+        Denied::Match => {
+            return text(StatusCode::FORBIDDEN, "the token is good, and not for this path");
+        }
+        Denied::Missing => ("a token is needed", "Bearer"),
+        _ => ("the token is not accepted", "Bearer error=\"invalid_token\""),
+    };
+    let mut response = text(StatusCode::UNAUTHORIZED, message);
+    let challenge = HeaderValue::from_static(challenge);
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
 }
 
 fn preflight(config: &Config, request: &HeaderMap) -> Result<Response<Full<Bytes>>, Refusal> {

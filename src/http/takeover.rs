@@ -16,6 +16,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::access::Gate;
+use super::arrival::Public;
 use super::forwarded;
 use super::listener::Connection;
 use super::peer::Peer;
@@ -117,22 +119,23 @@ impl AskedSlot {
 
 pub(super) struct Requests {
     state: Arc<State>,
+    gate: Arc<Gate>,
     peer: Peer,
     turn: Arc<Turn>,
     asked: AskedSlot,
 }
 
 impl Requests {
-    pub(super) fn of(state: &Arc<State>, peer: Peer, turn: Arc<Turn>) -> Self {
-        Self { state: state.clone(), peer, turn, asked: AskedSlot::default() }
+    pub(super) fn of(public: &Public, peer: Peer, turn: Arc<Turn>) -> Self {
+        let (state, gate) = (public.state.clone(), public.gate.clone());
+        Self { state, gate, peer, turn, asked: AskedSlot::default() }
     }
 
     /// Who asks for a stream.
     fn asked(&self, plan: Plan, headers: &HeaderMap) -> Asked {
         let trusted = &self.state.config.proxy.trusted;
         let address = forwarded::client(trusted, self.peer, headers);
-        // Nobody has a name before tokens are checked.
-        let whom = Whom { address, principal: None };
+        let whom = Whom { address, principal: plan.principal.clone() };
         let is_local = self.peer.address().is_some_and(|address| address.is_loopback());
         let for_many = !self.peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
         Asked { plan, whom, for_many }
@@ -151,7 +154,7 @@ impl Service<Request<Incoming>> for Requests {
             self.state.metrics.responded(response.status().as_u16());
             return Answer(Some(*response));
         }
-        match router::decide(&self.state.config, &request) {
+        match router::decide(&self.state.config, &self.gate, &request) {
             Decision::Respond(response) => {
                 self.state.metrics.responded(response.status().as_u16());
                 Answer(Some(response))
@@ -207,6 +210,9 @@ fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease), &'static 
     if state.fanout.draining.is_cancelled() {
         return Err("drain");
     }
+    if let Some(reason) = asked.plan.unavailable {
+        return Err(reason);
+    }
     let limit = |Reached(limit)| limit;
     let permit = state.limits.admit(&asked.whom).map_err(limit)?;
     let lease = state.topic(&asked.plan.key, &asked.whom).map_err(limit)?;
@@ -231,6 +237,7 @@ fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -> Client {
         signals: route.signals,
         id: state.next_client_id(),
         expires: state.fanout.settings.expiry(),
+        token: plan.token.map(Box::new),
         replay: route.replay,
     }
 }

@@ -207,7 +207,9 @@ async fn control_events_are_told_and_not_printed() {
         &control(r#"{"type":"unavailable","reason":"overload"}"#),
         &control(r#"{"type":"drain"}"#),
         &control(r#"{"type":"ping"}"#),
-        &control(r#"{"type":"expiring"}"#),
+        &control(r#"{"type":"expiring","seconds":60}"#),
+        &control(r#"{"type":"expired"}"#),
+        &control(r#"{"type":"of tomorrow"}"#),
         &control("no json \x1b"),
     ];
     let (outcome, _) = tail_answers([stream(&body.concat()), finished()]).await;
@@ -224,7 +226,9 @@ async fn control_events_are_told_and_not_printed() {
             "Redis is lost to the server; the stream stays open",
             "the server cannot serve now: overload",
             "the server drains and will close after 9-0",
-            "control event: {\"type\":\"expiring\"}",
+            "the token expires in 60 s",
+            "the token has expired after 9-0",
+            "control event: {\"type\":\"of tomorrow\"}",
             "control event: no json \\u{1b}",
         ]
     );

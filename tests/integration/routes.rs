@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::Folder;
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, Setup, exchange, run};
+use crate::support::gateway::{Gateway, Setup, exchange};
 use crate::support::redis::Redis;
 
 /// The paths, events and field of the first user's dashboard.
@@ -156,19 +155,5 @@ fn what_is_no_query_of_ours_is_ignored() {
         gateway.publish("siem:logs", query);
         assert_eq!(client.entry().data, query);
         assert!(client.next_within(Duration::from_millis(50)).is_none());
-    }
-}
-
-#[test]
-fn a_route_that_needs_a_token_is_not_served_to_everybody() {
-    let folder = Folder::new();
-    let file = folder.0.join("gateway.toml");
-    let toml = Setup::memory().routes(&SIEM.replace("public", "jwt")).toml();
-    std::fs::write(&file, toml).unwrap();
-    let file = file.to_str().unwrap();
-    for arguments in [vec!["--config", file], vec!["check", "--config", file]] {
-        let (code, _, told) = run(&arguments, &[]);
-        assert_eq!(code, 78, "{told}");
-        assert_eq!(told.matches("route.access = \"jwt\"").count(), 2, "{told}");
     }
 }

@@ -12,12 +12,12 @@ use crate::config::value::{Item, Written, take};
 const PREFIX: &str = "SSEGATE_";
 /// The section that each route is.
 const ROUTE: &str = "route";
+/// The section that each key of tokens is.
+const KEY: &str = "auth.jwt.keys";
 
 /// Sections that the contract knows and this version does not serve.
-const LATER: [(&str, &str); 2] = [
-    ("auth.jwt", "tokens are not checked by this version; remove [auth.jwt]"),
-    ("server.tls", "this version speaks plain HTTP; remove [server.tls] and let a proxy do TLS"),
-];
+const LATER: [(&str, &str); 1] =
+    [("server.tls", "this version speaks plain HTTP; remove [server.tls] and let a proxy do TLS")];
 
 /// The file and the environment while they are read.
 pub(super) struct Reader<'a> {
@@ -114,6 +114,44 @@ impl<'a> Reader<'a> {
         Section::new(self, ROUTE, items)
     }
 
+    /// One of `keys` in `[auth.jwt]`: a section that the environment has no part in, either.
+    pub(super) fn key(&mut self, items: Vec<Item>) -> Section<'_, 'a> {
+        Section::new(self, KEY, items)
+    }
+
+    /// The section `outer.inner`, taken out of `root`, and nothing else in `outer`; an empty one where
+    /// the file has none.
+    pub(super) fn section_within(
+        &mut self,
+        root: &mut Vec<Item>,
+        (outer, inner): (&str, &str),
+        path: &'static str,
+    ) -> Section<'_, 'a> {
+        let mut items = match take(root, outer) {
+            Some(Item { value: Written::Table(items), name_at, .. }) => {
+                if items.is_empty() {
+                    let message = format!("unknown; the only section of it is [{path}]");
+                    self.fault(self.spot(name_at), &format!("[{outer}]"), message);
+                }
+                items
+            }
+            // Told as what it is: no section.
+            Some(item) => {
+                root.push(item);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let taken = take(&mut items, inner);
+        for item in items {
+            let (spot, name) = (self.spot(item.name_at), format!("{outer}.{}", item.name));
+            self.fault(spot, &name, format!("unknown; the only section of it is [{path}]"));
+        }
+        let mut inner: Vec<Item> =
+            taken.map(|item| Item { name: path.to_owned(), ..item }).into_iter().collect();
+        self.section(&mut inner, path)
+    }
+
     /// Refuses the section `path` of a later version, if `items` have it as `name`.
     pub(super) fn refuse_later(&mut self, items: &mut Vec<Item>, name: &str, path: &str) {
         let Some(item) = take(items, name) else { return };
@@ -124,17 +162,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Tells what is left in `root` once every section was taken.
-    pub(super) fn end_of_file(&mut self, mut root: Vec<Item>, sections: &[&str]) {
-        if let Some(Item { value: Written::Table(mut items), name_at, .. }) =
-            take(&mut root, "auth")
-        {
-            let header_only = items.is_empty();
-            self.refuse_later(&mut items, "jwt", "auth.jwt");
-            let rest = items.into_iter().map(|item| (item.name_at, format!("auth.{}", item.name)));
-            for (at, name) in rest.chain(header_only.then(|| (name_at, "[auth]".into()))) {
-                self.fault(self.spot(at), &name, "unknown; the only section of it is [auth.jwt]");
-            }
-        }
+    pub(super) fn end_of_file(&mut self, root: Vec<Item>, sections: &[&str]) {
         for item in root {
             let hint = did_you_mean(&item.name, sections.iter().copied());
             self.fault(self.spot(item.name_at), &item.name, format!("unknown section{hint}"));
@@ -143,10 +171,10 @@ impl<'a> Reader<'a> {
 
     /// Name and content of the variable that overrides `key` of `section`; routes have none.
     pub(super) fn variable(&mut self, section: &str, key: &str) -> Option<(String, &'a str)> {
-        if section == ROUTE {
+        if section == ROUTE || section == KEY {
             return None;
         }
-        let name = format!("{PREFIX}{section}_{key}").to_uppercase();
+        let name = format!("{PREFIX}{section}_{key}").replace('.', "_").to_uppercase();
         self.known_variables.push(name.clone());
         let text = self.variables.remove(name.as_str())?;
         Some((name, text))

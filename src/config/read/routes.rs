@@ -1,5 +1,6 @@
 //! The routes: what each means, and that no two want the same path.
 
+use super::access;
 use super::reader::Reader;
 use super::section::{Found, Section};
 use crate::config::fault::{Spot, did_you_mean};
@@ -21,15 +22,17 @@ struct BuiltIn {
 const DEMO: BuiltIn = BuiltIn { path: "/events/{name}", key: "events:{name}", access: "public" };
 
 /// Every route, the more specific first: of those that match a path, the first is meant.
-pub(super) fn routes(reader: &mut Reader<'_>, root: &mut Vec<Item>) -> Vec<Route> {
+/// `has_keys`: tokens can be verified.
+pub(super) fn routes(reader: &mut Reader<'_>, root: &mut Vec<Item>, has_keys: bool) -> Vec<Route> {
     let tables = tables(reader, root);
     let mut routes: Vec<(Route, Spot)> = Vec::new();
     if tables.is_empty() && reader.demo {
-        routes.extend(route(reader.route(Vec::new()), &Spot::Demo, Some(&DEMO)));
+        routes.extend(route(reader.route(Vec::new()), &Spot::Demo, Some(&DEMO), has_keys));
     }
     for (at, items) in tables {
         let header = reader.spot(at);
-        let Some((route, spot)) = route(reader.route(items), &header, None) else { continue };
+        let read = route(reader.route(items), &header, None, has_keys);
+        let Some((route, spot)) = read else { continue };
         tell_ambiguity(reader, &route, &spot, &routes);
         routes.push((route, spot));
     }
@@ -80,6 +83,7 @@ fn route(
     mut section: Section<'_, '_>,
     header: &Spot,
     built_in: Option<&BuiltIn>,
+    has_keys: bool,
 ) -> Option<(Route, Spot)> {
     let path = section.required(
         "path",
@@ -95,14 +99,14 @@ fn route(
         "write the stream key that is read, as in key = \"events:{name}\"",
         |text| KeyTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
-    section.required(
+    let access = section.required(
         "access",
         built_in.map(|route| route.access),
         header,
         "there is no default; write access = \"public\" if everybody may read it",
-        access,
+        access::access,
     );
-    section.refuse_key("match", "this version checks no claims; remove it");
+    let access = access::rules(&mut section, access, path.as_ref().map(|(path, _)| path), has_keys);
     let rendering = Rendering {
         event: event(&mut section),
         data: data(&mut section),
@@ -116,7 +120,7 @@ fn route(
     }
     section.end();
     let ((path, found), (key, _)) = (path?, key?);
-    Some((Route { path, key, rendering, replay, signals }, found.spot))
+    Some((Route { path, key, access: access?, rendering, replay, signals }, found.spot))
 }
 
 fn check_variables(
@@ -141,14 +145,6 @@ fn check_variables(
             key_found,
             "nothing but variables: clients can name every Redis key of that form; begin it with a literal, as in \"events:{name}\"",
         );
-    }
-}
-
-fn access(text: &str) -> Result<(), String> {
-    match text {
-        "public" => Ok(()),
-        "jwt" => Err("not built yet: this version checks no tokens and serves such a route to nobody; remove the route, or write \"public\" if everybody may read it".into()),
-        _ => Err("unknown; write \"public\" if everybody may read it".into()),
     }
 }
 

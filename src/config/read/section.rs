@@ -246,13 +246,6 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// Refuses `key` of a later version, if this section has it.
-    pub(super) fn refuse_key(&mut self, key: &'static str, why: &str) {
-        if let Some(found) = self.written(key, &"".into()) {
-            self.fault(&found, format!("not built yet: {why}"));
-        }
-    }
-
     /// Corrects what was recorded last to the value that it stands for.
     pub(super) fn correct_shown(&mut self, value: String) {
         self.reader.settings.last_mut().expect("a key was just read").value = value;

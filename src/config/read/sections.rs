@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::reader::Reader;
 use super::section::Section;
-use super::{address, cors, proxy, routes, secret, source};
+use super::{address, cors, jwt, proxy, routes, secret, source};
 use crate::config::fault::did_you_mean;
 use crate::config::value::{self, Item, Written};
 use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server};
@@ -26,10 +26,12 @@ pub(super) fn config(reader: &mut Reader<'_>, mut root: Vec<Item>) -> Config {
     let cors = cors::cors(reader.section(&mut root, "cors"));
     let proxy = proxy::proxy(reader.section(&mut root, "proxy"), &server.listen);
     let log = log(reader.section(&mut root, "log"));
-    let routes = routes::routes(reader, &mut root);
+    let (jwt, has_keys) = jwt::jwt(reader.section_within(&mut root, ("auth", "jwt"), "auth.jwt"));
+    let routes = routes::routes(reader, &mut root, has_keys);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();
-    Config { server, admin, source, ring, limits, cors, proxy, log, routes, demo: reader.demo }
+    let demo = reader.demo;
+    Config { server, admin, source, ring, limits, cors, proxy, log, jwt, routes, demo }
 }
 
 fn server(mut section: Section<'_, '_>) -> Server {

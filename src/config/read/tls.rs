@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use super::secret;
 use super::section::{Found, Section};
@@ -43,11 +44,7 @@ impl Files {
         let roots = self.roots(section, credentials);
         let identity = self.identity(section, credentials);
         let (roots, identity) = (roots?, identity.ok()?);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider speaks TLS 1.2 and 1.3")
-            .with_root_certificates(roots);
+        let builder = builder(roots);
         let Some((chain, key)) = identity else {
             return Some(Tls(Arc::new(builder.with_no_client_auth())));
         };
@@ -105,6 +102,22 @@ fn roots_in(name: &str, credentials: Option<&Path>) -> Result<RootCertStore, Str
         added.map_err(|error| format!("holds a certificate that cannot be trusted: {error}"))?;
     }
     Ok(roots)
+}
+
+/// TLS to whomever this system trusts, showing nothing.
+pub(super) fn of_system() -> Result<Tls, String> {
+    let roots = system_roots().map_err(
+        |_| "needs somebody to trust, and this system trusts no authority; install ca-certificates",
+    )?;
+    Ok(Tls(Arc::new(builder(roots).with_no_client_auth())))
+}
+
+fn builder(roots: RootCertStore) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider speaks TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
 }
 
 /// What this system trusts: an operator's own authority may be among it.

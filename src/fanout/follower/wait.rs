@@ -45,11 +45,11 @@ impl Follower {
     }
 
     fn may_expire(&self) -> bool {
-        self.client.expires.is_some() && self.is_between_events()
+        self.client.next_due().is_some() && self.is_between_events()
     }
 
     fn wake_for_expiry(&self) -> Instant {
-        self.client.expires.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+        self.client.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     pub(super) async fn failed(&mut self, error: &Error) -> Result<(), End> {

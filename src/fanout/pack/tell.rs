@@ -9,9 +9,9 @@ use super::super::pass::Shared;
 use super::super::signal::{Signal, is_up};
 use super::super::wire::Spot;
 use super::super::{Client, burst};
-use super::Pack;
+use super::{Member, Pack};
 use crate::config::Signals;
-use crate::event::Control;
+use crate::event::{Control, StreamId, write_control};
 use crate::metrics::Left;
 use crate::topic::Reader;
 
@@ -45,6 +45,23 @@ impl Pack {
             }
         }
         self.last_write = Instant::now();
+    }
+
+    /// Tells one client that its token expires.
+    pub(super) fn warn(&mut self, slot: usize, control: Control) {
+        let member = &mut self.members[slot];
+        member.client.warned();
+        let member = &self.members[slot];
+        let mut bare = Vec::new();
+        write_control(&mut bare, self.last_id(member), control);
+        let bytes = Bytes::from(member.client.view.frame(&bare));
+        let outcome = member.socket.send(&bytes);
+        self.signalled(slot, &bytes, &outcome);
+    }
+
+    /// The last event id that a member was told.
+    pub(super) fn last_id(&self, member: &Member) -> Option<StreamId> {
+        self.topic.state().ring.told_before(self.position.max(member.has_until))
     }
 
     fn signalled(&mut self, slot: usize, bytes: &Bytes, outcome: &io::Result<usize>) {

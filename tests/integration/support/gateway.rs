@@ -22,6 +22,7 @@ pub struct Setup {
     routes: String,
     handed_over: Vec<(String, OwnedFd)>,
     env: Vec<(String, String)>,
+    credentials: Option<Folder>,
     descriptors: Option<usize>,
 }
 
@@ -61,6 +62,7 @@ impl Setup {
             routes: "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n".into(),
             handed_over: Vec::new(),
             env: Vec::new(),
+            credentials: None,
             descriptors: None,
         };
         setup
@@ -101,6 +103,14 @@ impl Setup {
         self
     }
 
+    /// Hands it the files of this folder as credentials, as systemd does.
+    #[allow(dead_code, reason = "tests/faults shares this")]
+    pub fn credentials(mut self, folder: Folder) -> Self {
+        self.env.push(("CREDENTIALS_DIRECTORY".into(), folder.0.to_str().unwrap().into()));
+        self.credentials = Some(folder);
+        self
+    }
+
     /// Allows it no more open files than these.
     #[allow(dead_code, reason = "tests/faults does it")]
     pub fn descriptors(self, count: usize) -> Self {
@@ -110,7 +120,9 @@ impl Setup {
     /// The gateway.toml of it.
     pub fn toml(&self) -> String {
         let mut text = String::new();
-        for section in ["server", "admin", "source", "ring", "limits", "cors", "proxy", "log"] {
+        let sections =
+            ["server", "admin", "source", "ring", "limits", "cors", "proxy", "auth.jwt", "log"];
+        for section in sections {
             text += &format!("[{section}]\n");
             if section == "source" {
                 text += &format!("url = {:?}\n", self.source);
@@ -143,6 +155,8 @@ impl Setup {
             assert!(ended.is_none(), "the gateway ended: {}", gateway.log());
             gateway.log().contains("listening for the operator")
         });
+        // They were read.
+        drop(self.credentials);
         gateway.address = gateway.logged("listening for clients");
         gateway.admin = gateway.logged("listening for the operator");
         gateway

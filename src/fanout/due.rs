@@ -1,0 +1,70 @@
+//! When a client is due, and for what: its stream's age, its token's end and the warning of it.
+
+use std::time::{Duration, Instant};
+
+use super::Client;
+use crate::event::Control;
+use crate::metrics::Left;
+
+/// The end of the token that a stream was opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenEnd {
+    /// When.
+    pub at: Instant,
+    /// When the client is to be told, once.
+    pub warn: Option<Instant>,
+}
+
+/// What a client is due for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// To be told that its token expires.
+    Warning(Control),
+    /// To go: with these last words, for this reason.
+    End(Option<Control>, Left),
+}
+
+impl TokenEnd {
+    /// A token that lasts for so long, and is told of `warn` before its end (zero: not at all).
+    pub fn after(lasts: Duration, warn: Duration) -> Self {
+        let now = Instant::now();
+        let told = now + lasts.saturating_sub(warn);
+        Self { at: now + lasts, warn: (!warn.is_zero()).then_some(told) }
+    }
+}
+
+impl Client {
+    /// When there is next something to be done; never, where nothing is.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let token = self.token.as_deref().map(|token| token.warn.unwrap_or(token.at));
+        [self.expires, token].into_iter().flatten().min()
+    }
+
+    /// What is to be done now; the end of a token comes first.
+    pub(super) fn due(&self, now: Instant, draining: bool) -> Option<Due> {
+        let is_over = |end: Instant| end <= now;
+        let token = self.token.as_deref();
+        if token.is_some_and(|token| is_over(token.at)) {
+            return Some(Due::End(Some(Control::Expired), Left::Expired));
+        }
+        if self.expires.is_some_and(is_over) {
+            let drain = Due::End(Some(Control::Drain), Left::Drain);
+            return Some(if draining { drain } else { Due::End(None, Left::Rotated) });
+        }
+        let token = token.filter(|token| token.warn.is_some_and(is_over))?;
+        let seconds = (token.at - now).as_secs_f64().ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a day at most"
+        )]
+        Some(Due::Warning(Control::Expiring { seconds: seconds as u64 }))
+    }
+
+    /// The warning was given.
+    pub(super) fn warned(&mut self) {
+        if let Some(token) = &mut self.token {
+            token.warn = None;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Who may read what: the gate before every route with `access = "jwt"`.
+//!
+//! A token is looked for where the configuration says (`token.rs`), its signature held against the
+//! keys (`keyring.rs`), its claims against the rules and the path (`claims.rs`).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::Request;
+use tracing::info;
+
+use crate::config::{Access, Jwt, Match, Route};
+use crate::fanout::TokenEnd;
+use crate::metrics::Metrics;
+use crate::sparingly::Sparingly;
+
+mod claims;
+mod fetch;
+mod keyring;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use keyring::Keyring;
+
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It has no token.
+    Missing,
+    /// It has several in one place, and which one counts nobody knows.
+    Ambiguous,
+    /// It has something that is no signed token (RFC 7515), `alg` "none" included.
+    Malformed,
+    /// The token's head has extensions that have to be understood (`crit`), and none are.
+    Critical,
+    /// No key may be used with its algorithm.
+    Algorithm,
+    /// No key has its name.
+    Key,
+    /// No key has made its signature.
+    Signature,
+    /// It has expired.
+    Expired,
+    /// Its time has not come (`nbf`).
+    NotYet,
+    /// It is not of an issuer that is known, or not signed with that issuer's key.
+    Issuer,
+    /// It is for somebody else.
+    Audience,
+    /// A claim is missing, or is not what it has to be.
+    Claim,
+    /// It is good, and not for this path.
+    Match,
+    /// The keys that it may be signed with could not be fetched.
+    Keys,
+}
+
+impl Denied {
+    /// Every reason, for metrics that start at zero.
+    pub const ALL: [Self; 14] = [
+        Self::Missing,
+        Self::Ambiguous,
+        Self::Malformed,
+        Self::Critical,
+        Self::Algorithm,
+        Self::Key,
+        Self::Signature,
+        Self::Expired,
+        Self::NotYet,
+        Self::Issuer,
+        Self::Audience,
+        Self::Claim,
+        Self::Match,
+        Self::Keys,
+    ];
+
+    /// Its name in metrics and the log. The client is not told: it would help whoever guesses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Ambiguous => "ambiguous",
+            Self::Malformed => "malformed",
+            Self::Critical => "critical",
+            Self::Algorithm => "algorithm",
+            Self::Key => "key",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::NotYet => "not_yet",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Claim => "claim",
+            Self::Match => "match",
+            Self::Keys => "keys",
+        }
+    }
+}
+
+/// Whom the gate has let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Issuer and subject of the token, where it names a subject.
+    pub principal: Option<Arc<str>>,
+    /// When the token ends; `None`: there is none.
+    pub token: Option<TokenEnd>,
+}
+
+/// The gate.
+pub struct Gate {
+    rules: Jwt,
+    keyring: Keyring,
+    metrics: Arc<Metrics>,
+    told: Sparingly,
+}
+
+impl Gate {
+    /// A gate with these rules.
+    pub fn new(rules: &Jwt, metrics: Arc<Metrics>) -> Self {
+        metrics.token_reasons(&Denied::ALL.map(Denied::as_str));
+        let keyring = Keyring::new(&rules.keys);
+        Self { rules: rules.clone(), keyring, metrics, told: Sparingly::default() }
+    }
+
+    /// Begins to fetch the keys that are elsewhere, and to keep them fresh.
+    pub fn fetch_keys(&self) {
+        self.keyring.fetch();
+    }
+
+    /// Whether tokens may stand in URLs.
+    pub fn reads_query(&self) -> bool {
+        self.rules.reads_query()
+    }
+
+    /// Lets `request` in to `route`, whose variables are `variables` in it, or tells why not.
+    pub fn admit<B>(
+        &self,
+        route: &Route,
+        variables: &[(String, String)],
+        request: &Request<B>,
+    ) -> Result<Grant, Denied> {
+        let Access::Jwt(matches) = &route.access else { return Ok(Grant::default()) };
+        let admitted = self.check(matches, variables, request);
+        admitted.inspect_err(|denied| self.tell(*denied, route))
+    }
+
+    fn check<B>(
+        &self,
+        matches: &[Match],
+        variables: &[(String, String)],
+        request: &Request<B>,
+    ) -> Result<Grant, Denied> {
+        let token = token::find(&self.rules.from, request.headers(), request.uri().query())?;
+        let claims = self.keyring.verify(&token)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let lasts = claims::check(&self.rules, &claims, now)?;
+        claims::check_path(&claims, matches, variables)?;
+        let token = Some(TokenEnd::after(lasts, self.rules.warn));
+        Ok(Grant { principal: claims::principal(&claims), token })
+    }
+
+    fn tell(&self, denied: Denied, route: &Route) {
+        let reason = denied.as_str();
+        self.metrics.token_refused(reason);
+        if self.told.may_tell(reason) {
+            info!(
+                reason,
+                route = %route.path,
+                "a request was refused for its token; ssegate_auth_refusals_total counts them"
+            );
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What a token whose signature is good has to say (RFC 7519, RFC 8725).
+//!
+//! Checked here and not by the library, which rounds `exp`, takes a list as issuer, and asks for no
+//! claims but those it knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Denied;
+use crate::config::{Jwt, Match};
+
+/// The claims of a token.
+pub(super) type Claims = serde_json::Map<String, Value>;
+
+/// A stream lasts no longer than this, whatever its token says; later is beyond any clock of ours.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// How long a token is good from `now` (since 1970) on: until `exp`, or, where that has passed, until
+/// the leeway has as well.
+pub(super) fn check(rules: &Jwt, claims: &Claims, now: Duration) -> Result<Duration, Denied> {
+    let (now, leeway) = (now.as_secs_f64(), rules.leeway.as_secs_f64());
+    let expires = time(claims, "exp")?.ok_or(Denied::Claim)?;
+    if time(claims, "nbf")?.is_some_and(|begins| begins > now + leeway) {
+        return Err(Denied::NotYet);
+    }
+    let end = if now < expires { expires } else { expires + leeway };
+    if end <= now {
+        return Err(Denied::Expired);
+    }
+    check_issuer(rules, claims)?;
+    check_audience(rules, claims)?;
+    text(claims, "sub")?;
+    if rules.require.iter().any(|name| present(claims, name).is_none()) {
+        return Err(Denied::Claim);
+    }
+    Ok(Duration::try_from_secs_f64(end - now).map_or(LONGEST, |lasts| lasts.min(LONGEST)))
+}
+
+/// Whether the claims say what the path asks for: each variable in structured values, never joined.
+pub(super) fn check_path(
+    claims: &Claims,
+    matches: &[Match],
+    variables: &[(String, String)],
+) -> Result<(), Denied> {
+    let is_said = |Match { variable, claim }: &Match| {
+        let (_, value) = variables.iter().find(|(name, _)| name == variable)?;
+        let said = texts(claims.get(claim)?)?;
+        said.contains(&value.as_str()).then_some(())
+    };
+    if matches.iter().all(|rule| is_said(rule).is_some()) { Ok(()) } else { Err(Denied::Match) }
+}
+
+/// Issuer and subject, in a form that no two pairs have in common.
+pub(super) fn principal(claims: &Claims) -> Option<Arc<str>> {
+    let subject = claims.get("sub")?.as_str()?;
+    let issuer = claims.get("iss").and_then(Value::as_str);
+    Some(Value::from(vec![Value::from(issuer), Value::from(subject)]).to_string().into())
+}
+
+fn check_issuer(rules: &Jwt, claims: &Claims) -> Result<(), Denied> {
+    let said = text(claims, "iss")?;
+    let is_known = |said: &str| rules.issuers.iter().any(|known| known == said);
+    if rules.issuers.is_empty() || said.is_some_and(is_known) {
+        Ok(())
+    } else {
+        Err(Denied::Issuer)
+    }
+}
+
+/// A token that is for somebody has to be for us (RFC 7519, 4.1.3).
+fn check_audience(rules: &Jwt, claims: &Claims) -> Result<(), Denied> {
+    let Some(said) = present(claims, "aud") else {
+        return if rules.audiences.is_empty() { Ok(()) } else { Err(Denied::Audience) };
+    };
+    let said = texts(said).ok_or(Denied::Claim)?;
+    let is_ours = rules.audiences.iter().any(|ours| said.contains(&ours.as_str()));
+    if is_ours { Ok(()) } else { Err(Denied::Audience) }
+}
+
+fn present<'a>(claims: &'a Claims, name: &str) -> Option<&'a Value> {
+    claims.get(name).filter(|value| !value.is_null())
+}
+
+fn text<'a>(claims: &'a Claims, name: &str) -> Result<Option<&'a str>, Denied> {
+    claims.get(name).map(|value| value.as_str().ok_or(Denied::Claim)).transpose()
+}
+
+/// A time in seconds since 1970. A text that looks like one is none.
+fn time(claims: &Claims, name: &str) -> Result<Option<f64>, Denied> {
+    let number = |value: &Value| value.as_f64().filter(|seconds| *seconds >= 0.0);
+    claims.get(name).map(|value| number(value).ok_or(Denied::Claim)).transpose()
+}
+
+/// A text, or a list of nothing but texts.
+fn texts(value: &Value) -> Option<Vec<&str>> {
+    match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(elements) => elements.iter().map(Value::as_str).collect(),
+        _ => None,
+    }
+}
