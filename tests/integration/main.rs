@@ -26,6 +26,8 @@ mod haproxy;
 mod herd;
 /// Requests, heads, limits, listeners.
 mod http;
+/// Who may read what: tokens good, bad and forged.
+mod jwt;
 /// What is logged, and what never is.
 mod logs;
 /// Limits of memory.

@@ -11,6 +11,7 @@ pub mod redis;
 pub mod sentinel;
 pub mod swarm;
 pub mod tls;
+pub mod token;
 pub mod viewer;
 pub mod wire;
 

@@ -50,12 +50,17 @@ impl Client {
 
     /// Opens a stream over a connection whose kernel takes little ahead of the reader.
     pub fn with_small_window(address: &str, path: &str) -> Self {
+        Self::with_small_window_and(address, path, "")
+    }
+
+    /// The same with further lines in the head.
+    pub fn with_small_window_and(address: &str, path: &str, headers: &str) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let address: std::net::SocketAddr = address.parse().unwrap();
         socket.connect(&address.into()).unwrap();
-        Self::over(socket.into(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+        Self::over(socket.into(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"))
     }
 
     /// Sends these bytes and reads the head of the response.
