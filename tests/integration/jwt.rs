@@ -237,6 +237,20 @@ fn the_path_has_to_be_in_a_claim_for_replay_as_for_live() {
 }
 
 #[test]
+fn limits_count_by_whom_a_token_names() {
+    let gateway = setup(&[]).set("limits", "clients_per_principal = 1").start_ready();
+    let of = |claims: Value| {
+        let request = format!("GET /any/a HTTP/1.1\r\nHost: x\r\n{}\r\n", bearer(&token(&claims)));
+        Client::raw(&gateway.address, &request)
+    };
+    let (mut alice, mut another) = (of(json!({})), of(json!({"iss": "https://b"})));
+    alice.control();
+    another.control();
+    let (refused, _) = of(json!({})).control();
+    assert_eq!(refused["reason"], "clients_per_principal");
+}
+
+#[test]
 fn a_token_is_written_down_nowhere() {
     let gateway = setup(&["from = [\"header\", \"cookie:t\", \"query:t\"]"])
         .set("log", "level = \"trace\"")
