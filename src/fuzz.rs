@@ -120,7 +120,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 
 /// Its keys never came.
 static GATE: LazyLock<Gate> =
-    LazyLock::new(|| Gate::new(&CONFIG.jwt, Arc::new(Metrics::new(&CONFIG.routes))));
+    LazyLock::new(|| Gate::new(&CONFIG.jwt, &CONFIG.cors, Arc::new(Metrics::new(&CONFIG.routes))));
 
 /// A request: its method and target in the first line, its headers in the others. It gets an answer of
 /// the contract, names no stream key but one of its route's, and is not let in where tokens are needed.

@@ -121,7 +121,8 @@ impl Gateway {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { state, public, admin } = self;
         let accepting = Accepting { handed_over: is_handed_over(&public), ..Accepting::default() };
-        let gate = Arc::new(Gate::new(&state.config.jwt, state.metrics.clone()));
+        let gate =
+            Arc::new(Gate::new(&state.config.jwt, &state.config.cors, state.metrics.clone()));
         gate.fetch_keys();
         let send_buffer = state.config.limits.send_buffer_bytes;
         for listener in public {

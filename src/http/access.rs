@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::Request;
 use tracing::info;
 
-use crate::config::{Access, Jwt, Match, Route};
+use crate::config::{Access, Cors, Jwt, Match, Route};
 use crate::fanout::TokenEnd;
 use crate::metrics::Metrics;
 use crate::sparingly::Sparingly;
@@ -30,6 +30,8 @@ pub enum Denied {
     Missing,
     /// It has several in one place, and which one counts nobody knows.
     Ambiguous,
+    /// It is in a cookie, which the browser has added to what a page of another site asks for.
+    Foreign,
     /// It has something that is no signed token (RFC 7515), `alg` "none" included.
     Malformed,
     /// The token's head has extensions that have to be understood (`crit`), and none are.
@@ -58,9 +60,10 @@ pub enum Denied {
 
 impl Denied {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Missing,
         Self::Ambiguous,
+        Self::Foreign,
         Self::Malformed,
         Self::Critical,
         Self::Algorithm,
@@ -80,6 +83,7 @@ impl Denied {
         match self {
             Self::Missing => "missing",
             Self::Ambiguous => "ambiguous",
+            Self::Foreign => "foreign",
             Self::Malformed => "malformed",
             Self::Critical => "critical",
             Self::Algorithm => "algorithm",
@@ -108,17 +112,19 @@ pub struct Grant {
 /// The gate.
 pub struct Gate {
     rules: Jwt,
+    cors: Cors,
     keyring: Keyring,
     metrics: Arc<Metrics>,
     told: Sparingly,
 }
 
 impl Gate {
-    /// A gate with these rules.
-    pub fn new(rules: &Jwt, metrics: Arc<Metrics>) -> Self {
+    /// A gate with these rules; cookies count for the pages that `cors` lets use them.
+    pub fn new(rules: &Jwt, cors: &Cors, metrics: Arc<Metrics>) -> Self {
         metrics.token_reasons(&Denied::ALL.map(Denied::as_str));
         let keyring = Keyring::new(&rules.keys);
-        Self { rules: rules.clone(), keyring, metrics, told: Sparingly::default() }
+        let (rules, cors) = (rules.clone(), cors.clone());
+        Self { rules, cors, keyring, metrics, told: Sparingly::default() }
     }
 
     /// Begins to fetch the keys that are elsewhere, and to keep them fresh.
@@ -149,7 +155,8 @@ impl Gate {
         variables: &[(String, String)],
         request: &Request<B>,
     ) -> Result<Grant, Denied> {
-        let token = token::find(&self.rules.from, request.headers(), request.uri().query())?;
+        let (headers, query) = (request.headers(), request.uri().query());
+        let token = token::find(&self.rules.from, &self.cors, headers, query)?;
         let claims = self.keyring.verify(&token)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let lasts = claims::check(&self.rules, &claims, now)?;

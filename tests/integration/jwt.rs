@@ -12,6 +12,8 @@ use crate::support::token::{SECRET, hs256, seconds_from_now};
 
 /// Tokens of an attacker.
 mod attacks;
+/// Cookies, in a browser and out of it.
+mod cookies;
 /// The end of a token.
 mod expiry;
 /// Keys that are fetched.

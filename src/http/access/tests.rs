@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 
 use super::claims::{Claims, check, check_path, principal};
 use super::*;
-use crate::config::{KeyPlace, Keys, TokenPlace};
+use crate::config::{KeyPlace, Keys, Origins, TokenPlace};
 use crate::jwk::{self, VerifyingKey};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+const NO_CORS: Cors = Cors { origins: Origins::None, credentials: false };
 
 fn rules() -> Jwt {
     let keys = vec![VerifyingKey::secret(SECRET, &[Algorithm::HS256])];
@@ -121,7 +123,7 @@ fn good() -> String {
 proptest! {
     #[test]
     fn no_bytes_pass_for_a_token(token in prop::collection::vec(any::<u8>(), 0..200)) {
-        let gate = Gate::new(&rules(), Arc::new(Metrics::new(&[])));
+        let gate = Gate::new(&rules(), &NO_CORS, Arc::new(Metrics::new(&[])));
         prop_assert!(admitted(&gate, &token).is_err());
     }
 
@@ -131,7 +133,7 @@ proptest! {
         claims in r#"\{"exp":[0-9]{1,12}\}|\PC{0,20}"#,
         signature in prop::collection::vec(any::<u8>(), 0..64),
     ) {
-        let gate = Gate::new(&rules(), Arc::new(Metrics::new(&[])));
+        let gate = Gate::new(&rules(), &NO_CORS, Arc::new(Metrics::new(&[])));
         let part = |bytes: &[u8]| {
             base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes)
         };
@@ -141,7 +143,7 @@ proptest! {
 
     #[test]
     fn no_byte_of_a_good_token_can_be_another(at in any::<prop::sample::Index>(), byte in 0x21..0x7f_u8) {
-        let gate = Gate::new(&rules(), Arc::new(Metrics::new(&[])));
+        let gate = Gate::new(&rules(), &NO_CORS, Arc::new(Metrics::new(&[])));
         let mut token = good().into_bytes();
         prop_assert!(admitted(&gate, &token).is_ok());
         let at = at.index(token.len());

@@ -6,7 +6,8 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue};
 
 use super::Denied;
-use crate::config::TokenPlace;
+use crate::config::{Cors, TokenPlace};
+use crate::http::cors::may_use_cookies;
 
 /// A token is no longer than this; a cookie is not, and a head with more is refused anyway.
 const MAX_BYTES: usize = 8 << 10;
@@ -14,13 +15,17 @@ const MAX_BYTES: usize = 8 << 10;
 /// The token of a request with this head and query.
 pub(super) fn find<'a>(
     places: &[TokenPlace],
+    cors: &Cors,
     headers: &'a HeaderMap,
     query: Option<&'a str>,
 ) -> Result<Cow<'a, str>, Denied> {
     for place in places {
         let found = match place {
             TokenPlace::Header => bearer(headers)?,
-            TokenPlace::Cookie(name) => cookie(headers, name)?,
+            TokenPlace::Cookie(name) => match cookie(headers, name)? {
+                Some(_) if !may_use_cookies(cors, headers) => return Err(Denied::Foreign),
+                found => found,
+            },
             TokenPlace::Query(name) => parameter(query.unwrap_or(""), name)?,
         };
         match found {
