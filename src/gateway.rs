@@ -18,6 +18,7 @@ use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
 use crate::limits::{Limits, Pending, TooFewDescriptors};
 use crate::metrics::Metrics;
+use crate::process;
 use crate::reader::Readers;
 use crate::replay::Replays;
 use crate::source::{Class, Source};
@@ -289,6 +290,8 @@ async fn probe(state: Arc<State>) {
             }
         }
         state.fanout.replays.forget_old();
+        // Beside the workers: it takes milliseconds where a crowd has left.
+        tokio::task::spawn_blocking(process::give_back_free_memory);
         sleep(if up { PROBE_INTERVAL } else { PROBE_RETRY }).await;
     }
 }

@@ -53,6 +53,18 @@ pub fn give_back_large_allocations() {
     }
 }
 
+/// Gives back what is free inside the allocator's own memory: glibc does so at its end alone. Twice seven
+/// thousand clients that came and went left up to 47 MiB behind them, of which 3 were in use.
+pub fn give_back_free_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: malloc_trim takes a number and may be called at any time, from any thread (malloc_trim(3)).
+        #[expect(unsafe_code, reason = "what a crowd needed is given back (above); as before")]
+        // Whether there was something to give back is no matter.
+        let _ = unsafe { libc::malloc_trim(0) };
+    }
+}
+
 /// Raises the limit of open files as far as it may be raised; how many are allowed then.
 pub fn raise_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
