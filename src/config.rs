@@ -25,7 +25,7 @@ mod value;
 pub use auth::{Access, Jwt, KeyPlace, Keys, Match, TokenPlace};
 pub use edge::{Limits, Proxy, Trusted};
 pub use fault::{Fault, Faults};
-pub use read::{Loaded, Origin, Setting, environment, load, parse};
+pub use read::{Identity, Loaded, Origin, Setting, Shown, Unfit, environment, load, parse};
 pub use risk::{CHOICES, Risk};
 pub use template::{KeyTemplate, PathTemplate};
 
@@ -77,6 +77,8 @@ pub struct Server {
     pub workers: usize,
     /// Whether many sends are handed to the kernel in one call, where it takes them so.
     pub io_uring: bool,
+    /// What TCP listeners show who they are; none: they speak no TLS.
+    pub tls: Option<Identity>,
 }
 
 /// One listening address.

@@ -16,10 +16,12 @@ use crate::metrics::{Left, Metrics};
 use crate::replay::Replays;
 use crate::topic::{Lease, Topic};
 
+mod body;
 mod burst;
 mod due;
 mod farewell;
 mod follower;
+mod outlet;
 mod pack;
 mod pass;
 mod signal;
@@ -27,9 +29,10 @@ mod socket;
 mod watch;
 mod wire;
 
+pub use body::{Body, Following, beside};
 pub use due::TokenEnd;
 pub use farewell::{farewell, say};
-pub use follower::{Begin, follow};
+pub use follower::{Begin, follow, follow_in_body};
 pub use socket::Socket;
 pub use wire::View;
 

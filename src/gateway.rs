@@ -9,13 +9,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
-use crate::config::Config;
+use crate::config::{Config, Unfit};
 use crate::demo::Feed;
 use crate::fanout::{Fanout, Settings, may_send_at_once};
 use crate::http::access::Gate;
 use crate::http::arrival::Public;
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
+use crate::http::tls::Certificates;
 use crate::limits::{Limits, Pending, TooFewDescriptors};
 use crate::metrics::Metrics;
 use crate::process;
@@ -61,6 +62,9 @@ pub enum BindError {
         /// Where it listens.
         address: String,
     },
+    /// The certificate or its key is not what it was when the configuration was read.
+    #[error(transparent)]
+    Identity(#[from] Unfit),
     /// Too few open files are allowed.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
@@ -92,6 +96,7 @@ impl Gateway {
                 "limits.clients is more than the open files allow; raise LimitNOFILE= (ulimit -n)"
             );
         }
+        let certificates = config.server.tls.clone().map(Certificates::open).transpose()?;
         let (public, admin) = listeners(&config, &mut inherited)?;
         for name in inherited.unused() {
             warn!(
@@ -103,7 +108,7 @@ impl Gateway {
         if is_handed_over(&public) {
             drain = drain.min(HANDOVER_SPREAD);
         }
-        Ok(Self { state: Arc::new(join(config, limits, drain)), public, admin })
+        Ok(Self { state: Arc::new(join(config, limits, certificates, drain)), public, admin })
     }
 
     /// Where clients connect, as for the log.
@@ -114,6 +119,11 @@ impl Gateway {
     /// Where the operator connects, as for the log.
     pub fn admin_addresses(&self) -> Vec<String> {
         self.admin.iter().map(Listener::address).collect()
+    }
+
+    /// Reads again what may change while it runs, whenever it is asked to.
+    pub fn reload(&self) -> Reload {
+        Reload(self.state.clone())
     }
 
     /// Serves until `shutdown`, then drains: every stream is closed by the end of `server.drain`,
@@ -150,6 +160,23 @@ impl Gateway {
         }
         shutdown.await;
         drain(&state, &accepting).await;
+    }
+}
+
+/// Reads again what may change while the gateway runs.
+pub struct Reload(Arc<State>);
+
+impl Reload {
+    /// Does so, and says in the log what came of it: nothing that is at fault is taken.
+    pub async fn now(&self) {
+        let state = self.0.clone();
+        if state.certificates.is_none() {
+            return info!("nothing to reload: of a running gateway, only [server.tls] is");
+        }
+        let read = move || state.certificates.as_ref().map(Certificates::reload);
+        if let Err(error) = tokio::task::spawn_blocking(read).await {
+            error!(%error, "reloading failed");
+        }
     }
 }
 
@@ -211,7 +238,12 @@ impl Accepting {
     }
 }
 
-fn join(config: Config, limits: Arc<Limits>, drain: Duration) -> State {
+fn join(
+    config: Config,
+    limits: Arc<Limits>,
+    certificates: Option<Certificates>,
+    drain: Duration,
+) -> State {
     let metrics = Arc::new(Metrics::new(&config.routes));
     metrics.unsafe_choices(&config.risks());
     let source = Source::open(&config);
@@ -246,6 +278,8 @@ fn join(config: Config, limits: Arc<Limits>, drain: Duration) -> State {
         limits,
         metrics,
         readers: Arc::new(readers),
+        certificates,
+        hosted: TaskTracker::new(),
         source_up: AtomicBool::new(false),
         source_seen: AtomicBool::new(false),
         refusals_told: Sparingly::default(),
@@ -319,11 +353,12 @@ async fn drain(state: &State, accepting: &Accepting) {
     let longest = settings.drain + settings.write_stall + Duration::from_secs(1);
     let longest = if accepting.handed_over { HANDOVER } else { longest };
     state.fanout.draining.cancel();
+    state.hub.all().iter().for_each(|topic| topic.announce());
     accepting.inherited.close();
     accepting.inherited.wait().await;
     // Who connects from now on is the successor's; who was accepted before is answered by us.
     let unanswered = || accepting.handed_over && !accepting.arrivals.is_empty();
-    let busy = || state.limits.clients() > 0 || unanswered();
+    let busy = || state.limits.clients() > 0 || !state.hosted.is_empty() || unanswered();
     while busy() && begin.elapsed() < longest {
         sleep(Duration::from_millis(10)).await;
     }

@@ -1,14 +1,19 @@
-//! The public side: listeners, the router, the gate, and the takeover of a stream's socket from hyper.
+//! The public side: listeners, what a connection speaks, the router, the gate, and streams, whose sockets
+//! leave hyper (HTTP/1) or stay with it (HTTP/2, TLS).
 
 pub mod access;
 pub mod arrival;
 pub mod cors;
 pub mod forwarded;
 pub mod head;
+pub mod hosted;
 pub mod inherited;
+mod linger;
 pub mod listener;
+mod meter;
 pub mod peer;
 pub mod prefixed;
 pub mod proxy_header;
 pub mod router;
 pub mod takeover;
+pub mod tls;

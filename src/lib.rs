@@ -45,4 +45,4 @@ pub mod state;
 pub mod tail;
 pub mod topic;
 
-pub use gateway::{BindError, Gateway};
+pub use gateway::{BindError, Gateway, Reload};

@@ -165,6 +165,7 @@ fn serve(args: &ConfigArgs) -> ExitCode {
 
 async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow::Result<ExitCode> {
     let mut stop = process::Stop::catch().context("cannot catch signals")?;
+    let mut hangup = process::Hangup::catch().context("cannot catch signals")?;
     let demo = config.demo;
     let gateway = Gateway::bind(config, inherited, descriptors)?;
     for address in gateway.public_addresses() {
@@ -176,6 +177,14 @@ async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow
     if demo {
         show_what_to_try(&gateway);
     }
+    let reload = gateway.reload();
+    tokio::spawn(async move {
+        loop {
+            hangup.next().await;
+            info!("SIGHUP: reloading");
+            reload.now().await;
+        }
+    });
     let (shutdown, stopped) = tokio::sync::oneshot::channel::<()>();
     let served = gateway.run(async { drop(stopped.await) });
     let signals = async {

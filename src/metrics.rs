@@ -15,8 +15,10 @@ pub struct Metrics {
     recorder: PrometheusRecorder,
     /// Per route of the configuration, in its order.
     pub routes: Vec<RouteMetrics>,
-    /// Connections accepted on public listeners.
+    /// Connections on public listeners that speak HTTP/1, or do not say in time what they speak.
     pub accepted: Counter,
+    /// Those that speak HTTP/2.
+    pub accepted_http2: Counter,
     /// Entries that readers took from the source.
     pub reader_entries: Counter,
     /// Readers that found Redis again.
@@ -95,7 +97,7 @@ impl Left {
 }
 
 /// Why somebody is refused: a limit's name, or what was wrong.
-const REFUSALS: [&str; 19] = [
+const REFUSALS: [&str; 20] = [
     "clients",
     "clients_per_ip",
     "clients_per_principal",
@@ -109,6 +111,7 @@ const REFUSALS: [&str; 19] = [
     "pending_timeout",
     "header_timeout",
     "proxy_header",
+    "tls",
     "head",
     "malformed",
     "request_line",
@@ -149,12 +152,16 @@ impl Metrics {
                 bytes: counter!("ssegate_bytes_sent_total", "route" => label.clone()),
             })
         };
+        let accepted = |proto: &'static str| {
+            metrics::with_local_recorder(
+                &recorder,
+                || counter!("ssegate_connections_accepted_total", "proto" => proto),
+            )
+        };
         let metrics = Self {
             routes: routes.iter().map(route).collect(),
-            accepted: metrics::with_local_recorder(
-                &recorder,
-                || counter!("ssegate_connections_accepted_total", "proto" => "http1"),
-            ),
+            accepted: accepted("http1"),
+            accepted_http2: accepted("http2"),
             reader_entries: named("ssegate_reader_entries_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
             heartbeats: named("ssegate_heartbeats_total"),

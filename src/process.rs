@@ -25,6 +25,21 @@ impl Stop {
     }
 }
 
+/// SIGHUP.
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Catches it from now on.
+    pub fn catch() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// The next one; several at once are one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
 /// Whether standard error goes to journald: the variable says which file that is, and is inherited by
 /// many a process that writes elsewhere (systemd.exec(5)).
 pub fn is_journal() -> bool {

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use tokio_util::task::TaskTracker;
+
 use crate::config::Config;
 use crate::fanout::Fanout;
+use crate::http::tls::Certificates;
 use crate::limits::{Limits, Pending, Reached, Whom};
 use crate::metrics::{Metrics, Now};
 use crate::reader::Readers;
@@ -30,6 +33,10 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Starts readers.
     pub readers: Arc<Readers>,
+    /// What clients are shown where TLS is spoken.
+    pub certificates: Option<Certificates>,
+    /// Connections that hyper keeps while they have streams.
+    pub hosted: TaskTracker,
     /// Whether the source answered when last asked.
     pub source_up: AtomicBool,
     /// Whether the source has ever answered.

@@ -161,7 +161,8 @@ impl Topic {
         }
     }
 
-    fn announce(&self) {
+    /// Lets everybody who waits for news look around.
+    pub fn announce(&self) {
         // Nobody listening is fine: whoever comes next looks at the state first.
         let _ = self.news.send(());
     }

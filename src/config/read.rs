@@ -12,9 +12,12 @@ use super::fault::{Fault, Faults, Spot};
 use super::{Config, Risk, value};
 use reader::Reader;
 
+pub use identity::{Identity, Shown, Unfit};
+
 mod access;
 mod address;
 mod cors;
+mod identity;
 mod jwt;
 mod proxy;
 mod reader;

@@ -8,6 +8,7 @@ use super::*;
 use crate::event::{Data, EventName};
 
 mod edge;
+mod identity;
 mod jwt;
 mod refused;
 mod source;

@@ -1,4 +1,5 @@
-//! One client at its own pace: replaying, or behind. Level with the tail, it goes to a pack.
+//! One client at its own pace: replaying, or behind. Level with the tail, it goes to a pack, unless
+//! hyper writes to it (HTTP/2, TLS): then it waits for what is new by itself.
 //!
 //! It holds no events while it waits for its client: only a place in the ring or in the source, from
 //! which the rest of a half-written entry is made again (a small rest it keeps).
@@ -7,11 +8,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::SemaphorePermit;
 
+use super::body::{Body, Following, Said, body};
 use super::due::Due;
+use super::outlet::Outlet;
 use super::pass::observe_latency;
 use super::signal::{Signal, is_up, last_words};
 use super::socket::watched;
@@ -29,6 +32,7 @@ mod wait;
 pub use begin::Begin;
 pub(super) use begin::{History, Place};
 use past::Past;
+use wait::Level;
 
 /// Ring items are written in runs of about this.
 const RUN_BYTES: usize = 128 << 10;
@@ -51,7 +55,9 @@ impl std::convert::From<io::Error> for End {
 
 struct Follower {
     fanout: Arc<Fanout>,
-    socket: AsyncFd<Socket>,
+    outlet: Outlet,
+    /// For a client that no pack takes.
+    level: Option<Level>,
     client: Client,
     place: Place,
     history: History,
@@ -71,17 +77,35 @@ pub fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin
     let task = fanout.clone();
     fanout.tasks.spawn(async move {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket = match watched(socket, interest) {
-            Ok(socket) => socket,
+        let outlet = match watched(socket, interest) {
+            Ok(socket) => Outlet::Socket(socket),
             Err(error) => {
                 tracing::warn!(client = client.id, %error, "cannot watch a client; it is closed and comes back");
                 task.metrics.left(Left::Error);
                 return;
             }
         };
-        let follower = Follower {
-            fanout: task,
-            socket,
+        Follower::new(task, outlet, client, begin).run().await;
+    });
+}
+
+/// A body, and who follows the client that it goes to until that is gone or sent away. Whoever polls
+/// the body polls the follower (see [`beside`](super::beside)).
+pub fn follow_in_body(fanout: &Arc<Fanout>, client: Client, begin: Begin) -> (Following, Body) {
+    let (sink, body) = body();
+    let level = Level::new(client.topic());
+    let mut follower = Follower::new(fanout.clone(), Outlet::Body(sink), client, begin);
+    follower.level = Some(level);
+    let following = Following::new(&body, fanout.tasks.track_future(follower.run()));
+    (following, body)
+}
+
+impl Follower {
+    fn new(fanout: Arc<Fanout>, outlet: Outlet, client: Client, begin: Begin) -> Self {
+        Self {
+            fanout,
+            outlet,
+            level: None,
             client,
             place: begin.place,
             history: begin.history,
@@ -91,32 +115,38 @@ pub fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin
             draining: false,
             last_write: Instant::now(),
             blocked_since: None,
-        };
-        follower.run().await;
-    });
-}
+        }
+    }
 
-impl Follower {
-    async fn run(mut self) {
+    async fn run(mut self) -> Said {
         let end = loop {
             if let Err(end) = self.step().await {
                 break end;
             }
         };
-        let Self { fanout, socket, client, history, .. } = self;
-        let socket = socket.into_inner();
-        let why = match end {
-            End::Level(seq) => return fanout.join(socket, client, seq, history),
-            End::Cut(why) => why,
-            End::SendAway(control, why) => {
-                let words = last_words(&fanout.settings, client.view, history.last_id, control);
-                tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
-                fanout.metrics.left(why);
-                return farewell(&fanout, socket, client, words);
+        let Self { fanout, outlet, client, history, .. } = self;
+        let (why, control) = match end {
+            End::Level(seq) => {
+                if let Outlet::Socket(socket) = outlet {
+                    fanout.join(socket.into_inner(), client, seq, history);
+                }
+                return Said::Part;
             }
+            End::Cut(why) => (why, None),
+            End::SendAway(control, why) => (why, Some(control)),
         };
         tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
         fanout.metrics.left(why);
+        let Some(control) = control else { return Said::Part };
+        let words = last_words(&fanout.settings, client.view, history.last_id, control);
+        match outlet {
+            Outlet::Socket(socket) => {
+                farewell(&fanout, socket.into_inner(), client, words);
+                Said::Part
+            }
+            // The client's permits are held to the end of it.
+            Outlet::Body(body) => body.finish(&words, fanout.settings.write_stall).await,
+        }
     }
 
     async fn step(&mut self) -> Result<(), End> {
@@ -131,9 +161,10 @@ impl Follower {
             return Ok(());
         }
         match self.place {
-            Place::Start { start, now, tail } => self.begin(start, now, tail).await,
+            // Boxed: most of a stream's life is not spent in these, and their room is four times the rest.
+            Place::Start { start, now, tail } => Box::pin(self.begin(start, now, tail)).await,
+            Place::Source(_) => Box::pin(self.follow_source()).await,
             Place::Ring(spot) => self.follow_ring(spot).await,
-            Place::Source(_) => self.follow_source().await,
             Place::NewLife => self.follow_new_life().await,
         }
     }
@@ -184,7 +215,7 @@ impl Follower {
     }
 
     async fn flush(&mut self) -> Result<(), End> {
-        let sent = self.send(&self.unsent)?;
+        let sent = self.outlet.send(&self.unsent)?;
         if sent == 0 {
             return self.wait_writable().await;
         }
@@ -194,10 +225,6 @@ impl Follower {
             self.unsent = Vec::new();
         }
         Ok(())
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.get_ref().send(bytes)
     }
 
     /// The client took so many bytes.
@@ -245,12 +272,16 @@ impl Follower {
                     told_of_life.then(|| ring.life()),
                 )
             } else if ring.first_seq() <= spot.seq {
-                (run_from(ring.from(spot.seq), view), None, Some(ring.life()))
+                let most_bytes = self.outlet.most_bytes().min(RUN_BYTES);
+                (run_from(ring.from(spot.seq), view, most_bytes), None, Some(ring.life()))
             } else {
                 (Vec::new(), None, told_of_life.then(|| ring.life()))
             }
         };
         match (tail, life) {
+            (Some(_), _) if self.history.live && self.level.is_some() => {
+                return self.wait_for_news().await;
+            }
             (Some((seq, _)), _) if self.history.live => return Err(End::Level(seq)),
             (Some((_, tail)), Some(_)) => self.tell_live(tail),
             // The stream began anew this moment; what there is to tell of it comes next.
@@ -283,20 +314,21 @@ impl Follower {
         turn: Option<SemaphorePermit<'_>>,
     ) -> Result<Spot, End> {
         self.check_lag(&batches, spot)?;
-        let bytes = view.bytes_of(&batches, spot.seq);
-        let all = still_to_send(&batches, view, spot, &bytes).ok_or(End::Cut(Left::Slow))?;
+        if !is_as_begun(&batches, view, spot) {
+            return Err(End::Cut(Left::Slow));
+        }
+        let all = view.bytes_of(&batches, spot, self.outlet.most_bytes());
         let rest = if self.is_due() { half_written(&batches, view, spot, all) } else { all };
-        let sent = self.send(rest)?;
+        let sent = self.outlet.send_shared(&rest)?;
         if sent == 0 && !rest.is_empty() {
             // Whoever waits holds nothing.
-            drop((bytes, batches, turn));
+            drop((rest, batches, turn));
             self.wait_writable().await?;
             return Ok(spot);
         }
         if sent > 0 {
             self.progress(sent);
         }
-        let sent = if sent == all.len() { usize::MAX } else { sent };
         let done = view.advance(&batches, spot, sent);
         self.route().events.increment(done.events);
         if self.history.live {
@@ -327,33 +359,34 @@ impl Follower {
 }
 
 /// A run of batches that is written in one go.
-fn run_from<'a>(batches: impl Iterator<Item = &'a Arc<Batch>>, view: View) -> Vec<Arc<Batch>> {
+fn run_from<'a>(
+    batches: impl Iterator<Item = &'a Arc<Batch>>,
+    view: View,
+    most_bytes: usize,
+) -> Vec<Arc<Batch>> {
     let mut bytes = 0;
     let run = batches.take_while(|batch| {
-        let fits = bytes == 0 || bytes + batch.size_bytes() <= RUN_BYTES;
+        let fits = bytes == 0 || bytes + batch.size_bytes() <= most_bytes;
         bytes += batch.size_bytes();
         fits && view.is_in(batch)
     });
     run.cloned().collect()
 }
 
-/// The bytes from `spot` on; `None` where the half-written entry is no longer the one it was.
-fn still_to_send<'a>(
-    batches: &[Arc<Batch>],
-    view: View,
-    spot: Spot,
-    bytes: &'a [u8],
-) -> Option<&'a [u8]> {
-    let begun = batches.iter().find(|batch| batch.first_seq <= spot.seq)?;
-    let whole = spot.offset == 0 || view.item(begun, spot.seq).len() > spot.offset;
-    whole.then(|| &bytes[spot.offset..])
+/// Whether the entry at `spot`, if it is half-written, can be the one that was begun.
+fn is_as_begun(batches: &[Arc<Batch>], view: View, spot: Spot) -> bool {
+    let begun = batches.iter().find(|batch| batch.first_seq <= spot.seq);
+    begun.is_some_and(|begun| spot.offset == 0 || view.item(begun, spot.seq).len() > spot.offset)
 }
 
 /// Of the bytes from `spot` on, those of the event that was begun: whoever is due gets no other.
-fn half_written<'a>(batches: &[Arc<Batch>], view: View, spot: Spot, all: &'a [u8]) -> &'a [u8] {
+fn half_written(batches: &[Arc<Batch>], view: View, spot: Spot, all: Bytes) -> Bytes {
     let batch = batches.iter().find(|batch| (batch.first_seq..batch.end_seq()).contains(&spot.seq));
     match batch {
-        Some(batch) if spot.offset > 0 => &all[..view.item(batch, spot.seq).len() - spot.offset],
+        Some(batch) if spot.offset > 0 => {
+            let rest_bytes = view.item(batch, spot.seq).len() - spot.offset;
+            all.slice(..rest_bytes.min(all.len()))
+        }
         _ => all,
     }
 }

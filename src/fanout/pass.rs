@@ -136,8 +136,10 @@ impl<'a> Pass<'a> {
 
 impl Part {
     fn new(batches: &[Arc<Batch>], view: View, seq: u64) -> Self {
-        let all = view.advance(batches, Spot { seq, offset: 0 }, usize::MAX);
-        Self { view, seq, bytes: view.bytes_of(batches, seq), events: all.events, clients: 0 }
+        let from = Spot { seq, offset: 0 };
+        let all = view.advance(batches, from, usize::MAX);
+        let bytes = view.bytes_of(batches, from, usize::MAX);
+        Self { view, seq, bytes, events: all.events, clients: 0 }
     }
 }
 

@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use crate::event::StreamId;
 use crate::topic::Batch;
-use crate::topic::batch::{LAST_CHUNK, unframe, write_chunk};
+use crate::topic::batch::{LAST_CHUNK, unframed, write_chunk};
 
 /// How a client wants its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Index of its rendering in the topic.
     pub rendering: u16,
-    /// HTTP/1.1 chunks, or (HTTP/1.0) the bare events.
+    /// HTTP/1.1 chunks, or (HTTP/1.0, and where hyper makes the frames) the bare events.
     pub framed: bool,
 }
 
@@ -53,21 +53,37 @@ impl View {
         batch.has(self.rendering())
     }
 
-    /// The bytes of one or more batches from item `seq` on; shared where nothing has to be copied.
-    pub fn bytes_of(self, batches: &[Arc<Batch>], seq: u64) -> Bytes {
-        match batches {
-            [only] if self.framed => only.framed(self.rendering(), seq),
-            _ => {
-                let mut out = Vec::new();
-                for batch in batches.iter().filter(|batch| batch.end_seq() > seq) {
-                    self.append(
-                        &batch.framed(self.rendering(), seq.max(batch.first_seq)),
-                        &mut out,
-                    );
-                }
-                out.into()
+    /// The bytes of one or more batches from a place on, up to `most_bytes` of them; shared where that
+    /// copies nothing and keeps no more alive than it says.
+    pub fn bytes_of(self, batches: &[Arc<Batch>], from: Spot, most_bytes: usize) -> Bytes {
+        let Spot { seq, offset } = from;
+        let done = batches.iter().take_while(|batch| batch.end_seq() <= seq).count();
+        let batches = &batches[done..];
+        if let [only] = batches {
+            let all = only.framed(self.rendering(), seq);
+            if self.framed && all.len() - offset <= most_bytes {
+                return all.slice(offset..);
+            }
+            let item = self.item(only, seq);
+            if only.ids().len() == 1 && item.len() - offset <= most_bytes {
+                return item.slice(offset..);
             }
         }
+        let framed_bytes = |batch: &Arc<Batch>| batch.framed(self.rendering(), seq).len();
+        let room_bytes: usize = batches.iter().map(framed_bytes).sum();
+        let mut out = Vec::with_capacity(room_bytes.min(most_bytes));
+        for batch in batches {
+            for seq in batch.first_seq.max(from.seq)..batch.end_seq() {
+                let skipped = if seq == from.seq { offset } else { 0 };
+                let item = &self.item(batch, seq)[skipped..];
+                let room_bytes = most_bytes - out.len();
+                out.extend_from_slice(&item[..item.len().min(room_bytes)]);
+                if out.len() == most_bytes {
+                    return out.into();
+                }
+            }
+        }
+        out.into()
     }
 
     /// Where a write of `sent` bytes that began at `from` ended.
@@ -77,7 +93,7 @@ impl View {
         for batch in batches.iter().filter(|batch| batch.end_seq() > from.seq) {
             while done.spot.seq < batch.end_seq() {
                 let Spot { seq, offset } = done.spot;
-                let len = self.item_len_bytes(batch, seq);
+                let len = self.item(batch, seq).len();
                 let begun = offset.saturating_add(left);
                 if begun < len && (begun == 0 || len - begun > SMALL_REST_BYTES) {
                     done.spot.offset = begun;
@@ -104,25 +120,8 @@ impl View {
 
     /// One item's bytes.
     pub fn item(self, batch: &Batch, seq: u64) -> Bytes {
-        let framed = batch.item(self.rendering(), seq);
-        if self.framed {
-            return framed;
-        }
-        let mut out = Vec::new();
-        unframe(&framed, &mut out);
-        out.into()
-    }
-
-    fn item_len_bytes(self, batch: &Batch, seq: u64) -> usize {
-        if self.framed {
-            batch.item(self.rendering(), seq).len()
-        } else {
-            self.item(batch, seq).len()
-        }
-    }
-
-    fn append(self, framed: &[u8], out: &mut Vec<u8>) {
-        if self.framed { out.extend_from_slice(framed) } else { unframe(framed, out) }
+        let chunk = batch.item(self.rendering(), seq);
+        if self.framed { chunk } else { unframed(&chunk) }
     }
 
     /// Bare event bytes as this client gets them.
@@ -170,7 +169,7 @@ mod tests {
 
     const MAX_ENTRY_BYTES: usize = 2000;
 
-    fn batch() -> Vec<Arc<Batch>> {
+    fn batches() -> Vec<Arc<Batch>> {
         let id = |ms| StreamId { ms, seq: 0 };
         let entry = |ms, len_bytes: usize| {
             let payload = vec![b'x'; len_bytes].into();
@@ -189,24 +188,70 @@ mod tests {
             data: Data::Field("payload".into()),
             missing: None,
         };
-        vec![Arc::new(Batch::encode(&items, &[rendering], MAX_ENTRY_BYTES))]
+        // In one batch of each size.
+        let mut first_seq = 0;
+        let batches = [&items[..1], &items[1..3], &items[3..]].map(|items| {
+            let mut batch = Batch::encode(items, std::slice::from_ref(&rendering), MAX_ENTRY_BYTES);
+            batch.first_seq = first_seq;
+            first_seq = batch.end_seq();
+            Arc::new(batch)
+        });
+        batches.into()
+    }
+
+    /// The number after the last item's.
+    fn end_seq(batches: &[Arc<Batch>]) -> u64 {
+        batches.last().unwrap().end_seq()
     }
 
     #[test]
     fn wherever_a_write_ends_it_goes_on_with_the_next_byte() {
-        let batches = batch();
+        let batches = batches();
         for framed in [true, false] {
             let view = View { rendering: 0, framed };
-            let whole = view.bytes_of(&batches, 0);
+            let all_of = |from| view.bytes_of(&batches, from, usize::MAX);
+            let whole = all_of(Spot::default());
             for sent in 0..=whole.len() {
                 let done = view.advance(&batches, Spot::default(), sent);
                 let mut all = [&whole[..sent], &done.rest].concat();
-                if done.spot.seq < batches[0].end_seq() {
-                    all.extend_from_slice(
-                        &view.bytes_of(&batches, done.spot.seq)[done.spot.offset..],
-                    );
+                if done.spot.seq < end_seq(&batches) {
+                    all.extend_from_slice(&all_of(done.spot));
                 }
                 assert!(all == whole, "after {sent} bytes: {done:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_ahead_gets_the_rest_or_nothing() {
+        let batches = batches();
+        for framed in [true, false] {
+            let view = View { rendering: 0, framed };
+            let from = |seq| view.bytes_of(&batches, Spot { seq, offset: 0 }, usize::MAX);
+            let whole = from(0);
+            for seq in 0..end_seq(&batches) {
+                assert!(whole.ends_with(&from(seq)) && from(seq).len() > from(seq + 1).len());
+            }
+            assert!(from(end_seq(&batches) + 3).is_empty());
+        }
+    }
+
+    #[test]
+    fn pieces_are_the_whole() {
+        let batches = batches();
+        for framed in [true, false] {
+            let view = View { rendering: 0, framed };
+            let whole = view.bytes_of(&batches, Spot::default(), usize::MAX);
+            for most_bytes in [1, 7, 100, 1000, 5000] {
+                let (mut spot, mut all) = (Spot::default(), Vec::new());
+                while spot.seq < end_seq(&batches) {
+                    let piece = view.bytes_of(&batches, spot, most_bytes);
+                    assert!((1..=most_bytes).contains(&piece.len()), "at {spot:?}");
+                    let done = view.advance(&batches, spot, piece.len());
+                    all.extend_from_slice(&[piece, done.rest].concat());
+                    spot = done.spot;
+                }
+                assert!(all == whole, "in pieces of {most_bytes}");
             }
         }
     }
@@ -214,11 +259,12 @@ mod tests {
     /// What a notice or a gap says depends on the read that found it, so it is not made again.
     #[test]
     fn only_an_entry_is_left_half_written() {
-        let batches = batch();
+        let batches = batches();
         let view = View { rendering: 0, framed: true };
-        for sent in 0..view.bytes_of(&batches, 0).len() {
+        for sent in 0..view.bytes_of(&batches, Spot::default(), usize::MAX).len() {
             let done = view.advance(&batches, Spot::default(), sent);
-            let is_entry = || batches[0].is_entry(0, done.spot.seq);
+            let holds = |batch: &&Arc<Batch>| done.spot.seq < batch.end_seq();
+            let is_entry = || batches.iter().find(holds).unwrap().is_entry(0, done.spot.seq);
             assert!(done.spot.offset == 0 || is_entry(), "after {sent} bytes: {done:?}");
         }
     }

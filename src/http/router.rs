@@ -6,12 +6,13 @@
 //! - anything else: refused, with a line of text that says why
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue,
-    REFERRER_POLICY, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+    REFERRER_POLICY, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use jiff::Timestamp;
@@ -118,12 +119,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     check_accept(request.headers())?;
     check_bodiless(request.headers())?;
     let start = start(request, route.replay)?;
-    match (request.method(), unavailable) {
-        (&Method::HEAD, None) => return Ok(Decision::Respond(head())),
-        (&Method::HEAD, Some(_)) => return Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now")),
-        _ => {}
-    }
-    Ok(Decision::Stream(Plan {
+    let plan = Plan {
         route: index,
         key: route.key.key(&variables),
         start,
@@ -132,7 +128,14 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         principal: grant.principal,
         token: grant.token,
         unavailable,
-    }))
+    };
+    if request.method() == Method::HEAD {
+        return match unavailable {
+            None => Ok(Decision::Respond(stream_response(&plan, Full::default()))),
+            Some(_) => Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now")),
+        };
+    }
+    Ok(Decision::Stream(plan))
 }
 
 /// Against DNS rebinding: a name that is not ours was resolved to our address by somebody else.
@@ -316,14 +319,6 @@ fn page() -> Response<Full<Bytes>> {
     response
 }
 
-fn head() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    for (name, value) in STREAM_HEADERS {
-        response.headers_mut().insert(*name, value.parse().expect("a header value"));
-    }
-    response
-}
-
 /// A refusal, with a line of text for whoever debugs it.
 pub fn text(status: StatusCode, message: &str) -> Box<Response<Full<Bytes>>> {
     let mut response = Response::new(Full::from(format!("{message}\n")));
@@ -332,6 +327,11 @@ pub fn text(status: StatusCode, message: &str) -> Box<Response<Full<Bytes>>> {
     headers.insert(CONTENT_TYPE, "text/plain; charset=utf-8".parse().expect("a header value"));
     headers.insert(CACHE_CONTROL, "no-store".parse().expect("a header value"));
     Box::new(response)
+}
+
+/// The refusal of a stream that is asked for with a body.
+pub fn unwanted_body() -> Box<Response<Full<Bytes>>> {
+    bad("a stream is asked for without a body")
 }
 
 /// What makes an event stream pass every proxy at once.
@@ -358,6 +358,16 @@ pub fn stream_head(plan: &Plan) -> Vec<u8> {
     end_of_head(head, plan)
 }
 
+/// A stream's response, for hyper.
+pub fn stream_response<B>(plan: &Plan, body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    for (name, value) in STREAM_HEADERS {
+        response.headers_mut().insert(*name, value.parse().expect("a header value"));
+    }
+    response.headers_mut().extend(plan.headers.clone());
+    response
+}
+
 fn append_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
         head.extend_from_slice(part);
@@ -373,18 +383,32 @@ fn end_of_head(mut head: Vec<u8>, plan: &Plan) -> Vec<u8> {
 }
 
 /// A whole response that refuses a stream, for clients that know what a status code is.
-pub fn refused(plan: &Plan, retry_after: std::time::Duration, reason: &str) -> Vec<u8> {
-    let body = format!("not now: {reason}\n");
+pub fn refused(plan: &Plan, retry_after: Duration, reason: &str) -> Vec<u8> {
+    let body = refused_body(reason);
     let status = status_line(plan.framed, "503 Service Unavailable");
     let wait_seconds = retry_after.as_secs().max(1);
-    let length = body.len();
+    let length = body.len() + 1;
     let head = format!(
         "{status}retry-after: {wait_seconds}\r\ncontent-type: text/plain; charset=utf-8\r\n\
          cache-control: no-store\r\ncontent-length: {length}\r\n"
     );
     let mut response = end_of_head(head.into_bytes(), plan);
     response.extend_from_slice(body.as_bytes());
+    response.push(b'\n');
     response
+}
+
+/// The same, for hyper.
+pub fn refused_response(plan: &Plan, retry_after: Duration, reason: &str) -> Response<Full<Bytes>> {
+    let mut response = *text(StatusCode::SERVICE_UNAVAILABLE, &refused_body(reason));
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
+    headers.extend(plan.headers.clone());
+    response
+}
+
+fn refused_body(reason: &str) -> String {
+    format!("not now: {reason}")
 }
 
 fn status_line(framed: bool, status: &str) -> String {

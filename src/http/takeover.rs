@@ -35,7 +35,7 @@ const TAIL_WAIT: Duration = Duration::from_secs(2);
 /// A request head is no larger than this.
 pub(super) const HEAD_BYTES: usize = 16 << 10;
 /// Nor has it more headers.
-const MAX_HEADERS: usize = 100;
+pub(super) const MAX_HEADERS: usize = 100;
 
 /// While there are more connections than this that are no streams, none is kept for a second request: each
 /// costs 13 KB by then.
@@ -93,7 +93,7 @@ fn refused_head(error: &hyper::Error) -> Option<&'static str> {
 
 /// A stream that somebody asks for.
 pub(super) struct Asked {
-    plan: Plan,
+    pub(super) plan: Plan,
     whom: Whom,
     /// It may ask for many clients, as a proxy does, and is not trusted to say for whom.
     for_many: bool,
@@ -130,15 +130,17 @@ impl Requests {
         let (state, gate) = (public.state.clone(), public.gate.clone());
         Self { state, gate, peer, turn, asked: AskedSlot::default() }
     }
+}
 
+impl Asked {
     /// Who asks for a stream.
-    fn asked(&self, plan: Plan, headers: &HeaderMap) -> Asked {
-        let trusted = &self.state.config.proxy.trusted;
-        let address = forwarded::client(trusted, self.peer, headers);
+    pub(super) fn by(state: &State, peer: Peer, plan: Plan, headers: &HeaderMap) -> Self {
+        let trusted = &state.config.proxy.trusted;
+        let address = forwarded::client(trusted, peer, headers);
         let whom = Whom { address, principal: plan.principal.clone() };
-        let is_local = self.peer.address().is_some_and(|address| address.is_loopback());
-        let for_many = !self.peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
-        Asked { plan, whom, for_many }
+        let is_local = peer.address().is_some_and(|address| address.is_loopback());
+        let for_many = !peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
+        Self { plan, whom, for_many }
     }
 }
 
@@ -160,7 +162,7 @@ impl Service<Request<Incoming>> for Requests {
                 Answer(Some(response))
             }
             Decision::Stream(plan) => {
-                self.asked.put(self.asked(plan, request.headers()));
+                self.asked.put(Asked::by(&self.state, self.peer, plan, request.headers()));
                 Answer(None)
             }
         }
@@ -195,10 +197,11 @@ pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut p
     // From here on it is a client, if only to wait for Redis.
     drop(place);
     let client = client(state, &asked.plan, permit, lease);
-    let knows_start =
-        matches!(asked.plan.start, Start::After(_) | Start::Since(_) | Start::Earliest);
-    match wait_for_tail(&client.lease, knows_start).await {
-        Ok(()) => begin(state, socket, client, &asked),
+    match wait_for_tail(&client.lease, asked.plan.start).await {
+        Ok(()) => {
+            let begin = begin(state, &client, &asked, router::stream_head(&asked.plan));
+            follow(&state.fanout, socket, client, begin);
+        }
         Err(reason) => {
             farewell(&state.fanout, socket, client.permit, refusal(state, &asked, reason));
         }
@@ -206,7 +209,7 @@ pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut p
 }
 
 /// A place among the clients, and one at the stream key.
-fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease), &'static str> {
+pub(super) fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease), &'static str> {
     if state.fanout.draining.is_cancelled() {
         return Err("drain");
     }
@@ -223,7 +226,7 @@ fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease), &'static 
     Ok((permit, lease))
 }
 
-fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -> Client {
+pub(super) fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -> Client {
     let route = &state.config.routes[plan.route];
     let rendering = lease.topic().state().rendering(&route.rendering);
     Client {
@@ -243,7 +246,8 @@ fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -> Client {
 }
 
 /// Waits until the topic knows where "now" is; an error's code where it cannot be read at all.
-async fn wait_for_tail(lease: &Lease, knows_start: bool) -> Result<(), &'static str> {
+pub(super) async fn wait_for_tail(lease: &Lease, start: Start) -> Result<(), &'static str> {
+    let knows_start = matches!(start, Start::After(_) | Start::Since(_) | Start::Earliest);
     let mut news = lease.topic().subscribe();
     let known = async {
         loop {
@@ -272,23 +276,22 @@ fn tail_known(topic: &Topic, knows_start: bool) -> Option<Result<(), &'static st
     }
 }
 
-fn begin(state: &Arc<State>, socket: Socket, client: Client, asked: &Asked) {
+/// How the client's stream begins, after the `head` of its response.
+pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>) -> Begin {
     let Asked { plan, whom, .. } = asked;
     state.metrics.responded(router::STREAM_STATUS);
     let address = whom.address.map(tracing::field::display);
     debug!(client = client.id, address, key = %client.topic().key, start = ?plan.start, "stream opened");
-    let mut opening = router::stream_head(plan);
+    let mut opening = head;
     let mut bare = Vec::new();
     write_retry(&mut bare, state.fanout.settings.reconnection_time());
     bare.extend_from_slice(comment::OPEN.as_bytes());
     client.view.append_event(&bare, &mut opening);
-    let begin = Begin::new(&client, plan.start, opening);
-    follow(&state.fanout, socket, client, begin);
+    Begin::new(client, plan.start, opening)
 }
 
 /// What is said to whoever cannot have the stream now.
 fn refusal(state: &State, asked: &Asked, reason: &'static str) -> Vec<u8> {
-    state.metrics.rejected(reason);
     tell_of_refusal(state, asked, reason);
     let settings = &state.fanout.settings;
     let wait = settings.long_reconnection_time();
@@ -303,18 +306,24 @@ fn refusal(state: &State, asked: &Asked, reason: &'static str) -> Vec<u8> {
 /// A stream that ends at once.
 fn unavailable(plan: &Plan, wait: Duration, reason: &'static str) -> Vec<u8> {
     let view = View { rendering: 0, framed: plan.framed };
-    let mut bare = Vec::new();
-    write_retry(&mut bare, wait);
-    let control = if reason == "drain" { Control::Drain } else { Control::Unavailable { reason } };
-    write_control(&mut bare, None, control);
     let mut words = router::stream_head(plan);
-    view.append_event(&bare, &mut words);
+    view.append_event(&comes_back(wait, reason), &mut words);
     words.extend_from_slice(view.end());
     words
 }
 
-/// The operator learns of an address that was refused something only if it may be all clients' at once.
-fn tell_of_refusal(state: &State, asked: &Asked, reason: &'static str) {
+/// The only event of such a stream.
+pub(super) fn comes_back(wait: Duration, reason: &'static str) -> Vec<u8> {
+    let mut bare = Vec::new();
+    write_retry(&mut bare, wait);
+    let control = if reason == "drain" { Control::Drain } else { Control::Unavailable { reason } };
+    write_control(&mut bare, None, control);
+    bare
+}
+
+/// Counts it. The operator learns of an address that was refused something only if it may be all clients' at once.
+pub(super) fn tell_of_refusal(state: &State, asked: &Asked, reason: &'static str) {
+    state.metrics.rejected(reason);
     let address = asked.whom.address.map(tracing::field::display);
     debug!(address, key = asked.plan.key, reason, "stream refused");
     if asked.for_many && reason.ends_with("_per_ip") && state.refusals_told.may_tell(reason) {

@@ -60,8 +60,13 @@ impl Memory {
             // Registered before the look, so that an entry added in between is not missed.
             added.as_mut().enable();
             let reply = self.read(ask);
-            if !reply.entries.is_empty() || tokio::time::timeout_at(deadline, added).await.is_err()
-            {
+            if !reply.entries.is_empty() {
+                // Whoever always finds something would never give way to those that it wakes, which
+                // may wait for this very thread.
+                tokio::task::yield_now().await;
+                return reply;
+            }
+            if tokio::time::timeout_at(deadline, added).await.is_err() {
                 return reply;
             }
         }

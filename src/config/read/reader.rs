@@ -15,10 +15,6 @@ const ROUTE: &str = "route";
 /// The section that each key of tokens is.
 const KEY: &str = "auth.jwt.keys";
 
-/// Sections that the contract knows and this version does not serve.
-const LATER: [(&str, &str); 1] =
-    [("server.tls", "this version speaks plain HTTP; remove [server.tls] and let a proxy do TLS")];
-
 /// The file and the environment while they are read.
 pub(super) struct Reader<'a> {
     text: &'a str,
@@ -152,15 +148,6 @@ impl<'a> Reader<'a> {
         self.section(&mut inner, path)
     }
 
-    /// Refuses the section `path` of a later version, if `items` have it as `name`.
-    pub(super) fn refuse_later(&mut self, items: &mut Vec<Item>, name: &str, path: &str) {
-        let Some(item) = take(items, name) else { return };
-        let later = LATER.iter().find(|(section, _)| *section == path);
-        let (_, why) = later.expect("only sections of LATER are refused");
-        let spot = self.spot(item.name_at);
-        self.fault(spot, &format!("[{path}]"), format!("not built yet: {why}"));
-    }
-
     /// Tells what is left in `root` once every section was taken.
     pub(super) fn end_of_file(&mut self, root: Vec<Item>, sections: &[&str]) {
         for item in root {
@@ -190,13 +177,6 @@ impl<'a> Reader<'a> {
 
     fn unknown_variable(&self, name: &str) -> String {
         let bare = &name[PREFIX.len()..];
-        let is_of = |section: &str| {
-            let prefix = section.replace('.', "_").to_uppercase() + "_";
-            bare.starts_with(&prefix)
-        };
-        if let Some((section, _)) = LATER.iter().find(|(section, _)| is_of(section)) {
-            return format!("not built yet: [{section}] is not served by this version; unset it");
-        }
         let known = self.known_variables.iter().map(|name| &name[PREFIX.len()..]);
         let hint = did_you_mean(bare, known).replace('"', "").replace("mean ", "mean SSEGATE_");
         format!("unknown variable; it is SSEGATE_SECTION_KEY for a key of gateway.toml{hint}")

@@ -251,9 +251,11 @@ impl<'r, 'a> Section<'r, 'a> {
         self.reader.settings.last_mut().expect("a key was just read").value = value;
     }
 
-    /// Refuses the section `path` of a later version, if this one has it as `name`.
-    pub(super) fn refuse_later(&mut self, name: &str, path: &str) {
-        self.reader.refuse_later(&mut self.items, name, path);
+    /// The section `name` within this one, by its whole path; an empty one where the file has none.
+    pub(super) fn section(&mut self, name: &str, path: &'static str) -> Section<'_, 'a> {
+        let taken = take(&mut self.items, name);
+        let named = taken.map(|item| Item { name: path.to_owned(), ..item });
+        self.reader.section(&mut named.into_iter().collect(), path)
     }
 
     /// Tells what is left once every key was taken; values stay out of it, for they may be secrets.

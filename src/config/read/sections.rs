@@ -4,15 +4,26 @@ use std::path::Path;
 
 use super::reader::Reader;
 use super::section::Section;
-use super::{address, cors, jwt, proxy, routes, secret, source};
+use super::{address, cors, identity, jwt, proxy, routes, secret, source};
 use crate::config::fault::did_you_mean;
 use crate::config::value::{self, Item, Written};
 use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server};
 
 /// Loopback names: what a page on another site cannot make a browser send as Host.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-const SECTIONS: [&str; 10] =
-    ["server", "admin", "source", "ring", "limits", "log", "route", "auth.jwt", "cors", "proxy"];
+const SECTIONS: [&str; 11] = [
+    "server",
+    "server.tls",
+    "admin",
+    "source",
+    "ring",
+    "limits",
+    "log",
+    "route",
+    "auth.jwt",
+    "cors",
+    "proxy",
+];
 /// Any number: a limit that is as high as one likes.
 const ANY: u32 = u32::MAX;
 
@@ -36,8 +47,9 @@ pub(super) fn config(reader: &mut Reader<'_>, mut root: Vec<Item>) -> Config {
 
 fn server(mut section: Section<'_, '_>) -> Server {
     let hosts: &[&str] = if section.reader.demo { &LOOPBACK_HOSTS } else { &[] };
-    let server = Server {
-        listen: listeners(&mut section),
+    let listen = listeners(&mut section);
+    let mut server = Server {
+        listen,
         keepalive: section.duration("keepalive", "15s", "1s", "1d"),
         retry: section.duration("retry", "2s", "100ms", "1h"),
         max_connection_age: section.duration_or_never("max_connection_age", "1h", "1s", "365d"),
@@ -46,8 +58,9 @@ fn server(mut section: Section<'_, '_>) -> Server {
         hosts: section.listed("hosts", hosts, address::host),
         workers: workers(&mut section),
         io_uring: section.flag("io_uring", true),
+        tls: None,
     };
-    section.refuse_later("tls", "server.tls");
+    server.tls = identity::identity(section.section("tls", "server.tls"), &server.listen);
     section.end();
     server
 }

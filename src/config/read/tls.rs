@@ -130,7 +130,7 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn certificates(
+pub(super) fn certificates(
     name: &str,
     credentials: Option<&Path>,
 ) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -143,7 +143,10 @@ fn certificates(
     }
 }
 
-fn private_key(name: &str, credentials: Option<&Path>) -> Result<PrivateKeyDer<'static>, String> {
+pub(super) fn private_key(
+    name: &str,
+    credentials: Option<&Path>,
+) -> Result<PrivateKeyDer<'static>, String> {
     let text = secret::text(name, credentials)?;
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
         format!("holds no private key in PEM form, or one with a passphrase: {error}")

@@ -122,18 +122,6 @@ fn origins_are_written_as_browsers_write_them() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused() {
-    let cases = ["url = \"memory:\"\n[server.tls]\nkey = \"\""];
-    for case in cases {
-        let told = told(with_source(case));
-        assert!(told.contains(": not built yet: "), "{case}\n{told}");
-        assert_eq!(told.lines().count(), 1, "{case}\n{told}");
-    }
-    let name = "SSEGATE_SERVER_TLS_KEY";
-    assert_told(under(&[(name, "x")]), &format!("environment: {name}: not built yet: "));
-}
-
-#[test]
 fn unknown_names_are_told_without_their_values() {
     let hint = "environment: SSEGATE_SOURCE_PASSWORD: unknown variable; it is SSEGATE_SECTION_KEY for a key of gateway.toml; did you mean SSEGATE_SOURCE_PASSWORD_FILE?";
     assert_told(under(&[("SSEGATE_SOURCE_PASSWORD", "hunter2")]), hint);

@@ -1,22 +1,43 @@
-//! What a follower waits for: its client's socket, or the source; and what may come in between.
+//! What a follower waits for: its client, the source, or news; and what may come in between.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use tokio::io::unix::AsyncFd;
-use tokio::time::sleep_until;
+use tokio::sync::broadcast;
+use tokio::time::{Sleep, sleep_until};
 
-use super::super::Socket;
 use super::super::signal::Signal;
-use super::super::socket::Input;
 use super::{End, Follower};
 use crate::event::Control;
 use crate::metrics::Left;
 use crate::source::{Class, Error};
+use crate::topic::Topic;
 
 /// A client that takes nothing for this long does not keep a page of the past in memory.
 const PAGE_KEPT: Duration = Duration::from_secs(1);
 /// The source is looked at again after this, should no news come.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What a client that no pack takes waits for while it is level with the tail. It is kept from one wait
+/// to the next: with each delivery, making it anew would cost as much as the rest.
+pub(super) struct Level {
+    news: broadcast::Receiver<()>,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Level {
+    pub(super) fn new(topic: &Topic) -> Self {
+        Self { news: topic.subscribe(), alarm: Box::pin(sleep_until(Instant::now().into())) }
+    }
+
+    /// The alarm comes by then. It may come earlier, and is set again then: a wait that ends later than
+    /// the last one, as most do, costs nothing.
+    fn alarm_by(&mut self, wake: Instant) {
+        if self.alarm.is_elapsed() || self.alarm.deadline() > wake.into() {
+            self.alarm.as_mut().reset(wake.into());
+        }
+    }
+}
 
 impl Follower {
     pub(super) async fn wait_writable(&mut self) -> Result<(), End> {
@@ -27,13 +48,8 @@ impl Follower {
         loop {
             tokio::select! {
                 biased;
-                ready = self.socket.writable() => {
-                    let mut ready = ready?;
-                    // Readiness may be old: a failed send clears it, and the next wait is a true one.
-                    ready.clear_ready();
-                    return Ok(());
-                }
-                left = input_ended(&self.socket) => return Err(left),
+                ready = self.outlet.writable() => return Ok(ready?),
+                () = self.outlet.left() => return Err(End::Cut(Left::Client)),
                 () = sleep_until(stalled.into()) => return Err(End::Cut(Left::Slow)),
                 // It is read again when the client takes something, not before.
                 () = sleep_until(forget_page.into()), if self.has_page() => self.forget_page(),
@@ -75,6 +91,28 @@ impl Follower {
         self.meanwhile(something_new).await.map(drop)
     }
 
+    /// Waits for what comes after the tail, and says that the stream lives. A drain is news as well.
+    pub(super) async fn wait_for_news(&mut self) -> Result<(), End> {
+        let Some(mut level) = self.level.take() else { return self.wait_for_source().await };
+        let keepalive = self.last_write + self.fanout.settings.keepalive;
+        let wake = self.client.next_due().map_or(keepalive, |due| due.min(keepalive));
+        level.alarm_by(wake);
+        tokio::select! {
+            biased;
+            () = self.outlet.left() => return Err(End::Cut(Left::Client)),
+            // Lagged or closed is news as well.
+            _ = level.news.recv() => {}
+            () = &mut level.alarm => {
+                if self.last_write + self.fanout.settings.keepalive <= Instant::now() {
+                    // What is not taken of it now is flushed before anything else.
+                    self.say_alive()?;
+                }
+            }
+        }
+        self.level = Some(level);
+        Ok(())
+    }
+
     /// Does some work of ours, and keeps the stream alive meanwhile; `None`: the client is due.
     pub(super) async fn meanwhile<T>(
         &mut self,
@@ -87,7 +125,7 @@ impl Follower {
             let keepalive = self.last_write + self.fanout.settings.keepalive;
             tokio::select! {
                 done = &mut work => return Ok(Some(done)),
-                left = input_ended(&self.socket) => return Err(left),
+                () = self.outlet.left() => return Err(End::Cut(Left::Client)),
                 () = sleep_until(keepalive.into()), if self.is_between_events() => self.say_alive()?,
                 () = draining.cancelled(), if !self.draining => return Ok(None),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(None),
@@ -99,22 +137,10 @@ impl Follower {
     fn say_alive(&mut self) -> Result<(), End> {
         let signal = Signal::of_silence(&self.client.topic().state().reader);
         let bytes = signal.bytes(self.client.view, self.client.signals);
-        let sent = self.send(&bytes)?;
+        let sent = self.outlet.send(&bytes)?;
         self.progress(sent);
         self.unsent = bytes[sent..].to_vec();
         self.fanout.metrics.heartbeats.increment(1);
         Ok(())
-    }
-}
-
-/// Returns once the client has left; whatever it sends is thrown away.
-async fn input_ended(socket: &AsyncFd<Socket>) -> End {
-    loop {
-        let Ok(mut ready) = socket.readable().await else { return End::Cut(Left::Client) };
-        match socket.get_ref().discard_input() {
-            Input::Closed => return End::Cut(Left::Client),
-            Input::None => ready.clear_ready(),
-            Input::Discarded => {}
-        }
     }
 }
