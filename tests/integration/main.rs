@@ -18,6 +18,8 @@ mod crowd;
 mod drain;
 /// The open edge: floods, hostile heads, proxies, and who counts as the client.
 mod edge;
+/// HTTP/2 and TLS: many streams to a connection.
+mod h2;
 /// Listening sockets that a service manager holds: upgrades and restarts.
 mod handover;
 /// Two gateways behind HAProxy.

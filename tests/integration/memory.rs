@@ -19,13 +19,6 @@ const MIB: usize = 1 << 20;
 /// A debug build on a loaded machine needs its time.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Peak resident memory of the process so far.
-fn peak_bytes(gateway: &Gateway) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
 /// Forgets the peak, so that what comes next shows.
 fn forget_peak(gateway: &Gateway) {
     std::fs::write(format!("/proc/{}/clear_refs", gateway.pid()), "5").unwrap();
@@ -227,7 +220,7 @@ fn peak_of_bursts(keys: usize, count: usize, rings_mib: usize, may_be_cut: bool)
         let outcome = runtime.block_on(async { tokio::time::timeout(LONG, task).await });
         outcome.expect("every entry comes, or is told").unwrap().unwrap();
     }
-    peak_bytes(&gateway)
+    gateway.peak_bytes()
 }
 
 fn bursts_stay_within_the_limits(keys: usize, count: usize, rings_mib: usize, may_be_cut: bool) {
@@ -311,7 +304,7 @@ fn peak_with_crawlers(count: usize) -> usize {
         std::thread::sleep(Duration::from_millis(100));
         assert!(crawlers.tasks.iter().all(|task| !task.is_finished()));
     }
-    let peak = peak_bytes(&gateway);
+    let peak = gateway.peak_bytes();
     crawlers.end(&runtime);
     peak
 }

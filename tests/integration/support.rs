@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod gateway;
 pub mod haproxy;
 pub mod history;
+pub mod multiplexed;
 pub mod nginx;
 pub mod redis;
 pub mod sentinel;
@@ -49,6 +50,7 @@ pub fn signal(process: &Child, name: &str) {
         "INT" => Signal::INT,
         "STOP" => Signal::STOP,
         "CONT" => Signal::CONT,
+        "HUP" => Signal::HUP,
         other => panic!("no test sends SIG{other}"),
     };
     kill_process(Pid::from_child(process), signal).unwrap();

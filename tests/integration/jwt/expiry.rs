@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ssegate::event::parse::Item;
 
 use super::*;
+use crate::support::multiplexed::{End, Session};
 use crate::support::{eventually, within};
 
 fn now() -> f64 {
@@ -102,4 +103,26 @@ fn a_stream_is_still_rotated_before_its_token_ends() {
     client.live();
     assert_eq!(client.rest(), []);
     assert_eq!((left(&gateway, "expired"), left(&gateway, "rotated")), (0.0, 1.0));
+}
+
+/// Two streams of one connection, each with a token of its own.
+#[test]
+fn over_http2_each_stream_has_the_end_of_its_own_token() {
+    let gateway = start(&["warn = \"2s\""]);
+    let mut session = Session::open(&gateway.address);
+    let bearer = |seconds| {
+        let claims = json!({"exp": seconds_from_now(seconds)});
+        format!("Bearer {}", hs256(&claims))
+    };
+    let short = session.get("/any/a", &[("authorization", &bearer(3))]);
+    let long = session.get("/any/a", &[("authorization", &bearer(60))]);
+    session.live(short);
+    session.live(long);
+    assert_eq!(session.control(short).0["type"], "expiring");
+    assert_eq!(session.control(short).0["type"], "expired");
+    assert_eq!(session.end(short), End::Whole);
+    gateway.publish("events:a", "to the other");
+    assert_eq!(session.event(long).data, "to the other");
+    let none = session.get("/any/a", &[]);
+    assert_ne!(session.status(none), 200);
 }

@@ -22,6 +22,15 @@ pub struct Browser {
 
 impl Browser {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One that believes every certificate.
+    pub fn start_trusting_all() -> Self {
+        Self::with(&["--ignore-certificate-errors"])
+    }
+
+    fn with(more_flags: &[&str]) -> Self {
         let profile = Folder::new();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -42,7 +51,8 @@ impl Browser {
             "--disable-sync",
             "--disable-dev-shm-usage",
         ];
-        let mut flags = flags.map(str::to_owned).to_vec();
+        let flags = flags.iter().chain(more_flags);
+        let mut flags: Vec<_> = flags.map(|flag| (*flag).to_owned()).collect();
         flags.push(format!("--user-data-dir={}", browser.profile.0.display()));
         let wanted = json!({
             "browserName": "chrome",

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::redis::Redis;
+use super::tls::Identity;
 use super::{DEADLINE, Folder, eventually, signal};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ssegate");
@@ -96,6 +97,12 @@ impl Setup {
         self
     }
 
+    /// Speaks TLS, as this.
+    pub fn tls(self, identity: &Identity) -> Self {
+        self.set("server.tls", &format!("certificate = {:?}", identity.certificate))
+            .set("server.tls", &format!("key = {:?}", identity.key))
+    }
+
     /// Sets a variable of its environment.
     #[allow(dead_code, reason = "tests/faults does it")]
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -120,8 +127,18 @@ impl Setup {
     /// The gateway.toml of it.
     pub fn toml(&self) -> String {
         let mut text = String::new();
-        let sections =
-            ["server", "admin", "source", "ring", "limits", "cors", "proxy", "auth.jwt", "log"];
+        let sections = [
+            "server",
+            "server.tls",
+            "admin",
+            "source",
+            "ring",
+            "limits",
+            "cors",
+            "proxy",
+            "auth.jwt",
+            "log",
+        ];
         for section in sections {
             text += &format!("[{section}]\n");
             if section == "source" {
@@ -219,6 +236,13 @@ impl Gateway {
             Ok(said)
         };
         ask().unwrap_or_else(|error| format!("{path}: {error}\n"))
+    }
+
+    /// Its peak of resident memory so far.
+    pub fn peak_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
     /// As `kill -9`.

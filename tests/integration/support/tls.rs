@@ -34,11 +34,16 @@ impl Authority {
 
     /// Signs that somebody is `name`: an address, or a host name.
     pub fn sign(&self, name: &str) -> Identity {
+        self.sign_as(name, name)
+    }
+
+    /// The same, in files of another name.
+    pub fn sign_as(&self, file: &str, name: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let (file, key_file) = (format!("{name}.pem"), format!("{name}.key"));
+        let (file, key_file) = (format!("{file}.pem"), format!("{file}.key"));
         std::fs::write(self.folder.0.join(&file), certificate.pem()).unwrap();
         std::fs::write(self.folder.0.join(&key_file), key.serialize_pem()).unwrap();
         Identity { certificate: self.path(&file), key: self.path(&key_file) }

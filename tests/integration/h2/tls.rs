@@ -1,0 +1,238 @@
+//! TLS to clients: handshakes, certificates, and their exchange while streams are open.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
+
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::multiplexed::{End, Session, Wire};
+use crate::support::tls::{Authority, Identity};
+use crate::support::{DEADLINE, eventually};
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// Connects and shakes hands.
+fn connect(
+    gateway: &Gateway,
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+    alpn: &[&[u8]],
+) -> Tls {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(&gateway.address).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut socket).unwrap();
+    }
+    StreamOwned::new(connection, socket)
+}
+
+fn session(gateway: &Gateway, authority: &Authority) -> Session<Tls> {
+    let tls = connect(gateway, authority, &rustls::version::TLS13, &[b"h2"]);
+    Session::over(Wire::over(tls, &[]))
+}
+
+/// The certificate that a new connection is shown.
+fn shown(gateway: &Gateway, authority: &Authority) -> Vec<u8> {
+    let tls = connect(gateway, authority, &rustls::version::TLS13, &[]);
+    tls.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn in_file(identity: &Identity) -> Vec<u8> {
+    CertificateDer::from_pem_file(&identity.certificate).unwrap().to_vec()
+}
+
+/// Puts another identity into the files of this one.
+fn exchange(identity: &Identity, other: &Identity) {
+    std::fs::copy(&other.certificate, &identity.certificate).unwrap();
+    std::fs::copy(&other.key, &identity.key).unwrap();
+}
+
+fn reload(gateway: &Gateway, says: &str) {
+    let before = gateway.log().matches(says).count();
+    gateway.signal("HUP");
+    eventually("it says what came of it", || gateway.log().matches(says).count() > before);
+}
+
+#[test]
+fn both_versions_and_both_protocols_are_spoken() {
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
+    for version in VERSIONS {
+        let mut tls = connect(&gateway, &authority, version, &[b"h2", b"http/1.1"]);
+        assert_eq!(tls.conn.alpn_protocol(), Some(&b"h2"[..]));
+        tls.flush().unwrap();
+        let mut session = Session::over(Wire::over(tls, &[]));
+        let id = session.stream("/events/a");
+        session.live(id);
+        for alpn in [&[&b"http/1.1"[..]][..], &[]] {
+            let mut tls = connect(&gateway, &authority, version, alpn);
+            assert_eq!(tls.conn.alpn_protocol(), alpn.first().copied());
+            tls.write_all(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let mut answer = String::new();
+            tls.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        }
+    }
+}
+
+/// Over HTTP/1 as well a stream ends as it should: the last chunk, then TLS' own end.
+#[test]
+fn a_drained_stream_of_http1_is_whole() {
+    let authority = Authority::new();
+    let mut gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
+    let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[b"http/1.1"]);
+    tls.write_all(b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\nmore than was asked for").unwrap();
+    eventually("it is open", || gateway.metric("ssegate_clients") == 1.0);
+    gateway.publish("events:a", "entry");
+    gateway.signal("TERM");
+    let mut answer = String::new();
+    tls.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.contains("data: entry\n\n"), "{answer}");
+    assert!(answer.contains("\"type\":\"drain\""), "{answer}");
+    assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn who_leaves_http1_over_tls_has_left() {
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
+    let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[b"http/1.1"]);
+    tls.write_all(b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    eventually("it is open", || gateway.metric("ssegate_clients") == 1.0);
+    drop(tls);
+    eventually("it has left", || gateway.metric("ssegate_clients") == 0.0);
+    assert_eq!(gateway.metric("ssegate_client_disconnects_total{reason=\"client\"}"), 1.0);
+}
+
+#[test]
+fn a_stream_of_http1_that_takes_nothing_is_cut() {
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1"));
+    let gateway = gateway.set("limits", "write_stall = \"1s\"").start_ready();
+    let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[b"http/1.1"]);
+    tls.write_all(b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    eventually("it is open", || gateway.metric("ssegate_clients") == 1.0);
+    let large = "x".repeat(1 << 20);
+    eventually("it is cut", || {
+        gateway.publish("events:a", &large);
+        gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}") == 1.0
+    });
+}
+
+#[test]
+fn a_certificate_is_exchanged_while_streams_are_open() {
+    let authority = Authority::new();
+    let identity = authority.sign("127.0.0.1");
+    let gateway = Setup::memory().tls(&identity).start_ready();
+    let first = in_file(&identity);
+    assert_eq!(shown(&gateway, &authority), first);
+    let mut before = session(&gateway, &authority);
+    let stream = before.stream("/events/a");
+    before.live(stream);
+
+    exchange(&identity, &authority.sign_as("other", "127.0.0.1"));
+    let second = in_file(&identity);
+    assert_ne!(first, second);
+    assert_eq!(shown(&gateway, &authority), first, "not before it is asked to");
+    reload(&gateway, "certificate reloaded");
+    assert_eq!(shown(&gateway, &authority), second);
+    gateway.publish("events:a", "through it all");
+    assert_eq!(before.event(stream).data, "through it all");
+    let beside = before.stream("/events/b");
+    before.live(beside);
+}
+
+#[test]
+fn files_at_fault_leave_the_certificate_as_it_is() {
+    let authority = Authority::new();
+    let identity = authority.sign("127.0.0.1");
+    let gateway = Setup::memory().tls(&identity).start_ready();
+    let good = in_file(&identity);
+    let mut before = session(&gateway, &authority);
+    let stream = before.stream("/events/a");
+    before.live(stream);
+    let refused = "certificate not reloaded";
+    let other = authority.sign_as("other", "127.0.0.1");
+    // The new certificate is there, and its key not yet.
+    std::fs::copy(&other.certificate, &identity.certificate).unwrap();
+    reload(&gateway, refused);
+    assert!(gateway.log().contains("server.tls.key is not the key of the certificate"));
+    std::fs::write(&identity.certificate, "no certificate\n").unwrap();
+    reload(&gateway, refused);
+    std::fs::remove_file(&identity.certificate).unwrap();
+    reload(&gateway, refused);
+    assert!(gateway.log().contains("server.tls.certificate cannot be read"));
+    assert_eq!(shown(&gateway, &authority), good);
+    gateway.publish("events:a", "through it all");
+    assert_eq!(before.event(stream).data, "through it all");
+    exchange(&identity, &other);
+    reload(&gateway, "certificate reloaded");
+    assert_eq!(shown(&gateway, &authority), in_file(&other));
+}
+
+#[test]
+fn without_tls_a_hangup_changes_nothing() {
+    let gateway = Setup::memory().start_ready();
+    let (mut session, id) = super::live(&gateway);
+    reload(&gateway, "nothing to reload");
+    gateway.publish("events:a", "still here");
+    assert_eq!(session.event(id).data, "still here");
+}
+
+#[test]
+fn a_handshake_that_is_never_done_ends_in_time() {
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1"));
+    let gateway = gateway.set("limits", "header_timeout = \"1s\"").start_ready();
+    for said in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut socket = TcpStream::connect(&gateway.address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.write_all(said).unwrap();
+        let begin = Instant::now();
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{said:?}");
+        assert!(!answer.starts_with(b"HTTP"), "no plain answer where TLS is spoken");
+    }
+    let mut session = session(&gateway, &authority);
+    let id = session.stream("/events/a");
+    session.live(id);
+}
+
+#[test]
+fn a_drained_connection_says_that_it_goes_away() {
+    let authority = Authority::new();
+    let mut gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
+    let mut session = session(&gateway, &authority);
+    let id = session.stream("/events/a");
+    session.live(id);
+    gateway.signal("TERM");
+    assert_eq!(session.control(id).0["type"], "drain");
+    assert_eq!(session.end(id), End::Whole);
+    session.closed();
+    assert_eq!(session.last_answered, Some(1));
+    assert_eq!(gateway.wait().code(), Some(0));
+}
