@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use crate::entry;
+use crate::multiplexed::Connection;
 use crate::scenario::Past;
 use crate::tally::{Progress, Tally};
 
@@ -40,15 +41,23 @@ pub(crate) struct Crowd {
     pub(crate) threads: u64,
     /// Without a new entry for so many seconds, what is missing stays missing.
     pub(crate) patience_seconds: u64,
+    /// Of each connection over HTTP/2; zero: over HTTP/1, which has one.
+    pub(crate) streams: u64,
 }
 
 /// The clients of one thread.
 struct Clients {
     crowd: Crowd,
     epoll: OwnedFd,
-    all: Vec<(TcpStream, Progress)>,
+    all: Vec<Viewer>,
     tally: Tally,
     scratch: Vec<u8>,
+}
+
+/// A connection and what came over it.
+enum Viewer {
+    One(TcpStream, Progress),
+    Many(Connection),
 }
 
 /// Opens all streams, and reads each to its last entry.
@@ -73,6 +82,7 @@ pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result
         events: 0,
         threads: 1,
         patience_seconds: seconds,
+        streams: 0,
     };
     let mut clients = Clients::new(crowd)?;
     for index in 0..past.clients {
@@ -121,7 +131,12 @@ impl Clients {
     fn arrive(crowd: Crowd, nth: u64) -> Result<Self> {
         let mut clients = Self::new(crowd)?;
         let mut opened = 0;
-        for index in (nth..crowd.clients).step_by(usize::try_from(crowd.threads)?) {
+        while crowd.streams > 0 && opened < crowd.clients {
+            clients.connect_many(crowd.streams)?;
+            opened += crowd.streams;
+            clients.receive_until(ARRIVAL_PATIENCE, |tally| tally.heads == opened)?;
+        }
+        for index in (nth + opened..crowd.clients).step_by(usize::try_from(crowd.threads)?) {
             let key = index % crowd.keys;
             let progress = Progress::new(usize::try_from(key)?);
             clients.connect(&request(key), progress).with_context(|| format!("client {index}"))?;
@@ -144,19 +159,31 @@ impl Clients {
         // A reset at the end leaves no port behind in TIME_WAIT for the next run.
         rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
         socket.write_all(request.as_bytes())?;
+        self.add(Viewer::One(socket, progress))
+    }
+
+    /// A connection with so many streams.
+    fn connect_many(&mut self, streams: u64) -> Result<()> {
+        let socket = TcpStream::connect(self.crowd.address).context("cannot connect")?;
+        self.add(Viewer::Many(Connection::open(socket, streams)?))
+    }
+
+    fn add(&mut self, viewer: Viewer) -> Result<()> {
         let index = EventData::new_u64(self.all.len() as u64);
-        epoll::add(&self.epoll, &socket, index, EventFlags::IN)?;
-        self.all.push((socket, progress));
+        epoll::add(&self.epoll, viewer.socket(), index, EventFlags::IN)?;
+        self.all.push(viewer);
         Ok(())
     }
 
     fn read_all(mut self) -> Result<Tally> {
         let events = self.crowd.events;
-        let expected = self.all.len() as u64 * events;
+        let streams = || self.all.iter().flat_map(Viewer::streams);
+        let expected = streams().count() as u64 * events;
         let patience = Duration::from_secs(self.crowd.patience_seconds);
         self.receive_until(patience, |tally| tally.delivered >= expected)?;
         self.receive_until(AFTERMATH, |_| false)?;
-        let never = self.all.iter().map(|(_, client)| events.saturating_sub(client.next)).sum();
+        let streams = self.all.iter().flat_map(Viewer::streams);
+        let never = streams.map(|client| events.saturating_sub(client.next)).sum();
         self.tally.never_came(never);
         Ok(self.tally)
     }
@@ -181,7 +208,15 @@ impl Clients {
         let mut events = Vec::with_capacity(1024);
         epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
         for event in &events {
-            let (socket, client) = &mut self.all[usize::try_from(event.data.u64())?];
+            let (socket, client) = match &mut self.all[usize::try_from(event.data.u64())?] {
+                Viewer::One(socket, client) => (socket, client),
+                Viewer::Many(connection) => {
+                    if !connection.read(&mut self.scratch, &mut self.tally)? {
+                        bail!("the server closed a connection");
+                    }
+                    continue;
+                }
+            };
             match recv(&*socket, &mut self.scratch[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => self.tally.ended(|| "the server closed a stream".to_owned()),
                 Ok((count, _)) => {
@@ -194,6 +229,22 @@ impl Clients {
             epoll::delete(&self.epoll, &*socket)?;
         }
         Ok(())
+    }
+}
+
+impl Viewer {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::One(socket, _) => socket,
+            Self::Many(connection) => connection.socket(),
+        }
+    }
+
+    fn streams(&self) -> &[Progress] {
+        match self {
+            Self::One(_, client) => std::slice::from_ref(client),
+            Self::Many(connection) => connection.streams(),
+        }
     }
 }
 

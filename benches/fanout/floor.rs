@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -132,29 +132,50 @@ fn requested_key(request: &[u8]) -> Option<usize> {
 
 impl Topic {
     fn ask(&mut self, cursor: &[u8]) -> Result<()> {
-        let words = [b"XREAD".as_slice(), b"COUNT", b"500", b"BLOCK", b"0", b"STREAMS"];
-        self.redis.queue(&[&words[..], &[self.key.as_bytes(), cursor]].concat());
-        self.redis.flush()
+        ask(&mut self.redis, &self.key, cursor)
     }
 
     fn deliver(&mut self) -> Result<()> {
-        let reply = self.redis.reply()?;
-        let mut cursor = Vec::new();
-        for entry in reply.array().filter_map(|stream| stream.array().nth(1)).flat_map(Reply::array)
-        {
-            let mut parts = entry.array();
-            cursor = parts.next().map(Reply::text).unwrap_or_default();
-            let payload = parts.next().and_then(|fields| fields.array().nth(1));
-            let event = encode(&cursor, &payload.map(Reply::text).unwrap_or_default());
-            self.clients.retain_mut(|client| send(client, &event).is_ok());
-        }
+        let clients = &mut self.clients;
+        let cursor = take(&mut self.redis, |event| {
+            let event = [format!("{:x}\r\n", event.len()).as_bytes(), &event, b"\r\n"].concat();
+            clients.retain_mut(|client| send(client, &event).is_ok());
+        })?;
         self.ask(&cursor)
     }
 }
 
+/// Each event of the first stream key, for ever.
+pub(crate) fn each_event(redis: &Path, mut serve: impl FnMut(Vec<u8>)) -> Result<()> {
+    let mut redis = Redis::connect(redis)?;
+    let mut cursor = b"0-0".to_vec();
+    loop {
+        ask(&mut redis, &key(0), &cursor)?;
+        cursor = take(&mut redis, &mut serve)?;
+    }
+}
+
+fn ask(redis: &mut Redis, key: &str, cursor: &[u8]) -> Result<()> {
+    let words = [b"XREAD".as_slice(), b"COUNT", b"500", b"BLOCK", b"0", b"STREAMS"];
+    redis.queue(&[&words[..], &[key.as_bytes(), cursor]].concat());
+    redis.flush()
+}
+
+/// Serves each event of the reply; the last id.
+fn take(redis: &mut Redis, mut serve: impl FnMut(Vec<u8>)) -> Result<Vec<u8>> {
+    let reply = redis.reply()?;
+    let mut cursor = Vec::new();
+    for entry in reply.array().filter_map(|stream| stream.array().nth(1)).flat_map(Reply::array) {
+        let mut parts = entry.array();
+        cursor = parts.next().map(Reply::text).unwrap_or_default();
+        let payload = parts.next().and_then(|fields| fields.array().nth(1));
+        serve(encode(&cursor, &payload.map(Reply::text).unwrap_or_default()));
+    }
+    Ok(cursor)
+}
+
 fn encode(id: &[u8], payload: &[u8]) -> Vec<u8> {
-    let event = [b"id: ", id, b"\nevent: message\ndata: ", payload, b"\n\n"].concat();
-    [format!("{:x}\r\n", event.len()).as_bytes(), &event, b"\r\n"].concat()
+    [b"id: ", id, b"\nevent: message\ndata: ", payload, b"\n\n"].concat()
 }
 
 /// One `send(2)`; only a client whose socket is full costs more, and everyone waits for it.

@@ -5,12 +5,14 @@
 //! The binary starts itself again as the floor and as the clients, so that each has its own CPU
 //! time. How to run it and how to read it: benches/README.md.
 
+mod bare;
 mod clients;
 mod entry;
 mod floor;
 mod free;
 mod latency;
 mod measure;
+mod multiplexed;
 mod processes;
 mod redis;
 mod rows;
@@ -63,6 +65,7 @@ struct Options {
 #[command(hide = true)]
 enum Role {
     Floor(floor::Settings),
+    Bare(bare::Settings),
     Clients(clients::Crowd),
     Slow {
         address: SocketAddr,
@@ -92,6 +95,7 @@ fn start(options: Options) -> Result<()> {
     }
     match options.role {
         Some(Role::Floor(settings)) => floor::run(&settings),
+        Some(Role::Bare(settings)) => bare::run(settings),
         Some(Role::Clients(crowd)) => clients::run(crowd),
         Some(Role::Slow { address, seconds }) => slow::run(address, seconds),
         Some(Role::Past { address, past, seconds }) => clients::come_back(address, past, seconds),

@@ -42,6 +42,8 @@ pub(crate) enum Server {
     Gateway,
     /// With so many threads.
     Floor(u64),
+    /// hyper alone, over HTTP/2.
+    Bare,
 }
 
 /// What one run of one server took.
@@ -190,6 +192,7 @@ fn start(scratch: &Scratch, server: Server, at: SocketAddr, keys: u64) -> Result
     match server {
         Server::Gateway => scratch.start_gateway(at),
         Server::Floor(threads) => scratch.start_floor(at, threads, keys),
+        Server::Bare => scratch.start_bare(at),
     }
 }
 
@@ -248,7 +251,8 @@ fn with_clients(
 fn start_crowd(scratch: &Scratch, scenario: &Scenario, address: SocketAddr) -> Result<Process> {
     let Scenario { clients, keys, client_threads, hold, .. } = *scenario;
     let patience_seconds = hold.as_secs() + PATIENCE_SECONDS;
-    let numbers = [clients, keys, scenario.events_per_key(), client_threads, patience_seconds];
+    let events = scenario.events_per_key();
+    let numbers = [clients, keys, events, client_threads, patience_seconds, scenario.streams];
     let mut words = vec![address.to_string()];
     words.extend(numbers.map(|number| number.to_string()));
     scratch.start_role("clients", &words)

@@ -68,6 +68,13 @@ impl Scratch {
         floor.ready_when(|| TcpStream::connect(at).is_ok())
     }
 
+    /// A bare hyper server, over HTTP/2.
+    pub(crate) fn start_bare(&self, at: SocketAddr) -> Result<Process> {
+        let words = [at.to_string(), self.redis().display().to_string()];
+        let bare = self.start_role("bare", &words)?;
+        bare.ready_when(|| TcpStream::connect(at).is_ok())
+    }
+
     /// The gateway as an operator would run it: one route, whose past is open, and all defaults but one,
     /// for all clients come from one host.
     pub(crate) fn start_gateway(&self, address: SocketAddr) -> Result<Process> {

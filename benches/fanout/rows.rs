@@ -27,9 +27,10 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 13] = [
+pub(crate) const ROWS: [Row; 14] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
+    Row { name: "h2", run: multiplexed },
     Row { name: "idle-memory", run: idle_memory },
     Row { name: "pending", run: pending },
     Row { name: "process", run: process },
@@ -79,6 +80,7 @@ impl Server {
             Self::Gateway => "gateway",
             Self::Floor(1) => "floor",
             Self::Floor(_) => "wide floor",
+            Self::Bare => "bare hyper",
         }
     }
 }
@@ -105,6 +107,25 @@ fn deliver(stage: &mut Stage<'_>, clients: u64, rate: f64) -> Result<Vec<Figure>
             .beside("floor", floor.clients_cpu_percent()),
     ]);
     Ok(figures)
+}
+
+/// Streams of a connection in the row of HTTP/2: as many as a dashboard may have.
+const STREAMS: u64 = 50;
+
+fn multiplexed(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let scenario = Scenario { streams: STREAMS, ..Scenario::default() };
+    let gateway = stage.measure_on_time(scenario, Server::Gateway)?;
+    let bare = stage.measure_on_time(scenario, Server::Bare)?;
+    let beside = |what: &str, digits, of: fn(&Run) -> f64| {
+        Figure::new(what, digits, of(&gateway)).beside("bare hyper", of(&bare))
+    };
+    Ok(vec![
+        beside("CPU us/delivery", 2, Run::cpu_us_per_delivery).goal(Goal::RatioAtMost(1.5)),
+        beside("of it user", 2, Run::user_us_per_delivery),
+        beside("p99 ms", 2, Run::p99_ms),
+        beside("PSS bytes/stream", 0, Run::bytes_per_client),
+        beside("clients' CPU %", 0, Run::clients_cpu_percent),
+    ])
 }
 
 fn cpu_beside_floor(gateway: &Run, floor: &Run, goal: Goal) -> Vec<Figure> {

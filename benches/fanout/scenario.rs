@@ -16,6 +16,8 @@ pub(crate) struct Scenario {
     pub(crate) entry_bytes: u64,
     /// Entries that are written together.
     pub(crate) pipeline: u64,
+    /// Of each connection over HTTP/2; zero: over HTTP/1.
+    pub(crate) streams: u64,
     /// Between the clients' arrival and the first entry.
     pub(crate) hold: Duration,
     /// Threads of the clients' process.
@@ -45,6 +47,7 @@ impl Default for Scenario {
             seconds: 10,
             entry_bytes: 230,
             pipeline: 1,
+            streams: 0,
             hold: Duration::ZERO,
             client_threads: 1,
             slow_client: false,

@@ -81,11 +81,16 @@ impl Tally {
                 None => self.control(&String::from_utf8_lossy(data)),
             }
         } else if line == b"\r" {
-            client.has_head = true;
-            self.heads += 1;
+            self.head(client);
         } else if line.starts_with(b"HTTP/") && !line.starts_with(b"HTTP/1.1 200 ") {
             self.fault(|| String::from_utf8_lossy(line).trim().to_owned());
         }
+    }
+
+    /// A client has its response head.
+    pub(crate) fn head(&mut self, client: &mut Progress) {
+        client.has_head = true;
+        self.heads += 1;
     }
 
     fn entry(&mut self, client: &mut Progress, number: u64, sent_ns: u64, now_ns: u64) {
