@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod arrival;
+pub mod asked;
 pub mod cors;
 pub mod forwarded;
 pub mod head;

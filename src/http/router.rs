@@ -15,12 +15,10 @@ use hyper::header::{
     REFERRER_POLICY, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use jiff::Timestamp;
 
 use super::access::{Denied, Gate, Grant};
-use super::cors;
-use crate::config::{Config, Replay, Route};
-use crate::event::StreamId;
+use super::{asked, cors};
+use crate::config::{Config, Route};
 use crate::fanout::TokenEnd;
 use crate::start::Start;
 
@@ -118,7 +116,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     };
     check_accept(request.headers())?;
     check_bodiless(request.headers())?;
-    let start = start(request, route.replay)?;
+    let start = asked::start(request, route.replay).map_err(|why| bad(&why))?;
     let plan = Plan {
         route: index,
         key: route.key.key(&variables),
@@ -244,67 +242,6 @@ fn check_bodiless(headers: &HeaderMap) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(text(StatusCode::BAD_REQUEST, "a stream is asked for without a body and without Expect"))
-}
-
-/// Where the client wants to begin. The header wins, for it is what a browser adds on its own.
-fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, Refusal> {
-    if let Some(header) = request.headers().get("last-event-id").filter(|value| !value.is_empty()) {
-        let id = header.to_str().ok().and_then(|text| text.parse().ok());
-        return Ok(id.map_or(Start::Unknown, Start::After));
-    }
-    let mut start = None;
-    let query = request.uri().query().unwrap_or("");
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let asked = match &*name {
-            "last_event_id" | "lastEventId" | "lastEventID" if value.is_empty() => continue,
-            "last_event_id" | "lastEventId" | "lastEventID" => last_event_id(&value)?,
-            "last" => newest(&value, replay)?,
-            "since" => since(&value)?,
-            _ => continue,
-        };
-        if start.replace(asked).is_some_and(|before| before != asked) {
-            return Err(bad("last_event_id, last and since exclude each other"));
-        }
-    }
-    Ok(start.unwrap_or(Start::Live))
-}
-
-fn last_event_id(value: &str) -> Result<Start, Refusal> {
-    if value == "earliest" {
-        return Ok(Start::Earliest);
-    }
-    StreamId::parse_short(value)
-        .map(Start::After)
-        .map_err(|error| bad(&format!("last_event_id: {error}")))
-}
-
-fn newest(value: &str, replay: Replay) -> Result<Start, Refusal> {
-    let allowed = match replay {
-        Replay::Newest(allowed) => allowed,
-        Replay::All => u64::MAX,
-    };
-    match value.parse() {
-        Ok(count) if (1..=allowed).contains(&count) => Ok(Start::Newest(count)),
-        _ if allowed == 0 => Err(bad("last: this route is live only")),
-        _ => Err(bad(&format!("last: expected a whole number from 1 to {allowed}"))),
-    }
-}
-
-fn since(value: &str) -> Result<Start, Refusal> {
-    let expected = || {
-        bad(
-            "since: expected a time back, as in 90s, 15m or 2h, or RFC 3339, as in 2026-01-31T12:00:00Z",
-        )
-    };
-    let now_ms = Timestamp::now().as_millisecond();
-    let since_ms = match crate::config::duration(value) {
-        Some(back) => now_ms.saturating_sub(i64::try_from(back.as_millis()).unwrap_or(i64::MAX)),
-        // A query's "+" is a space; in an offset it was meant as itself.
-        None => {
-            value.replace(' ', "+").parse::<Timestamp>().map_err(|_| expected())?.as_millisecond()
-        }
-    };
-    Ok(Start::Since(u64::try_from(since_ms).unwrap_or(0)))
 }
 
 fn bad(message: &str) -> Refusal {
