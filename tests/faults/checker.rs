@@ -161,7 +161,7 @@ impl<'a> Client<'a> {
                         seen.clear();
                     }
                 }
-                What::Closed(why) if !self.history.allowed.closes => {
+                What::Closed(why) if !self.history.allowed.may_close(why) => {
                     self.violations.push(format!("its connection ended: {why}"));
                 }
                 What::Wrong(what) => self.violations.push(what.clone()),

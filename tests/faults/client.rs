@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::chunks::Chunks;
-use crate::history::{Gap, Heard, What};
+use crate::history::{AMID_AN_EVENT, Gap, Heard, What};
 use crate::payload;
 
 /// `retry:` is honoured up to this, so that a run stays short.
@@ -114,12 +114,16 @@ impl Client {
         self.record.note(What::Opened(last_event_id));
         self.take(parser, &mut chunks, &body)?;
         let mut piece = vec![0; 64 << 10];
+        let mut between_events = true;
         loop {
             let length = stream.read(&mut piece).await?;
             if length == 0 {
-                return Err(Lost("its end".into()));
+                return Err(Lost(if between_events { "its end" } else { AMID_AN_EVENT }.into()));
             }
             self.take(parser, &mut chunks, &piece[..length])?;
+            // With its chunk's end, or without.
+            let piece = &piece[..length];
+            between_events = piece.ends_with(b"\n\n\r\n") || (self.old && piece.ends_with(b"\n\n"));
         }
     }
 

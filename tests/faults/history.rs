@@ -39,7 +39,7 @@ pub enum What {
     Gap(Gap),
     /// Another control event, or a comment, that is known.
     Told(String),
-    /// The connection ended, or could not be had; it comes back.
+    /// The connection ended, or could not be had; it comes back. [`AMID_AN_EVENT`], or why else.
     Closed(String),
     /// Something that no gateway may send.
     Wrong(String),
@@ -52,6 +52,9 @@ pub struct Heard {
     pub what: What,
 }
 
+/// How a connection ended whose last event is not whole.
+pub const AMID_AN_EVENT: &str = "its end, amid an event";
+
 /// What a fault may do to the clients, beyond making them wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
@@ -61,8 +64,17 @@ pub struct Allowed {
     pub told: bool,
     /// Whether connections may end.
     pub closes: bool,
+    /// Whether those may that have half of an entry.
+    pub tears: bool,
     /// Whether Redis itself may lose what it has acknowledged.
     pub redis_loses: bool,
+}
+
+impl Allowed {
+    /// Whether a connection may end like this.
+    pub fn may_close(&self, why: &str) -> bool {
+        self.closes || (self.tears && why == AMID_AN_EVENT)
+    }
 }
 
 /// One run.

@@ -48,14 +48,15 @@ impl Over {
 }
 
 /// Nothing is lost, and the clients stay.
-const HARMLESS: Allowed = Allowed { reasons: &[], told: false, closes: false, redis_loses: false };
+const HARMLESS: Allowed =
+    Allowed { reasons: &[], told: false, closes: false, tears: false, redis_loses: false };
 /// Nothing is lost, but clients have to come back.
 const CLOSES: Allowed = Allowed { closes: true, ..HARMLESS };
 /// Who has half of an entry that is gone now is cut, and comes back.
 const TRIMS: Allowed = Allowed { reasons: &["trimmed"], ..CLOSES };
 const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], ..CLOSES };
-/// Told even where nothing was lost.
-const RESETS: Allowed = Allowed { reasons: &["reset"], told: true, ..HARMLESS };
+/// Told even where nothing was lost; who has half of an entry that is gone now is cut.
+const RESETS: Allowed = Allowed { reasons: &["reset"], told: true, tears: true, ..HARMLESS };
 const RESETS_AND_CLOSES: Allowed = Allowed { closes: true, ..RESETS };
 
 /// A reset where the new primary had not everything.

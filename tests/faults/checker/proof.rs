@@ -10,7 +10,7 @@ use ssegate::event::parse::Parser;
 use super::{Findings, check};
 use crate::chunks::Chunks;
 use crate::client::understand;
-use crate::history::{Allowed, Fate, Gap, Heard, History, What};
+use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, What};
 use crate::payload;
 
 /// What is caught, and how that is shown.
@@ -70,6 +70,7 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
             reasons: &["trimmed", "deleted", "reset"],
             told: false,
             closes: true,
+            tears: false,
             redis_loses: false,
         },
     }
@@ -268,6 +269,14 @@ fn a_closed_connection_is_caught() {
     passes(&history);
     history.allowed.closes = false;
     caught(&history, "its connection ended");
+    history.allowed.tears = true;
+    caught(&history, "its connection ended");
+    for heard in &mut history.clients[0] {
+        if let What::Closed(why) = &mut heard.what {
+            *why = AMID_AN_EVENT.into();
+        }
+    }
+    passes(&history);
 }
 
 fn a_late_recovery_is_caught() {
