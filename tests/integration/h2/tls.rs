@@ -14,7 +14,7 @@ use rustls::{
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::multiplexed::{End, Session, Wire};
 use crate::support::tls::{Authority, Identity};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, swarm};
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -220,6 +220,34 @@ fn a_handshake_that_is_never_done_ends_in_time() {
     let mut session = session(&gateway, &authority);
     let id = session.stream("/events/a");
     session.live(id);
+}
+
+#[test]
+fn thousands_of_half_done_handshakes_hinder_no_new_client() {
+    // Both ends are descriptors of somebody.
+    let _raised = swarm::runtime();
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1"));
+    let gateway = gateway.set("limits", "header_timeout = \"5m\"").set("limits", "pending = 200");
+    let gateway = gateway.start_ready();
+    let mut early = session(&gateway, &authority);
+    let open = early.stream("/events/a");
+    early.live(open);
+    let half_done = |_| {
+        let mut socket = TcpStream::connect(&gateway.address).unwrap();
+        // The gateway may have closed it for the next ones.
+        let _ = socket.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+        socket
+    };
+    let _half: Vec<_> = (0..5_000).map(half_done).collect();
+    let rejected = || gateway.metric("ssegate_rejected_total{reason=\"pending\"}");
+    eventually("the oldest gave way", || rejected() > 4_799.5);
+    let mut late = session(&gateway, &authority);
+    let id = late.stream("/events/a");
+    late.live(id);
+    gateway.publish("events:a", "for both");
+    assert_eq!(early.event(open).data, "for both");
+    assert_eq!(late.event(id).data, "for both");
 }
 
 #[test]
