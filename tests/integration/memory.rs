@@ -313,7 +313,8 @@ fn peak_with_crawlers(count: usize) -> usize {
 fn memory_does_not_depend_on_how_many_are_behind() {
     let (few, many) = (peak_with_crawlers(100), peak_with_crawlers(500));
     eprintln!("100 crawlers: {} KiB, 500: {} KiB", few >> 10, many >> 10);
-    // A task and a socket for each of them, and nothing of what they are still to get.
-    let allowed = few + 400 * (24 << 10);
+    // A task and a socket for each of them (17 KiB in a debug build, and what the allocator keeps), and
+    // nothing of what they are still to get: that is up to 2 MB each.
+    let allowed = few + 400 * (40 << 10);
     assert!(many <= allowed, "{many} bytes with 500, {few} with 100");
 }
