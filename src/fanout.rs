@@ -32,7 +32,7 @@ mod wire;
 pub use body::{Body, Following, beside};
 pub use due::TokenEnd;
 pub use farewell::{farewell, say};
-pub use follower::{Begin, follow, follow_in_body};
+pub use follower::{Begin, follow_in_body, welcome};
 pub use socket::Socket;
 pub use wire::View;
 

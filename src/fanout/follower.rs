@@ -72,8 +72,23 @@ struct Follower {
     blocked_since: Option<Instant>,
 }
 
+/// Takes in a new client. Most come for what is new and take their opening bytes at once: these go to
+/// their pack without a task and without a place in the runtime's reactor, a quarter of what an arrival costs.
+pub fn welcome(fanout: &Arc<Fanout>, socket: Socket, client: Client, mut begin: Begin) {
+    if let Some(seq) = begin.level() {
+        // A client that is gone already is one that takes nothing: its follower finds out.
+        let sent = socket.send(&begin.unsent).unwrap_or(0);
+        fanout.metrics.routes[usize::from(client.route)].bytes.increment(sent as u64);
+        begin.unsent.drain(..sent);
+        if begin.unsent.is_empty() {
+            return fanout.join(socket, client, seq, begin.history);
+        }
+    }
+    follow(fanout, socket, client, begin);
+}
+
 /// Follows a client until it is level with the tail, gone, or sent away.
-pub fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin) {
+pub(super) fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin) {
     let task = fanout.clone();
     fanout.tasks.spawn(async move {
         let interest = Interest::READABLE | Interest::WRITABLE;

@@ -25,6 +25,9 @@ mod tell;
 /// Pending batches are written together up to about this, so that a socket's buffer takes them.
 const PASS_BYTES: usize = 64 << 10;
 
+/// Further clients taken in before the pack looks at anything else.
+const ARRIVALS_PER_TURN: usize = 32;
+
 /// A client on its way into a pack.
 pub(super) struct Arrival {
     pub socket: Socket,
@@ -128,7 +131,12 @@ impl Pack {
                     tokio::task::yield_now().await;
                     self.catch_up().await;
                 }
-                Some(arrival) = arrivals.recv() => self.admit(arrival),
+                Some(arrival) = arrivals.recv() => {
+                    self.admit(arrival);
+                    // Those that came together are taken in together: to wait anew costs as much.
+                    let more = std::iter::from_fn(|| arrivals.try_recv().ok());
+                    more.take(ARRIVALS_PER_TURN).for_each(|arrival| self.admit(arrival));
+                }
                 Ok(slots) = self.watch.heard() => self.hear(&slots),
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
             }

@@ -5,8 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
-use tokio_rustls::Accept;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
@@ -14,10 +12,9 @@ use super::access::Gate;
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
 use super::prefixed::Prefixed;
-use super::takeover::{Asked, HEAD_BYTES, Requests, open, serve_http};
+use super::takeover::{HEAD_BYTES, Requests, open, serve_http};
 use super::{head, hosted, proxy_header, tls};
 use crate::config;
-use crate::fanout::Socket;
 use crate::limits::{Cut, Place};
 use crate::state::State;
 
@@ -37,8 +34,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that it is known of what it is.
 enum Arrived<C> {
-    /// It has asked for a stream.
-    Asked(Socket, Box<Asked>),
+    /// It has a whole head to read.
+    Http1(Prefixed<C>, Peer),
     /// It speaks HTTP/2.
     Http2(Prefixed<C>, Peer),
     /// It speaks TLS.
@@ -47,35 +44,23 @@ enum Arrived<C> {
 
 impl Serve for Public {
     async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
-        let (state, behind_proxy) = (&self.state, self.behind_proxy);
+        let state = &self.state;
         let config::Limits { header_timeout, write_stall, .. } = state.config.limits;
-        let turn = place.turn();
-        let arrival = async {
-            let mut connection = Prefixed::new(connection);
-            let (start, mut client) = (Instant::now(), peer);
-            if behind_proxy {
-                client = introduce(state, &mut connection, peer).await?;
+        let (start, mut client) = (Instant::now(), None);
+        let arrived = place.until(header_timeout, self.arrive(connection, peer, &mut client)).await;
+        match arrived {
+            Ok(Some(Arrived::Http1(connection, client))) => {
+                // A head may take its time, and a response.
+                let left = (header_timeout + write_stall).saturating_sub(start.elapsed());
+                // In a box of its own, for a connection that has come so far is no stranger.
+                let requests = Requests::of(&self, client, place.turn());
+                let served = place.until(left, Box::pin(serve_http(requests, connection))).await;
+                match served {
+                    Ok(Some((socket, asked))) => open(state, socket, asked, place).await,
+                    Ok(None) => {}
+                    Err(cut) => is_cut(state, client, cut),
+                }
             }
-            let left = || header_timeout.saturating_sub(start.elapsed());
-            // Who is behind a unix socket is on this machine: a proxy, as a rule, that has TLS before it.
-            if let Some(certificates) = state.certificates.as_ref().filter(|_| peer != Peer::Unix) {
-                let handshake = certificates.acceptor().accept(connection);
-                let encrypted = Box::pin(shake_hands(state, client, handshake, left())).await?;
-                return Some(Arrived::Encrypted(Box::new(encrypted), client));
-            }
-            if is_in_time(state, client, begins_http2(&mut connection), left()).await?.ok()? {
-                return Some(Arrived::Http2(connection, client));
-            }
-            state.metrics.accepted.increment(1);
-            let head = head::wait(&mut connection, HEAD_BYTES);
-            is_in_time(state, client, head, left()).await?.ok()?;
-            // In a box of its own, for a connection that has come so far is no stranger.
-            let served = Box::pin(serve_http(Requests::of(&self, client, turn), connection)).await;
-            served.map(|(socket, asked)| Arrived::Asked(socket, Box::new(asked)))
-        };
-        // A head may take its time, and a response.
-        match place.until(header_timeout + write_stall, arrival).await {
-            Ok(Some(Arrived::Asked(socket, asked))) => open(state, socket, *asked, place).await,
             Ok(Some(Arrived::Http2(connection, client))) => {
                 Box::pin(hosted::serve_http2(&self, connection, client, place)).await;
             }
@@ -87,8 +72,44 @@ impl Serve for Public {
                 }
             }
             Ok(None) => {}
+            Err(Cut::Overdue) => is_late(state, peer, client, header_timeout),
             Err(cut) => is_cut(state, peer, cut),
         }
+    }
+}
+
+impl Public {
+    /// What a connection is, and who the `client` is as soon as that is known; `None`: it is no good, or gone.
+    async fn arrive<C: Connection>(
+        &self,
+        connection: C,
+        peer: Peer,
+        client: &mut Option<Peer>,
+    ) -> Option<Arrived<C>> {
+        let state = &*self.state;
+        let mut connection = Prefixed::new(connection);
+        let mut whom = peer;
+        if self.behind_proxy {
+            whom = introduce(state, &mut connection, peer).await?;
+        }
+        *client = Some(whom);
+        // Who is behind a unix socket is on this machine: a proxy, as a rule, that has TLS before it.
+        if let Some(certificates) = state.certificates.as_ref().filter(|_| peer != Peer::Unix) {
+            // Boxed: it takes more than all else together.
+            let shaken = Box::pin(certificates.acceptor().accept(connection)).await;
+            let encrypted = shaken.inspect_err(|error| {
+                state.metrics.rejected("tls");
+                debug!(peer = %whom, %error, "connection ended");
+            });
+            return Some(Arrived::Encrypted(Box::new(encrypted.ok()?), whom));
+        }
+        let ended = |error: &io::Error| debug!(peer = %whom, %error, "connection ended");
+        if begins_http2(&mut connection).await.inspect_err(ended).ok()? {
+            return Some(Arrived::Http2(connection, whom));
+        }
+        state.metrics.accepted.increment(1);
+        head::wait(&mut connection, HEAD_BYTES).await.inspect_err(ended).ok()?;
+        Some(Arrived::Http1(connection, whom))
     }
 }
 
@@ -98,20 +119,21 @@ async fn introduce<C: Connection>(
     connection: &mut Prefixed<C>,
     proxy: Peer,
 ) -> Option<Peer> {
-    let limit = state.config.limits.header_timeout;
-    let fault = match timeout(limit, proxy_header::read(connection)).await {
-        Ok(Ok(client)) => return Some(client.map_or(proxy, Peer::at)),
+    match proxy_header::read(connection).await {
+        Ok(client) => return Some(client.map_or(proxy, Peer::at)),
         // As when somebody only looks whether we listen.
-        Ok(Err(proxy_header::Fault::Ended(_))) if connection.ahead().is_empty() => return None,
-        Ok(Err(fault)) => fault.to_string(),
-        Err(_) => format!("no PROXY header within {limit:?}"),
-    };
+        Err(proxy_header::Fault::Ended(_)) if connection.ahead().is_empty() => {}
+        Err(fault) => is_not_introduced(state, proxy, &fault.to_string()),
+    }
+    None
+}
+
+fn is_not_introduced(state: &State, proxy: Peer, fault: &str) {
     state.metrics.rejected("proxy_header");
     debug!(%proxy, fault, "connection refused");
     if state.refusals_told.may_tell("proxy_header") {
         warn!(%proxy, fault, "a connection is refused (more are told of at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or take the listener from proxy.protocol");
     }
-    None
 }
 
 /// Whether all of the preface is there.
@@ -128,37 +150,13 @@ async fn begins_http2<C: Connection>(connection: &mut Prefixed<C>) -> io::Result
     }
 }
 
-/// `None`: it speaks no TLS, or none of ours.
-async fn shake_hands<C: Connection>(
-    state: &State,
-    peer: Peer,
-    handshake: Accept<Prefixed<C>>,
-    limit: Duration,
-) -> Option<TlsStream<Prefixed<C>>> {
-    let shaken = is_in_time(state, peer, handshake, limit).await?;
-    if shaken.is_err() {
-        state.metrics.rejected("tls");
-    }
-    shaken.ok()
-}
-
-/// What a client's next step comes to; `None`: it did not come in time.
-async fn is_in_time<T>(
-    state: &State,
-    peer: Peer,
-    step: impl Future<Output = io::Result<T>>,
-    limit: Duration,
-) -> Option<io::Result<T>> {
-    let outcome = timeout(limit, step).await;
-    match &outcome {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => debug!(%peer, %error, "connection ended"),
-        Err(_) => {
-            state.metrics.rejected("header_timeout");
-            debug!(%peer, "connection closed: no request came in time");
-        }
-    }
-    outcome.ok()
+/// Tells of one that did not say in time what it wants, or, behind a proxy, who its `client` is.
+fn is_late(state: &State, peer: Peer, client: Option<Peer>, limit: Duration) {
+    let Some(client) = client else {
+        return is_not_introduced(state, peer, &format!("no PROXY header within {limit:?}"));
+    };
+    state.metrics.rejected("header_timeout");
+    debug!(peer = %client, "connection closed: no request came in time");
 }
 
 /// Tells of a connection that is no stream and is closed.

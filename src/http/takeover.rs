@@ -24,7 +24,7 @@ use super::peer::Peer;
 use super::router::{self, Decision, Plan};
 use crate::config::Refuse;
 use crate::event::{Control, comment, write_control, write_retry};
-use crate::fanout::{Begin, Client, Socket, View, farewell, follow, say};
+use crate::fanout::{Begin, Client, Socket, View, farewell, say, welcome};
 use crate::limits::{Permit, Place, Reached, Turn, Whom};
 use crate::start::Start;
 use crate::state::State;
@@ -200,7 +200,7 @@ pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut p
     match wait_for_tail(&client.lease, asked.plan.start).await {
         Ok(()) => {
             let begin = begin(state, &client, &asked, router::stream_head(&asked.plan));
-            follow(&state.fanout, socket, client, begin);
+            welcome(&state.fanout, socket, client, begin);
         }
         Err(reason) => {
             farewell(&state.fanout, socket, client.permit, refusal(state, &asked, reason));

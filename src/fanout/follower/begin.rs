@@ -1,11 +1,12 @@
 //! Where a follower begins: what a new client asked for, or where its pack left it.
 
 use super::super::Client;
+use super::super::signal::is_up;
 use super::super::wire::Spot;
 use super::past::Past;
 use super::{End, Follower};
 use crate::continuity::Continuity;
-use crate::event::StreamId;
+use crate::event::{Control, StreamId, write_control};
 use crate::start::{From, Resolved, Start, resolve_now};
 use crate::topic::Topic;
 
@@ -54,10 +55,39 @@ impl Begin {
     /// it is settled here, before it can know that its stream is open.
     pub fn new(client: &Client, start: Start, unsent: Vec<u8>) -> Self {
         let now = resolve_now(client.topic(), client.replay, start);
-        let tail = client.topic().state().ring.tail();
+        let (tail, is_up) = {
+            let state = client.topic().state();
+            (state.ring.tail(), is_up(&state.reader))
+        };
+        let level = match (start, &now) {
+            (Start::Live, Some(Resolved { from: From::Ring(seq, tail), gap: None })) if is_up => {
+                Some((*seq, *tail))
+            }
+            _ => None,
+        };
+        if let Some((seq, tail)) = level {
+            return Self::live(client, seq, tail, unsent);
+        }
         let last_id = if let Start::After(id) = start { Some(id) } else { None };
         let history = History { last_id, ..History::default() };
         Self { place: Place::Start { start, now, tail }, history, unsent, partial: None }
+    }
+
+    /// Level with the tail as it comes, so that it is told so together with the head.
+    fn live(client: &Client, seq: u64, tail: StreamId, mut unsent: Vec<u8>) -> Self {
+        let mut bare = Vec::new();
+        write_control(&mut bare, Some(tail), Control::Live { replayed: 0 });
+        client.view.append_event(&bare, &mut unsent);
+        let history = History { last_id: Some(tail), live: true, down: false };
+        Self { place: Place::Ring(Spot { seq, offset: 0 }), history, unsent, partial: None }
+    }
+
+    /// The place in the ring of a new client that has to be told nothing more than its opening bytes.
+    pub(super) fn level(&self) -> Option<u64> {
+        match self.place {
+            Place::Ring(spot) if self.history.live => Some(spot.seq),
+            _ => None,
+        }
     }
 
     /// At a place of the ring, which the pack still holds in memory.
