@@ -16,14 +16,22 @@ pub struct Risk {
 }
 
 /// Every unsafe choice that is looked for.
-pub const CHOICES: [&str; 6] =
-    ["cors_any_origin", "open_publish", "plain_jwks", "plain_redis", "public_route", "query_token"];
+pub const CHOICES: [&str; 7] = [
+    "cors_any_origin",
+    "open_publish",
+    "plain_jwks",
+    "plain_redis",
+    "plain_token",
+    "public_route",
+    "query_token",
+];
 
 impl Config {
     /// The unsafe choices that were made.
     pub fn risks(&self) -> Vec<Risk> {
         let risks = [
-            (self.has_open_routes(), PUBLIC_ROUTE),
+            (self.has_open(is_public), PUBLIC_ROUTE),
+            (self.server.tls.is_none() && self.has_open(|route| !is_public(route)), PLAIN_TOKEN),
             (self.is_publish_reachable(), OPEN_PUBLISH),
             (self.cors.origins == Origins::Any, CORS_ANY_ORIGIN),
             (self.is_redis_plain(), PLAIN_REDIS),
@@ -33,13 +41,13 @@ impl Config {
         risks.into_iter().filter_map(|(made, risk)| made.then_some(risk)).collect()
     }
 
-    fn has_open_routes(&self) -> bool {
+    /// Whether clients reach such a route from other machines, without a proxy that we know of.
+    fn has_open(&self, is_such: fn(&Route) -> bool) -> bool {
         let proxied = self.proxy.trusted != Trusted::default();
         let open = |listen: &&Listen| !self.proxy.protocol.contains(listen);
-        let is_public = |route: &Route| route.access == Access::Public;
         !proxied
             && self.server.listen.iter().filter(open).any(Listen::is_reachable)
-            && self.routes.iter().any(is_public)
+            && self.routes.iter().any(is_such)
     }
 
     fn is_publish_reachable(&self) -> bool {
@@ -85,6 +93,11 @@ const PUBLIC_ROUTE: Risk = Risk {
     setting: ("server", "listen"),
     message: "is reachable from other machines, no proxy is in front (proxy.trusted), and a route is public: whoever reaches it reads that; listen on 127.0.0.1 behind a proxy, or write access = \"jwt\"",
 };
+const PLAIN_TOKEN: Risk = Risk {
+    choice: "plain_token",
+    setting: ("server", "listen"),
+    message: "is reachable from other machines, no proxy is in front (proxy.trusted), and a route is for those with a token: tokens cross the network in plain; set server.tls, or listen on 127.0.0.1 behind a proxy",
+};
 const OPEN_PUBLISH: Risk = Risk {
     choice: "open_publish",
     setting: ("admin", "publish"),
@@ -100,6 +113,10 @@ const PLAIN_REDIS: Risk = Risk {
     setting: ("source", "url"),
     message: "entries, and the password, cross the network in plain; write rediss://",
 };
+
+fn is_public(route: &Route) -> bool {
+    route.access == Access::Public
+}
 
 fn is_elsewhere(address: &Address) -> bool {
     match address {

@@ -146,6 +146,11 @@ fn each_kind_of_key_is_read() {
     assert_eq!(with(url, "match = \"any\"").unwrap().warnings, []);
     let plain = with(&url.replace("127.0.0.1", "keys.example"), "match = \"any\"").unwrap();
     assert_eq!(plain.config.risks()[0].choice, "plain_jwks");
+    let reachable = format!("{url}\n[server]\nlisten = [\"0.0.0.0:1\"]");
+    let open = with(&reachable, "match = \"any\"").unwrap();
+    assert_eq!(open.config.risks()[0].choice, "plain_token");
+    let behind = format!("{reachable}\n[proxy]\ntrusted = [\"10.0.0.0/8\"]");
+    assert_eq!(with(&behind, "match = \"any\"").unwrap().config.risks(), []);
 }
 
 #[test]
