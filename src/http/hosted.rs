@@ -135,7 +135,7 @@ where
     let state = &public.state;
     state.metrics.accepted_http2.increment(1);
     let open = Arc::new(watch::Sender::new(0));
-    let streams = Streams { state: state.clone(), desk: Desk::default(), open };
+    let streams = Streams { state: state.clone(), peer, desk: Desk::default(), open };
     let service = service_fn(|request| {
         let public = public.clone();
         // Boxed, so that its room is given back once the stream is open.
@@ -197,6 +197,8 @@ impl<H: Future> Future for InTurn<'_, H> {
 #[derive(Clone)]
 struct Streams {
     state: Arc<State>,
+    /// Whose connection it is.
+    peer: Peer,
     desk: Desk,
     open: Arc<watch::Sender<usize>>,
 }
@@ -224,7 +226,7 @@ impl Streams {
             let Some(place) = &mut place else {
                 tokio::select! {
                     outcome = &mut http => return Ok(outcome),
-                    another = self.state.pending.place() => place = Some(another),
+                    another = self.state.pending.place(self.peer.address()) => place = Some(another),
                 }
                 continue;
             };

@@ -168,8 +168,9 @@ impl Listener {
                 match socket.accept().await {
                     Ok((connection, peer)) => {
                         prepare_tcp(&connection, send_buffer_bytes);
-                        let place = pending.place().await;
-                        tasks.spawn(serve.clone().serve(connection, Peer::at(peer.ip()), place));
+                        let peer = Peer::at(peer.ip());
+                        let place = pending.place(peer.address()).await;
+                        tasks.spawn(serve.clone().serve(connection, peer, place));
                     }
                     Err(error) => pause(&error).await,
                 }
@@ -178,7 +179,7 @@ impl Listener {
                 match socket.accept().await {
                     Ok((connection, _)) => {
                         limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes);
-                        let place = pending.place().await;
+                        let place = pending.place(None).await;
                         tasks.spawn(serve.clone().serve(connection, Peer::Unix, place));
                     }
                     Err(error) => pause(&error).await,

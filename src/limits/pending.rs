@@ -1,13 +1,20 @@
 //! Connections that are no streams: there may be so many, and when there are, the one that has waited
-//! longest for its client gives way to the next. So ten thousand that send half a request hinder nobody.
+//! longest for its client gives way to the next. So ten thousand that send half a request hinder nobody;
+//! not even slow ones elsewhere, for an address that holds many gives way to itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+
+use super::network;
+
+/// Who holds one in so many of all places makes room for its next connection itself.
+const SHARE_PART: usize = 4;
 
 /// All of them.
 pub struct Pending {
@@ -23,7 +30,14 @@ struct Open {
     count: usize,
     turns: u64,
     /// Who gives way when asked to, the longest waiting first.
-    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Their turns, by where they are.
+    by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
+}
+
+struct Waiting {
+    from: Option<IpAddr>,
+    gives_way: oneshot::Sender<()>,
 }
 
 /// One connection's place; given back when it is dropped with its [`Turn`].
@@ -69,33 +83,36 @@ impl Pending {
         self.open().count
     }
 
-    /// A place for one more. Where there is none, the one that has waited longest gives way; this waits
-    /// until that is done, so that there are never more descriptors than there may be.
-    pub async fn place(self: &Arc<Self>) -> Place {
+    /// A place for one more, `from` an address if it has one. Where there is none, the one that has waited
+    /// longest gives way; this waits until that is done, so that there are never more descriptors than
+    /// there may be.
+    pub async fn place(self: &Arc<Self>, from: Option<IpAddr>) -> Place {
+        let from = from.map(network);
         loop {
             let mut given_back = pin!(self.given_back.notified());
             // From now on: several listeners may wait, and each of them is owed one that gives way.
             given_back.as_mut().enable();
-            if let Some(place) = self.free_place() {
+            if let Some(place) = self.free_place(from) {
                 return place;
             }
             given_back.await;
         }
     }
 
-    fn free_place(self: &Arc<Self>) -> Option<Place> {
+    fn free_place(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Place> {
         let most = (self.most)().max(1);
         let mut open = self.open();
         if open.count >= most {
-            if let Some((_, oldest)) = open.waiting.pop_first() {
+            let oldest = open.who_gives_way_to(from, most);
+            if let Some(oldest) = oldest.and_then(|number| open.take(number)) {
                 // One that is ending already gives its place back as well.
-                let _ = oldest.send(());
+                let _ = oldest.gives_way.send(());
             }
             return None;
         }
         open.count += 1;
         let (sender, gives_way) = oneshot::channel();
-        let number = AtomicU64::new(open.queue(sender));
+        let number = AtomicU64::new(open.queue(Waiting { from, gives_way: sender }));
         Some(Place { turn: Arc::new(Turn { pending: self.clone(), number }), gives_way })
     }
 
@@ -105,10 +122,30 @@ impl Pending {
 }
 
 impl Open {
-    fn queue(&mut self, sender: oneshot::Sender<()>) -> u64 {
+    fn queue(&mut self, waiting: Waiting) -> u64 {
         self.turns += 1;
-        self.waiting.insert(self.turns, sender);
+        self.by_address.entry(waiting.from).or_default().insert(self.turns);
+        self.waiting.insert(self.turns, waiting);
         self.turns
+    }
+
+    fn take(&mut self, number: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&number)?;
+        if let Some(turns) = self.by_address.get_mut(&waiting.from) {
+            turns.remove(&number);
+            if turns.is_empty() {
+                self.by_address.remove(&waiting.from);
+            }
+        }
+        Some(waiting)
+    }
+
+    fn who_gives_way_to(&self, from: Option<IpAddr>, most: usize) -> Option<u64> {
+        let own = self.by_address.get(&from).filter(|own| own.len() * SHARE_PART >= most);
+        match own {
+            Some(own) => own.first().copied(),
+            None => self.waiting.keys().next().copied(),
+        }
     }
 }
 
@@ -138,8 +175,8 @@ impl Turn {
     /// A request came: all others give way before it.
     pub fn put_off(&self) {
         let mut open = self.pending.open();
-        if let Some(sender) = open.waiting.remove(&self.number.load(Ordering::Relaxed)) {
-            self.number.store(open.queue(sender), Ordering::Relaxed);
+        if let Some(waiting) = open.take(self.number.load(Ordering::Relaxed)) {
+            self.number.store(open.queue(waiting), Ordering::Relaxed);
         }
     }
 }
@@ -147,7 +184,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut open = self.pending.open();
-        open.waiting.remove(&self.number.load(Ordering::Relaxed));
+        open.take(self.number.load(Ordering::Relaxed));
         open.count -= 1;
         drop(open);
         self.pending.given_back.notify_one();
@@ -157,6 +194,7 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
     use std::future::pending;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -169,9 +207,9 @@ mod tests {
     #[tokio::test]
     async fn the_one_that_has_waited_longest_gives_way_and_one_that_has_asked_has_not() {
         let pending = Pending::new(|| 2);
-        let (mut first, mut second) = (pending.place().await, pending.place().await);
+        let (mut first, mut second) = (pending.place(None).await, pending.place(None).await);
         first.turn().put_off();
-        let next = pending.place();
+        let next = pending.place(None);
         tokio::pin!(next);
         assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "two are open");
         assert!(is_told(&mut second).await && !is_told(&mut first).await);
@@ -186,8 +224,8 @@ mod tests {
     #[tokio::test]
     async fn each_of_several_that_wait_has_one_that_gives_way() {
         let pending = Pending::new(|| 2);
-        let first = [pending.place().await, pending.place().await];
-        let mut next = Box::pin(async { tokio::join!(pending.place(), pending.place()) });
+        let first = [pending.place(None).await, pending.place(None).await];
+        let mut next = Box::pin(async { tokio::join!(pending.place(None), pending.place(None)) });
         assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "two are open");
         // Both at once, before either is looked at again.
         for mut place in first {
@@ -200,9 +238,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_holds_many_gives_way_to_itself_and_to_others() {
+        let pending = Pending::new(|| 4);
+        let address = |last| Some(IpAddr::from([192, 0, 2, last]));
+        let mut slow = pending.place(address(1)).await;
+        let mut flood: VecDeque<Place> = VecDeque::new();
+        for _ in 0..3 {
+            flood.push_back(pending.place(address(2)).await);
+        }
+        for _ in 0..10 {
+            let mut next = pin!(pending.place(address(2)));
+            assert!(
+                tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(),
+                "four are open"
+            );
+            assert!(is_told(flood.front_mut().unwrap()).await && !is_told(&mut slow).await);
+            flood.pop_front();
+            flood.push_back(next.await);
+        }
+        // Somebody else takes the place of whoever has waited longest.
+        let mut next = pin!(pending.place(address(3)));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "four are open");
+        assert!(is_told(&mut slow).await);
+        drop(slow);
+        drop((next.await, flood));
+        assert!(pending.count() == 0 && pending.open().by_address.is_empty());
+    }
+
+    #[tokio::test]
     async fn a_place_is_kept_for_no_longer_than_it_may_be() {
         let pending = Pending::new(|| 0);
-        let mut place = pending.place().await;
+        let mut place = pending.place(None).await;
         assert_eq!(place.until(LONG, async { 5 }).await, Ok(5));
         let never = std::future::pending::<()>();
         assert_eq!(place.until(Duration::from_millis(1), never).await, Err(Cut::Overdue));
