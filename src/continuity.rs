@@ -71,6 +71,15 @@ impl Continuity {
         self.cursor
     }
 
+    /// How many entries there were after the cursor at the last look, where they are counted.
+    pub fn behind(&self) -> Option<u64> {
+        let end = self.seen?;
+        if end.last_generated <= self.cursor {
+            return Some(0);
+        }
+        Some(end.entries_added?.saturating_sub(self.added?))
+    }
+
     /// Whether what is missing is counted.
     pub fn is_counted(&self) -> bool {
         self.added.is_some()

@@ -111,6 +111,8 @@ pub struct Client {
     pub signals: Signals,
     /// Names it in the log.
     pub id: u64,
+    /// When its stream began.
+    pub opened: Instant,
     /// When it is closed so that it resumes elsewhere.
     pub expires: Option<Instant>,
     /// When its token ends, where it has one.
@@ -181,7 +183,7 @@ impl Fanout {
             return pack.send(Arrival { socket, client, next_seq, history });
         }
         drop(packs);
-        self.metrics.left(Left::Error);
+        self.metrics.left(Left::Error, client.opened);
         let words = signal::last_words(&self.settings, client.view, history.last_id, None);
         farewell(self, socket, client, words);
     }

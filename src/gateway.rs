@@ -16,6 +16,7 @@ use crate::http::access::Gate;
 use crate::http::arrival::Public;
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
+use crate::http::router;
 use crate::http::tls::Certificates;
 use crate::limits::{Limits, Pending, TooFewDescriptors};
 use crate::metrics::Metrics;
@@ -246,6 +247,7 @@ fn join(
 ) -> State {
     let metrics = Arc::new(Metrics::new(&config.routes));
     metrics.unsafe_choices(&config.risks());
+    metrics.response_codes(&router::STATUSES);
     let source = Source::open(&config);
     let hub = Arc::new(Hub::new(config.ring.clone(), config.limits.readers));
     let readers = Readers {

@@ -3,6 +3,7 @@
 //! The crate's map, from the source of the entries to the clients; imports point upwards only:
 //!
 //! - [`event`]: stream ids, entries, and the SSE grammar
+//! - [`histogram`]: histograms with fixed buckets
 //! - [`jwk`]: keys that verify tokens
 //! - [`config`]: gateway.toml, as written and as meant
 //! - [`source`]: Redis, or the embedded source
@@ -30,6 +31,7 @@ pub mod fanout;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gateway;
+pub mod histogram;
 pub mod http;
 pub mod jwk;
 pub mod limits;

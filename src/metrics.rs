@@ -1,14 +1,21 @@
 //! Every metric's name, once. Counts are kept where they happen and rendered for the admin listener.
 
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Label, counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use crate::config::{CHOICES, Risk, Route};
 use crate::event::{Gap, Reason};
+use crate::histogram::{Histogram, LIFE_SECONDS, WORK_SECONDS};
+use crate::source;
+
+mod labels;
+mod process;
+
+pub use labels::{Left, Scope};
+
+use labels::REFUSALS;
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -21,11 +28,16 @@ pub struct Metrics {
     pub accepted_http2: Counter,
     /// Entries that readers took from the source.
     pub reader_entries: Counter,
+    /// Bytes of their fields.
+    pub reader_bytes: Counter,
     /// Readers that found Redis again.
     pub redis_reconnects: Counter,
     /// Comments and events sent only to keep a stream alive.
     pub heartbeats: Counter,
     last_poll: Gauge,
+    lag_entries: Gauge,
+    buffered_bytes: Gauge,
+    buffered_limit_bytes: Gauge,
     clients: Gauge,
     clients_limit: Gauge,
     pending: Gauge,
@@ -34,6 +46,9 @@ pub struct Metrics {
     redis_connected: Gauge,
     /// From an entry's id to the write to the socket.
     pub latency: Histogram,
+    /// From a reply to the last write of it, for each pack.
+    pub fanout: Histogram,
+    lives: Histogram,
 }
 
 /// What is counted per route.
@@ -44,84 +59,8 @@ pub struct RouteMetrics {
     pub bytes: Counter,
 }
 
-/// Who noticed a gap.
-#[derive(Clone, Copy, Debug)]
-pub enum Scope {
-    /// The reader: every client of the stream key misses it.
-    Reader,
-    /// A client's resume: it alone was away for too long.
-    Resume,
-}
-
-impl Scope {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Reader => "reader",
-            Self::Resume => "resume",
-        }
-    }
-}
-
-/// Why a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// The client closed it.
-    Client,
-    /// The client took nothing for too long, or lagged too far behind.
-    Slow,
-    /// Its maximum age was reached.
-    Rotated,
-    /// Its token expired.
-    Expired,
-    /// The server stops.
-    Drain,
-    /// The connection or the stream key failed.
-    Error,
-}
-
-impl Left {
-    const ALL: [Self; 6] =
-        [Self::Client, Self::Slow, Self::Rotated, Self::Expired, Self::Drain, Self::Error];
-
-    /// The metric's label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Slow => "slow",
-            Self::Rotated => "rotated",
-            Self::Expired => "expired",
-            Self::Drain => "drain",
-            Self::Error => "error",
-        }
-    }
-}
-
-/// Why somebody is refused: a limit's name, or what was wrong.
-const REFUSALS: [&str; 20] = [
-    "clients",
-    "clients_per_ip",
-    "clients_per_principal",
-    "clients_per_key",
-    "new_clients_per_second",
-    "new_clients_per_second_per_ip",
-    "readers",
-    "readers_per_ip",
-    "readers_per_principal",
-    "pending",
-    "pending_timeout",
-    "header_timeout",
-    "proxy_header",
-    "tls",
-    "head",
-    "malformed",
-    "request_line",
-    "query",
-    "drain",
-    "source",
-];
-
-/// Gauges that are read off when somebody looks.
-pub struct Now {
+/// What is read off when somebody looks.
+pub struct Now<'a> {
     /// Streams open.
     pub clients: usize,
     /// Streams that may be open.
@@ -134,8 +73,16 @@ pub struct Now {
     pub readers_limit: usize,
     /// When the reader that has waited longest had its last answer; now where there is none.
     pub last_poll: SystemTime,
+    /// Entries that the reader that is furthest behind had to read as of its last answer.
+    pub lag_entries: u64,
+    /// Bytes of all rings.
+    pub buffered_bytes: usize,
+    /// Bytes that all rings may have.
+    pub buffered_limit_bytes: usize,
     /// Whether Redis answers.
     pub redis_connected: bool,
+    /// How long Redis takes to answer; `None`: there is no Redis.
+    pub redis_commands: Option<&'a Histogram>,
 }
 
 impl Metrics {
@@ -163,16 +110,22 @@ impl Metrics {
             accepted: accepted("http1"),
             accepted_http2: accepted("http2"),
             reader_entries: named("ssegate_reader_entries_total"),
+            reader_bytes: named("ssegate_reader_bytes_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
             heartbeats: named("ssegate_heartbeats_total"),
             last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),
+            lag_entries: gauge("ssegate_reader_lag_entries"),
+            buffered_bytes: gauge("ssegate_buffered_bytes"),
+            buffered_limit_bytes: gauge("ssegate_buffered_limit_bytes"),
             clients: gauge("ssegate_clients"),
             clients_limit: gauge("ssegate_clients_limit"),
             pending: gauge("ssegate_connections_pending"),
             readers: gauge("ssegate_readers"),
             readers_limit: gauge("ssegate_readers_limit"),
             redis_connected: gauge("ssegate_redis_connected"),
-            latency: Histogram::default(),
+            latency: Histogram::new(WORK_SECONDS),
+            fanout: Histogram::new(WORK_SECONDS),
+            lives: Histogram::new(LIFE_SECONDS),
             recorder,
         };
         metrics.start_at_zero();
@@ -197,9 +150,7 @@ impl Metrics {
                 self.labelled("ssegate_gaps_total", &labels, 0);
             }
         }
-        for code in
-            ["WRONGTYPE", "NOPERM", "NOAUTH", "WRONGPASS", "LOADING", "IO", "TIMEOUT", "ERR"]
-        {
+        for code in source::CODES {
             self.labelled("ssegate_reader_errors_total", &[("code", code)], 0);
         }
         self.gauge_labelled("ssegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -208,13 +159,21 @@ impl Metrics {
     /// Reasons for which tokens may be refused exist from the start.
     pub fn token_reasons(&self, reasons: &[&'static str]) {
         for reason in reasons {
-            self.labelled("ssegate_auth_refusals_total", &[("reason", reason)], 0);
+            self.labelled("ssegate_auth_failures_total", &[("reason", reason)], 0);
+        }
+    }
+
+    /// Status codes of responses exist from the start.
+    pub fn response_codes(&self, codes: &[u16]) {
+        for code in codes {
+            let labels = [("code", &*code.to_string())];
+            self.labelled("ssegate_http_responses_total", &labels, 0);
         }
     }
 
     /// A token was refused, or was missing.
     pub fn token_refused(&self, reason: &'static str) {
-        self.labelled("ssegate_auth_refusals_total", &[("reason", reason)], 1);
+        self.labelled("ssegate_auth_failures_total", &[("reason", reason)], 1);
     }
 
     /// Which unsafe choices the configuration makes, each by its name.
@@ -226,14 +185,15 @@ impl Metrics {
         }
     }
 
-    /// A stream ended.
-    pub fn left(&self, why: Left) {
+    /// A stream ended that was opened at `opened`.
+    pub fn left(&self, why: Left, opened: Instant) {
+        self.lives.observe(opened.elapsed(), 1);
         self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
     }
 
-    /// A stream, a request or a connection was refused; `reason` is one of `REFUSALS`, or Redis' error
-    /// code.
+    /// A stream, a request or a connection was refused; `reason` is one of `REFUSALS`.
     pub fn rejected(&self, reason: &'static str) {
+        debug_assert!(REFUSALS.contains(&reason), "{reason} would come up out of nothing");
         self.labelled("ssegate_rejected_total", &[("reason", reason)], 1);
     }
 
@@ -250,6 +210,7 @@ impl Metrics {
 
     /// A reader failed with this code.
     pub fn reader_error(&self, code: &'static str) {
+        debug_assert!(source::CODES.contains(&code), "{code} would come up out of nothing");
         self.labelled("ssegate_reader_errors_total", &[("code", code)], 1);
     }
 
@@ -271,16 +232,33 @@ impl Metrics {
     }
 
     /// Prometheus' text format.
-    pub fn render(&self, now: &Now) -> String {
+    pub fn render(&self, now: &Now<'_>) -> String {
         self.clients.set(now.clients as f64);
         self.clients_limit.set(now.clients_limit as f64);
         self.pending.set(now.pending as f64);
         self.readers.set(now.readers as f64);
         self.readers_limit.set(now.readers_limit as f64);
         self.last_poll.set(unix_seconds(now.last_poll));
+        self.lag_entries.set(now.lag_entries as f64);
+        self.buffered_bytes.set(now.buffered_bytes as f64);
+        self.buffered_limit_bytes.set(now.buffered_limit_bytes as f64);
         self.redis_connected.set(f64::from(u8::from(now.redis_connected)));
         let mut text = self.recorder.handle().render();
-        self.latency.render("ssegate_delivery_latency_seconds", LATENCY_HELP, &mut text);
+        let none = Histogram::new(WORK_SECONDS);
+        let commands = now.redis_commands.unwrap_or(&none);
+        for (histogram, name, help) in [
+            (&self.latency, "ssegate_delivery_latency_seconds", LATENCY_HELP),
+            (&self.fanout, "ssegate_fanout_duration_seconds", FANOUT_HELP),
+            (
+                &self.lives,
+                "ssegate_client_duration_seconds",
+                "How long streams lasted that have ended.",
+            ),
+            (commands, "ssegate_redis_command_duration_seconds", COMMANDS_HELP),
+        ] {
+            histogram.render(name, help, &mut text);
+        }
+        process::render(&mut text);
         text
     }
 
@@ -299,6 +277,9 @@ impl Metrics {
 
 const LATENCY_HELP: &str =
     "From an entry's id to the write to the socket; live deliveries, ids within an hour of now.";
+const FANOUT_HELP: &str =
+    "From the reply of a read to the last write of it to those level with the tail, for each pack.";
+const COMMANDS_HELP: &str = "From a command to its answer or failure, what it waits for a connection included; no blocked reads.";
 
 fn describe() {
     use metrics::{describe_counter, describe_gauge};
@@ -314,6 +295,12 @@ fn describe() {
         "ssegate_reader_last_poll_timestamp_seconds",
         "When the reader that has waited longest last had an answer."
     );
+    describe_gauge!(
+        "ssegate_reader_lag_entries",
+        "Entries that the reader that is furthest behind had to read as of its last answer (Redis 7)."
+    );
+    describe_gauge!("ssegate_buffered_bytes", "Events kept in memory, which all clients share.");
+    describe_gauge!("ssegate_buffered_limit_bytes", "Bytes of events that may be kept in memory.");
     describe_counter!("ssegate_connections_accepted_total", "Connections on public listeners.");
     describe_counter!("ssegate_http_responses_total", "Responses by status code.");
     describe_counter!("ssegate_client_disconnects_total", "Streams that ended, by reason.");
@@ -321,56 +308,20 @@ fn describe() {
         "ssegate_rejected_total",
         "Streams, requests and connections that were refused, by reason."
     );
-    describe_counter!("ssegate_auth_refusals_total", "Tokens that were refused, by reason.");
+    describe_counter!("ssegate_auth_failures_total", "Tokens that were refused, by reason.");
     describe_counter!("ssegate_events_sent_total", "Events written, by route.");
     describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
     describe_counter!("ssegate_heartbeats_total", "Signs of life sent to silent streams.");
     describe_counter!("ssegate_reader_entries_total", "Entries read from the source.");
+    describe_counter!(
+        "ssegate_reader_bytes_total",
+        "Bytes read from the source: names and values of fields."
+    );
     describe_counter!("ssegate_reader_errors_total", "Failures of readers, by code.");
     describe_counter!("ssegate_redis_reconnects_total", "Readers that found Redis again.");
     describe_counter!("ssegate_resume_total", "Resumes, by where they were served from.");
     describe_counter!("ssegate_gaps_total", "Gaps told to clients, by scope and reason.");
     describe_counter!("ssegate_entries_lost_total", "Entries told as missing, where counted.");
-}
-
-/// A histogram with fixed buckets: one addition per bucket and batch, no memory per sample.
-#[derive(Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BOUNDS_SECONDS.len() + 1],
-    sum_micros: AtomicU64,
-}
-
-const BOUNDS_SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-impl Histogram {
-    /// Counts `times` observations of the same value.
-    pub fn observe(&self, seconds: f64, times: u64) {
-        let bucket = BOUNDS_SECONDS.partition_point(|bound| *bound < seconds);
-        self.buckets[bucket].fetch_add(times, Ordering::Relaxed);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "within an hour, never negative"
-        )]
-        let micros = (seconds * 1e6) as u64;
-        self.sum_micros.fetch_add(micros * times, Ordering::Relaxed);
-    }
-
-    fn render(&self, name: &str, help: &str, out: &mut String) {
-        let mut count = 0;
-        let mut lines = format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
-        for (index, bucket) in self.buckets.iter().enumerate() {
-            count += bucket.load(Ordering::Relaxed);
-            let bound = BOUNDS_SECONDS.get(index).map_or("+Inf".into(), f64::to_string);
-            writeln!(lines, "{name}_bucket{{le=\"{bound}\"}} {count}")
-                .expect("writing to a String succeeds");
-        }
-        let sum = self.sum_micros.load(Ordering::Relaxed) as f64 / 1e6;
-        writeln!(lines, "{name}_sum {sum}\n{name}_count {count}\n")
-            .expect("writing to a String succeeds");
-        out.push_str(&lines);
-    }
 }
 
 fn unix_seconds(time: SystemTime) -> f64 {

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use crate::config;
 use crate::continuity::{Continuity, Verdict};
-use crate::event::{Gap, StreamId};
+use crate::event::{Entry, Gap, StreamId};
 use crate::limits::Share;
 use crate::metrics::{Metrics, Scope};
 use crate::source::{Ask, Class, Connection, Error, Source};
@@ -152,6 +152,7 @@ impl Readers {
             topic.answered();
             self.hub.room().await;
             self.take(topic, position, found);
+            topic.state().lag_entries = position.continuity.behind();
             longest = self.config.block;
         }
     }
@@ -203,6 +204,8 @@ impl Readers {
             }
         }
         self.metrics.reader_entries.increment(entries.len() as u64);
+        let bytes: usize = entries.iter().map(Entry::size_bytes).sum();
+        self.metrics.reader_bytes.increment(bytes as u64);
         items.extend(entries.into_iter().map(Item::Entry));
         if !items.is_empty() {
             let oversize = topic.push(&items, self.config.max_entry_bytes);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::config::{Config, Place};
 use crate::event::{Entry, StreamId};
+use crate::histogram::Histogram;
 
 mod memory;
 mod redis;
@@ -68,13 +69,43 @@ pub struct Ask<'a> {
     pub most_bytes: usize,
 }
 
+/// Every code of an [`Error`], for metrics that start at zero: Redis' own, then ours.
+pub const CODES: [&str; 26] = [
+    "WRONGTYPE",
+    "NOPERM",
+    "NOAUTH",
+    "WRONGPASS",
+    "DENIED",
+    "MOVED",
+    "ASK",
+    "LOADING",
+    "BUSY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "UNBLOCKED",
+    "READONLY",
+    "MISCONF",
+    "OOM",
+    "ERR",
+    "IO",
+    "TIMEOUT",
+    "TLS",
+    "PROTOCOL",
+    "TOOLARGE",
+    "FAILOVER",
+    "LAGGING",
+    "SENTINEL",
+    "FULL",
+];
+
 /// Why the source did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Error {
     /// What to do about it.
     pub class: Class,
-    /// Redis' own code, or one of ours; from a bounded set, fit for a metric.
+    /// One of [`CODES`].
     pub code: &'static str,
     /// For the operator.
     pub message: String,
@@ -171,6 +202,14 @@ impl Source {
         match self {
             Self::Memory(memory) => memory.publish(key, payload),
             Self::Redis(redis) => Box::pin(redis.publish(key, payload)).await,
+        }
+    }
+
+    /// How long Redis takes to answer; `None`: there is no Redis.
+    pub fn command_durations(&self) -> Option<&Histogram> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(redis) => Some(redis.command_durations()),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::limits::{Limits, Pending, Reached, Whom};
 use crate::metrics::{Metrics, Now};
 use crate::reader::Readers;
 use crate::sparingly::Sparingly;
-use crate::topic::{Hub, Lease, TooManyReaders};
+use crate::topic::{Hub, Lease, Reader, TooManyReaders};
 
 /// The parts of the gateway.
 pub struct State {
@@ -69,22 +69,29 @@ impl State {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn last_poll(&self) -> SystemTime {
-        let topics = self.hub.all();
-        let polled = topics.iter().map(|topic| topic.state().polled);
-        polled.min().unwrap_or_else(SystemTime::now)
-    }
-
-    /// Gauges, read off now.
-    pub fn now(&self) -> Now {
+    /// Gauges and the like, read off now.
+    pub fn now(&self) -> Now<'_> {
+        let (mut last_poll, mut lag_entries) = (SystemTime::now(), 0);
+        for topic in self.hub.all() {
+            let state = topic.state();
+            // Whoever waits for a key that cannot be read was sent away; that is told as an error.
+            if !matches!(state.reader, Reader::Refused(_)) {
+                last_poll = last_poll.min(state.polled);
+                lag_entries = lag_entries.max(state.lag_entries.unwrap_or(0));
+            }
+        }
         Now {
             clients: self.limits.clients(),
             clients_limit: self.limits.max_clients(),
             pending: self.pending.count(),
             readers: self.hub.readers(),
             readers_limit: self.config.limits.readers,
-            last_poll: self.last_poll(),
+            last_poll,
+            lag_entries,
+            buffered_bytes: self.hub.rings_bytes(),
+            buffered_limit_bytes: self.config.ring.total_bytes,
             redis_connected: self.source_up.load(Ordering::Relaxed),
+            redis_commands: self.readers.source.command_durations(),
         }
     }
 }

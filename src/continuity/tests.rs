@@ -71,6 +71,20 @@ fn is_reset(verdict: Verdict) {
 }
 
 #[test]
+fn what_is_left_to_read_is_counted_where_redis_counts() {
+    let mut model = stream(&[1]);
+    let mut here = at_tail(&model);
+    assert_eq!(here.behind(), Some(0));
+    add(&mut model, &[2, 3, 4, 5]);
+    for (count, left) in [(1, 3), (2, 1), (5, 0)] {
+        let reply = read_and(&mut model, here, count, |_| ());
+        assert_eq!(here.check(&reply), Verdict::Whole);
+        assert_eq!(here.behind(), Some(left));
+    }
+    assert_eq!(Continuity::after(id(3)).behind(), None, "nobody has looked");
+}
+
+#[test]
 fn an_empty_reply_after_a_trim_to_nothing_is_a_gap() {
     let mut model = stream(&[1, 2]);
     let mut reader = at_tail(&model);

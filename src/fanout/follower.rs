@@ -96,7 +96,7 @@ pub(super) fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin
             Ok(socket) => Outlet::Socket(socket),
             Err(error) => {
                 tracing::warn!(client = client.id, %error, "cannot watch a client; it is closed and comes back");
-                task.metrics.left(Left::Error);
+                task.metrics.left(Left::Error, client.opened);
                 return;
             }
         };
@@ -151,7 +151,7 @@ impl Follower {
             End::SendAway(control, why) => (why, Some(control)),
         };
         tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
-        fanout.metrics.left(why);
+        fanout.metrics.left(why, client.opened);
         let Some(control) = control else { return Said::Part };
         let words = last_words(&fanout.settings, client.view, history.last_id, control);
         match outlet {

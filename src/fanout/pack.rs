@@ -191,10 +191,14 @@ impl Pack {
             }
         }
         self.send(&mut pass);
+        let now = Instant::now();
         if pass.reached_all() {
-            self.last_write = Instant::now();
+            self.last_write = now;
         }
         pass.count(&fanout.metrics);
+        for batch in batches.iter().filter(|_| !self.members.is_empty()) {
+            fanout.metrics.fanout.observe(now.duration_since(batch.since), 1);
+        }
     }
 
     fn send(&mut self, pass: &mut Pass<'_>) {
@@ -355,7 +359,7 @@ impl Pack {
 
     fn ended(&self, client: &Client, why: Left) {
         tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
-        self.fanout.metrics.left(why);
+        self.fanout.metrics.left(why, client.opened);
     }
 
     fn leave_to_follower(&mut self, slot: usize, from: Spot, rest: Vec<u8>) {

@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -154,7 +155,7 @@ pub(super) fn observe_latency(
     let now = now_ms();
     let ids = batches.iter().flat_map(|batch| view.entries_of(batch, seqs.clone()));
     for age in ids.filter_map(|id| age_ms(id, now)) {
-        metrics.latency.observe(age as f64 / 1e3, clients);
+        metrics.latency.observe(Duration::from_millis(age), clients);
     }
 }
 

@@ -172,7 +172,7 @@ impl Gate {
             info!(
                 reason,
                 route = %route.path,
-                "a request was refused for its token; ssegate_auth_refusals_total counts them"
+                "a request was refused for its token; ssegate_auth_failures_total counts them"
             );
         }
     }

@@ -123,6 +123,7 @@ where
         Err(cut) => return is_cut(state, peer, cut),
     };
     if let Some(Err(error)) = outcome {
+        takeover::count_refused_head(state, &error);
         debug!(%peer, %error, "connection ended");
     }
 }

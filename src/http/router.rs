@@ -278,10 +278,16 @@ const STREAM_HEADERS: &[(&str, &str)] = &[
     ("x-accel-buffering", "no"),
 ];
 
+/// Every status code that is answered with, for metrics that start at zero.
+pub const STATUSES: [u16; 12] = [200, 204, 400, 401, 403, 404, 405, 406, 414, 421, 431, 503];
 /// The status code of an accepted stream.
 pub const STREAM_STATUS: u16 = 200;
 /// The status code of one that is refused where the operator wants it so.
 pub const REFUSED_STATUS: u16 = 503;
+/// What hyper itself answers to a head that it cannot read.
+pub const MALFORMED_STATUS: u16 = 400;
+/// And to one that is too large.
+pub const TOO_LARGE_STATUS: u16 = 431;
 
 /// The head of a stream's response, as bytes for a socket that has left hyper.
 pub fn stream_head(plan: &Plan) -> Vec<u8> {

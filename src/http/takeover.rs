@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -71,9 +71,7 @@ pub(super) async fn serve_http<C: Connection>(
         },
         Ok(None) => drop(connection.shutdown().await),
         Err(error) => {
-            if let Some(reason) = refused_head(&error) {
-                state.metrics.rejected(reason);
-            }
+            count_refused_head(&state, &error);
             debug!(%peer, %error, "connection ended");
             drop(connection.shutdown().await);
         }
@@ -81,14 +79,18 @@ pub(super) async fn serve_http<C: Connection>(
     None
 }
 
-/// Why a request's head was refused, where it was.
-fn refused_head(error: &hyper::Error) -> Option<&'static str> {
-    let reasons = [
-        (error.is_timeout(), "header_timeout"),
-        (error.is_parse_too_large(), "head"),
-        (error.is_parse(), "malformed"),
-    ];
-    reasons.into_iter().find_map(|(is_it, reason)| is_it.then_some(reason))
+/// Counts a request that hyper has refused for its head, if it has, and what hyper answered to it.
+pub(super) fn count_refused_head(state: &State, error: &hyper::Error) {
+    let (reason, answer) = match error {
+        error if error.is_timeout() => ("header_timeout", None),
+        error if error.is_parse_too_large() => ("head", Some(router::TOO_LARGE_STATUS)),
+        error if error.is_parse() => ("malformed", Some(router::MALFORMED_STATUS)),
+        _ => return,
+    };
+    state.metrics.rejected(reason);
+    if let Some(status) = answer {
+        state.metrics.responded(status);
+    }
 }
 
 /// A stream that somebody asks for.
@@ -239,6 +241,7 @@ pub(super) fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -
         route: u16::try_from(plan.route).expect("the configuration has fewer routes"),
         signals: route.signals,
         id: state.next_client_id(),
+        opened: Instant::now(),
         expires: state.fanout.settings.expiry(),
         token: plan.token.map(Box::new),
         replay: route.replay,

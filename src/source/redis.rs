@@ -1,7 +1,7 @@
 //! Redis: what is asked of it, over a connection for each reader and a few for everything else.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::{Ask, Class, Error, Info, Reply, Seen};
 use crate::config::{Config, Place, ReadFrom};
 use crate::event::{Entry, StreamId};
+use crate::histogram::{Histogram, WORK_SECONDS};
 
 mod cluster;
 mod lag;
@@ -58,6 +59,8 @@ struct Parts {
     /// `XADD … MAXLEN ~` of what we publish.
     publish_keep: usize,
     large_replies: Arc<Semaphore>,
+    /// Of everything but readers.
+    command_durations: Histogram,
 }
 
 impl Redis {
@@ -81,6 +84,7 @@ impl Redis {
             read_from: source.read_from,
             publish_keep: config.ring.entries,
             large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
+            command_durations: Histogram::new(WORK_SECONDS),
         };
         Self { parts: Arc::new(parts) }
     }
@@ -165,6 +169,10 @@ impl Redis {
         stream_id(&answered(sole(added?)?)?)
     }
 
+    pub(super) fn command_durations(&self) -> &Histogram {
+        &self.parts.command_durations
+    }
+
     pub(super) async fn ping(&self) -> Result<(), Error> {
         answered(self.command("", ANSWER_TIMEOUT, &["PING"]).await?).map(drop)
     }
@@ -198,7 +206,9 @@ impl Redis {
         let mut node = node.clone();
         let mut redirections = 0;
         loop {
+            let asked = Instant::now();
             let outcome = in_time(timeout, doing, self.pool().exchange(&node, request)).await;
+            self.command_durations().observe(asked.elapsed(), 1);
             let error = match outcome {
                 Ok(answers) => return Ok(answers),
                 Err(error) => error,

@@ -4,6 +4,7 @@
 //! needs no frames (HTTP/1.0, HTTP/2, TLS) has them taken off, which copies nothing.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -44,6 +45,8 @@ impl Item {
 pub struct Batch {
     /// The first item's number in the topic.
     pub first_seq: u64,
+    /// When its items were there to be encoded.
+    pub since: Instant,
     ids: Vec<StreamId>,
     /// Which items are gaps, by index; hardly ever any.
     gaps: Vec<usize>,
@@ -63,11 +66,13 @@ struct Rendered {
 impl Batch {
     /// Encodes `items` for each rendering; the ring numbers them.
     pub fn encode(items: &[Item], renderings: &[Rendering], max_entry_bytes: usize) -> Self {
+        let since = Instant::now();
         let rendered =
             renderings.iter().map(|r| Rendered::new(items, r, max_entry_bytes)).collect();
         let gap = |(index, item): (usize, &Item)| matches!(item, Item::Gap(..)).then_some(index);
         Self {
             first_seq: 0,
+            since,
             ids: items.iter().map(Item::id).collect(),
             gaps: items.iter().enumerate().filter_map(gap).collect(),
             rendered,

@@ -141,7 +141,12 @@ impl Hub {
     }
 
     fn is_full(&self) -> bool {
-        self.total_bytes.load(Ordering::Relaxed) > self.limits.total_bytes
+        self.rings_bytes() > self.limits.total_bytes
+    }
+
+    /// Memory that all rings hold.
+    pub fn rings_bytes(&self) -> usize {
+        self.total_bytes.load(Ordering::Relaxed)
     }
 
     /// Every topic, for the operator.

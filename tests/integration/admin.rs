@@ -45,7 +45,7 @@ fn scrape(gateway: &Gateway) -> HashMap<String, f64> {
             let family = family.unwrap_or_else(|| bare.to_owned());
             let kind = kinds.get(&family).unwrap_or_else(|| panic!("no TYPE before {line}"));
             assert!(helped.contains(&family), "no HELP before {line}");
-            assert!(family.starts_with("ssegate_"), "{line}");
+            assert!(family.starts_with("ssegate_") || family.starts_with("process_"), "{line}");
             assert_eq!(kind == "counter", bare.ends_with("_total"), "{kind} {line}");
             check_labels(&name[bare.len()..]);
             assert_eq!(samples.insert(name.to_owned(), value), None, "twice: {line}");

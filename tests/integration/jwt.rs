@@ -74,7 +74,7 @@ fn token(claims: &Value) -> String {
 }
 
 fn refused(gateway: &Gateway, reason: &str) -> f64 {
-    gateway.metric(&format!("ssegate_auth_refusals_total{{reason=\"{reason}\"}}"))
+    gateway.metric(&format!("ssegate_auth_failures_total{{reason=\"{reason}\"}}"))
 }
 
 /// A header of a response.

@@ -264,3 +264,20 @@ fn a_drained_connection_says_that_it_goes_away() {
     assert_eq!(session.last_answered, Some(1));
     assert_eq!(gateway.wait().code(), Some(0));
 }
+
+#[test]
+fn a_request_that_is_none_is_counted_with_its_answer() {
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
+    let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[]);
+    tls.write_all(b"GET / HTTP/7\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = tls.read_to_end(&mut answer);
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    eventually("it is counted as refused", || {
+        gateway.metric("ssegate_rejected_total{reason=\"malformed\"}") == 1.0
+    });
+    eventually("and as answered", || {
+        gateway.metric("ssegate_http_responses_total{code=\"400\"}") == 1.0
+    });
+}

@@ -1,0 +1,82 @@
+//! Histograms with fixed buckets: an addition for a value however often it came, and no memory for each.
+//!
+//! (Those of the metrics crate's exporter keep every value until somebody looks.)
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// From a tenth of a millisecond to ten seconds: work of ours, and answers to it.
+pub const WORK_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+/// From a tenth of a second to a day: the lives of streams.
+pub const LIFE_SECONDS: &[f64] =
+    &[0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
+
+/// How many values there were up to each bound, and their sum.
+pub struct Histogram {
+    /// The greatest value of each bucket but the last, which has no bound.
+    bounds: &'static [f64],
+    buckets: Box<[AtomicU64]>,
+    sum_micros: AtomicU64,
+}
+
+impl Histogram {
+    /// No values yet; `bounds` are in seconds and ascend.
+    pub fn new(bounds: &'static [f64]) -> Self {
+        let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { bounds, buckets, sum_micros: AtomicU64::new(0) }
+    }
+
+    /// Counts `times` observations of the same value.
+    pub fn observe(&self, value: Duration, times: u64) {
+        let seconds = value.as_secs_f64();
+        let bucket = self.bounds.partition_point(|bound| *bound < seconds);
+        self.buckets[bucket].fetch_add(times, Ordering::Relaxed);
+        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+        self.sum_micros.fetch_add(micros.saturating_mul(times), Ordering::Relaxed);
+    }
+
+    /// Appends it in Prometheus' text format.
+    pub fn render(&self, name: &str, help: &str, out: &mut String) {
+        let mut count = 0;
+        let mut lines = format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            count += bucket.load(Ordering::Relaxed);
+            let bound = self.bounds.get(index).map_or("+Inf".into(), f64::to_string);
+            writeln!(lines, "{name}_bucket{{le=\"{bound}\"}} {count}")
+                .expect("writing to a String succeeds");
+        }
+        let sum = self.sum_micros.load(Ordering::Relaxed) as f64 / 1e6;
+        writeln!(lines, "{name}_sum {sum}\n{name}_count {count}\n")
+            .expect("writing to a String succeeds");
+        out.push_str(&lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_in_the_first_bucket_that_holds_it_and_in_all_above() {
+        let histogram = Histogram::new(&[0.5, 1.0]);
+        for (millis, times) in [(500, 1), (501, 2), (1000, 3), (1500, 4)] {
+            histogram.observe(Duration::from_millis(millis), times);
+        }
+        let mut text = String::new();
+        histogram.render("x_seconds", "Of x.", &mut text);
+        let expected = "# HELP x_seconds Of x.
+# TYPE x_seconds histogram
+x_seconds_bucket{le=\"0.5\"} 1
+x_seconds_bucket{le=\"1\"} 6
+x_seconds_bucket{le=\"+Inf\"} 10
+x_seconds_sum 10.502
+x_seconds_count 10
+
+";
+        assert_eq!(text, expected);
+    }
+}

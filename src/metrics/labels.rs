@@ -1,0 +1,80 @@
+//! What metrics are told apart by; every value is known beforehand.
+
+/// Who noticed a gap.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope {
+    /// The reader: every client of the stream key misses it.
+    Reader,
+    /// A client's resume: it alone was away for too long.
+    Resume,
+}
+
+impl Scope {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The client closed it.
+    Client,
+    /// The client took nothing for too long, or lagged too far behind.
+    Slow,
+    /// Its maximum age was reached.
+    Rotated,
+    /// Its token expired.
+    Expired,
+    /// The server stops.
+    Drain,
+    /// The connection or the stream key failed.
+    Error,
+}
+
+impl Left {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Client, Self::Slow, Self::Rotated, Self::Expired, Self::Drain, Self::Error];
+
+    /// The metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Slow => "slow",
+            Self::Rotated => "rotated",
+            Self::Expired => "expired",
+            Self::Drain => "drain",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Why somebody is refused: a limit's name, what was wrong, or why Redis cannot read the stream key.
+pub(super) const REFUSALS: [&str; 23] = [
+    "clients",
+    "clients_per_ip",
+    "clients_per_principal",
+    "clients_per_key",
+    "new_clients_per_second",
+    "new_clients_per_second_per_ip",
+    "readers",
+    "readers_per_ip",
+    "readers_per_principal",
+    "pending",
+    "pending_timeout",
+    "header_timeout",
+    "proxy_header",
+    "tls",
+    "head",
+    "malformed",
+    "request_line",
+    "query",
+    "drain",
+    "source",
+    "keys",
+    "WRONGTYPE",
+    "NOPERM",
+];
