@@ -36,6 +36,8 @@ mod logs;
 mod memory;
 /// The model of a stream, held against Redis.
 mod model;
+/// What Prometheus and Grafana are given: metrics, rules, dashboard.
+mod monitoring;
 /// Redis going away, coming back, and refusing.
 mod outage;
 /// The demo's page in a real browser.

@@ -8,6 +8,7 @@ pub mod haproxy;
 pub mod history;
 pub mod multiplexed;
 pub mod nginx;
+pub mod prometheus;
 pub mod redis;
 pub mod sentinel;
 pub mod swarm;
