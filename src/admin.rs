@@ -1,7 +1,7 @@
 //! The operator's listener: probes, metrics, the state of the streams, publishing.
 //!
 //! - `GET /livez`, `GET /readyz`, `GET /metrics`: without a token
-//! - `GET /streams`, `GET /`
+//! - `GET /streams`, `GET /state`, `GET /`
 //! - `POST /publish/{key}`, where `admin.publish` is on
 
 use std::net::IpAddr;
@@ -24,9 +24,9 @@ use crate::http::listener::{Connection, Serve};
 use crate::http::peer::Peer;
 use crate::http::router::text;
 use crate::limits::Place;
+use crate::report;
 use crate::source::{Class, Error};
 use crate::state::State;
-use crate::topic::{Reader, Topic};
 
 /// Serves admin connections.
 #[derive(Clone)]
@@ -74,10 +74,11 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
         "/livez" => *text(StatusCode::OK, "ok"),
         "/readyz" => ready(state, request.uri().query() == Some("strict")),
         "/metrics" => metrics(state.clone()).await,
-        "/streams" | "/" if !may(state, request.headers()) => *unauthorized(),
-        "/streams" => streams(state),
+        "/streams" | "/state" | "/" if !may(state, request.headers()) => *unauthorized(),
+        "/streams" => json_body(&report::streams(state)),
+        "/state" => json_body(&report::gateway(state)),
         "/" => {
-            *text(StatusCode::OK, "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams")
+            *text(StatusCode::OK, "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams\n/state")
         }
         _ => *text(StatusCode::NOT_FOUND, "no such page; / lists what there is"),
     }
@@ -108,33 +109,6 @@ async fn metrics(state: Arc<State>) -> Answer {
         // The process ends this moment.
         Err(error) => *text(StatusCode::SERVICE_UNAVAILABLE, &format!("no metrics: {error}")),
     }
-}
-
-fn streams(state: &State) -> Answer {
-    let mut topics = state.hub.all();
-    topics.sort_by(|a, b| a.key.cmp(&b.key));
-    let list: Vec<_> = topics.iter().map(|topic| describe(topic)).collect();
-    body("application/json", serde_json::Value::from(list).to_string())
-}
-
-fn describe(topic: &Topic) -> serde_json::Value {
-    let state = topic.state();
-    let (reader, error) = match state.reader {
-        Reader::Starting => ("starting", None),
-        Reader::Up => ("up", None),
-        Reader::Away(code) => ("away", Some(code)),
-        Reader::Refused(code) => ("refused", Some(code)),
-    };
-    let known = state.ring.life() > 0;
-    json!({
-        "key": &*topic.key,
-        "clients": state.clients,
-        "last_id": known.then(|| state.ring.tail().to_string()),
-        "ring_entries": state.ring.items(),
-        "ring_bytes": state.ring.size_bytes(),
-        "reader": reader,
-        "error": error,
-    })
 }
 
 async fn publish(
@@ -233,6 +207,10 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let own = host.map(|host| format!("http://{host}"));
     origin.to_str().ok() != own.as_deref()
+}
+
+fn json_body(content: &serde_json::Value) -> Answer {
+    body("application/json", content.to_string())
 }
 
 fn body(content_type: &'static str, content: String) -> Answer {

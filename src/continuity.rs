@@ -71,6 +71,11 @@ impl Continuity {
         self.cursor
     }
 
+    /// The end of the stream as of the last look.
+    pub fn end(&self) -> Option<StreamId> {
+        self.seen.map(|info| info.last_generated)
+    }
+
     /// How many entries there were after the cursor at the last look, where they are counted.
     pub fn behind(&self) -> Option<u64> {
         let end = self.seen?;

@@ -206,6 +206,13 @@ impl Fanout {
         now + end.saturating_duration_since(now).mul_f64(fastrand::f64())
     }
 
+    /// The packs of a topic: the number of each, and of its members.
+    pub fn packs_of(&self, topic: &Topic) -> Vec<(usize, usize)> {
+        let packs = self.packs.get(&topic.id);
+        let packs = packs.iter().flat_map(|packs| packs.iter());
+        packs.map(|pack| (pack.number(), pack.clients())).collect()
+    }
+
     fn forget_packs(&self, topic: &Topic) {
         self.packs.remove(&topic.id);
     }

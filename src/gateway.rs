@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::process;
 use crate::reader::Readers;
 use crate::replay::Replays;
+use crate::report::Report;
 use crate::source::{Class, Source};
 use crate::sparingly::Sparingly;
 use crate::state::State;
@@ -125,6 +126,11 @@ impl Gateway {
     /// Reads again what may change while it runs, whenever it is asked to.
     pub fn reload(&self) -> Reload {
         Reload(self.state.clone())
+    }
+
+    /// Says in the log what it is doing, whenever it is asked to.
+    pub fn report(&self) -> Report {
+        Report(self.state.clone())
     }
 
     /// Serves until `shutdown`, then drains: every stream is closed by the end of `server.drain`,
@@ -312,11 +318,16 @@ async fn probe(state: Arc<State>) {
         });
         let up = answer.is_ok();
         state.source_up.store(up, Ordering::Relaxed);
-        state.source_seen.fetch_or(up, Ordering::Relaxed);
+        let seen = state.source_seen.fetch_or(up, Ordering::Relaxed);
         if told != Some(up) {
             told = Some(up);
             match answer {
-                Ok(()) => info!(source, "source answers"),
+                Ok(()) => {
+                    info!(source, "source answers");
+                    if !seen {
+                        info!(clients_limit = state.limits.max_clients(), "ready");
+                    }
+                }
                 Err(error) if error.class == Class::Login => {
                     error!(source, %error, "source refuses the login; set source.username and source.password_file (for TLS: ca_file, client_certificate)");
                 }

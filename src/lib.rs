@@ -15,6 +15,7 @@
 //! - [`start`], [`replay`]: where a client begins, and reads of the past
 //! - [`fanout`]: packs and followers, from the topic to the sockets
 //! - [`state`]: all of these, joined
+//! - [`report`]: what the gateway is doing, for the operator
 //! - [`demo`]: the sample feed and its page
 //! - [`http`], [`admin`]: the public side and the operator's
 //! - `fuzz`, under test only: what hostile bytes may not do
@@ -39,6 +40,7 @@ pub mod metrics;
 pub mod process;
 pub mod reader;
 pub mod replay;
+pub mod report;
 pub mod shared;
 pub mod source;
 pub mod sparingly;

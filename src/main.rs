@@ -166,6 +166,7 @@ fn serve(args: &ConfigArgs) -> ExitCode {
 async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow::Result<ExitCode> {
     let mut stop = process::Stop::catch().context("cannot catch signals")?;
     let mut hangup = process::Hangup::catch().context("cannot catch signals")?;
+    let mut user = process::User::catch().context("cannot catch signals")?;
     let demo = config.demo;
     let gateway = Gateway::bind(config, inherited, descriptors)?;
     for address in gateway.public_addresses() {
@@ -183,6 +184,13 @@ async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow
             hangup.next().await;
             info!("SIGHUP: reloading");
             reload.now().await;
+        }
+    });
+    let report = gateway.report();
+    tokio::spawn(async move {
+        loop {
+            user.next().await;
+            report.log();
         }
     });
     let (shutdown, stopped) = tokio::sync::oneshot::channel::<()>();

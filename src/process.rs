@@ -40,6 +40,21 @@ impl Hangup {
     }
 }
 
+/// SIGUSR1.
+pub struct User(Signal);
+
+impl User {
+    /// Catches it from now on.
+    pub fn catch() -> std::io::Result<Self> {
+        signal(SignalKind::user_defined1()).map(Self)
+    }
+
+    /// The next one; several at once are one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
 /// Whether standard error goes to journald: the variable says which file that is, and is inherited by
 /// many a process that writes elsewhere (systemd.exec(5)).
 pub fn is_journal() -> bool {

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
@@ -14,7 +14,7 @@ use crate::limits::Share;
 use crate::metrics::{Metrics, Scope};
 use crate::source::{Ask, Class, Connection, Error, Source};
 use crate::sparingly::Sparingly;
-use crate::topic::{Hub, Item, Reader, Sizes, Topic};
+use crate::topic::{Failure, Hub, Item, Reader, Sizes, Topic};
 
 mod trust;
 
@@ -99,9 +99,11 @@ impl Readers {
             if topic.state().reader != reader {
                 self.tell_failure(&topic.key, &error);
             }
-            topic.set_reader(reader);
             failures += 1;
-            tokio::time::sleep(pause(error.class, failures)).await;
+            let pause = pause(error.class, failures);
+            let retry_at = Instant::now() + pause;
+            topic.failed(reader, Failure { message: error.message, retry_at });
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -152,7 +154,7 @@ impl Readers {
             topic.answered();
             self.hub.room().await;
             self.take(topic, position, found);
-            topic.state().lag_entries = position.continuity.behind();
+            tell(topic, position, &connection);
             longest = self.config.block;
         }
     }
@@ -180,6 +182,7 @@ impl Readers {
         let position = Position::new(Continuity::at_tail(info.as_ref()));
         topic.begin_anew(position.continuity.cursor());
         topic.answered();
+        tell(topic, &position, connection);
         Ok(position)
     }
 
@@ -227,6 +230,18 @@ impl Readers {
         }
         self.metrics.gap(Scope::Reader, gap);
         Item::Gap(gap, id)
+    }
+}
+
+/// For the operator: how far the reader is, and where it reads.
+fn tell(topic: &Topic, position: &Position, connection: &Connection) {
+    let server = connection.server();
+    let mut state = topic.state();
+    state.lag_entries = position.continuity.behind();
+    let account = &mut state.account;
+    account.source_last_id = position.continuity.end();
+    if account.server.as_ref() != server {
+        account.server = server.cloned();
     }
 }
 

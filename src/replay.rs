@@ -20,7 +20,7 @@ pub use page::{Opened, Page};
 use recent::Recent;
 
 /// What all pages in memory may have, however many clients are in the past.
-const PAGES_BYTES: usize = 16 << 20;
+pub const PAGES_BYTES: usize = 16 << 20;
 /// It is given out in parts of this.
 const PART_BYTES: usize = 64 << 10;
 
@@ -30,6 +30,7 @@ pub struct Replays {
     metrics: Arc<Metrics>,
     max_entry_bytes: usize,
     read_count: u64,
+    most_reads: usize,
     permits: Semaphore,
     resumes: Shared<(Life, Replay, StreamId), Resolved>,
     /// How far back so many entries are.
@@ -69,6 +70,7 @@ impl Replays {
             metrics,
             max_entry_bytes: config.source.max_entry_bytes,
             read_count: config.source.read_count,
+            most_reads: config.limits.replays,
             permits: Semaphore::new(config.limits.replays),
             resumes: Shared::default(),
             reaches: Shared::default(),
@@ -77,6 +79,12 @@ impl Replays {
             room: Arc::new(Semaphore::new(PAGES_BYTES / PART_BYTES)),
             full: Notify::new(),
         }
+    }
+
+    /// Reads under way, and bytes that pages hold.
+    pub fn in_use(&self) -> (usize, usize) {
+        let reads = self.most_reads - self.permits.available_permits();
+        (reads, PAGES_BYTES - self.room.available_permits() * PART_BYTES)
     }
 
     /// Finds out where a client begins in the stream of `topic`, which is in its `life`-th life.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Config, Place};
+use crate::config::{Address, Config, Place};
 use crate::event::{Entry, StreamId};
 use crate::histogram::Histogram;
 
@@ -98,6 +98,17 @@ pub const CODES: [&str; 26] = [
     "SENTINEL",
     "FULL",
 ];
+
+/// Connections to one server that take turns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Links {
+    /// Where they lead.
+    pub server: Address,
+    /// Those that wait for an answer, or are being opened.
+    pub in_use: usize,
+    /// Those that do not.
+    pub idle: usize,
+}
 
 /// Why the source did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -213,6 +224,14 @@ impl Source {
         }
     }
 
+    /// Connections for everything but readers, by server.
+    pub fn links(&self) -> Vec<Links> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+            Self::Redis(redis) => redis.links(),
+        }
+    }
+
     /// Whether the source answers.
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
@@ -245,6 +264,14 @@ impl Connection {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
             Self::Redis(reader) => reader.info(key).await,
+        }
+    }
+
+    /// Where it leads; `None`: nowhere, the source is in this process.
+    pub fn server(&self) -> Option<&Address> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(reader) => Some(reader.server()),
         }
     }
 

@@ -11,12 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Rendering, StreamId};
 
+mod account;
 pub mod batch;
+mod followers;
 mod hub;
 mod ring;
 mod sizes;
 
+pub use account::{Account, Failure};
 pub use batch::{Batch, Item};
+pub use followers::{Follower, Followers};
 pub use hub::{Hub, Lease, TooManyReaders};
 pub use ring::{Found, Ring};
 pub use sizes::{Sizes, count_for};
@@ -37,6 +41,8 @@ pub struct Topic {
     pub closed: CancellationToken,
     /// How large the entries are that clients replay from the source.
     pub past_sizes: Sizes,
+    /// Clients at their own pace.
+    pub followers: Followers,
     /// Held for one push or one look at a time, never across an await.
     state: Mutex<State>,
     news: broadcast::Sender<()>,
@@ -54,6 +60,8 @@ pub struct State {
     pub ring: Ring,
     /// How its reader fares.
     pub reader: Reader,
+    /// What it says of itself.
+    pub account: Account,
     /// The renderings that new batches are encoded for; a client names its own by index.
     pub renderings: Vec<Rendering>,
     /// Clients that hold it open.
@@ -86,6 +94,7 @@ impl Topic {
         let state = State {
             ring: Ring::new(limits.clone()),
             reader: Reader::Starting,
+            account: Account::default(),
             renderings: Vec::new(),
             clients: 0,
             idle_since: Instant::now(),
@@ -98,6 +107,7 @@ impl Topic {
             key: key.into(),
             closed: CancellationToken::new(),
             past_sizes: Sizes::default(),
+            followers: Followers::default(),
             state: Mutex::new(state),
             news: broadcast::Sender::new(NEWS_KEPT),
             abandoned: Notify::new(),
@@ -147,16 +157,28 @@ impl Topic {
 
     /// The reader had an answer.
     pub fn answered(&self) {
-        self.state().polled = SystemTime::now();
+        let mut state = self.state();
+        state.polled = SystemTime::now();
+        state.account.failure = None;
+        drop(state);
         self.set_reader(Reader::Up);
     }
 
+    /// The reader cannot read, and tries again in a while.
+    pub fn failed(&self, reader: Reader, failure: Failure) {
+        self.state().account.failure = Some(failure);
+        self.set_reader(reader);
+    }
+
     /// Records how the reader fares and tells the packs.
-    pub fn set_reader(&self, reader: Reader) {
+    fn set_reader(&self, reader: Reader) {
         let changed = {
             let mut state = self.state();
             let changed = state.reader != reader;
             state.reader = reader;
+            if changed {
+                state.account.since = SystemTime::now();
+            }
             changed
         };
         if changed {
@@ -236,7 +258,8 @@ impl State {
         })
     }
 
-    fn crowded(&self) -> bool {
+    /// Whether the slowest pack is so far behind that the reader has to wait for it.
+    pub fn crowded(&self) -> bool {
         self.packs.iter().any(|(_, position)| self.ring.is_far_behind(*position))
     }
 }

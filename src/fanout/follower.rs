@@ -23,7 +23,7 @@ use super::{Client, Fanout, Socket, View, farewell};
 use crate::continuity::Continuity;
 use crate::event::{Control, Gap, StreamId, write_control};
 use crate::metrics::{Left, Scope};
-use crate::topic::{Batch, Reader};
+use crate::topic::{self, Batch, Reader};
 
 mod begin;
 mod past;
@@ -60,6 +60,8 @@ struct Follower {
     level: Option<Level>,
     client: Client,
     place: Place,
+    /// What the operator sees of it.
+    seen: topic::Follower,
     history: History,
     /// Bytes to write before anything else.
     unsent: Vec<u8>,
@@ -117,11 +119,13 @@ pub fn follow_in_body(fanout: &Arc<Fanout>, client: Client, begin: Begin) -> (Fo
 
 impl Follower {
     fn new(fanout: Arc<Fanout>, outlet: Outlet, client: Client, begin: Begin) -> Self {
+        let seen = topic::Follower::of(client.topic());
         Self {
             fanout,
             outlet,
             level: None,
             client,
+            seen,
             place: begin.place,
             history: begin.history,
             unsent: begin.unsent,
@@ -175,6 +179,7 @@ impl Follower {
         if !self.unsent.is_empty() {
             return Ok(());
         }
+        self.seen.is_at(if let Place::Ring(spot) = self.place { Some(spot.seq) } else { None });
         match self.place {
             // Boxed: most of a stream's life is not spent in these, and their room is four times the rest.
             Place::Start { start, now, tail } => Box::pin(self.begin(start, now, tail)).await,

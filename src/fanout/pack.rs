@@ -38,11 +38,17 @@ pub(super) struct Arrival {
 
 /// A pack, seen from outside.
 pub(super) struct PackHandle {
+    number: usize,
     arrivals: mpsc::UnboundedSender<Arrival>,
     clients: Arc<AtomicUsize>,
 }
 
 impl PackHandle {
+    /// As the topic knows it.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
     pub(super) fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
@@ -89,7 +95,7 @@ pub(super) fn open(
     let watch = Watch::new()?;
     let (arrivals, receiver) = mpsc::unbounded_channel();
     let clients = Arc::new(AtomicUsize::new(0));
-    let handle = PackHandle { arrivals, clients: clients.clone() };
+    let handle = PackHandle { number, arrivals, clients: clients.clone() };
     let news = topic.subscribe();
     let (position, reader) = {
         let mut state = topic.state();

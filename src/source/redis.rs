@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{Ask, Class, Error, Info, Reply, Seen};
+use super::{Ask, Class, Error, Info, Links, Reply, Seen};
 use crate::config::{Config, Place, ReadFrom};
 use crate::event::{Entry, StreamId};
 use crate::histogram::{Histogram, WORK_SECONDS};
@@ -171,6 +171,10 @@ impl Redis {
 
     pub(super) fn command_durations(&self) -> &Histogram {
         &self.parts.command_durations
+    }
+
+    pub(super) fn links(&self) -> Vec<Links> {
+        self.pool().links()
     }
 
     pub(super) async fn ping(&self) -> Result<(), Error> {

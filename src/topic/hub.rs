@@ -140,7 +140,8 @@ impl Hub {
         }
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether all rings together are over `total_bytes`, and readers wait.
+    pub fn is_full(&self) -> bool {
         self.rings_bytes() > self.limits.total_bytes
     }
 

@@ -13,10 +13,10 @@ use super::resp::Value;
 use super::servers::Node;
 use super::{ANSWER_TIMEOUT, in_time};
 use crate::config::Address;
-use crate::source::{Class, Error};
+use crate::source::{Class, Error, Links};
 
 /// Connections to one server for everything but readers, at most; opened as they are needed.
-const SHARED_LINKS: usize = 4;
+pub(in crate::source) const SHARED_LINKS: usize = 4;
 /// After a failed connect no shared connection to that server is tried for this long.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// A server that nobody asked for this long is forgotten when another one is asked for the first time.
@@ -81,6 +81,17 @@ impl Pool {
     /// Closes the idle connections to that server: what has silenced one has silenced them all.
     pub(super) fn forget_idle(&self, node: &Node) {
         self.of(&node.address).state().idle.clear();
+    }
+
+    /// Who is connected to, and how often.
+    pub(super) fn links(&self) -> Vec<Links> {
+        let servers = self.servers.lock().expect("no holder of the lock panics");
+        let links = servers.iter().map(|(address, (_, shared))| Links {
+            server: address.clone(),
+            in_use: SHARED_LINKS - shared.turns.available_permits(),
+            idle: shared.state().idle.len(),
+        });
+        links.collect()
     }
 
     async fn link(&self, shared: &Shared, node: &Node) -> Result<Link, Error> {

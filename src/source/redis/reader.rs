@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::link::Link;
 use super::servers::{Node, Wanted};
 use super::{MOST_REDIRECTIONS, Redis};
+use crate::config::Address;
 use crate::source::{Ask, Class, Error, Info, Reply, Seen};
 
 async fn connect(redis: &Redis, node: &Node) -> Result<Link, Error> {
@@ -31,6 +32,11 @@ impl Reader {
                 Err(error)
             }
         }
+    }
+
+    /// Where it reads.
+    pub(in crate::source) fn server(&self) -> &Address {
+        &self.node.address
     }
 
     /// Waits up to `block` for entries; after an error it is of no more use.
