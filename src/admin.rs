@@ -42,6 +42,7 @@ type Answer = Response<Full<Bytes>>;
 impl Serve for Admin {
     async fn serve<C: Connection>(self, connection: C, _: Peer, mut place: Place) {
         let state = self.0;
+        let id = state.next_connection();
         let turn = place.turn();
         let service = service_fn(|request| {
             turn.put_off();
@@ -54,8 +55,10 @@ impl Serve for Admin {
             .serve_connection(TokioIo::new(connection), service);
         match place.until(MAX_AGE, served).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "admin connection ended"),
-            Err(cut) => debug!(why = cut.as_str(), "admin connection closed"),
+            Ok(Err(error)) => debug!(connection = id.connection, %error, "admin connection ended"),
+            Err(cut) => {
+                debug!(connection = id.connection, why = cut.as_str(), "admin connection closed")
+            }
         }
     }
 }
@@ -77,9 +80,10 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
         "/streams" | "/state" | "/" if !may(state, request.headers()) => *unauthorized(),
         "/streams" => json_body(&report::streams(state)),
         "/state" => json_body(&report::gateway(state)),
-        "/" => {
-            *text(StatusCode::OK, "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams\n/state")
-        }
+        "/" => *text(
+            StatusCode::OK,
+            "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams\n/state",
+        ),
         _ => *text(StatusCode::NOT_FOUND, "no such page; / lists what there is"),
     }
 }

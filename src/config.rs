@@ -288,6 +288,8 @@ pub struct Log {
     pub format: LogFormat,
     /// A tracing filter.
     pub level: String,
+    /// Whether there is a line for each stream that ends and each request.
+    pub access: bool,
 }
 
 /// How a log line looks.

@@ -24,6 +24,7 @@ mod follower;
 mod outlet;
 mod pack;
 mod pass;
+mod record;
 mod signal;
 mod socket;
 mod watch;
@@ -33,6 +34,7 @@ pub use body::{Body, Following, beside};
 pub use due::TokenEnd;
 pub use farewell::{farewell, say};
 pub use follower::{Begin, follow_in_body, welcome};
+pub use record::{ACCESS, Asked, Id, Record};
 pub use socket::Socket;
 pub use wire::View;
 
@@ -110,7 +112,9 @@ pub struct Client {
     /// Whether keepalives and the loss of Redis are events to it.
     pub signals: Signals,
     /// Names it in the log.
-    pub id: u64,
+    pub id: Id,
+    /// For the access log, where there is one.
+    pub record: Option<Arc<Record>>,
     /// When its stream began.
     pub opened: Instant,
     /// When it is closed so that it resumes elsewhere.
@@ -183,7 +187,7 @@ impl Fanout {
             return pack.send(Arrival { socket, client, next_seq, history });
         }
         drop(packs);
-        self.metrics.left(Left::Error, client.opened);
+        client.ended(&self.metrics, Left::Error);
         let words = signal::last_words(&self.settings, client.view, history.last_id, None);
         farewell(self, socket, client, words);
     }

@@ -291,7 +291,7 @@ fn join(
         source_up: AtomicBool::new(false),
         source_seen: AtomicBool::new(false),
         refusals_told: Sparingly::default(),
-        next_client_id: AtomicU64::new(1),
+        connections: AtomicU64::new(0),
         config,
     }
 }

@@ -18,3 +18,4 @@ pub mod proxy_header;
 pub mod router;
 pub mod takeover;
 pub mod tls;
+mod visit;

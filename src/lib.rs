@@ -19,11 +19,13 @@
 //! - [`demo`]: the sample feed and its page
 //! - [`http`], [`admin`]: the public side and the operator's
 //! - `fuzz`, under test only: what hostile bytes may not do
-//! - [`tail`], [`process`]: the reference client; signals and limits
+//! - [`budget`]: what a configuration may come to need
+//! - [`tail`], [`logging`], [`process`]: the reference client; the log; signals and limits
 //!
 //! [`Gateway`] is the only place that joins them.
 
 pub mod admin;
+pub mod budget;
 pub mod config;
 pub mod continuity;
 pub mod demo;
@@ -36,6 +38,7 @@ pub mod histogram;
 pub mod http;
 pub mod jwk;
 pub mod limits;
+pub mod logging;
 pub mod metrics;
 pub mod process;
 pub mod reader;

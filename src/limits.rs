@@ -77,15 +77,34 @@ pub struct TooFewDescriptors {
     clients: usize,
 }
 
+/// How open files are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// For what is neither clients nor readers.
+    pub own: usize,
+    /// For readers and their packs, as long as all connections are there.
+    pub readers: usize,
+    /// For connections: streams, and those that are none yet.
+    pub connections: usize,
+}
+
+impl Division {
+    /// Of so many.
+    pub fn of(config: &config::Limits, descriptors: usize) -> Self {
+        // A stream key takes its reader's connection and its pack's epoll.
+        let readers = config.readers.saturating_mul(2).min(descriptors / 4);
+        let connections = descriptors.saturating_sub(OWN_DESCRIPTORS + readers);
+        Self { own: OWN_DESCRIPTORS, readers, connections }
+    }
+}
+
 impl Limits {
     /// With `descriptors` open files allowed to the process.
     pub fn new(
         config: &config::Limits,
         descriptors: usize,
     ) -> Result<Arc<Self>, TooFewDescriptors> {
-        // A stream key takes its reader's connection and its pack's epoll.
-        let readers_share = config.readers.saturating_mul(2).min(descriptors / 4);
-        let max_connections = descriptors.saturating_sub(OWN_DESCRIPTORS + readers_share);
+        let Division { connections: max_connections, .. } = Division::of(config, descriptors);
         let room = max_connections - max_connections / PENDING_PART;
         if room < MIN_CLIENTS {
             return Err(TooFewDescriptors { descriptors, clients: room });

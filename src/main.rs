@@ -1,19 +1,18 @@
 //! The process: command line, logging, runtime, exit codes.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use ssegate::config::{self, Config, Loaded, LogFormat};
+use ssegate::budget::Budget;
+use ssegate::config::{self, Config, Loaded};
 use ssegate::http::inherited::Inherited;
-use ssegate::{Gateway, process, tail};
+use ssegate::limits::TooFewDescriptors;
+use ssegate::{Gateway, logging, process, tail};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// Failure at run time: an address that cannot be had, a second signal.
 const FAILED: u8 = 1;
@@ -34,13 +33,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Validate the configuration; every fault at once
+    /// Validate the configuration; every fault at once, then what it may come to need
     Check {
         #[command(flatten)]
         config: ConfigArgs,
         /// Show each effective value and where it came from; secrets are masked
         #[arg(long)]
         print: bool,
+        /// The budget as JSON
+        #[arg(long, conflicts_with = "print")]
+        json: bool,
+        /// The budget with so many open files (a unit's LimitNOFILE=), not with those allowed here
+        #[arg(long, value_name = "N")]
+        open_files: Option<usize>,
     },
     /// Follow a stream: print its events, reconnect, resume, show lag and gaps
     Tail {
@@ -75,7 +80,14 @@ fn main() -> ExitCode {
     };
     match cli.command {
         None => serve(&cli.serve),
-        Some(Command::Check { config, print }) => check(&config, print),
+        Some(Command::Check { config, print: true, .. }) => {
+            check(&config, |loaded| Ok(config::print::print(loaded)))
+        }
+        Some(Command::Check { config, json, open_files, .. }) => check(&config, |loaded| {
+            let open_files = open_files.unwrap_or_else(process::raise_descriptors);
+            let budget = Budget::new(&loaded.config, open_files)?;
+            Ok(if json { format!("{:#}\n", budget.json()) } else { budget.explain(&loaded.origin) })
+        }),
         Some(Command::Tail { url, last_event_id }) => follow(tail::Options { url, last_event_id }),
     }
 }
@@ -87,7 +99,10 @@ fn load(args: &ConfigArgs) -> Result<Loaded, ExitCode> {
     })
 }
 
-fn check(args: &ConfigArgs, print: bool) -> ExitCode {
+fn check(
+    args: &ConfigArgs,
+    words: impl FnOnce(&Loaded) -> Result<String, TooFewDescriptors>,
+) -> ExitCode {
     let loaded = match load(args) {
         Ok(loaded) => loaded,
         Err(code) => return code,
@@ -95,8 +110,13 @@ fn check(args: &ConfigArgs, print: bool) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    let text =
-        if print { config::print::print(&loaded) } else { format!("{}: good\n", loaded.origin) };
+    let text = match words(&loaded) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("{}: {error}", loaded.origin);
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(FAILED),
@@ -144,7 +164,7 @@ fn serve(args: &ConfigArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    start_log(&loaded.config);
+    logging::start(&loaded.config.log);
     info!(version = env!("CARGO_PKG_VERSION"), configuration = %loaded.origin, "ssegate starts");
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -249,47 +269,4 @@ fn code_of(error: &anyhow::Error) -> ExitCode {
     let bind = error.downcast_ref::<ssegate::BindError>();
     let configuration = bind.is_some_and(ssegate::BindError::is_configuration);
     ExitCode::from(if configuration { BAD_CONFIG } else { FAILED })
-}
-
-/// journald has its own clock and reads a priority prefix; a terminal has eyes; the rest gets JSON.
-fn start_log(config: &Config) {
-    let filter = EnvFilter::new(&config.log.level);
-    let terminal = std::io::stderr().is_terminal();
-    let journal = process::is_journal();
-    let text = config.log.format == LogFormat::Text || terminal || journal;
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
-    if config.log.format == LogFormat::Json || !text {
-        registry.with(layer.json().flatten_event(true).with_target(false)).init();
-    } else if config.log.format == LogFormat::Auto && journal {
-        registry.with(layer.event_format(Journal)).init();
-    } else {
-        registry.with(layer.with_target(false)).init();
-    }
-}
-
-/// A line with journald's priority prefix (sd-daemon(3)) and without a time, which journald has.
-struct Journal;
-
-impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Journal
-where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
-    N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &tracing_subscriber::fmt::FmtContext<'_, S, N>,
-        mut writer: tracing_subscriber::fmt::format::Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> std::fmt::Result {
-        let priority = match *event.metadata().level() {
-            tracing::Level::ERROR => 3,
-            tracing::Level::WARN => 4,
-            tracing::Level::INFO => 6,
-            tracing::Level::DEBUG | tracing::Level::TRACE => 7,
-        };
-        write!(writer, "<{priority}>")?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
 }

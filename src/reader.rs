@@ -12,7 +12,7 @@ use crate::continuity::{Continuity, Verdict};
 use crate::event::{Entry, Gap, StreamId};
 use crate::limits::Share;
 use crate::metrics::{Metrics, Scope};
-use crate::source::{Ask, Class, Connection, Error, Source};
+use crate::source::{Ask, Class, Connection, Error, LARGE_REPLIES, Source};
 use crate::sparingly::Sparingly;
 use crate::topic::{Failure, Hub, Item, Reader, Sizes, Topic};
 
@@ -22,6 +22,9 @@ use trust::{Found, Trust};
 
 /// One reply is meant to stay near this, and never gets larger than twice of it, but for one entry.
 const REPLY_BYTES: usize = 2 << 20;
+const MOST_REPLY_BYTES: usize = 2 * REPLY_BYTES;
+/// What replies to all readers together may have in memory.
+pub const MOST_REPLIES_BYTES: usize = LARGE_REPLIES * MOST_REPLY_BYTES;
 /// The first wait after a failure is at most this; each further one may be twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// No wait is longer than this while Redis is away.
@@ -262,7 +265,7 @@ impl Position {
     fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
         self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
         let after = self.continuity.cursor();
-        Ask { key, after, count: self.asked, most_bytes: 2 * REPLY_BYTES }
+        Ask { key, after, count: self.asked, most_bytes: MOST_REPLY_BYTES }
     }
 }
 

@@ -181,9 +181,10 @@ impl Stream {
     }
 
     fn json(&self) -> Value {
-        let packs = self.packs.iter().map(
-            |pack| json!({ "clients": pack.clients, "behind_entries": pack.behind_entries }),
-        );
+        let packs = self
+            .packs
+            .iter()
+            .map(|pack| json!({ "clients": pack.clients, "behind_entries": pack.behind_entries }));
         json!({
             "key": &*self.key,
             "clients": self.clients,

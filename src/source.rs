@@ -13,6 +13,7 @@ mod redis;
 
 #[cfg(any(test, fuzzing))]
 pub use redis::fuzz_reply as fuzz_redis_reply;
+pub use redis::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
 
 /// A place that holds streams. Cheap to clone.
 #[derive(Clone)]

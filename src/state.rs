@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::fanout::Fanout;
+use crate::fanout::{Fanout, Id};
 use crate::http::tls::Certificates;
 use crate::limits::{Limits, Pending, Reached, Whom};
 use crate::metrics::{Metrics, Now};
@@ -43,7 +43,8 @@ pub struct State {
     pub source_seen: AtomicBool,
     /// Which refusals the log has told of, by reason.
     pub refusals_told: Sparingly,
-    pub(crate) next_client_id: AtomicU64,
+    /// So many came so far.
+    pub(crate) connections: AtomicU64,
 }
 
 impl State {
@@ -64,9 +65,9 @@ impl State {
         self.hub.open(key, start).map_err(|TooManyReaders| Reached("readers"))
     }
 
-    /// Names a client in the log.
-    pub fn next_client_id(&self) -> u64 {
-        self.next_client_id.fetch_add(1, Ordering::Relaxed)
+    /// Names a connection in the log.
+    pub fn next_connection(&self) -> Id {
+        Id { connection: self.connections.fetch_add(1, Ordering::Relaxed) + 1, stream: None }
     }
 
     /// Gauges and the like, read off now.

@@ -27,11 +27,13 @@ use crate::topic::{self, Batch, Reader};
 
 mod begin;
 mod past;
+mod run;
 mod wait;
 
 pub use begin::Begin;
 pub(super) use begin::{History, Place};
 use past::Past;
+use run::{half_written, is_as_begun, run_from};
 use wait::Level;
 
 /// Ring items are written in runs of about this.
@@ -81,6 +83,7 @@ pub fn welcome(fanout: &Arc<Fanout>, socket: Socket, client: Client, mut begin: 
         // A client that is gone already is one that takes nothing: its follower finds out.
         let sent = socket.send(&begin.unsent).unwrap_or(0);
         fanout.metrics.routes[usize::from(client.route)].bytes.increment(sent as u64);
+        client.record(0, 0, sent);
         begin.unsent.drain(..sent);
         if begin.unsent.is_empty() {
             return fanout.join(socket, client, seq, begin.history);
@@ -97,8 +100,8 @@ pub(super) fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin
         let outlet = match watched(socket, interest) {
             Ok(socket) => Outlet::Socket(socket),
             Err(error) => {
-                tracing::warn!(client = client.id, %error, "cannot watch a client; it is closed and comes back");
-                task.metrics.left(Left::Error, client.opened);
+                tracing::warn!(connection = client.id.connection, %error, "cannot watch a client; it is closed and comes back");
+                client.ended(&task.metrics, Left::Error);
                 return;
             }
         };
@@ -154,8 +157,7 @@ impl Follower {
             End::Cut(why) => (why, None),
             End::SendAway(control, why) => (why, Some(control)),
         };
-        tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
-        fanout.metrics.left(why, client.opened);
+        client.ended(&fanout.metrics, why);
         let Some(control) = control else { return Said::Part };
         let words = last_words(&fanout.settings, client.view, history.last_id, control);
         match outlet {
@@ -252,6 +254,7 @@ impl Follower {
         self.last_write = Instant::now();
         self.blocked_since = None;
         self.route().bytes.increment(sent as u64);
+        self.client.record(0, 0, sent);
     }
 
     fn route(&self) -> &crate::metrics::RouteMetrics {
@@ -260,6 +263,7 @@ impl Follower {
 
     fn tell_gap(&mut self, gap: Gap, id: StreamId) {
         self.fanout.metrics.gap(Scope::Resume, gap);
+        self.client.record(0, 1, 0);
         self.tell(id, Control::Gap(gap));
     }
 
@@ -351,6 +355,7 @@ impl Follower {
         }
         let done = view.advance(&batches, spot, sent);
         self.route().events.increment(done.events);
+        self.client.record(done.events, done.gaps, 0);
         if self.history.live {
             observe_latency(&self.fanout.metrics, &batches, view, spot.seq..done.spot.seq, 1);
         } else {
@@ -375,38 +380,5 @@ impl Follower {
         let next = batches.first().and_then(|batch| batch.ids_from(spot.seq).first().copied());
         let age = next.and_then(|id| age_ms(id, now_ms())).map(Duration::from_millis);
         if age.is_some_and(|age| age > max_lag) { Err(End::Cut(Left::Slow)) } else { Ok(()) }
-    }
-}
-
-/// A run of batches that is written in one go.
-fn run_from<'a>(
-    batches: impl Iterator<Item = &'a Arc<Batch>>,
-    view: View,
-    most_bytes: usize,
-) -> Vec<Arc<Batch>> {
-    let mut bytes = 0;
-    let run = batches.take_while(|batch| {
-        let fits = bytes == 0 || bytes + batch.size_bytes() <= most_bytes;
-        bytes += batch.size_bytes();
-        fits && view.is_in(batch)
-    });
-    run.cloned().collect()
-}
-
-/// Whether the entry at `spot`, if it is half-written, can be the one that was begun.
-fn is_as_begun(batches: &[Arc<Batch>], view: View, spot: Spot) -> bool {
-    let begun = batches.iter().find(|batch| batch.first_seq <= spot.seq);
-    begun.is_some_and(|begun| spot.offset == 0 || view.item(begun, spot.seq).len() > spot.offset)
-}
-
-/// Of the bytes from `spot` on, those of the event that was begun: whoever is due gets no other.
-fn half_written(batches: &[Arc<Batch>], view: View, spot: Spot, all: Bytes) -> Bytes {
-    let batch = batches.iter().find(|batch| (batch.first_seq..batch.end_seq()).contains(&spot.seq));
-    match batch {
-        Some(batch) if spot.offset > 0 => {
-            let rest_bytes = view.item(batch, spot.seq).len() - spot.offset;
-            all.slice(..rest_bytes.min(all.len()))
-        }
-        _ => all,
     }
 }

@@ -247,7 +247,7 @@ impl Pack {
             }
             Some(Sent::Failed) => {
                 self.clients.fetch_sub(1, Ordering::Relaxed);
-                self.ended(&client, Left::Client);
+                client.ended(&metrics, Left::Client);
             }
         }
     }
@@ -263,7 +263,7 @@ impl Pack {
         let slot = self.members.insert(Member { socket, client, has_until });
         let member = &self.members[slot];
         if let Err(error) = self.watch.add(slot, &member.socket) {
-            tracing::warn!(client = member.client.id, %error, "cannot watch a client; it is closed and comes back");
+            tracing::warn!(connection = member.client.id.connection, %error, "cannot watch a client; it is closed and comes back");
             return self.remove(slot, Left::Error);
         }
         if self.draining {
@@ -359,13 +359,8 @@ impl Pack {
 
     fn remove(&mut self, slot: usize, why: Left) {
         if let Some(member) = self.take(slot) {
-            self.ended(&member.client, why);
+            member.client.ended(&self.fanout.metrics, why);
         }
-    }
-
-    fn ended(&self, client: &Client, why: Left) {
-        tracing::debug!(client = client.id, why = why.as_str(), "stream ended");
-        self.fanout.metrics.left(why, client.opened);
     }
 
     fn leave_to_follower(&mut self, slot: usize, from: Spot, rest: Vec<u8>) {
@@ -380,7 +375,7 @@ impl Pack {
         let Some(member) = self.take(slot) else { return };
         let id = self.last_id(&member);
         let words = last_words(&self.fanout.settings, member.client.view, id, control);
-        self.ended(&member.client, why);
+        member.client.ended(&self.fanout.metrics, why);
         farewell(&self.fanout, member.socket, member.client, words);
     }
 }

@@ -32,6 +32,7 @@ struct Part {
     seq: u64,
     bytes: Bytes,
     events: u64,
+    gaps: u64,
     /// So many got all of it.
     clients: u64,
 }
@@ -101,15 +102,18 @@ impl<'a> Pass<'a> {
                 not_whole.push((due.slot, Sent::Failed));
                 continue;
             };
-            let (events, bytes) = &mut self.tally[usize::from(member(due.slot).1.route)];
+            let client = member(due.slot).1;
+            let (events, bytes) = &mut self.tally[usize::from(client.route)];
             *bytes += sent as u64;
             if sent == part.bytes.len() {
                 *events += part.events;
+                client.record(part.events, part.gaps, sent);
                 part.clients += 1;
                 continue;
             }
             let done = part.view.advance(self.batches, Spot { seq: part.seq, offset: 0 }, sent);
             *events += done.events;
+            client.record(done.events, done.gaps, sent);
             not_whole.push((due.slot, Sent::Short(done)));
         }
         not_whole
@@ -140,7 +144,7 @@ impl Part {
         let from = Spot { seq, offset: 0 };
         let all = view.advance(batches, from, usize::MAX);
         let bytes = view.bytes_of(batches, from, usize::MAX);
-        Self { view, seq, bytes, events: all.events, clients: 0 }
+        Self { view, seq, bytes, events: all.events, gaps: all.gaps, clients: 0 }
     }
 }
 

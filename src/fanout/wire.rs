@@ -39,6 +39,8 @@ pub struct Done {
     pub spot: Spot,
     /// Entries' events that are then complete.
     pub events: u64,
+    /// And notices of what is missing.
+    pub gaps: u64,
     /// The rest of an event that was begun.
     pub rest: Bytes,
 }
@@ -99,7 +101,9 @@ impl View {
                     done.spot.offset = begun;
                     return done;
                 }
-                done.events += u64::from(batch.is_entry(self.rendering(), seq));
+                let is_entry = batch.is_entry(self.rendering(), seq);
+                done.events += u64::from(is_entry);
+                done.gaps += u64::from(!is_entry && len > 0);
                 done.spot = Spot { seq: seq + 1, offset: 0 };
                 if begun < len {
                     done.rest = self.item(batch, seq).slice(begun..);

@@ -13,6 +13,7 @@ use super::listener::{Connection, Serve};
 use super::peer::Peer;
 use super::prefixed::Prefixed;
 use super::takeover::{HEAD_BYTES, Requests, open, serve_http};
+use super::visit::Caller;
 use super::{head, hosted, proxy_header, tls};
 use crate::config;
 use crate::limits::{Cut, Place};
@@ -35,19 +36,21 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A connection that it is known of what it is.
 enum Arrived<C> {
     /// It has a whole head to read.
-    Http1(Prefixed<C>, Peer),
+    Http1(Prefixed<C>, Caller),
     /// It speaks HTTP/2.
-    Http2(Prefixed<C>, Peer),
+    Http2(Prefixed<C>, Caller),
     /// It speaks TLS.
-    Encrypted(Box<TlsStream<Prefixed<C>>>, Peer),
+    Encrypted(Box<TlsStream<Prefixed<C>>>, Caller),
 }
 
 impl Serve for Public {
     async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
         let state = &self.state;
         let config::Limits { header_timeout, write_stall, .. } = state.config.limits;
+        let caller = Caller { id: state.next_connection(), peer };
         let (start, mut client) = (Instant::now(), None);
-        let arrived = place.until(header_timeout, self.arrive(connection, peer, &mut client)).await;
+        let arrived = self.arrive(connection, caller, &mut client);
+        let arrived = place.until(header_timeout, arrived).await;
         match arrived {
             Ok(Some(Arrived::Http1(connection, client))) => {
                 // A head may take its time, and a response.
@@ -72,8 +75,8 @@ impl Serve for Public {
                 }
             }
             Ok(None) => {}
-            Err(Cut::Overdue) => is_late(state, peer, client, header_timeout),
-            Err(cut) => is_cut(state, peer, cut),
+            Err(Cut::Overdue) => is_late(state, caller, client, header_timeout),
+            Err(cut) => is_cut(state, caller, cut),
         }
     }
 }
@@ -83,27 +86,30 @@ impl Public {
     async fn arrive<C: Connection>(
         &self,
         connection: C,
-        peer: Peer,
-        client: &mut Option<Peer>,
+        caller: Caller,
+        client: &mut Option<Caller>,
     ) -> Option<Arrived<C>> {
         let state = &*self.state;
         let mut connection = Prefixed::new(connection);
-        let mut whom = peer;
+        let mut whom = caller;
         if self.behind_proxy {
-            whom = introduce(state, &mut connection, peer).await?;
+            whom.peer = introduce(state, &mut connection, caller).await?;
         }
         *client = Some(whom);
+        let Caller { id, peer: at } = whom;
         // Who is behind a unix socket is on this machine: a proxy, as a rule, that has TLS before it.
-        if let Some(certificates) = state.certificates.as_ref().filter(|_| peer != Peer::Unix) {
+        if let Some(certificates) =
+            state.certificates.as_ref().filter(|_| caller.peer != Peer::Unix)
+        {
             // Boxed: it takes more than all else together.
             let shaken = Box::pin(certificates.acceptor().accept(connection)).await;
             let encrypted = shaken.inspect_err(|error| {
                 state.metrics.rejected("tls");
-                debug!(peer = %whom, %error, "connection ended");
+                debug!(connection = id.connection, peer = %at, %error, "connection ended");
             });
             return Some(Arrived::Encrypted(Box::new(encrypted.ok()?), whom));
         }
-        let ended = |error: &io::Error| debug!(peer = %whom, %error, "connection ended");
+        let ended = |error: &io::Error| debug!(connection = id.connection, peer = %at, %error, "connection ended");
         if begins_http2(&mut connection).await.inspect_err(ended).ok()? {
             return Some(Arrived::Http2(connection, whom));
         }
@@ -117,22 +123,23 @@ impl Public {
 async fn introduce<C: Connection>(
     state: &State,
     connection: &mut Prefixed<C>,
-    proxy: Peer,
+    caller: Caller,
 ) -> Option<Peer> {
     match proxy_header::read(connection).await {
-        Ok(client) => return Some(client.map_or(proxy, Peer::at)),
+        Ok(client) => return Some(client.map_or(caller.peer, Peer::at)),
         // As when somebody only looks whether we listen.
         Err(proxy_header::Fault::Ended(_)) if connection.ahead().is_empty() => {}
-        Err(fault) => is_not_introduced(state, proxy, &fault.to_string()),
+        Err(fault) => is_not_introduced(state, caller, &fault.to_string()),
     }
     None
 }
 
-fn is_not_introduced(state: &State, proxy: Peer, fault: &str) {
+fn is_not_introduced(state: &State, caller: Caller, fault: &str) {
+    let Caller { id, peer: proxy } = caller;
     state.metrics.rejected("proxy_header");
-    debug!(%proxy, fault, "connection refused");
+    debug!(connection = id.connection, %proxy, fault, "connection refused");
     if state.refusals_told.may_tell("proxy_header") {
-        warn!(%proxy, fault, "a connection is refused (more are told of at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or take the listener from proxy.protocol");
+        warn!(connection = id.connection, %proxy, fault, "a connection is refused (more are told of at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or take the listener from proxy.protocol");
     }
 }
 
@@ -151,16 +158,17 @@ async fn begins_http2<C: Connection>(connection: &mut Prefixed<C>) -> io::Result
 }
 
 /// Tells of one that did not say in time what it wants, or, behind a proxy, who its `client` is.
-fn is_late(state: &State, peer: Peer, client: Option<Peer>, limit: Duration) {
-    let Some(client) = client else {
-        return is_not_introduced(state, peer, &format!("no PROXY header within {limit:?}"));
+fn is_late(state: &State, caller: Caller, client: Option<Caller>, limit: Duration) {
+    let Some(Caller { id, peer }) = client else {
+        return is_not_introduced(state, caller, &format!("no PROXY header within {limit:?}"));
     };
     state.metrics.rejected("header_timeout");
-    debug!(peer = %client, "connection closed: no request came in time");
+    debug!(connection = id.connection, %peer, "connection closed: no request came in time");
 }
 
 /// Tells of a connection that is no stream and is closed.
-pub(super) fn is_cut(state: &State, peer: Peer, cut: Cut) {
+pub(super) fn is_cut(state: &State, caller: Caller, cut: Cut) {
+    let Caller { id, peer } = caller;
     state.metrics.rejected(cut.as_str());
-    debug!(%peer, reason = cut.as_str(), "connection closed");
+    debug!(connection = id.connection, %peer, reason = cut.as_str(), "connection closed");
 }

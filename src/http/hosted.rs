@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,8 +28,9 @@ use super::meter::Meter;
 use super::peer::Peer;
 use super::router::{self, Decision};
 use super::takeover::{self, Asked, HEAD_BYTES, MAX_HEADERS};
+use super::visit::{Caller, answered};
 use crate::config::Refuse;
-use crate::fanout::{Body, Client, Following, beside, follow_in_body};
+use crate::fanout::{Body, Client, Following, Id, beside, follow_in_body};
 use crate::limits::{Cut, Place};
 use crate::state::State;
 
@@ -83,7 +85,7 @@ impl Desk {
 }
 
 /// Serves HTTP/1 over TLS.
-pub(super) async fn serve_http1<C>(public: &Public, connection: C, peer: Peer, mut place: Place)
+pub(super) async fn serve_http1<C>(public: &Public, connection: C, caller: Caller, mut place: Place)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -97,7 +99,7 @@ where
             turn.put_off();
         }
         let (public, desk) = (public.clone(), desk.clone());
-        Box::pin(async move { answer(&public, request, peer, &desk).await })
+        Box::pin(async move { answer(&public, request, caller, &desk).await })
     });
     let limits = &state.config.limits;
     let http = http1::Builder::new()
@@ -120,27 +122,31 @@ where
             drop(place);
             served.await
         }
-        Err(cut) => return is_cut(state, peer, cut),
+        Err(cut) => return is_cut(state, caller, cut),
     };
     if let Some(Err(error)) = outcome {
+        let Caller { id, peer } = caller;
         takeover::count_refused_head(state, &error);
-        debug!(%peer, %error, "connection ended");
+        debug!(connection = id.connection, %peer, %error, "connection ended");
     }
 }
 
 /// Serves HTTP/2.
-pub(super) async fn serve_http2<C>(public: &Public, connection: C, peer: Peer, place: Place)
+pub(super) async fn serve_http2<C>(public: &Public, connection: C, caller: Caller, place: Place)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let state = &public.state;
     state.metrics.accepted_http2.increment(1);
     let open = Arc::new(watch::Sender::new(0));
+    let (Caller { id, peer }, requests) = (caller, AtomicU32::new(0));
     let streams = Streams { state: state.clone(), peer, desk: Desk::default(), open };
     let service = service_fn(|request| {
         let public = public.clone();
+        let stream = Some(requests.fetch_add(1, Ordering::Relaxed) + 1);
+        let caller = Caller { id: Id { stream, ..caller.id }, ..caller };
         // Boxed, so that its room is given back once the stream is open.
-        Box::pin(async move { answer(&public, request, peer, &DESK.get()).await })
+        Box::pin(async move { answer(&public, request, caller, &DESK.get()).await })
     });
     let connection = Linger::new(connection);
     let observer = connection.observer();
@@ -160,7 +166,7 @@ where
     let mut http = InTurn { http: pin!(http), has_waited: false };
     let ended = match streams.while_of_use(&mut http, place).await {
         Ok(outcome) => Some(outcome),
-        Err(Some(cut)) => return is_cut(state, peer, cut),
+        Err(Some(cut)) => return is_cut(state, caller, cut),
         Err(None) => {
             http.http.as_mut().graceful_shutdown();
             observer.see_off(http, write_stall).await
@@ -168,8 +174,10 @@ where
     };
     match ended {
         Some(Ok(())) => {}
-        Some(Err(error)) => debug!(%peer, %error, "connection ended"),
-        None => debug!(%peer, "connection closed: its client says no more"),
+        Some(Err(error)) => debug!(connection = id.connection, %peer, %error, "connection ended"),
+        None => {
+            debug!(connection = id.connection, %peer, "connection closed: its client says no more")
+        }
     }
 }
 
@@ -284,7 +292,7 @@ impl Drop for Counted {
 async fn answer(
     public: &Public,
     request: Request<Incoming>,
-    peer: Peer,
+    caller: Caller,
     desk: &Desk,
 ) -> Result<Answer, Infallible> {
     let state = &public.state;
@@ -300,13 +308,15 @@ async fn answer(
                 // A client comes back over another connection, perhaps to another gateway.
                 plan.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            let asked = Asked::by(state, peer, plan, request.headers());
+            let asked = Asked::by(state, caller, plan, &request);
             // With its head: a stream is long.
             drop(request);
             return Ok(open(state, &asked, desk).await);
         }
     };
-    state.metrics.responded(response.status().as_u16());
+    let status = response.status().as_u16();
+    state.metrics.responded(status);
+    answered(caller, &state.config.proxy.trusted, &request, status);
     // Some clients take an answer before their body's end for an error (curl 7.88).
     let body = Limited::new(request.into_body(), REFUSED_BODY_BYTES);
     let _ = timeout(REFUSED_BODY, body.collect()).await;
@@ -341,7 +351,7 @@ async fn admit(state: &Arc<State>, asked: &Asked, desk: &Desk) -> Result<Client,
     let (permit, lease) = takeover::admit(state, asked)?;
     // From here on it is a client, if only to wait for Redis.
     desk.opened.notify_one();
-    let client = takeover::client(state, &asked.plan, permit, lease);
+    let client = takeover::client(state, asked, permit, lease);
     takeover::wait_for_tail(&client.lease, asked.plan.start).await?;
     Ok(client)
 }

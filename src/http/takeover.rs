@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper::{HeaderMap, Request, Response};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -20,11 +20,11 @@ use super::access::Gate;
 use super::arrival::Public;
 use super::forwarded;
 use super::listener::Connection;
-use super::peer::Peer;
 use super::router::{self, Decision, Plan};
+use super::visit::{Caller, answered, protocol};
 use crate::config::Refuse;
 use crate::event::{Control, comment, write_control, write_retry};
-use crate::fanout::{Begin, Client, Socket, View, farewell, say, welcome};
+use crate::fanout::{self, Begin, Client, Id, Record, Socket, View, farewell, say, welcome};
 use crate::limits::{Permit, Place, Reached, Turn, Whom};
 use crate::start::Start;
 use crate::state::State;
@@ -46,8 +46,8 @@ pub(super) async fn serve_http<C: Connection>(
     requests: Requests,
     connection: C,
 ) -> Option<(Socket, Asked)> {
-    let Requests { state, asked, peer, .. } = &requests;
-    let (state, asked, peer) = (state.clone(), asked.clone(), *peer);
+    let Requests { state, asked, caller, .. } = &requests;
+    let (state, asked, Caller { id, peer }) = (state.clone(), asked.clone(), *caller);
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(state.config.limits.header_timeout)
@@ -67,12 +67,14 @@ pub(super) async fn serve_http<C: Connection>(
     match outcome {
         Ok(Some(asked)) => match connection.detach() {
             Ok(socket) => return Some((Socket::new(socket), asked)),
-            Err(error) => debug!(%peer, %error, "connection ended before its stream began"),
+            Err(error) => {
+                debug!(connection = id.connection, %peer, %error, "connection ended before its stream began")
+            }
         },
         Ok(None) => drop(connection.shutdown().await),
         Err(error) => {
             count_refused_head(&state, &error);
-            debug!(%peer, %error, "connection ended");
+            debug!(connection = id.connection, %peer, %error, "connection ended");
             drop(connection.shutdown().await);
         }
     }
@@ -96,6 +98,8 @@ pub(super) fn count_refused_head(state: &State, error: &hyper::Error) {
 /// A stream that somebody asks for.
 pub(super) struct Asked {
     pub(super) plan: Plan,
+    id: Id,
+    record: Option<Arc<Record>>,
     whom: Whom,
     /// It may ask for many clients, as a proxy does, and is not trusted to say for whom.
     for_many: bool,
@@ -122,27 +126,34 @@ impl AskedSlot {
 pub(super) struct Requests {
     state: Arc<State>,
     gate: Arc<Gate>,
-    peer: Peer,
+    caller: Caller,
     turn: Arc<Turn>,
     asked: AskedSlot,
 }
 
 impl Requests {
-    pub(super) fn of(public: &Public, peer: Peer, turn: Arc<Turn>) -> Self {
+    pub(super) fn of(public: &Public, caller: Caller, turn: Arc<Turn>) -> Self {
         let (state, gate) = (public.state.clone(), public.gate.clone());
-        Self { state, gate, peer, turn, asked: AskedSlot::default() }
+        Self { state, gate, caller, turn, asked: AskedSlot::default() }
     }
 }
 
 impl Asked {
     /// Who asks for a stream.
-    pub(super) fn by(state: &State, peer: Peer, plan: Plan, headers: &HeaderMap) -> Self {
+    pub(super) fn by<B>(state: &State, caller: Caller, plan: Plan, request: &Request<B>) -> Self {
+        let (Caller { id, peer }, headers) = (caller, request.headers());
         let trusted = &state.config.proxy.trusted;
         let address = forwarded::client(trusted, peer, headers);
+        let record = Record::begin(id, || fanout::Asked {
+            address,
+            path: request.uri().path().into(),
+            route: state.config.routes[plan.route].path.as_str().into(),
+            protocol: protocol(request.version()),
+        });
         let whom = Whom { address, principal: plan.principal.clone() };
         let is_local = peer.address().is_some_and(|address| address.is_loopback());
         let for_many = !peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
-        Self { plan, whom, for_many }
+        Self { plan, id, record, whom, for_many }
     }
 }
 
@@ -153,18 +164,22 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         self.turn.put_off();
-        if let Some((reason, response)) = router::too_long(request.uri()) {
-            self.state.metrics.rejected(reason);
-            self.state.metrics.responded(response.status().as_u16());
-            return Answer(Some(*response));
-        }
-        match router::decide(&self.state.config, &self.gate, &request) {
+        let decision = match router::too_long(request.uri()) {
+            None => router::decide(&self.state.config, &self.gate, &request),
+            Some((reason, response)) => {
+                self.state.metrics.rejected(reason);
+                Decision::Respond(*response)
+            }
+        };
+        match decision {
             Decision::Respond(response) => {
-                self.state.metrics.responded(response.status().as_u16());
+                let status = response.status().as_u16();
+                self.state.metrics.responded(status);
+                answered(self.caller, &self.state.config.proxy.trusted, &request, status);
                 Answer(Some(response))
             }
             Decision::Stream(plan) => {
-                self.asked.put(Asked::by(&self.state, self.peer, plan, request.headers()));
+                self.asked.put(Asked::by(&self.state, self.caller, plan, &request));
                 Answer(None)
             }
         }
@@ -198,7 +213,7 @@ pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut p
     };
     // From here on it is a client, if only to wait for Redis.
     drop(place);
-    let client = client(state, &asked.plan, permit, lease);
+    let client = client(state, &asked, permit, lease);
     match wait_for_tail(&client.lease, asked.plan.start).await {
         Ok(()) => {
             let begin = begin(state, &client, &asked, router::stream_head(&asked.plan));
@@ -228,7 +243,8 @@ pub(super) fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease)
     Ok((permit, lease))
 }
 
-pub(super) fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -> Client {
+pub(super) fn client(state: &State, asked: &Asked, permit: Permit, lease: Lease) -> Client {
+    let plan = &asked.plan;
     let route = &state.config.routes[plan.route];
     let rendering = lease.topic().state().rendering(&route.rendering);
     Client {
@@ -240,7 +256,8 @@ pub(super) fn client(state: &State, plan: &Plan, permit: Permit, lease: Lease) -
         },
         route: u16::try_from(plan.route).expect("the configuration has fewer routes"),
         signals: route.signals,
-        id: state.next_client_id(),
+        id: asked.id,
+        record: asked.record.clone(),
         opened: Instant::now(),
         expires: state.fanout.settings.expiry(),
         token: plan.token.map(Box::new),
@@ -284,7 +301,8 @@ pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>
     let Asked { plan, whom, .. } = asked;
     state.metrics.responded(router::STREAM_STATUS);
     let address = whom.address.map(tracing::field::display);
-    debug!(client = client.id, address, key = %client.topic().key, start = ?plan.start, "stream opened");
+    let Id { connection, stream } = client.id;
+    debug!(connection, stream, address, key = %client.topic().key, start = ?plan.start, "stream opened");
     let mut opening = head;
     let mut bare = Vec::new();
     write_retry(&mut bare, state.fanout.settings.reconnection_time());
@@ -328,7 +346,17 @@ pub(super) fn comes_back(wait: Duration, reason: &'static str) -> Vec<u8> {
 pub(super) fn tell_of_refusal(state: &State, asked: &Asked, reason: &'static str) {
     state.metrics.rejected(reason);
     let address = asked.whom.address.map(tracing::field::display);
-    debug!(address, key = asked.plan.key, reason, "stream refused");
+    debug!(
+        connection = asked.id.connection,
+        stream = asked.id.stream,
+        address,
+        key = asked.plan.key,
+        reason,
+        "stream refused"
+    );
+    if let Some(record) = &asked.record {
+        record.end(reason);
+    }
     if asked.for_many && reason.ends_with("_per_ip") && state.refusals_told.may_tell(reason) {
         warn!(
             address,

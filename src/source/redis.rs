@@ -25,6 +25,7 @@ mod servers;
 mod slot;
 mod socket;
 
+pub use pool::SHARED_LINKS;
 pub(super) use reader::Reader;
 
 use link::{Link, Login};
@@ -40,9 +41,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// something comes.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Large replies to readers that are in memory at once, each up to twice what a reader asks for.
-const LARGE_REPLIES: usize = 4;
+pub const LARGE_REPLIES: usize = 4;
 /// A look back at the newest entries may be answered with so much.
-const LOOK_BACK_BYTES: usize = 4 << 20;
+pub const LOOK_BACK_BYTES: usize = 4 << 20;
 /// From one node of a cluster to the next, and no further.
 const MOST_REDIRECTIONS: usize = 4;
 

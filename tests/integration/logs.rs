@@ -8,6 +8,9 @@ use crate::support::gateway::{Gateway, Setup, exchange, run, ssegate};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually};
 
+/// The access log, and who is who in the log.
+mod access;
+
 const SECRET: &str = "s3cr3t-t0k3n";
 
 /// Every line so far, parsed.

@@ -46,6 +46,8 @@ mod page;
 mod payloads;
 /// What Redis sees of the gateway.
 mod redis;
+/// What the operator is told: why a reader waits, the state of the gateway.
+mod report;
 /// Paths, keys, and the first user's dashboard.
 mod routes;
 /// Exactly once, in order, across the seam of replay and live.

@@ -52,6 +52,7 @@ pub fn signal(process: &Child, name: &str) {
         "STOP" => Signal::STOP,
         "CONT" => Signal::CONT,
         "HUP" => Signal::HUP,
+        "USR1" => Signal::USR1,
         other => panic!("no test sends SIG{other}"),
     };
     kill_process(Pid::from_child(process), signal).unwrap();

@@ -202,8 +202,9 @@ fn log(mut section: Section<'_, '_>) -> Log {
     let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
     let (format, _) = section.word("format", &formats);
     let (level, _) = section.read("level", "info", |written| filter(value::text(written)?));
+    let access = section.flag("access", false);
     section.end();
-    Log { format, level }
+    Log { format, level, access }
 }
 
 /// A tracing filter. To the filter's own parser a misspelt level is a target's name.

@@ -77,7 +77,7 @@ impl Follower {
             let control = Control::Unavailable { reason: error.code };
             return Err(End::SendAway(Some(control), Left::Error));
         }
-        tracing::debug!(client = self.client.id, %error, "a read of the past failed; trying again");
+        tracing::debug!(connection = self.client.id.connection, stream = self.client.id.stream, %error, "a read of the past failed; trying again");
         self.wait_for_source().await
     }
 

@@ -16,7 +16,7 @@ use crate::config::Address;
 use crate::source::{Class, Error, Links};
 
 /// Connections to one server for everything but readers, at most; opened as they are needed.
-pub(in crate::source) const SHARED_LINKS: usize = 4;
+pub const SHARED_LINKS: usize = 4;
 /// After a failed connect no shared connection to that server is tried for this long.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// A server that nobody asked for this long is forgotten when another one is asked for the first time.

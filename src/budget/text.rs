@@ -1,0 +1,231 @@
+//! The budget for eyes: what a good configuration does, then aligned lines, each with what makes it so.
+
+use std::fmt::Write as _;
+
+use super::{
+    BEHIND_CLIENT_BYTES, Budget, EPHEMERAL_PORTS, KERNEL_CONNECTION_BYTES, LIVE_CLIENT_BYTES,
+    PENDING_BYTES, PROXY_SPARE, STALLED_CLIENT_BYTES, kernel_send_buffer,
+};
+use crate::config::{Access, Config, Listen, Origin, Place};
+use crate::limits::Division;
+use crate::source::SHARED_LINKS;
+
+/// A line: what, how much of it, and what makes it so.
+type Row = (&'static str, String, String);
+
+impl Budget {
+    /// What the configuration that was read from `origin` does, and what it may come to need.
+    pub fn explain(&self, origin: &Origin) -> String {
+        let Config { server, admin, source, routes, .. } = &self.config;
+        let count = if routes.len() == 1 { "route" } else { "routes" };
+        let guarded = routes.iter().filter(|route| route.access != Access::Public).count();
+        let listen: Vec<_> = server.listen.iter().map(ToString::to_string).collect();
+        let operator = admin.listen.as_ref().map_or("nowhere".to_owned(), ToString::to_string);
+        format!(
+            "{origin}: good\n\nServes {} {count} of {} ({guarded} with a token) to clients at {}, the operator at {operator}.\n\n{}",
+            routes.len(),
+            source.place,
+            listen.join(", "),
+            self.lines()
+        )
+    }
+
+    pub(super) fn lines(&self) -> String {
+        let title = format!(
+            "Budget with {} open files (ulimit -n, or a unit's LimitNOFILE=):\n",
+            grouped(self.open_files as u64)
+        );
+        let parts =
+            [self.client_rows(), self.process_rows(), self.kernel_rows(), self.neighbour_rows()];
+        let width =
+            |column: fn(&Row) -> usize| parts.iter().flatten().map(column).max().unwrap_or(0);
+        let (names, amounts) = (width(|row| row.0.len()), width(|row| row.1.len()));
+        let mut text = title;
+        for part in &parts {
+            text.push('\n');
+            for (name, amount, note) in part {
+                writeln!(text, "  {name:names$}  {amount:>amounts$}  {note}")
+                    .expect("writing to a String succeeds");
+            }
+        }
+        text
+    }
+
+    fn client_rows(&self) -> Vec<Row> {
+        let bound = match self.clients_bound_by() {
+            "limits.clients" => "limits.clients binds".to_owned(),
+            _ if self.config.limits.clients == 0 => "the open files bind".to_owned(),
+            _ => format!(
+                "the open files bind; limits.clients asks for {}",
+                grouped(self.config.limits.clients as u64)
+            ),
+        };
+        let both = self.division.readers / 2;
+        let keys = if both < self.config.limits.readers {
+            format!(
+                "limits.readers; all clients and more than {} at once are not to be had",
+                grouped(both as u64)
+            )
+        } else {
+            "limits.readers".to_owned()
+        };
+        let Division { own, readers, connections } = self.division;
+        let [own, readers, connections] = [own, readers, connections].map(|n| grouped(n as u64));
+        vec![
+            ("clients", grouped(self.clients()), bound),
+            ("stream keys", grouped(self.readers()), keys),
+            (
+                "other connections",
+                grouped(self.limits.max_pending() as u64),
+                "that are no streams; when all clients are there, what they leave".into(),
+            ),
+            (
+                "open files",
+                grouped(self.open_files as u64),
+                format!(
+                    "{own} for the gateway, {readers} for readers (two each), {connections} for connections"
+                ),
+            ),
+        ]
+    }
+
+    fn process_rows(&self) -> Vec<Row> {
+        let clients = grouped(self.clients());
+        let max_entry = size(self.config.source.max_entry_bytes as u64);
+        let live = self.each_client(LIVE_CLIENT_BYTES);
+        let behind = self.each_client(BEHIND_CLIENT_BYTES);
+        vec![
+            ("rings", size(self.rings_bytes()), "ring.total_bytes".into()),
+            (
+                "largest entries",
+                size(self.largest_entries_bytes()),
+                format!("one of source.max_entry, {max_entry}, for each stream key"),
+            ),
+            (
+                "replies",
+                size(self.replies_bytes()),
+                "of Redis on their way, and pages of the past".into(),
+            ),
+            (
+                "other connections",
+                size(self.pending_bytes()),
+                format!("{} each", size(PENDING_BYTES)),
+            ),
+            (
+                "clients",
+                size(self.each_client(STALLED_CLIENT_BYTES)),
+                format!(
+                    "if all {clients} stall over HTTP/2; behind over HTTP/1 {}, live {}",
+                    size(behind),
+                    size(live)
+                ),
+            ),
+            (
+                "process at worst",
+                size(self.process_bytes()),
+                "all of the above; MemoryMax= has to be more".into(),
+            ),
+        ]
+    }
+
+    fn kernel_rows(&self) -> Vec<Row> {
+        let each = size(kernel_send_buffer(self.config.limits.send_buffer_bytes));
+        let live = size(self.each_client(KERNEL_CONNECTION_BYTES));
+        vec![(
+            "kernel at worst",
+            size(self.kernel_bytes()),
+            format!(
+                "if all clients stall, {each} each (limits.send_buffer, doubled by Linux); live {live}"
+            ),
+        )]
+    }
+
+    fn neighbour_rows(&self) -> Vec<Row> {
+        let redis = match self.config.source.place {
+            Place::Memory => "the source is in this process".to_owned(),
+            Place::Cluster { .. } => format!(
+                "readers, and {SHARED_LINKS} to each node; {SHARED_LINKS} more for each that is not named in source.url"
+            ),
+            Place::Server { .. } | Place::Sentinel { .. } => {
+                "readers, and what they share; Redis' maxclients has to be more".to_owned()
+            }
+        };
+        let proxy = self.proxy_connections();
+        vec![
+            ("Redis connections", grouped(self.redis_connections()), redis),
+            (
+                "nginx connections",
+                grouped(proxy),
+                format!(
+                    "worker_connections, over all worker_processes (which do not share evenly): two for each client; worker_rlimit_nofile {}",
+                    grouped(proxy.saturating_add(PROXY_SPARE))
+                ),
+            ),
+            ("upstream addresses", grouped(self.upstream_addresses()), self.upstream_note()),
+        ]
+    }
+
+    pub(super) fn upstream_note(&self) -> String {
+        let listen = &self.config.server.listen;
+        let is_tcp = |listen: &&Listen| matches!(listen, Listen::Tcp(_));
+        let ports = grouped(EPHEMERAL_PORTS);
+        let tcp = listen.iter().filter(is_tcp).count() as u64;
+        let has_enough = tcp >= self.upstream_addresses() || tcp < listen.len() as u64;
+        let advice = if has_enough {
+            ""
+        } else {
+            ": list more in server.listen, or \"unix:/path\", which needs no ports"
+        };
+        format!("a proxy has {ports} ports for each over TCP; server.listen has {tcp}{advice}")
+    }
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let mut text = digits[..first].to_owned();
+    for (index, digit) in digits[first..].chars().enumerate() {
+        if index % 3 == 0 && !text.is_empty() {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size in the unit that leaves few digits.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().expect("there are some");
+    for larger in units {
+        if amount < 1024.0 {
+            break;
+        }
+        (amount, unit) = (amount / 1024.0, larger);
+    }
+    let digits = usize::from(amount < 10.0 && amount.fract() > 0.05);
+    format!("{amount:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::budget;
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_eyes() {
+        assert_eq!(
+            [0, 999, 1000, 28_232, 1_048_576].map(grouped),
+            ["0", "999", "1,000", "28,232", "1,048,576"]
+        );
+        assert_eq!(
+            [512, 1 << 20, 64 << 20, 3 << 29, 40 << 40].map(size),
+            ["0.5 KiB", "1 MiB", "64 MiB", "1.5 GiB", "40 TiB"]
+        );
+        // Nothing overflows where nothing is limited.
+        assert!(budget("[source]\nurl = \"memory:\"", usize::MAX).lines().contains("clients"));
+    }
+}

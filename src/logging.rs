@@ -1,0 +1,61 @@
+//! Where the log goes, and how its lines look: journald has its own clock and its own fields, a terminal
+//! has eyes, the rest gets JSON.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+use crate::fanout::ACCESS;
+use crate::process;
+
+/// Starts the log of the process, once.
+pub fn start(config: &Log) {
+    let terminal = std::io::stderr().is_terminal();
+    let journal = process::is_journal();
+    let text = config.format == LogFormat::Text || terminal || journal;
+    let registry = tracing_subscriber::registry().with(filter(config));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    if config.format == LogFormat::Json || !text {
+        registry.with(layer.json().flatten_event(true).with_target(false)).init();
+    } else if config.format == LogFormat::Auto && journal {
+        registry.with(layer.event_format(Journal)).init();
+    } else {
+        registry.with(layer.with_target(false)).init();
+    }
+}
+
+/// The level says what is logged but for the access log, which is on or off.
+fn filter(config: &Log) -> EnvFilter {
+    let access = if config.access { "info" } else { "off" };
+    let access = format!("{ACCESS}={access}").parse().expect("a target and a level");
+    EnvFilter::new(&config.level).add_directive(access)
+}
+
+/// A line with journald's priority prefix (sd-daemon(3)) and without a time, which journald has.
+struct Journal;
+
+impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Journal
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &tracing_subscriber::fmt::FmtContext<'_, S, N>,
+        mut writer: tracing_subscriber::fmt::format::Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            tracing::Level::ERROR => 3,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 6,
+            tracing::Level::DEBUG | tracing::Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}

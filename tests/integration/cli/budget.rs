@@ -1,0 +1,94 @@
+//! What `ssegate check` says a configuration may come to need, held against what really runs.
+
+use super::{ROUTE, file};
+use crate::support::client::Client;
+use crate::support::gateway::{Setup, run};
+use crate::support::redis::Redis;
+
+fn budget(toml: &str, open_files: usize) -> serde_json::Value {
+    let file = file(toml);
+    let open_files = open_files.to_string();
+    let arguments = ["check", "--json", "--open-files", &open_files, "--config", &file.path];
+    let (code, out, told) = run(&arguments, &[]);
+    assert_eq!(code, 0, "{told}");
+    serde_json::from_str(&out).expect(&out)
+}
+
+#[test]
+fn the_budget_is_what_a_gateway_allows() {
+    for (clients, bound) in [(0, "open files"), (50, "limits.clients"), (5000, "open files")] {
+        for open_files in [200, 1000] {
+            let setup = || {
+                Setup::memory()
+                    .set("limits", &format!("clients = {clients}"))
+                    .set("limits", "readers = 30")
+            };
+            let budget = budget(&setup().toml(), open_files);
+            let gateway = setup().descriptors(open_files).start_ready();
+            let metric = |name: &str| gateway.metric(name) as u64;
+            assert_eq!(budget["clients"], metric("ssegate_clients_limit"), "{budget}");
+            assert_eq!(budget["readers"], metric("ssegate_readers_limit"), "{budget}");
+            let state: serde_json::Value =
+                serde_json::from_str(&gateway.admin_get("/state").body).unwrap();
+            assert_eq!(budget["pending"], state["pending"]["limit"], "{budget}");
+            assert_eq!(budget["process_bytes"]["rings"], state["rings"]["limit_bytes"]);
+            assert_eq!(budget["clients_bound_by"], bound, "{budget}");
+            assert_eq!(budget["upstream_addresses"], 1, "{budget}");
+            let clients = budget["clients"].as_u64().unwrap();
+            assert!(budget["proxy_connections"].as_u64() >= Some(2 * clients), "{budget}");
+        }
+    }
+}
+
+#[test]
+fn redis_sees_no_more_connections_than_the_budget_says() {
+    let redis = Redis::start();
+    let setup =
+        || Setup::redis(&redis).set("limits", "readers = 5").set("limits", "readers_per_ip = 5");
+    let most = budget(&setup().toml(), 1000)["redis_connections"].as_u64().unwrap();
+    let gateway = setup().start_ready();
+    let ids: Vec<_> = (0..5).map(|n| redis.add(&format!("events:{n}"), "x")).collect();
+    // Each resume asks Redis, beside its reader.
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.extend(
+            (0..5).map(|n| Client::resume(&gateway.address, &format!("/events/{n}"), &ids[n])),
+        );
+    }
+    clients.iter_mut().for_each(|client| drop(client.live()));
+    let seen = redis.clients() as u64;
+    assert!((6..=most).contains(&seen), "{seen} connections, {most} in the budget");
+}
+
+#[test]
+fn check_explains_and_ends_with_the_budget() {
+    let good = file(&format!("[source]\nurl = \"redis://127.0.0.1:6379\"\n\n{ROUTE}"));
+    let check =
+        |arguments: &[&str]| run(&[&["check", "--config", &good.path], arguments].concat(), &[]);
+    let (code, out, told) = check(&["--open-files", "1048576"]);
+    assert_eq!((code, told.as_str()), (0, ""));
+    assert!(out.starts_with(&format!("{}: good\n", good.path)), "{out}");
+    assert!(out.contains("1 route of redis://127.0.0.1:6379/0 (0 with a token)"), "{out}");
+    assert!(out.contains("Budget with 1,048,576 open files"), "{out}");
+    for name in ["clients", "rings", "kernel at worst", "Redis connections", "upstream addresses"] {
+        assert!(out.lines().any(|line| line.trim_start().starts_with(name)), "{name} in\n{out}");
+    }
+    // Amounts end in one column.
+    let amounts = out.lines().filter(|line| line.starts_with("  ")).map(|line| {
+        let rest = line.trim_start().split_once("  ").expect(line).1.trim_start();
+        let amount = rest.split_once("  ").expect(line).0;
+        line.find(rest).expect(line) + amount.len()
+    });
+    let mut amounts: Vec<_> = amounts.collect();
+    amounts.dedup();
+    assert_eq!(amounts.len(), 1, "{out}");
+
+    let (code, out, told) = check(&["--open-files", "80"]);
+    assert_eq!((code, out.as_str()), (78, ""));
+    assert!(told.contains("80 descriptors leave room for 0 clients"), "{told}");
+    let (code, out, _) = check(&["--print"]);
+    assert!(
+        code == 0 && !out.contains("Budget"),
+        "the values alone are a file of their own: {out}"
+    );
+}
