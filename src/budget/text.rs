@@ -123,7 +123,7 @@ impl Budget {
             (
                 "process at worst",
                 size(self.process_bytes()),
-                "all of the above; MemoryMax= has to be more".into(),
+                "all of the above; a unit's MemoryMax= counts the kernel's share as well".into(),
             ),
         ]
     }
