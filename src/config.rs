@@ -295,7 +295,7 @@ pub struct Log {
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text with journald's priority prefix under systemd, text on a terminal, else JSON.
+    /// To journald with its own fields under systemd, text on a terminal, else JSON.
     Auto,
     /// For eyes.
     Text,

@@ -2,6 +2,7 @@
 //! has eyes, the rest gets JSON.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -10,6 +11,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{Log, LogFormat};
 use crate::fanout::ACCESS;
 use crate::process;
+
+mod journal;
+
+use journal::Journal;
 
 /// Starts the log of the process, once.
 pub fn start(config: &Log) {
@@ -21,7 +26,10 @@ pub fn start(config: &Log) {
     if config.format == LogFormat::Json || !text {
         registry.with(layer.json().flatten_event(true).with_target(false)).init();
     } else if config.format == LogFormat::Auto && journal {
-        registry.with(layer.event_format(Journal)).init();
+        match Journal::open(Path::new(journal::SOCKET)) {
+            Ok(journal) => registry.with(journal).init(),
+            Err(_) => registry.with(layer.event_format(Prefixed)).init(),
+        }
     } else {
         registry.with(layer.with_target(false)).init();
     }
@@ -34,10 +42,11 @@ fn filter(config: &Log) -> EnvFilter {
     EnvFilter::new(&config.level).add_directive(access)
 }
 
-/// A line with journald's priority prefix (sd-daemon(3)) and without a time, which journald has.
-struct Journal;
+/// A line with journald's priority prefix (sd-daemon(3)) and without a time, which journald has: for one
+/// that only reads standard error.
+struct Prefixed;
 
-impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Journal
+impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Prefixed
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
     N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
@@ -48,13 +57,7 @@ where
         mut writer: tracing_subscriber::fmt::format::Writer<'_>,
         event: &tracing::Event<'_>,
     ) -> std::fmt::Result {
-        let priority = match *event.metadata().level() {
-            tracing::Level::ERROR => 3,
-            tracing::Level::WARN => 4,
-            tracing::Level::INFO => 6,
-            tracing::Level::DEBUG | tracing::Level::TRACE => 7,
-        };
-        write!(writer, "<{priority}>")?;
+        write!(writer, "<{}>", journal::priority(*event.metadata().level()))?;
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }

@@ -91,6 +91,10 @@ fn the_log_has_the_format_that_is_set_and_else_the_one_that_its_reader_takes() {
         let level = rest.split_whitespace().next().unwrap();
         assert!(["INFO", "ERROR"].contains(&level) && !line.contains('\x1b'), "{line}");
     }
+    // Where journald runs it is told of the line itself (src/logging/journal.rs).
+    if std::path::Path::new("/run/systemd/journal/socket").exists() {
+        return;
+    }
     for line in logged("auto", ThatFile) {
         assert!(line.starts_with("<6>") || line.starts_with("<3>"), "{line}");
     }
