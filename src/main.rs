@@ -1,6 +1,6 @@
 //! The process: command line, logging, runtime, exit codes.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -88,7 +88,9 @@ fn main() -> ExitCode {
             let budget = Budget::new(&loaded.config, open_files)?;
             Ok(if json { format!("{:#}\n", budget.json()) } else { budget.explain(&loaded.origin) })
         }),
-        Some(Command::Tail { url, last_event_id }) => follow(tail::Options { url, last_event_id }),
+        Some(Command::Tail { url, last_event_id }) => {
+            follow(tail::Options { url, last_event_id, progress: std::io::stderr().is_terminal() })
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
@@ -19,15 +19,18 @@ use url::{Host, Position, Url};
 use crate::event::parse::{Event, Item, Parser, TooLarge};
 use crate::event::{CONTROL_EVENT, StreamId, comment};
 
+mod progress;
+mod refusal;
+
+use progress::Progress;
+use refusal::refusal;
+
 /// Where the server names no reconnection time.
 const RECONNECTION_TIME: Duration = Duration::from_secs(3);
 /// A server that names zero must not make us spin.
 const SHORTEST_RECONNECTION_TIME: Duration = Duration::from_millis(100);
 /// To connect and to get the head of the answer; a gateway sends it at once or within seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the server's own words about a refusal.
-const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(2);
-const EXPLANATION_LIMIT_BYTES: usize = 500;
 /// Ids below this (2001-09-09) are not clock times, so they tell no lag.
 const FIRST_CLOCK_MS: u64 = 1_000_000_000_000;
 
@@ -38,6 +41,8 @@ pub struct Options {
     pub url: String,
     /// Where to resume; `None` leaves it to the URL's query, else the stream is read from now on.
     pub last_event_id: Option<String>,
+    /// Whether the notes are a terminal's, and get a line of figures that is written over each second.
+    pub progress: bool,
 }
 
 /// Why tailing ended before it was stopped.
@@ -73,6 +78,7 @@ pub async fn run(
         }
         end = tail.follow() => end,
     };
+    tail.sum_up();
     match end {
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         end => end,
@@ -94,6 +100,8 @@ struct Tail<'a, O, N> {
     parser: Parser,
     /// Whether Redis is there for the server; comments tell the loss again and again.
     source_up: bool,
+    /// `None`: nobody sees it.
+    progress: Option<Progress>,
 }
 
 impl<'a, O: Write, N: Write> Tail<'a, O, N> {
@@ -105,7 +113,8 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             return Err(Failure::Usage(format!("--last-event-id {last_event_id:?} {problem}")));
         }
         let parser = Parser::new().with_last_event_id(last_event_id);
-        Ok(Self { url, out, notes, parser, source_up: true })
+        let progress = options.progress.then(Progress::begin);
+        Ok(Self { url, out, notes, parser, source_up: true, progress })
     }
 
     async fn follow(&mut self) -> Result<(), Failure> {
@@ -128,14 +137,28 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                 pause.as_millis(),
                 self.position()
             ));
-            sleep(pause).await;
+            self.meanwhile(sleep(pause)).await;
+        }
+    }
+
+    /// Waits for some work, and shows how it goes.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let Some(progress) = &mut self.progress else { return work.await };
+            tokio::select! {
+                done = &mut work => return done,
+                () = progress.is_due() => progress.show(self.notes),
+            }
         }
     }
 
     /// One connection from its request to its end.
     async fn connection(&mut self) -> Result<End, Failure> {
         let request = self.request()?;
-        let answer = match timeout(ANSWER_TIMEOUT, ask(&self.url, request)).await {
+        let url = self.url.clone();
+        let answer = timeout(ANSWER_TIMEOUT, ask(&url, request));
+        let answer = match self.meanwhile(answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Ok(End::Lost(format!("{error:#}"))),
             Err(_) => {
@@ -153,6 +176,9 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             return Err(Failure::Refused(refusal(&self.url, answer).await));
         }
         self.source_up = true;
+        if let Some(progress) = &mut self.progress {
+            progress.connected();
+        }
         self.note(&format!("connected to {} {}", authority(&self.url), self.position()));
         self.read(answer.into_body()).await
     }
@@ -174,7 +200,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
 
     async fn read(&mut self, mut body: Incoming) -> Result<End, Failure> {
         let mut items = Vec::new();
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = self.meanwhile(body.frame()).await {
             let bytes = match frame {
                 Ok(frame) => frame.into_data().unwrap_or_default(),
                 Err(error) => {
@@ -205,7 +231,12 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
 
     fn print(&mut self, event: &Event) -> Result<(), Failure> {
         let id = if event.last_event_id.is_empty() { "-" } else { &event.last_event_id };
-        let lag = lag(id, SystemTime::now()).unwrap_or_else(|| "-".to_owned());
+        let lag = lag_ms(id, SystemTime::now());
+        if let Some(progress) = &mut self.progress {
+            progress.event(lag);
+            progress.hide(self.notes);
+        }
+        let lag = lag.map_or_else(|| "-".to_owned(), in_words);
         let (id, event_type) = (printable(id), printable(&event.event_type));
         writeln!(self.out, "{id} {lag} {event_type} {}", printable(&event.data))
             .map_err(Failure::Output)
@@ -220,13 +251,18 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
         };
         let told = match control["type"].as_str() {
             Some("live") => format!("live {}, {} replayed", self.position(), member("replayed")),
-            Some("gap") => format!(
-                "*** GAP *** reason: {}, lost: {}, after: {}, next: {}",
-                member("reason"),
-                member("lost"),
-                member("after"),
-                member("next")
-            ),
+            Some("gap") => {
+                if let Some(progress) = &mut self.progress {
+                    progress.gap(control["lost"].as_u64());
+                }
+                format!(
+                    "*** GAP *** reason: {}, lost: {}, after: {}, next: {}",
+                    member("reason"),
+                    member("lost"),
+                    member("after"),
+                    member("next")
+                )
+            }
             Some("drain") => format!("the server drains and will close {}", self.position()),
             Some("expiring") => format!("the token expires in {} s", member("seconds")),
             Some("expired") => format!("the token has expired {}", self.position()),
@@ -236,6 +272,12 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             _ => format!("control event: {}", printable(&event.data)),
         };
         self.note(&told);
+    }
+
+    fn sum_up(&mut self) {
+        if let Some(line) = self.progress.as_ref().map(Progress::line) {
+            self.note(&line);
+        }
     }
 
     fn source(&mut self, up: bool) {
@@ -254,6 +296,9 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
 
     /// Tells the operator. Nobody has to listen: the events go on if this fails.
     fn note(&mut self, text: &str) {
+        if let Some(progress) = &mut self.progress {
+            progress.hide(self.notes);
+        }
         let _ = writeln!(self.notes, "ssegate: {text}");
     }
 }
@@ -311,48 +356,6 @@ fn is_event_stream(answer: &Response<Incoming>) -> bool {
     essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
-/// What the server answered, and what to do about it.
-async fn refusal(url: &Url, answer: Response<Incoming>) -> String {
-    let status = answer.status();
-    let header =
-        |name| answer.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let location = header(LOCATION).unwrap_or("no place").to_owned();
-    let content_type = header(CONTENT_TYPE).unwrap_or("none").to_owned();
-    let advice = match status.as_u16() {
-        200 => format!(
-            "its content type is {content_type:?}, not \"text/event-stream\": is this the path of a stream?"
-        ),
-        300..=399 => format!("it points to {location:?}: give tail that URL"),
-        400 => "check the URL's query and --last-event-id".to_owned(),
-        401 => "the stream needs a token: add it to the URL's query, as the route's auth.jwt.from names it".to_owned(),
-        403 => "the token, or this client, may not read this stream".to_owned(),
-        404 => "no route has this path: compare it with the [[route]] sections".to_owned(),
-        421 => "it does not serve this host name: see server.hosts".to_owned(),
-        429 | 503 => "it is overloaded, starting or stopping: try again later".to_owned(),
-        500..=599 => "the fault is the server's, or a proxy's: see their logs".to_owned(),
-        _ => "it will not stream this URL".to_owned(),
-    };
-    let words = explanation(answer.into_body()).await;
-    let said = if words.is_empty() { String::new() } else { format!(" ({words})") };
-    format!("{} answered {status}{said}; {}", authority(url), printable(&advice))
-}
-
-/// The beginning of the answer's body, on one line.
-async fn explanation(mut body: Incoming) -> String {
-    let mut words = Vec::new();
-    let read = async {
-        while words.len() < EXPLANATION_LIMIT_BYTES
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            words.extend_from_slice(&frame.into_data().unwrap_or_default());
-        }
-    };
-    // A body that does not end in time is cut as one that is too long.
-    let _ = timeout(EXPLANATION_TIMEOUT, read).await;
-    words.truncate(EXPLANATION_LIMIT_BYTES);
-    printable(String::from_utf8_lossy(&words).trim())
-}
-
 fn is_comment(text: &str, on_the_wire: &str) -> bool {
     on_the_wire.trim_end().strip_prefix(": ") == Some(text)
 }
@@ -365,19 +368,22 @@ fn printable(text: &str) -> String {
 }
 
 /// How long ago the entry got its id, as its producer's clock and ours tell.
-fn lag(id: &str, now: SystemTime) -> Option<String> {
+fn lag_ms(id: &str, now: SystemTime) -> Option<i128> {
     let id: StreamId = id.parse().ok()?;
     if id.ms < FIRST_CLOCK_MS {
         return None;
     }
     let now = now.duration_since(UNIX_EPOCH).ok()?.as_millis();
-    let lag_ms = i128::try_from(now).ok()? - i128::from(id.ms);
-    Some(match lag_ms {
+    Some(i128::try_from(now).ok()? - i128::from(id.ms))
+}
+
+fn in_words(lag_ms: i128) -> String {
+    match lag_ms {
         ..10_000 => format!("{lag_ms:+}ms"),
         10_000..600_000 => format!("{:+}s", lag_ms / 1000),
         600_000..172_800_000 => format!("{:+}min", lag_ms / 60_000),
         _ => format!("{:+}d", lag_ms / 86_400_000),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::refusal::EXPLANATION_LIMIT_BYTES;
 use super::*;
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n";
@@ -102,7 +103,11 @@ async fn tail(url: &str, last_event_id: Option<&str>) -> Outcome {
 async fn tail_until(words: &'static str, url: &str, last_event_id: Option<&str>) -> Outcome {
     let stop = Arc::<Notify>::default();
     let [mut out, mut notes] = [(); 2].map(|()| Watched::new(words, &stop));
-    let options = Options { url: url.to_owned(), last_event_id: last_event_id.map(String::from) };
+    let options = Options {
+        url: url.to_owned(),
+        last_event_id: last_event_id.map(String::from),
+        progress: false,
+    };
     let run = run(options, &mut out, &mut notes, stop.notified());
     let end = timeout(Duration::from_secs(20), run).await.expect("a run ends");
     Outcome { end, out: out.text(), notes: notes.text() }
@@ -314,7 +319,8 @@ impl Write for Closed {
 #[tokio::test]
 async fn a_closed_pipe_is_a_quiet_end() {
     let (address, _served) = serve([stream("data: a\n\n")]).await;
-    let options = Options { url: format!("http://{address}/x"), last_event_id: None };
+    let options =
+        Options { url: format!("http://{address}/x"), last_event_id: None, progress: false };
     let end = run(options, &mut Closed, &mut Vec::new(), sleep(Duration::from_secs(10))).await;
     end.unwrap();
 }
@@ -339,12 +345,12 @@ async fn usage_errors_are_told_apart() {
 #[test]
 fn lag_is_told_where_the_id_is_a_clock_time() {
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let lag = |ms: u64| lag(&format!("{ms}-0"), now);
+    let lag = |ms: u64| lag_ms(&format!("{ms}-0"), now).map(in_words);
     assert_eq!(lag(1_700_000_000_000 - 12).as_deref(), Some("+12ms"));
     assert_eq!(lag(1_700_000_000_003).as_deref(), Some("-3ms"));
     assert_eq!(lag(1_700_000_000_000 - 61_500).as_deref(), Some("+61s"));
     assert_eq!(lag(1_700_000_000_000 - 7_200_000).as_deref(), Some("+120min"));
     assert_eq!(lag(1_700_000_000_000 - 3 * 86_400_000).as_deref(), Some("+3d"));
     assert_eq!(lag(5), None);
-    assert_eq!(super::lag("-", now), None);
+    assert_eq!(lag_ms("-", now), None);
 }

@@ -12,6 +12,8 @@ use crate::support::{Folder, eventually, signal};
 
 /// What `check` says of a good configuration.
 mod budget;
+/// What `tail` shows on a terminal.
+mod progress;
 
 const ROUTE: &str =
     "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n";
