@@ -44,6 +44,8 @@ mod outage;
 mod page;
 /// What becomes of payloads that are hard to carry.
 mod payloads;
+/// The README's samples and commands.
+mod readme;
 /// What Redis sees of the gateway.
 mod redis;
 /// What the operator is told: why a reader waits, the state of the gateway.
