@@ -57,7 +57,7 @@ impl Serve for Admin {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(connection = id.connection, %error, "admin connection ended"),
             Err(cut) => {
-                debug!(connection = id.connection, why = cut.as_str(), "admin connection closed")
+                debug!(connection = id.connection, why = cut.as_str(), "admin connection closed");
             }
         }
     }

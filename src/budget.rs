@@ -23,7 +23,7 @@ const STALLED_CLIENT_BYTES: u64 = 40 << 10;
 const PENDING_BYTES: u64 = 20 << 10;
 /// Linux's own for an idle TCP connection: socket, inode, file, the epoll's entry (x86-64).
 const KERNEL_CONNECTION_BYTES: u64 = 4 << 10;
-/// Linux doubles what SO_SNDBUF is set to, for its own bookkeeping (socket(7)).
+/// Linux doubles what `SO_SNDBUF` is set to, for its own bookkeeping (socket(7)).
 const KERNEL_DOUBLES: u64 = 2;
 /// Ports that a host has for connections to one address and port: Linux's default range has 28,232.
 const EPHEMERAL_PORTS: u64 = 28_000;

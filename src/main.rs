@@ -43,7 +43,7 @@ enum Command {
         /// The budget as JSON
         #[arg(long, conflicts_with = "print")]
         json: bool,
-        /// The budget with so many open files (a unit's LimitNOFILE=), not with those allowed here
+        /// The budget with so many open files, as a unit allows, not with those allowed here
         #[arg(long, value_name = "N")]
         open_files: Option<usize>,
     },

@@ -176,7 +176,7 @@ where
         Some(Ok(())) => {}
         Some(Err(error)) => debug!(connection = id.connection, %peer, %error, "connection ended"),
         None => {
-            debug!(connection = id.connection, %peer, "connection closed: its client says no more")
+            debug!(connection = id.connection, %peer, "connection closed: its client says no more");
         }
     }
 }

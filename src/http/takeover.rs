@@ -68,7 +68,7 @@ pub(super) async fn serve_http<C: Connection>(
         Ok(Some(asked)) => match connection.detach() {
             Ok(socket) => return Some((Socket::new(socket), asked)),
             Err(error) => {
-                debug!(connection = id.connection, %peer, %error, "connection ended before its stream began")
+                debug!(connection = id.connection, %peer, %error, "connection ended before its stream began");
             }
         },
         Ok(None) => drop(connection.shutdown().await),

@@ -82,9 +82,9 @@ impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let value = format!("{value:?}");
         if field.name() == "message" {
-            self.message = value
+            self.message = value;
         } else {
-            self.field(field, &value, &value)
+            self.field(field, &value, &value);
         }
     }
 
