@@ -79,7 +79,7 @@ fn what_is_left_to_read_is_counted_where_redis_counts() {
     for (count, left) in [(1, 3), (2, 1), (5, 0)] {
         let reply = read_and(&mut model, here, count, |_| ());
         assert_eq!(here.check(&reply), Verdict::Whole);
-        assert_eq!(here.behind(), Some(left));
+        assert_eq!((here.behind(), here.end()), (Some(left), Some(id(5))));
     }
     assert_eq!(Continuity::after(id(3)).behind(), None, "nobody has looked");
 }

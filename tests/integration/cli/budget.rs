@@ -47,15 +47,15 @@ fn redis_sees_no_more_connections_than_the_budget_says() {
         || Setup::redis(&redis).set("limits", "readers = 5").set("limits", "readers_per_ip = 5");
     let most = budget(&setup().toml(), 1000)["redis_connections"].as_u64().unwrap();
     let gateway = setup().start_ready();
-    let ids: Vec<_> = (0..5).map(|n| redis.add(&format!("events:{n}"), "x")).collect();
-    // Each resume asks Redis, beside its reader.
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        clients.extend(
-            (0..5).map(|n| Client::resume(&gateway.address, &format!("/events/{n}"), &ids[n])),
-        );
+    let ids: Vec<_> = (0..5).map(|n| redis.add(&format!("events:{n}"), "first")).collect();
+    (0..5).for_each(|n| drop(redis.add(&format!("events:{n}"), "second")));
+    // Each asks Redis for what it missed, beside its reader.
+    let resume = |n: usize| Client::resume(&gateway.address, &format!("/events/{n}"), &ids[n]);
+    let mut clients: Vec<_> = (0..20).map(|n| resume(n % 5)).collect();
+    for client in &mut clients {
+        assert_eq!(client.entry().data, "second");
+        client.live();
     }
-    clients.iter_mut().for_each(|client| drop(client.live()));
     let seen = redis.clients() as u64;
     assert!((6..=most).contains(&seen), "{seen} connections, {most} in the budget");
 }
