@@ -177,7 +177,10 @@ fn serve(args: &ConfigArgs) -> ExitCode {
     let outcome = runtime(loaded.config.server.workers)
         .and_then(|runtime| runtime.block_on(run(loaded.config, inherited, descriptors)));
     match outcome {
-        Ok(code) => code,
+        Ok(code) => {
+            info!("ssegate ends");
+            code
+        }
         Err(error) => {
             error!("{error:#}");
             code_of(&error)

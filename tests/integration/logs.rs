@@ -42,6 +42,27 @@ fn the_first_lines_say_what_was_read_and_what_listens() {
     }
 }
 
+#[test]
+fn the_life_of_a_gateway_is_told_in_its_order() {
+    let mut gateway = Setup::memory().set("server", "drain = \"0s\"").start_ready();
+    eventually("it is ready", || gateway.log().contains("\"ready\""));
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    eventually("the log is whole", || gateway.log().contains("ssegate ends"));
+    let lines = lines(&gateway);
+    let at = |message: &str| {
+        let is_it = |line: &serde_json::Value| {
+            line["message"].as_str().is_some_and(|told| told.starts_with(message))
+        };
+        lines.iter().position(is_it).unwrap_or_else(|| panic!("{message} in {lines:?}"))
+    };
+    let life = ["ssegate starts", "listening for clients", "source answers", "ready"];
+    let end = ["stopping", "draining", "drained", "ssegate ends"];
+    let places: Vec<_> = life.into_iter().chain(end).map(at).collect();
+    assert!(places.is_sorted(), "{lines:?}");
+    assert_eq!(places.last(), Some(&(lines.len() - 1)), "the end is the end");
+}
+
 /// Where JOURNAL_STREAM says that journald listens, seen from a run that logs into a file.
 #[derive(Clone, Copy)]
 enum Journal {

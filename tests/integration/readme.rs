@@ -79,7 +79,7 @@ fn a_page_comes_back_from_an_answer_that_browsers_give_up_on() {
     first.live();
     let browser = Browser::start();
     follow(&browser, &gateway, "/events/a", [""; 2]);
-    let refused = || gateway.metric("ssegate_http_responses_total{code=\"503\"}");
+    let refused = || gateway.metric("ssegate_rejected_total{reason=\"clients\"}");
     eventually("it is refused, again and again", || refused() >= 3.0);
     first.leave();
     clients(&gateway, 1.0);
