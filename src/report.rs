@@ -11,7 +11,7 @@ use tracing::info;
 use crate::config::Address;
 use crate::replay::PAGES_BYTES;
 use crate::state::State;
-use crate::topic::{Reader, Topic};
+use crate::topic::{self, Reader, Topic};
 
 /// `/state` and the log tell of so many streams, those with the most clients.
 const MOST_STREAMS: usize = 100;
@@ -144,13 +144,6 @@ impl Stream {
             Reader::Away(code) => ("away", Some(code)),
             Reader::Refused(code) => ("refused", Some(code)),
         };
-        let waits_for = match &state.account.failure {
-            Some(_) => "retry",
-            None if state.reader == Reader::Starting => "answer",
-            None if state.crowded() => "slow_clients",
-            None if is_full => "memory",
-            None => "entries",
-        };
         let next_seq = state.ring.next_seq();
         let position =
             |number| state.packs.iter().find(|(n, _)| *n == number).map_or(next_seq, |(_, at)| *at);
@@ -169,7 +162,7 @@ impl Stream {
             error,
             error_text: failure.map(|failure| failure.message.clone()),
             retry_in_ms: failure.map(|failure| milliseconds_until(failure.retry_at)),
-            waits_for,
+            waits_for: waits_for(&state, is_full),
             since: state.account.since,
             last_answer: state.polled,
             server: state.account.server.as_ref().map(Address::to_string),
@@ -246,6 +239,17 @@ impl Followers {
     }
 }
 
+/// What the reader of a topic waits for, while all rings together have no room or have.
+fn waits_for(state: &topic::State, is_full: bool) -> &'static str {
+    match &state.account.failure {
+        Some(_) => "retry",
+        None if state.reader == Reader::Starting => "answer",
+        None if state.crowded() => "slow_clients",
+        None if is_full => "memory",
+        None => "entries",
+    }
+}
+
 fn milliseconds_until(when: Instant) -> u64 {
     let left = when.saturating_duration_since(Instant::now());
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
@@ -253,4 +257,51 @@ fn milliseconds_until(when: Instant) -> u64 {
 
 fn rfc3339(time: SystemTime) -> Option<String> {
     jiff::Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Ring;
+    use crate::event::{Entry, StreamId};
+    use crate::topic::{Failure, Hub, Item};
+
+    #[test]
+    fn a_reader_that_may_not_read_ahead_says_for_whom_it_waits() {
+        let hub = Hub::new(Ring { entries: 4, bytes: 1 << 20, total_bytes: 1000 }, 1);
+        let lease = hub.open("events:a", |_| ()).expect("there is room for one");
+        let topic = lease.topic();
+        let waits = || waits_for(&topic.state(), hub.is_full());
+        assert_eq!(waits(), "answer");
+        topic.begin_anew(StreamId::ZERO);
+        topic.answered();
+        topic.state().packs.push((7, 0));
+        assert_eq!(waits(), "entries");
+        for ms in 1..=4 {
+            let entry = Entry { id: StreamId { ms, seq: 0 }, fields: Vec::new() };
+            topic.push(&[Item::Entry(entry)], 1000);
+        }
+        assert_eq!(waits(), "slow_clients");
+        topic.moved(7, 4);
+        topic.state().rendering(&rendering());
+        let large = vec![("payload".into(), vec![b'x'; 900].into())];
+        let entry = Entry { id: StreamId { ms: 5, seq: 0 }, fields: large };
+        topic.push(&[Item::Entry(entry)], 1000);
+        topic.moved(7, 5);
+        assert_eq!(waits(), "memory");
+        topic.forget_ring();
+        assert_eq!(waits(), "entries");
+        let failure = Failure { message: "gone".into(), retry_at: Instant::now() };
+        topic.failed(Reader::Away("IO"), failure);
+        assert_eq!(waits(), "retry");
+    }
+
+    fn rendering() -> crate::event::Rendering {
+        let (event, data) = ("message".into(), "payload".into());
+        crate::event::Rendering {
+            event: crate::event::EventName::Fixed(event),
+            data: crate::event::Data::Field(data),
+            missing: None,
+        }
+    }
 }
