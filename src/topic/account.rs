@@ -29,11 +29,6 @@ pub struct Failure {
 
 impl Default for Account {
     fn default() -> Self {
-        Self {
-            since: SystemTime::now(),
-            server: None,
-            source_last_id: None,
-            failure: None,
-        }
+        Self { since: SystemTime::now(), server: None, source_last_id: None, failure: None }
     }
 }
