@@ -1,4 +1,4 @@
-//! Two gateways on one Redis behind HAProxy, as `deploy/haproxy.cfg` has them: either may die.
+//! Two gateways on one Redis behind HAProxy, as `deploy/haproxy/haproxy.cfg` has them: either may die.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

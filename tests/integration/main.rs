@@ -44,6 +44,8 @@ mod outage;
 mod page;
 /// What becomes of payloads that are hard to carry.
 mod payloads;
+/// Behind each proxy that `deploy/` has a configuration for.
+mod proxies;
 /// The README's samples and commands.
 mod readme;
 /// What Redis sees of the gateway.

@@ -3,12 +3,14 @@
 pub mod browser;
 pub mod client;
 pub mod cluster;
+pub mod front;
 pub mod gateway;
 pub mod haproxy;
 pub mod history;
 pub mod multiplexed;
 pub mod nginx;
 pub mod prometheus;
+pub mod proxies;
 pub mod redis;
 pub mod sentinel;
 pub mod swarm;

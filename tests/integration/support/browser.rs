@@ -30,6 +30,12 @@ impl Browser {
         Self::with(&["--ignore-certificate-errors"])
     }
 
+    /// The same, and this name is at this address.
+    pub fn start_resolving(name: &str, ip: &str) -> Self {
+        let rule = format!("--host-resolver-rules=MAP {name} {ip}");
+        Self::with(&["--ignore-certificate-errors", &rule])
+    }
+
     fn with(more_flags: &[&str]) -> Self {
         let profile = Folder::new();
         let mut driver = Command::new("chromedriver")

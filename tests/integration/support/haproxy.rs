@@ -2,13 +2,17 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::gateway::Gateway;
+use super::proxies::{changed, without};
 use super::{DEADLINE, Folder, eventually, signal};
 
-const SHIPPED: &str = include_str!("../../../deploy/haproxy.cfg");
+const SHIPPED: &str = include_str!("../../../deploy/haproxy/haproxy.cfg");
+
+/// Where its clients connect.
+pub const BIND: &str = "bind :443 ssl crt /etc/haproxy/site.pem";
 
 /// A running HAProxy, stopped on drop.
 pub struct Haproxy {
@@ -19,26 +23,31 @@ pub struct Haproxy {
 impl Haproxy {
     /// Starts it in front of two gateways and waits until it finds both ready.
     pub fn start(one: &Gateway, two: &Gateway) -> Self {
-        Self::start_with(one, two, |shipped| shipped)
+        Self::start_with(one, two, |text, folder| {
+            bound(&text, &format!("unix@{}/clients.sock", folder.display()))
+        })
     }
 
     /// The same, and it says to the gateways who its clients are, in a `way` such as `send-proxy-v2`;
     /// clients connect to `address` instead of a socket.
     pub fn start_saying_who(one: &Gateway, two: &Gateway, way: &str, address: &str) -> Self {
-        Self::start_with(one, two, |text| {
+        Self::start_with(one, two, |text, _| {
             let text = text.replace(" check addr ", &format!(" {way} check addr "));
-            let bind = text.lines().find(|line| line.contains("bind unix@")).unwrap().to_owned();
-            text.replace(&bind, &format!("    bind {address}"))
+            bound(&without(&text, "set-header X-Forwarded-For"), address)
         })
     }
 
-    fn start_with(one: &Gateway, two: &Gateway, change: impl FnOnce(String) -> String) -> Self {
+    fn start_with(
+        one: &Gateway,
+        two: &Gateway,
+        change: impl FnOnce(String, &Path) -> String,
+    ) -> Self {
         let folder = Folder::new();
         let file = folder.0.join("haproxy.cfg");
-        std::fs::write(&file, change(configuration(&folder, [one, two]))).unwrap();
+        std::fs::write(&file, change(configuration(&folder.0, [one, two]), &folder.0)).unwrap();
         let log = std::fs::File::create(folder.0.join("log")).unwrap();
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null());
+        let mut command = command(file.to_str().unwrap());
+        command.stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let process = command.spawn().expect("haproxy must be there");
         let haproxy = Self { folder, process };
@@ -88,20 +97,32 @@ impl Drop for Haproxy {
     }
 }
 
-/// The shipped configuration with a test's own addresses.
-fn configuration(folder: &Folder, gateways: [&Gateway; 2]) -> String {
-    let here = folder.0.display();
-    let mut text = SHIPPED.to_owned();
-    let mut replace = |shipped: &str, own: String| {
-        assert_eq!(text.matches(shipped).count(), 1, "{shipped:?} in deploy/haproxy.cfg");
-        text = text.replace(shipped, &own);
-    };
-    replace("/run/haproxy/admin.sock", format!("{here}/admin.sock"));
-    replace("bind :80\n", format!("bind unix@{here}/clients.sock\n"));
-    for (shipped, gateway) in ["10.0.0.11", "10.0.0.12"].into_iter().zip(gateways) {
+pub fn command(file: &str) -> Command {
+    let mut command = Command::new("haproxy");
+    command.args(["-db", "-f", file]);
+    command
+}
+
+/// Without TLS, at this address.
+fn bound(text: &str, address: &str) -> String {
+    changed(text, &[(&format!("{BIND} alpn h2,http/1.1"), &format!("bind {address}"))])
+}
+
+/// The shipped configuration with a test's own addresses, but for its clients'.
+pub fn configuration(here: &Path, gateways: [&Gateway; 2]) -> String {
+    let socket = here.join("admin.sock");
+    let text = changed(
+        SHIPPED,
+        &[
+            ("/run/haproxy/admin.sock", socket.to_str().unwrap()),
+            // As many descriptors as a test has.
+            ("maxconn 30000", "maxconn 2000"),
+        ],
+    );
+    ["10.0.0.11", "10.0.0.12"].iter().zip(gateways).fold(text, |text, (shipped, gateway)| {
         let (host, port) = gateway.admin.rsplit_once(':').unwrap();
-        let own = format!("{} check addr {host} port {port}", gateway.address);
-        replace(&format!("{shipped}:8080 check addr {shipped} port 9464"), own);
-    }
-    text
+        let address = gateway.address.replace("unix:", "unix@");
+        let own = format!("{address} check addr {host} port {port}");
+        changed(&text, &[(&format!("{shipped}:8080 check addr {shipped} port 9464"), &own)])
+    })
 }

@@ -1,11 +1,14 @@
-//! A real nginx in front of a gateway; it can be pointed at another one.
+//! A real nginx with the configuration that is shipped, in front of a gateway; it can be pointed at another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::proxies::{advised, changed, without};
 use super::{Folder, eventually, signal, within};
 
-/// A running nginx with one worker, stopped on drop.
+pub const SHIPPED: &str = include_str!("../../../deploy/nginx/ssegate.conf");
+
+/// A running nginx with one worker and without TLS, stopped on drop.
 pub struct Nginx {
     folder: Folder,
     process: Child,
@@ -16,7 +19,7 @@ impl Nginx {
     pub fn start(upstream: &str) -> Self {
         let folder = Folder::new();
         configure(&folder, upstream);
-        let process = command(&folder).stdin(Stdio::null()).spawn().expect("nginx must be there");
+        let process = command(&folder.0).stdin(Stdio::null()).spawn().expect("nginx must be there");
         let nginx = Self { folder, process };
         eventually("nginx listens", || {
             std::os::unix::net::UnixStream::connect(nginx.socket()).is_ok()
@@ -32,7 +35,7 @@ impl Nginx {
     /// Rewrites the upstream and reloads, as a deployment does.
     pub fn point_at(&self, upstream: &str) {
         configure(&self.folder, upstream);
-        let status = command(&self.folder).args(["-s", "reload"]).status().unwrap();
+        let status = command(&self.folder.0).args(["-s", "reload"]).status().unwrap();
         assert!(status.success());
     }
 
@@ -61,15 +64,32 @@ impl Drop for Nginx {
     }
 }
 
-fn command(folder: &Folder) -> Command {
+fn configure(folder: &Folder, upstream: &str) {
+    let socket = format!("listen unix:{}/nginx.sock backlog=4096", folder.0.display());
+    let text = changed(SHIPPED, &[("listen 443 ssl http2", &socket)]);
+    let text = without(&without(&text, "ssl_certificate "), "ssl_certificate_key ");
+    write(&folder.0, &text, upstream);
+}
+
+pub fn command(folder: &Path) -> Command {
     let mut command = Command::new("nginx");
-    command.arg("-p").arg(&folder.0).arg("-c").arg(folder.0.join("nginx.conf"));
+    command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-fn configure(folder: &Folder, upstream: &str) {
-    let here = folder.0.display();
+/// Writes the whole configuration around a shipped file, with this upstream: `host:port` or `unix:path`.
+pub fn write(folder: &Path, shipped: &str, upstream: &str) {
+    let here = folder.display();
+    let main: String = advised(shipped).map(|line| format!("{line}\n")).collect();
+    let (used, other) = match upstream.starts_with("unix:") {
+        false => ("127.0.0.1:8080", "unix:/run/ssegate/http.sock"),
+        true => ("unix:/run/ssegate/http.sock", "127.0.0.1:8080"),
+    };
+    let shipped = without(shipped, &format!("server {other} "));
+    let shipped = shipped.replace("#server unix:", "server unix:");
+    let shipped =
+        changed(&shipped, &[(&format!("server {used} "), &format!("server {upstream} "))]);
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {here}/{name};\n"))
         .concat();
@@ -78,25 +98,15 @@ fn configure(folder: &Folder, upstream: &str) {
 worker_processes 1;
 pid {here}/nginx.pid;
 error_log {here}/error.log notice;
-events {{ worker_connections 8192; }}
-http {{
+{main}http {{
     log_format status '$status';
     access_log {here}/access.log status;
-{temporary}    upstream gateway {{ server {upstream}; }}
-    server {{
-        listen unix:{here}/nginx.sock backlog=4096;
-        location / {{
-            proxy_pass http://gateway;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
-            proxy_set_header Host x;
-            proxy_buffering off;
-            proxy_read_timeout 75s;
-            proxy_next_upstream off;
-        }}
-    }}
-}}
+    gzip on;
+    gzip_types *;
+    gzip_proxied any;
+    gzip_min_length 0;
+{temporary}{shipped}}}
 "
     );
-    std::fs::write(folder.0.join("nginx.conf"), text).unwrap();
+    std::fs::write(folder.join("nginx.conf"), text).unwrap();
 }

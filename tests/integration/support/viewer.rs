@@ -149,12 +149,14 @@ async fn travel(address: Address, ends: Ends, progress: Arc<Progress>) -> Result
     Err("too many connections".into())
 }
 
+/// One that has to see each entry once and in order.
 #[derive(Default)]
-struct Viewer {
+pub struct Viewer {
     journey: Journey,
     /// Entries seen, which are numbered from one.
     seen: usize,
-    ended: bool,
+    /// The writer's end has come.
+    pub ended: bool,
     live: bool,
 }
 
@@ -192,7 +194,8 @@ impl Viewer {
         Ok(self.ended)
     }
 
-    fn see(&mut self, event: &Event, is_first: bool) -> Result<(), String> {
+    /// Takes what came; an entry out of turn is an error.
+    pub fn see(&mut self, event: &Event, is_first: bool) -> Result<(), String> {
         if event.event_type == "ssegate" {
             let control: serde_json::Value =
                 serde_json::from_str(&event.data).map_err(|error| error.to_string())?;
