@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Refuse, Replay, Signals};
+use crate::config::{Config, Refuse, Replay, Signals};
 use crate::limits::Permit;
 use crate::metrics::{Left, Metrics};
 use crate::replay::Replays;
@@ -25,10 +25,13 @@ mod outlet;
 mod pack;
 mod pass;
 mod record;
+mod round;
 mod signal;
 mod socket;
 mod watch;
 mod wire;
+#[cfg(test)]
+pub(crate) mod world;
 
 pub use body::{Body, Following, beside};
 pub use due::TokenEnd;
@@ -43,6 +46,8 @@ use pack::{Arrival, PackHandle};
 
 /// A pack takes this many clients before another one is opened for the same topic.
 const PACK_MIN_CLIENTS: usize = 256;
+/// A client that was told to go has this long to read it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// After so many writes to those that replay, which take a millisecond or two,
 const REPLAY_WRITES: usize = 16;
 /// they pause for this long.
@@ -133,6 +138,28 @@ impl Client {
 }
 
 impl Settings {
+    /// As the configuration has them, but for what the listeners and the kernel make of it: how long a
+    /// drain takes, and whether many sends are `at_once`.
+    pub fn new(config: &Config, drain: Duration, at_once: bool) -> Self {
+        Self {
+            keepalive: config.server.keepalive,
+            retry: config.server.retry,
+            max_connection_age: config.server.max_connection_age,
+            drain,
+            write_stall: config.limits.write_stall,
+            max_lag: config.limits.max_lag,
+            refuse: config.server.refuse,
+            workers: config.server.workers,
+            at_once,
+        }
+    }
+
+    /// How long a drain may take: the last client is told at the end of `drain`, and has `write_stall`
+    /// to take it.
+    pub fn longest_drain(&self) -> Duration {
+        self.drain + self.write_stall + LAST_WORDS
+    }
+
     /// A reconnection time for one client: 1-3 times the base, so that they don't return at once.
     pub fn reconnection_time(&self) -> Duration {
         self.retry.mul_f64(1.0 + 2.0 * fastrand::f64())
@@ -221,5 +248,3 @@ impl Fanout {
         self.packs.remove(&topic.id);
     }
 }
-
-type Arrivals = mpsc::UnboundedReceiver<Arrival>;

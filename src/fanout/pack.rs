@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 use super::due::Due;
 use super::follower::{Begin, History, Place, follow};
 use super::pass::{Pass, Sent};
+use super::round::{Probe, Visitor};
 use super::signal::{Signal, is_up, last_words};
 use super::socket::Input;
 use super::watch::Watch;
 use super::wire::{Spot, id_before};
-use super::{Arrivals, Client, Fanout, Socket, farewell};
+use super::{Client, Fanout, Socket, farewell};
 use crate::event::Control;
 use crate::metrics::Left;
 use crate::topic::{Batch, Reader, Topic};
@@ -28,6 +29,8 @@ const PASS_BYTES: usize = 64 << 10;
 /// Further clients taken in before the pack looks at anything else.
 const ARRIVALS_PER_TURN: usize = 32;
 
+type Visitors = mpsc::UnboundedReceiver<Visitor>;
+
 /// A client on its way into a pack.
 pub(super) struct Arrival {
     pub socket: Socket,
@@ -39,7 +42,7 @@ pub(super) struct Arrival {
 /// A pack, seen from outside.
 pub(super) struct PackHandle {
     number: usize,
-    arrivals: mpsc::UnboundedSender<Arrival>,
+    visitors: mpsc::UnboundedSender<Visitor>,
     clients: Arc<AtomicUsize>,
 }
 
@@ -57,7 +60,12 @@ impl PackHandle {
         self.clients.fetch_add(1, Ordering::Relaxed);
         // The pack lives as long as its topic, and the client holds that open; when the runtime
         // itself ends the client ends with it.
-        let _ = self.arrivals.send(arrival);
+        let _ = self.visitors.send(Visitor::Client(arrival));
+    }
+
+    /// Sends a probe, which comes back even from a pack that has ended.
+    pub(super) fn visit(&self, probe: Probe) {
+        let _ = self.visitors.send(Visitor::Probe(probe));
     }
 }
 
@@ -93,9 +101,9 @@ pub(super) fn open(
     number: usize,
 ) -> io::Result<PackHandle> {
     let watch = Watch::new()?;
-    let (arrivals, receiver) = mpsc::unbounded_channel();
+    let (visitors, receiver) = mpsc::unbounded_channel();
     let clients = Arc::new(AtomicUsize::new(0));
-    let handle = PackHandle { number, arrivals, clients: clients.clone() };
+    let handle = PackHandle { number, visitors, clients: clients.clone() };
     let news = topic.subscribe();
     let (position, reader) = {
         let mut state = topic.state();
@@ -122,7 +130,7 @@ pub(super) fn open(
 }
 
 impl Pack {
-    async fn run(mut self, mut arrivals: Arrivals, mut news: tokio::sync::broadcast::Receiver<()>) {
+    async fn run(mut self, mut visitors: Visitors, mut news: tokio::sync::broadcast::Receiver<()>) {
         let draining = self.fanout.draining.clone();
         let closed = self.topic.closed.clone();
         loop {
@@ -137,11 +145,11 @@ impl Pack {
                     tokio::task::yield_now().await;
                     self.catch_up().await;
                 }
-                Some(arrival) = arrivals.recv() => {
-                    self.admit(arrival);
+                Some(visitor) = visitors.recv() => {
+                    self.receive(visitor);
                     // Those that came together are taken in together: to wait anew costs as much.
-                    let more = std::iter::from_fn(|| arrivals.try_recv().ok());
-                    more.take(ARRIVALS_PER_TURN).for_each(|arrival| self.admit(arrival));
+                    let more = std::iter::from_fn(|| visitors.try_recv().ok());
+                    more.take(ARRIVALS_PER_TURN).for_each(|visitor| self.receive(visitor));
                 }
                 Ok(slots) = self.watch.heard() => self.hear(&slots),
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
@@ -216,6 +224,13 @@ impl Pack {
                 Sent::Short(done) => self.leave_to_follower(slot, done.spot, done.rest.to_vec()),
                 Sent::Failed => self.remove(slot, Left::Client),
             }
+        }
+    }
+
+    fn receive(&mut self, visitor: Visitor) {
+        match visitor {
+            Visitor::Client(arrival) => self.admit(arrival),
+            Visitor::Probe(probe) => drop(probe),
         }
     }
 

@@ -1,0 +1,111 @@
+//! A fan-out of a test's own, with clients in its packs.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::follower::History;
+use super::{Client, Fanout, Id, Settings, Socket, View};
+use crate::config::{self, Config};
+use crate::limits::{Limits, Whom};
+use crate::metrics::Metrics;
+use crate::replay::Replays;
+use crate::source::Source;
+use crate::topic::{Hub, Lease};
+
+pub(crate) struct World {
+    config: Config,
+    pub(crate) fanout: Arc<Fanout>,
+    hub: Hub,
+    limits: Arc<Limits>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let config = config::parse("", "", &[], true).unwrap().config;
+        let metrics = Arc::new(Metrics::new(&config.routes));
+        let replays = Replays::new(Source::open(&config), metrics.clone(), &config);
+        let settings = Settings::new(&config, config.server.drain, false);
+        let fanout = Arc::new(Fanout::new(settings, metrics, replays));
+        let hub = Hub::new(config.ring.clone(), config.limits.readers);
+        let limits = Limits::new(&config.limits, 10_000).unwrap();
+        Self { config, fanout, hub, limits }
+    }
+
+    /// The other end of a client in a pack of `key`, and a hold on the topic.
+    pub(crate) fn client(&self, key: &str) -> (UnixStream, Lease) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let lease = || self.hub.open(key, |_| {}).unwrap();
+        let route = &self.config.routes[0];
+        let client = Client {
+            lease: lease(),
+            permit: self.limits.admit(&Whom::default()).unwrap(),
+            view: View { rendering: 0, framed: true },
+            route: 0,
+            signals: route.signals,
+            id: Id { connection: 1, stream: None },
+            record: None,
+            opened: Instant::now(),
+            expires: None,
+            token: None,
+            replay: route.replay,
+        };
+        let history = History { last_id: None, live: true, down: false };
+        self.fanout.join(Socket::new(OwnedFd::from(ours)), client, 0, history);
+        (theirs, lease())
+    }
+
+    pub(crate) async fn goes_round(&self, within: Duration) -> bool {
+        timeout(within, self.fanout.round()).await.is_ok()
+    }
+
+    /// Whether it stops going round, for so long at least: a pack may still come to a probe before it
+    /// comes to what it hangs on.
+    pub(crate) async fn stops(&self, for_so_long: Duration) -> bool {
+        for _ in 0..100 {
+            if !self.goes_round(for_so_long).await {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A pack that hangs, on a lock that is not given back before this is dropped.
+pub(crate) struct Hung {
+    let_go: Option<mpsc::Sender<()>>,
+    holder: Option<JoinHandle<()>>,
+}
+
+impl Hung {
+    /// Hangs the packs of a topic.
+    pub(crate) fn packs_of(lease: &Lease) -> Self {
+        let topic = lease.topic().clone();
+        let (let_go, held) = mpsc::channel::<()>();
+        let (holds, is_held) = mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            let state = topic.state();
+            // They look at the state for what is new.
+            topic.announce();
+            holds.send(()).unwrap();
+            let _ = held.recv();
+            drop(state);
+        });
+        is_held.recv().unwrap();
+        Self { let_go: Some(let_go), holder: Some(holder) }
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        drop(self.let_go.take());
+        if let Some(holder) = self.holder.take() {
+            let _ = holder.join();
+        }
+    }
+}
