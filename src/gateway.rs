@@ -20,6 +20,7 @@ use crate::http::router;
 use crate::http::tls::Certificates;
 use crate::limits::{Limits, Pending, TooFewDescriptors};
 use crate::metrics::Metrics;
+use crate::notify::{self, Manager};
 use crate::process;
 use crate::reader::Readers;
 use crate::replay::Replays;
@@ -131,6 +132,11 @@ impl Gateway {
     /// Says in the log what it is doing, whenever it is asked to.
     pub fn report(&self) -> Report {
         Report(self.state.clone())
+    }
+
+    /// Tells the service manager from now on how this gateway fares.
+    pub fn keep_told(&self, manager: &Manager) {
+        notify::keep_told(manager, &self.state);
     }
 
     /// Serves until `shutdown`, then drains: every stream is closed by the end of `server.drain`,
@@ -265,17 +271,8 @@ fn join(
         returns_told: Sparingly::default(),
     };
     let replays = Replays::new(source, metrics.clone(), &config);
-    let settings = Settings {
-        keepalive: config.server.keepalive,
-        retry: config.server.retry,
-        max_connection_age: config.server.max_connection_age,
-        drain,
-        write_stall: config.limits.write_stall,
-        max_lag: config.limits.max_lag,
-        refuse: config.server.refuse,
-        workers: config.server.workers,
-        at_once: config.server.io_uring && sends_at_once(),
-    };
+    let at_once = config.server.io_uring && sends_at_once();
+    let settings = Settings::new(&config, drain, at_once);
     let admin_pending = Pending::new(|| ADMIN_CONNECTIONS);
     let counted = limits.clone();
     State {
@@ -363,8 +360,7 @@ async fn drain(state: &State, accepting: &Accepting) {
     let clients = state.limits.clients();
     info!(clients, drain = ?settings.drain, "draining: clients are told to come back");
     let begin = Instant::now();
-    let longest = settings.drain + settings.write_stall + Duration::from_secs(1);
-    let longest = if accepting.handed_over { HANDOVER } else { longest };
+    let longest = if accepting.handed_over { HANDOVER } else { settings.longest_drain() };
     state.fanout.draining.cancel();
     state.hub.all().iter().for_each(|topic| topic.announce());
     accepting.inherited.close();

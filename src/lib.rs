@@ -16,6 +16,7 @@
 //! - [`fanout`]: packs and followers, from the topic to the sockets
 //! - [`state`]: all of these, joined
 //! - [`report`]: what the gateway is doing, for the operator
+//! - [`notify`]: what the service manager is told of it
 //! - [`demo`]: the sample feed and its page
 //! - [`http`], [`admin`]: the public side and the operator's
 //! - `fuzz`, under test only: what hostile bytes may not do
@@ -40,6 +41,7 @@ pub mod jwk;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod process;
 pub mod reader;
 pub mod replay;

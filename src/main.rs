@@ -11,6 +11,7 @@ use ssegate::budget::Budget;
 use ssegate::config::{self, Config, Loaded};
 use ssegate::http::inherited::Inherited;
 use ssegate::limits::TooFewDescriptors;
+use ssegate::notify::Manager;
 use ssegate::{Gateway, logging, process, tail};
 use tracing::{error, info, warn};
 
@@ -174,8 +175,9 @@ fn serve(args: &ConfigArgs) -> ExitCode {
     let descriptors = process::raise_descriptors();
     // Before there are other threads.
     let inherited = Inherited::take();
+    let manager = Manager::from_environment();
     let outcome = runtime(loaded.config.server.workers)
-        .and_then(|runtime| runtime.block_on(run(loaded.config, inherited, descriptors)));
+        .and_then(|runtime| runtime.block_on(run(loaded.config, inherited, descriptors, manager)));
     match outcome {
         Ok(code) => {
             info!("ssegate ends");
@@ -188,7 +190,12 @@ fn serve(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow::Result<ExitCode> {
+async fn run(
+    config: Config,
+    inherited: Inherited,
+    descriptors: usize,
+    manager: Manager,
+) -> anyhow::Result<ExitCode> {
     let mut stop = process::Stop::catch().context("cannot catch signals")?;
     let mut hangup = process::Hangup::catch().context("cannot catch signals")?;
     let mut user = process::User::catch().context("cannot catch signals")?;
@@ -203,12 +210,16 @@ async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow
     if demo {
         show_what_to_try(&gateway);
     }
-    let reload = gateway.reload();
+    manager.ready().await;
+    gateway.keep_told(&manager);
+    let (reload, told) = (gateway.reload(), manager.clone());
     tokio::spawn(async move {
         loop {
             hangup.next().await;
             info!("SIGHUP: reloading");
+            told.reloading().await;
             reload.now().await;
+            told.ready().await;
         }
     });
     let report = gateway.report();
@@ -223,6 +234,7 @@ async fn run(config: Config, inherited: Inherited, descriptors: usize) -> anyhow
     let signals = async {
         let first = stop.next().await;
         info!(signal = first, "stopping; a second signal ends at once");
+        manager.stopping().await;
         // The gateway holds the other end until it has drained.
         let _ = shutdown.send(());
         stop.next().await

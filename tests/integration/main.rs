@@ -58,5 +58,7 @@ mod routes;
 mod seam;
 /// Both sources: starting, resuming, replaying, publishing.
 mod streams;
+/// What the service manager is told, and that the shipped units fit the binary.
+mod systemd;
 /// TLS, replicas, Sentinel, Cluster: how Redis may be laid out.
 mod topologies;

@@ -7,6 +7,7 @@ pub mod front;
 pub mod gateway;
 pub mod haproxy;
 pub mod history;
+pub mod manager;
 pub mod multiplexed;
 pub mod nginx;
 pub mod prometheus;

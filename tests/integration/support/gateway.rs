@@ -14,7 +14,7 @@ use super::redis::Redis;
 use super::tls::Identity;
 use super::{DEADLINE, Folder, eventually, signal};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ssegate");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_ssegate");
 
 /// How a gateway is to run.
 pub struct Setup {
@@ -366,6 +366,11 @@ pub fn ssegate_with_descriptors(count: usize) -> Command {
 
 /// The real binary, with these sockets as its descriptors from 3 on.
 pub fn ssegate_with_sockets(named: Vec<(String, OwnedFd)>) -> Command {
+    with_sockets(&[BINARY], named)
+}
+
+/// A program and its first arguments, with these sockets likewise.
+pub fn with_sockets(program: &[&str], named: Vec<(String, OwnedFd)>) -> Command {
     // They come as the shell's input and output, for every other descriptor is closed on exec.
     const HAND_OVER: &str = "export LISTEN_PID=$$ LISTEN_FDS=$0; exec 3<&0 4>&1
         [ $LISTEN_FDS = 2 ] || exec 4>&-
@@ -373,14 +378,15 @@ pub fn ssegate_with_sockets(named: Vec<(String, OwnedFd)>) -> Command {
     let (names, sockets): (Vec<_>, Vec<_>) = named.into_iter().unzip();
     assert!(sockets.len() <= 2, "a shell has one input and one output");
     let mut command = match sockets.len() {
-        0 => ssegate(),
+        0 => unprompted(program[0]),
         count => {
             let mut command = unprompted("sh");
-            command.args(["-c", HAND_OVER, &count.to_string(), BINARY]);
+            command.args(["-c", HAND_OVER, &count.to_string(), program[0]]);
             command.env("LISTEN_FDNAMES", names.join(":"));
             command
         }
     };
+    command.args(&program[1..]);
     let mut ends = sockets.into_iter().map(Stdio::from);
     command.stdin(ends.next().unwrap_or_else(Stdio::null));
     command.stdout(ends.next().unwrap_or_else(Stdio::null));
@@ -390,7 +396,17 @@ pub fn ssegate_with_sockets(named: Vec<(String, OwnedFd)>) -> Command {
 /// A program that is told nothing by the environment of whoever runs the tests.
 fn unprompted(program: &str) -> Command {
     let mut command = Command::new(program);
-    for name in ["JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+    const SYSTEMD: [&str; 8] = [
+        "JOURNAL_STREAM",
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "CREDENTIALS_DIRECTORY",
+    ];
+    for name in SYSTEMD {
         command.env_remove(name);
     }
     for (name, _) in std::env::vars_os() {
