@@ -107,6 +107,7 @@ impl Listener {
             Listen::Unix(path) => bind_unix(path),
             Listen::Systemd(name) => return Self::inherit(inherited.sockets(name)?, listen),
         };
+        let bound = bound.map_err(|error| may_be_handed_over(error, inherited));
         Ok(vec![bound.map_err(failed(listen))?])
     }
 
@@ -202,6 +203,18 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let socket = Socket::Unix(UnixListener::bind(path)?);
     let file = UnlinkOnDrop(path.to_owned());
     Ok(Listener::new(socket, Holder::Us { _file: Some(file) }))
+}
+
+/// Who enables a .socket unit may have forgotten to say so in the configuration: then it is the socket that
+/// was handed over that has the address.
+fn may_be_handed_over(error: io::Error, inherited: &Inherited) -> io::Error {
+    match inherited.unused().next() {
+        Some(name) if error.kind() == io::ErrorKind::AddrInUse => {
+            let hint = format!("{error}; a socket was handed over: write \"systemd:{name}\"");
+            io::Error::new(io::ErrorKind::AddrInUse, hint)
+        }
+        _ => error,
+    }
 }
 
 fn failed(listen: &Listen) -> impl Fn(io::Error) -> BindError {

@@ -201,6 +201,36 @@ fn every_socket_of_a_name_is_served() {
 }
 
 #[test]
+fn each_socket_is_found_by_its_name_whatever_the_order() {
+    let folder = Folder::new();
+    let path = folder.0.join("internal.sock");
+    let (public, internal) = (tcp(), unix(&path));
+    let address = public.local_addr().unwrap().to_string();
+    let setup = Setup::memory().hand_over("internal", internal).hand_over("public", public);
+    let listen = "listen = [\"systemd:public\", \"systemd:internal\"]";
+    let gateway = setup.set("server", listen).start_ready();
+    assert_eq!(gateway.address, address);
+    let ask = "GET /no/such HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert_eq!(exchange(&format!("unix:{}", path.display()), ask).status, 404);
+    assert_eq!(gateway.get("/no/such").status, 404);
+    assert!(!gateway.log().contains("nobody accepts from"), "{}", gateway.log());
+}
+
+#[test]
+fn an_address_that_was_handed_over_under_a_name_that_is_not_written_is_told() {
+    let socket = tcp();
+    let address = socket.local_addr().unwrap();
+    let setup = Setup::memory().set("server", &format!("listen = [\"{address}\"]"));
+    let (code, told) = ends(&setup, vec![("public".into(), socket.into())]);
+    assert_eq!(code, 1, "{told}");
+    let hint = r#"a socket was handed over: write \"systemd:public\""#;
+    assert!(
+        told.contains(&format!("cannot listen on {address}: ")) && told.contains(hint),
+        "{told}"
+    );
+}
+
+#[test]
 fn the_operators_listener_may_be_handed_over_too_if_it_is_safe() {
     let (public, admin) = (tcp(), tcp());
     let address = admin.local_addr().unwrap().to_string();
