@@ -15,6 +15,8 @@ use crate::support::manager::Manager;
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually, within};
 
+/// The shipped units, held against the binary.
+mod units;
 
 /// A watchdog that wants to hear of the gateway twice in this time.
 const WATCHDOG: Duration = Duration::from_millis(400);
