@@ -197,8 +197,8 @@ async fn run(
     manager: Manager,
 ) -> anyhow::Result<ExitCode> {
     let mut stop = process::Stop::catch().context("cannot catch signals")?;
-    let mut hangup = process::Hangup::catch().context("cannot catch signals")?;
-    let mut user = process::User::catch().context("cannot catch signals")?;
+    let mut hangup = process::Request::hangup().context("cannot catch signals")?;
+    let mut user = process::Request::user().context("cannot catch signals")?;
     let demo = config.demo;
     let gateway = Gateway::bind(config, inherited, descriptors)?;
     for address in gateway.public_addresses() {

@@ -150,7 +150,7 @@ impl Metrics {
                 self.labelled("ssegate_gaps_total", &labels, 0);
             }
         }
-        for code in source::CODES {
+        for code in source::codes() {
             self.labelled("ssegate_reader_errors_total", &[("code", code)], 0);
         }
         self.gauge_labelled("ssegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -210,7 +210,10 @@ impl Metrics {
 
     /// A reader failed with this code.
     pub fn reader_error(&self, code: &'static str) {
-        debug_assert!(source::CODES.contains(&code), "{code} would come up out of nothing");
+        debug_assert!(
+            source::codes().any(|known| known == code),
+            "{code} would come up out of nothing"
+        );
         self.labelled("ssegate_reader_errors_total", &[("code", code)], 1);
     }
 

@@ -25,27 +25,17 @@ impl Stop {
     }
 }
 
-/// SIGHUP.
-pub struct Hangup(Signal);
+/// A signal that asks for something each time it comes.
+pub struct Request(Signal);
 
-impl Hangup {
-    /// Catches it from now on.
-    pub fn catch() -> std::io::Result<Self> {
+impl Request {
+    /// SIGHUP, caught from now on.
+    pub fn hangup() -> std::io::Result<Self> {
         signal(SignalKind::hangup()).map(Self)
     }
 
-    /// The next one; several at once are one.
-    pub async fn next(&mut self) {
-        self.0.recv().await;
-    }
-}
-
-/// SIGUSR1.
-pub struct User(Signal);
-
-impl User {
-    /// Catches it from now on.
-    pub fn catch() -> std::io::Result<Self> {
+    /// SIGUSR1, caught from now on.
+    pub fn user() -> std::io::Result<Self> {
         signal(SignalKind::user_defined1()).map(Self)
     }
 

@@ -240,8 +240,8 @@ impl Readers {
 fn tell(topic: &Topic, position: &Position, connection: &Connection) {
     let server = connection.server();
     let mut state = topic.state();
-    state.lag_entries = position.continuity.behind();
     let account = &mut state.account;
+    account.lag_entries = position.continuity.behind();
     account.source_last_id = position.continuity.end();
     if account.server.as_ref() != server {
         account.server = server.cloned();

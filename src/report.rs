@@ -84,7 +84,7 @@ pub fn gateway(state: &State) -> Value {
         "clients": { "now": now.clients, "limit": now.clients_limit },
         "pending": { "now": now.pending, "limit": state.limits.max_pending() },
         "readers": { "now": now.readers, "limit": now.readers_limit },
-        "rings": { "bytes": state.hub.rings_bytes(), "limit_bytes": state.config.ring.total_bytes },
+        "rings": { "bytes": now.buffered_bytes, "limit_bytes": now.buffered_limit_bytes },
         "replays": {
             "now": reads, "limit": state.config.limits.replays,
             "page_bytes": page_bytes, "page_limit_bytes": PAGES_BYTES,
@@ -113,7 +113,7 @@ impl Report {
             pending_limit = state.limits.max_pending(),
             readers = now.readers,
             readers_limit = now.readers_limit,
-            rings_bytes = state.hub.rings_bytes(),
+            rings_bytes = now.buffered_bytes,
             replays = reads,
             replay_page_bytes = page_bytes,
             streams_left_out = left_out,
@@ -167,7 +167,7 @@ impl Stream {
             last_answer: state.polled,
             server: state.account.server.as_ref().map(Address::to_string),
             source_last_id: state.account.source_last_id.map(|id| id.to_string()),
-            lag_entries: state.lag_entries,
+            lag_entries: state.account.lag_entries,
             packs: packs.collect(),
             followers: Followers::at(&places, next_seq),
         }

@@ -70,13 +70,12 @@ pub struct Ask<'a> {
     pub most_bytes: usize,
 }
 
-/// Every code of an [`Error`], for metrics that start at zero: Redis' own, then ours.
-pub const CODES: [&str; 26] = [
-    "WRONGTYPE",
-    "NOPERM",
-    "NOAUTH",
-    "WRONGPASS",
-    "DENIED",
+/// What Redis says in its first word where a stream key is at fault,
+const KEY_CODES: [&str; 2] = ["WRONGTYPE", "NOPERM"];
+/// where the login is,
+const LOGIN_CODES: [&str; 3] = ["NOAUTH", "WRONGPASS", "DENIED"];
+/// and where only time or another server helps.
+const AWAY_CODES: [&str; 11] = [
     "MOVED",
     "ASK",
     "LOADING",
@@ -88,17 +87,17 @@ pub const CODES: [&str; 26] = [
     "READONLY",
     "MISCONF",
     "OOM",
-    "ERR",
-    "IO",
-    "TIMEOUT",
-    "TLS",
-    "PROTOCOL",
-    "TOOLARGE",
-    "FAILOVER",
-    "LAGGING",
-    "SENTINEL",
+];
+/// Ours; the first stands for any other word of Redis'.
+const OWN_CODES: [&str; 10] = [
+    "ERR", "IO", "TIMEOUT", "TLS", "PROTOCOL", "TOOLARGE", "FAILOVER", "LAGGING", "SENTINEL",
     "FULL",
 ];
+
+/// Every code of an [`Error`], for metrics that start at zero.
+pub fn codes() -> impl Iterator<Item = &'static str> {
+    [&KEY_CODES[..], &LOGIN_CODES, &AWAY_CODES, &OWN_CODES].concat().into_iter()
+}
 
 /// Connections to one server that take turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +116,7 @@ pub struct Links {
 pub struct Error {
     /// What to do about it.
     pub class: Class,
-    /// One of [`CODES`].
+    /// One of [`codes`].
     pub code: &'static str,
     /// For the operator.
     pub message: String,

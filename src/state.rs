@@ -78,7 +78,7 @@ impl State {
             // Whoever waits for a key that cannot be read was sent away; that is told as an error.
             if !matches!(state.reader, Reader::Refused(_)) {
                 last_poll = last_poll.min(state.polled);
-                lag_entries = lag_entries.max(state.lag_entries.unwrap_or(0));
+                lag_entries = lag_entries.max(state.account.lag_entries.unwrap_or(0));
             }
         }
         Now {

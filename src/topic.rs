@@ -70,8 +70,6 @@ pub struct State {
     pub idle_since: Instant,
     /// When its reader last had an answer.
     pub polled: SystemTime,
-    /// Entries that were there to read as of the last answer; `None` where Redis does not count.
-    pub lag_entries: Option<u64>,
     /// Where each pack is in the ring, by pack; the reader does not run away from the slowest.
     pub packs: Vec<(usize, u64)>,
 }
@@ -99,7 +97,6 @@ impl Topic {
             clients: 0,
             idle_since: Instant::now(),
             polled: SystemTime::now(),
-            lag_entries: None,
             packs: Vec::new(),
         };
         Self {

@@ -20,7 +20,7 @@ use super::socket::watched;
 use super::wire::{Spot, age_ms, id_before, now_ms};
 use super::{Client, Fanout, Socket, View, farewell};
 use crate::continuity::Continuity;
-use crate::event::{Control, Gap, StreamId, write_control};
+use crate::event::{Control, Gap, StreamId};
 use crate::metrics::{Left, Scope};
 use crate::topic::{self, Batch, Reader};
 
@@ -76,7 +76,7 @@ struct Follower {
 }
 
 /// Takes in a new client. Most come for what is new and take their opening bytes at once: these go to
-/// their pack without a task and without a place in the runtime's reactor, a quarter of what an arrival costs.
+/// their pack without a task of their own and without a place in the runtime's reactor.
 pub fn welcome(fanout: &Arc<Fanout>, socket: Socket, client: Client, mut begin: Begin) {
     if let Some(seq) = begin.level() {
         // A client that is gone already is one that takes nothing: its follower finds out.
@@ -201,9 +201,8 @@ impl Follower {
             Some(Due::End(control, left)) => return Err(End::SendAway(control, left)),
             Some(Due::Warning(control)) => {
                 self.client.warned();
-                let mut bare = Vec::new();
-                write_control(&mut bare, self.history.last_id, control);
-                self.client.view.append_event(&bare, &mut self.unsent);
+                let id = self.history.last_id;
+                self.client.view.append_control(id, control, &mut self.unsent);
             }
             None => {}
         }
@@ -267,9 +266,7 @@ impl Follower {
     }
 
     fn tell(&mut self, id: StreamId, control: Control) {
-        let mut bare = Vec::new();
-        write_control(&mut bare, Some(id), control);
-        self.client.view.append_event(&bare, &mut self.unsent);
+        self.client.view.append_control(Some(id), control, &mut self.unsent);
         self.history.last_id = Some(id);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::StreamId;
+use crate::event::{Control, StreamId, write_control};
 use crate::topic::Batch;
 use crate::topic::batch::{LAST_CHUNK, unframed, write_chunk};
 
@@ -138,6 +138,13 @@ impl View {
     /// Appends bare event bytes as this client gets them.
     pub fn append_event(self, event: &[u8], out: &mut Vec<u8>) {
         if self.framed { write_chunk(out, event) } else { out.extend_from_slice(event) }
+    }
+
+    /// Appends a control event, `id` being the last event id that goes with it.
+    pub fn append_control(self, id: Option<StreamId>, control: Control, out: &mut Vec<u8>) {
+        let mut bare = Vec::new();
+        write_control(&mut bare, id, control);
+        self.append_event(&bare, out);
     }
 
     /// What ends the body.

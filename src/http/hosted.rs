@@ -28,7 +28,7 @@ use super::meter::Meter;
 use super::peer::Peer;
 use super::router::{self, Decision};
 use super::takeover::{self, Asked, HEAD_BYTES, MAX_HEADERS};
-use super::visit::{Caller, answered};
+use super::visit::{Caller, answered, decide};
 use crate::config::Refuse;
 use crate::fanout::{Body, Client, Following, Id, beside, follow_in_body};
 use crate::limits::{Cut, Place};
@@ -298,7 +298,7 @@ async fn answer(
     let state = &public.state;
     let is_bodiless = request.body().is_end_stream();
     let is_head = request.method() == Method::HEAD;
-    let response = match decide(public, &request) {
+    let response = match decide(state, &public.gate, &request) {
         Decision::Respond(response) => response,
         // In HTTP/2 no header tells of a body.
         Decision::Stream(_) if !is_bodiless => *router::unwanted_body(),
@@ -314,23 +314,12 @@ async fn answer(
             return Ok(open(state, &asked, desk).await);
         }
     };
-    let status = response.status().as_u16();
-    state.metrics.responded(status);
-    answered(caller, &state.config.proxy.trusted, &request, status);
+    answered(state, caller, &request, response.status().as_u16());
     // Some clients take an answer before their body's end for an error (curl 7.88).
     let body = Limited::new(request.into_body(), REFUSED_BODY_BYTES);
     let _ = timeout(REFUSED_BODY, body.collect()).await;
     // Over HTTP/2, hyper would send it (RFC 9110, 9.3.2: a head alone).
     Ok(response.map(|body| Either::Left(if is_head { Full::default() } else { body })))
-}
-
-fn decide(public: &Public, request: &Request<Incoming>) -> Decision {
-    let Public { state, gate, .. } = public;
-    let Some((reason, response)) = router::too_long(request.uri()) else {
-        return router::decide(&state.config, gate, request);
-    };
-    state.metrics.rejected(reason);
-    Decision::Respond(*response)
 }
 
 /// Opens the stream, or tells the client why not now.

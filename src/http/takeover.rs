@@ -21,7 +21,7 @@ use super::arrival::Public;
 use super::forwarded;
 use super::listener::Connection;
 use super::router::{self, Decision, Plan};
-use super::visit::{Caller, answered, protocol};
+use super::visit::{Caller, answered, decide, protocol};
 use crate::config::Refuse;
 use crate::event::{Control, comment, write_control, write_retry};
 use crate::fanout::{self, Begin, Client, Id, Record, Socket, View, farewell, say, welcome};
@@ -164,18 +164,9 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         self.turn.put_off();
-        let decision = match router::too_long(request.uri()) {
-            None => router::decide(&self.state.config, &self.gate, &request),
-            Some((reason, response)) => {
-                self.state.metrics.rejected(reason);
-                Decision::Respond(*response)
-            }
-        };
-        match decision {
+        match decide(&self.state, &self.gate, &request) {
             Decision::Respond(response) => {
-                let status = response.status().as_u16();
-                self.state.metrics.responded(status);
-                answered(self.caller, &self.state.config.proxy.trusted, &request, status);
+                answered(&self.state, self.caller, &request, response.status().as_u16());
                 Answer(Some(response))
             }
             Decision::Stream(plan) => {

@@ -1,11 +1,13 @@
-//! Who makes a request, and what the access log says of it where no stream comes of it.
+//! Who makes a request, what it gets, and what is counted and logged of it where no stream comes of it.
 
 use hyper::{Request, Version};
 
+use super::access::Gate;
 use super::forwarded;
 use super::peer::Peer;
-use crate::config::Trusted;
+use super::router::{self, Decision};
 use crate::fanout::{ACCESS, Id};
+use crate::state::State;
 
 /// One connection, or one request of it where it has many at once.
 #[derive(Clone, Copy, Debug)]
@@ -16,13 +18,23 @@ pub(super) struct Caller {
     pub(super) peer: Peer,
 }
 
+/// What a request gets, whatever it is spoken over.
+pub(super) fn decide<B>(state: &State, gate: &Gate, request: &Request<B>) -> Decision {
+    let Some((reason, response)) = router::too_long(request.uri()) else {
+        return router::decide(&state.config, gate, request);
+    };
+    state.metrics.rejected(reason);
+    Decision::Respond(*response)
+}
+
 /// An ordinary response goes out.
-pub(super) fn answered<B>(caller: Caller, trusted: &Trusted, request: &Request<B>, status: u16) {
+pub(super) fn answered<B>(state: &State, caller: Caller, request: &Request<B>, status: u16) {
+    state.metrics.responded(status);
     if !tracing::enabled!(target: ACCESS, tracing::Level::INFO) {
         return;
     }
     let Id { connection, stream } = caller.id;
-    let address = forwarded::client(trusted, caller.peer, request.headers());
+    let address = forwarded::client(&state.config.proxy.trusted, caller.peer, request.headers());
     tracing::info!(
         target: ACCESS,
         connection,

@@ -14,6 +14,8 @@ pub struct Account {
     pub server: Option<Address>,
     /// The end of the stream as of the last answer.
     pub source_last_id: Option<StreamId>,
+    /// Entries that were there to read then; `None` where Redis does not count.
+    pub lag_entries: Option<u64>,
     /// Why it does not read, where it does not.
     pub failure: Option<Failure>,
 }
@@ -29,6 +31,12 @@ pub struct Failure {
 
 impl Default for Account {
     fn default() -> Self {
-        Self { since: SystemTime::now(), server: None, source_last_id: None, failure: None }
+        Self {
+            since: SystemTime::now(),
+            server: None,
+            source_last_id: None,
+            lag_entries: None,
+            failure: None,
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::super::wire::Spot;
 use super::past::Past;
 use super::{End, Follower};
 use crate::continuity::Continuity;
-use crate::event::{Control, StreamId, write_control};
+use crate::event::{Control, StreamId};
 use crate::start::{From, Resolved, Start, resolve_now};
 use crate::topic::Topic;
 
@@ -59,14 +59,11 @@ impl Begin {
             let state = client.topic().state();
             (state.ring.tail(), is_up(&state.reader))
         };
-        let level = match (start, &now) {
-            (Start::Live, Some(Resolved { from: From::Ring(seq, tail), gap: None })) if is_up => {
-                Some((*seq, *tail))
-            }
-            _ => None,
-        };
-        if let Some((seq, tail)) = level {
-            return Self::live(client, seq, tail, unsent);
+        if let (Start::Live, Some(Resolved { from: From::Ring(seq, tail), gap: None })) =
+            (start, &now)
+            && is_up
+        {
+            return Self::live(client, *seq, *tail, unsent);
         }
         let last_id = if let Start::After(id) = start { Some(id) } else { None };
         let history = History { last_id, ..History::default() };
@@ -75,9 +72,7 @@ impl Begin {
 
     /// Level with the tail as it comes, so that it is told so together with the head.
     fn live(client: &Client, seq: u64, tail: StreamId, mut unsent: Vec<u8>) -> Self {
-        let mut bare = Vec::new();
-        write_control(&mut bare, Some(tail), Control::Live { replayed: 0 });
-        client.view.append_event(&bare, &mut unsent);
+        client.view.append_control(Some(tail), Control::Live { replayed: 0 }, &mut unsent);
         let history = History { last_id: Some(tail), live: true, down: false };
         Self { place: Place::Ring(Spot { seq, offset: 0 }), history, unsent, partial: None }
     }

@@ -2,7 +2,7 @@
 
 use super::resp::Value;
 use crate::event::{Entry, StreamId};
-use crate::source::{Class, Error, Info};
+use crate::source::{AWAY_CODES, Class, Error, Info, KEY_CODES, LOGIN_CODES};
 use bytes::Bytes;
 
 /// The entries of an `XREAD` reply about the stream `key`; none where it timed out.
@@ -122,29 +122,14 @@ pub(super) fn garbled(what: &str) -> Error {
 
 /// Sorts a refusal by what helps against it, from the first word of what Redis says.
 pub(super) fn refused(words: &str) -> Error {
-    const KEY: [&str; 2] = ["WRONGTYPE", "NOPERM"];
-    const LOGIN: [&str; 3] = ["NOAUTH", "WRONGPASS", "DENIED"];
-    const AWAY: [&str; 11] = [
-        "MOVED",
-        "ASK",
-        "LOADING",
-        "BUSY",
-        "TRYAGAIN",
-        "CLUSTERDOWN",
-        "MASTERDOWN",
-        "UNBLOCKED",
-        "READONLY",
-        "MISCONF",
-        "OOM",
-    ];
     let word = words.split_whitespace().next().unwrap_or_default();
     let known = |codes: &[&'static str]| codes.iter().find(|code| **code == word).copied();
-    let (class, code) = if let Some(code) = known(&KEY) {
+    let (class, code) = if let Some(code) = known(&KEY_CODES) {
         (Class::Key, code)
-    } else if let Some(code) = known(&LOGIN) {
+    } else if let Some(code) = known(&LOGIN_CODES) {
         (Class::Login, code)
     } else {
-        (Class::Away, known(&AWAY).unwrap_or("ERR"))
+        (Class::Away, known(&AWAY_CODES).unwrap_or("ERR"))
     };
     Error { class, code, message: words.to_owned() }
 }

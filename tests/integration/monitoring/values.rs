@@ -58,6 +58,7 @@ fn lives_bytes_and_times_are_counted() {
     }
     within(SOON, "all were handed on", || handed_on() >= before + 3.0);
     assert!(handed_on() <= added, "once each");
+    assert!(handed_on() <= before + 4.0, "once each, and one that was on its way before");
     assert_eq!(metric("reader_bytes_total"), added * "payload12345".len() as f64);
     assert_eq!(metric("reader_lag_entries"), 0.0, "all of them were read");
     let (sum, least) = (metric("fanout_duration_seconds_sum"), metric("buffered_bytes"));
