@@ -19,6 +19,10 @@ use crate::metrics::Metrics;
 pub use crate::http::proxy_header::fuzz as proxy_header;
 pub use crate::source::fuzz_redis_reply as redis_reply;
 
+mod token;
+
+pub use token::{jwks, token};
+
 /// Takes any bytes, and panics where they do what they may not.
 pub type Target = fn(&[u8]);
 
@@ -26,11 +30,13 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("forwarded", forwarded),
+    ("jwks", jwks),
     ("last_event_id", last_event_id),
     ("proxy_header", proxy_header),
     ("redis_reply", redis_reply),
     ("request", request),
     ("template", template),
+    ("token", token),
 ];
 
 /// gateway.toml, whoever wrote it: either a configuration that can be shown, or faults that say where.

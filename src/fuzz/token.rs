@@ -1,0 +1,111 @@
+//! Tokens and sets of keys of an attacker.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::Request;
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use jsonwebtoken::crypto::{sign, verify};
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::Value;
+
+use super::CONFIG;
+use crate::config::{Access, Jwt, KeyPlace, Keys, Route};
+use crate::http::access::Gate;
+use crate::jwk::{self, VerifyingKey};
+use crate::metrics::Metrics;
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+/// Knows one secret, for HS256 alone.
+static GATE: LazyLock<Gate> = LazyLock::new(|| {
+    let keys = vec![VerifyingKey::secret(SECRET, &[Algorithm::HS256])];
+    let keys = vec![Keys { issuer: None, place: KeyPlace::Here(keys) }];
+    let (issuers, leeway) = (vec!["me".into()], Duration::ZERO);
+    let rules = CONFIG.jwt.clone();
+    let rules = Jwt { keys, issuers, leeway, ..rules };
+    Gate::new(&rules, &CONFIG.cors, Arc::new(Metrics::new(&CONFIG.routes)))
+});
+
+/// A token's head and claims, a line each. Without the secret's signature they let nobody in, whatever stands in
+/// its place (the third line); with it, whom the rules let in, and nobody else.
+pub fn token(data: &[u8]) {
+    let mut lines = data.splitn(3, |byte| *byte == b'\n');
+    let (head, claims) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    assert!(!is_let_in(data), "no signed token");
+    let (message, signature) = signed(head, claims);
+    if let Some(other) = lines.next().map(|other| URL_SAFE_NO_PAD.encode(other)) {
+        assert!(other == signature || !is_let_in(format!("{message}.{other}").as_bytes()));
+    }
+    if is_let_in(format!("{message}.{signature}").as_bytes()) {
+        assert!(is_head(head) && may_read(claims), "{}", String::from_utf8_lossy(data));
+    }
+}
+
+/// What is signed, and the secret's signature of it.
+fn signed(head: &[u8], claims: &[u8]) -> (String, String) {
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+    let key = EncodingKey::from_secret(SECRET);
+    let signature = sign(message.as_bytes(), &key, Algorithm::HS256).expect("a secret signs");
+    (message, signature)
+}
+
+fn is_let_in(token: &[u8]) -> bool {
+    let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", token].concat()) else { return false };
+    let request = Request::get("/").header(AUTHORIZATION, value).body(()).expect("it is whole");
+    let variables = [("name".to_owned(), "a".to_owned())];
+    GATE.admit(guarded(), &variables, &request).is_ok()
+}
+
+fn guarded() -> &'static Route {
+    let is_guarded = |route: &&Route| route.access != Access::Public;
+    CONFIG.routes.iter().find(is_guarded).expect("one of them is guarded")
+}
+
+fn is_head(head: &[u8]) -> bool {
+    let head: Option<Value> = serde_json::from_slice(head).ok();
+    head.is_some_and(|head| head["alg"] == "HS256" && head.get("crit").is_none_or(Value::is_null))
+}
+
+/// The rules once more, in other words than the gate's.
+fn may_read(claims: &[u8]) -> bool {
+    let Ok(claims) = serde_json::from_slice::<Value>(claims) else { return false };
+    let says = |claim: &str, value: &str| match &claims[claim] {
+        Value::String(text) => text == value,
+        Value::Array(all) => all.iter().all(Value::is_string) && all.iter().any(|one| one == value),
+        _ => false,
+    };
+    let expires = claims["exp"].as_f64().unwrap_or(0.0);
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are few enough")]
+    let now = jsonwebtoken::get_current_timestamp() as f64;
+    expires >= now && claims["iss"] == "me" && says("aud", "x") && says("streams", "a")
+}
+
+/// A set of keys, from a file or an address: each of them can be used, and none takes what it has not signed.
+pub fn jwks(data: &[u8]) {
+    let algorithms = jwk::ALGORITHMS.map(|(_, algorithm)| algorithm);
+    for key in jwk::set(data, &algorithms).unwrap_or_default() {
+        for algorithm in algorithms.into_iter().filter(|algorithm| key.is_for(*algorithm)) {
+            for signature in ["", "AA", &"A".repeat(86), &"A".repeat(342)] {
+                let verified = verify(signature, b"message", key.key(), algorithm);
+                assert!(!verified.unwrap_or(false), "{key:?} takes {signature:?}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else the target would hold nothing against the rules.
+    #[test]
+    fn whoever_has_the_secret_is_let_in() {
+        let good = include_str!("../../fuzz/corpus/token/good");
+        let (head, claims) = good.split_once('\n').unwrap();
+        let (message, signature) = signed(head.as_bytes(), claims.as_bytes());
+        assert!(is_let_in(format!("{message}.{signature}").as_bytes()));
+    }
+}
