@@ -39,6 +39,12 @@ impl Histogram {
         self.sum_micros.fetch_add(micros.saturating_mul(times), Ordering::Relaxed);
     }
 
+    /// How many values each bucket has so far.
+    pub fn counts(&self) -> Counts {
+        let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
+        Counts { bounds: self.bounds, counts: counts.collect() }
+    }
+
     /// Appends it in Prometheus' text format.
     pub fn render(&self, name: &str, help: &str, out: &mut String) {
         let mut count = 0;
@@ -53,6 +59,48 @@ impl Histogram {
         writeln!(lines, "{name}_sum {sum}\n{name}_count {count}\n")
             .expect("writing to a String succeeds");
         out.push_str(&lines);
+    }
+}
+
+/// How many values each bucket of a histogram had at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counts {
+    bounds: &'static [f64],
+    counts: Vec<u64>,
+}
+
+impl Counts {
+    /// Those that came since `earlier`, of the same histogram.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let new = |(now, then): (&u64, &u64)| now.saturating_sub(*then);
+        Self {
+            bounds: self.bounds,
+            counts: self.counts.iter().zip(&earlier.counts).map(new).collect(),
+        }
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The value below which this share of them is, as if each bucket's values lay evenly in it; `None`
+    /// where there are none. What is beyond the last bound is told as that bound.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let total = self.total();
+        let rank = share * total as f64;
+        let mut below = 0.0;
+        for (index, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let count = *count as f64;
+            if below + count >= rank {
+                let from = if index == 0 { 0.0 } else { self.bounds[index - 1] };
+                let to = self.bounds.get(index).copied().unwrap_or(from);
+                return Some(from + (to - from) * ((rank - below) / count).clamp(0.0, 1.0));
+            }
+            below += count;
+        }
+        None
     }
 }
 
@@ -78,5 +126,21 @@ x_seconds_count 10
 
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn quantiles_are_of_what_came_since_and_lie_within_their_bucket() {
+        let histogram = Histogram::new(&[0.5, 1.0, 2.0]);
+        histogram.observe(Duration::from_secs(9), 50);
+        let before = histogram.counts();
+        assert_eq!(before.since(&before).quantile(0.99), None);
+        histogram.observe(Duration::from_millis(600), 98);
+        histogram.observe(Duration::from_millis(1500), 2);
+        let new = histogram.counts().since(&before);
+        assert_eq!(new.total(), 100);
+        assert_eq!(new.quantile(0.49), Some(0.75));
+        assert_eq!(new.quantile(0.99), Some(1.5));
+        histogram.observe(Duration::from_secs(9), 100);
+        assert_eq!(histogram.counts().since(&before).quantile(0.99), Some(2.0));
     }
 }

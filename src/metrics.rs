@@ -12,14 +12,18 @@ use crate::source;
 
 mod labels;
 mod process;
+mod totals;
 
 pub use labels::{Left, Scope};
+pub use totals::Totals;
 
 use labels::REFUSALS;
 
 /// Everything that is counted.
 pub struct Metrics {
     recorder: PrometheusRecorder,
+    /// For whoever reads counts back.
+    pub totals: Totals,
     /// Per route of the configuration, in its order.
     pub routes: Vec<RouteMetrics>,
     /// Connections on public listeners that speak HTTP/1, or do not say in time what they speak.
@@ -88,6 +92,7 @@ pub struct Now<'a> {
 impl Metrics {
     /// All at zero.
     pub fn new(routes: &[Route]) -> Self {
+        let totals = Totals::default();
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, describe);
         let named = |name: &'static str| metrics::with_local_recorder(&recorder, || counter!(name));
@@ -95,7 +100,9 @@ impl Metrics {
         let route = |route: &Route| {
             let label = route.path.as_str().to_owned();
             metrics::with_local_recorder(&recorder, || RouteMetrics {
-                events: counter!("ssegate_events_sent_total", "route" => label.clone()),
+                events: totals
+                    .deliveries
+                    .beside(counter!("ssegate_events_sent_total", "route" => label.clone())),
                 bytes: counter!("ssegate_bytes_sent_total", "route" => label.clone()),
             })
         };
@@ -107,9 +114,9 @@ impl Metrics {
         };
         let metrics = Self {
             routes: routes.iter().map(route).collect(),
-            accepted: accepted("http1"),
-            accepted_http2: accepted("http2"),
-            reader_entries: named("ssegate_reader_entries_total"),
+            accepted: totals.http1.beside(accepted("http1")),
+            accepted_http2: totals.http2.beside(accepted("http2")),
+            reader_entries: totals.entries.beside(named("ssegate_reader_entries_total")),
             reader_bytes: named("ssegate_reader_bytes_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
             heartbeats: named("ssegate_heartbeats_total"),
@@ -126,6 +133,7 @@ impl Metrics {
             latency: Histogram::new(WORK_SECONDS),
             fanout: Histogram::new(WORK_SECONDS),
             lives: Histogram::new(LIFE_SECONDS),
+            totals,
             recorder,
         };
         metrics.start_at_zero();
@@ -221,6 +229,7 @@ impl Metrics {
     pub fn gap(&self, scope: Scope, gap: Gap) {
         let labels = [("scope", scope.as_str()), ("reason", gap.reason.as_str())];
         self.labelled("ssegate_gaps_total", &labels, 1);
+        self.totals.gaps.add(1);
         let lost = gap.lost.unwrap_or(0);
         self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], lost);
     }
@@ -230,6 +239,7 @@ impl Metrics {
         if entries > 0 {
             let labels = [("scope", scope.as_str()), ("reason", Reason::Oversize.as_str())];
             self.labelled("ssegate_gaps_total", &labels, entries);
+            self.totals.gaps.add(entries);
             self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], entries);
         }
     }

@@ -23,6 +23,9 @@ pub struct Report(pub(crate) Arc<State>);
 struct Stream {
     key: Arc<str>,
     clients: usize,
+    entries: u64,
+    gaps: u64,
+    onlookers: usize,
     /// `None`: the stream's end is not known.
     last_id: Option<String>,
     ring_entries: usize,
@@ -66,9 +69,33 @@ pub fn streams(state: &State) -> Value {
 
 /// The gateway as a whole, and its largest streams.
 pub fn gateway(state: &State) -> Value {
+    let mut whole = whole(state);
+    let (streams, left_out) = largest_streams(state, MOST_STREAMS, usize::MAX);
+    whole["streams"] = streams.into();
+    whole["streams_left_out"] = left_out.into();
+    whole
+}
+
+/// The streams with the most clients, as many as are in so many bytes, and how many others there are.
+pub fn largest_streams(state: &State, most: usize, most_bytes: usize) -> (Vec<Value>, usize) {
+    let (streams, mut left_out) = largest(state, most);
+    let (mut bytes, mut told) = (0, Vec::with_capacity(streams.len()));
+    for stream in &streams {
+        let stream = stream.json();
+        bytes += stream.to_string().len();
+        if bytes > most_bytes {
+            break;
+        }
+        told.push(stream);
+    }
+    left_out += streams.len() - told.len();
+    (told, left_out)
+}
+
+/// The gateway as a whole, without its streams.
+pub fn whole(state: &State) -> Value {
     let now = state.now();
     let (reads, page_bytes) = state.fanout.replays.in_use();
-    let (streams, left_out) = largest(state);
     let links = state.readers.source.links().into_iter().map(|links| {
         json!({ "server": links.server.to_string(), "in_use": links.in_use, "idle": links.idle })
     });
@@ -89,8 +116,6 @@ pub fn gateway(state: &State) -> Value {
             "now": reads, "limit": state.config.limits.replays,
             "page_bytes": page_bytes, "page_limit_bytes": PAGES_BYTES,
         },
-        "streams": streams.iter().map(Stream::json).collect::<Vec<_>>(),
-        "streams_left_out": left_out,
     })
 }
 
@@ -99,7 +124,7 @@ impl Report {
     pub fn log(&self) {
         let state = &*self.0;
         let (now, (reads, page_bytes)) = (state.now(), state.fanout.replays.in_use());
-        let (streams, left_out) = largest(state);
+        let (streams, left_out) = largest(state, MOST_STREAMS);
         let links = state.readers.source.links();
         info!(
             draining = state.fanout.draining.is_cancelled(),
@@ -124,11 +149,11 @@ impl Report {
 }
 
 /// The streams with the most clients, and how many others there are.
-fn largest(state: &State) -> (Vec<Stream>, usize) {
+fn largest(state: &State, most: usize) -> (Vec<Stream>, usize) {
     let mut topics = state.hub.all();
-    topics.sort_by_cached_key(|topic| (usize::MAX - topic.state().clients, topic.key.clone()));
-    let left_out = topics.len().saturating_sub(MOST_STREAMS);
-    topics.truncate(MOST_STREAMS);
+    topics.sort_by_cached_key(|topic| (usize::MAX - topic.state().audience(), topic.key.clone()));
+    let left_out = topics.len().saturating_sub(most);
+    topics.truncate(most);
     (topics.iter().map(|topic| Stream::of(state, topic)).collect(), left_out)
 }
 
@@ -154,7 +179,10 @@ impl Stream {
         let failure = state.account.failure.as_ref();
         Self {
             key: topic.key.clone(),
-            clients: state.clients,
+            clients: state.audience(),
+            entries: state.entries,
+            gaps: state.gaps,
+            onlookers: state.onlookers,
             last_id: (state.ring.life() > 0).then(|| state.ring.tail().to_string()),
             ring_entries: state.ring.items(),
             ring_bytes: state.ring.size_bytes(),
@@ -181,6 +209,9 @@ impl Stream {
         json!({
             "key": &*self.key,
             "clients": self.clients,
+            "entries": self.entries,
+            "gaps": self.gaps,
+            "onlookers": self.onlookers,
             "last_id": self.last_id,
             "ring_entries": self.ring_entries,
             "ring_bytes": self.ring_bytes,
@@ -207,6 +238,8 @@ impl Stream {
         info!(
             key = &*self.key,
             clients = self.clients,
+            entries = self.entries,
+            gaps = self.gaps,
             packs = ?self.packs.iter().map(|pack| pack.clients).collect::<Vec<_>>(),
             followers = self.followers.count,
             followers_past = self.followers.past,

@@ -72,6 +72,12 @@ pub struct State {
     pub polled: SystemTime,
     /// Where each pack is in the ring, by pack; the reader does not run away from the slowest.
     pub packs: Vec<(usize, u64)>,
+    /// Those among the clients that are the operator's, who looks on.
+    pub onlookers: usize,
+    /// Entries read since it was opened.
+    pub entries: u64,
+    /// Gaps told since then: by the reader to everybody, or to a client that resumed.
+    pub gaps: u64,
 }
 
 /// How a topic's reader fares.
@@ -98,6 +104,9 @@ impl Topic {
             idle_since: Instant::now(),
             polled: SystemTime::now(),
             packs: Vec::new(),
+            onlookers: 0,
+            entries: 0,
+            gaps: 0,
         };
         Self {
             id: OPENED.fetch_add(1, Ordering::Relaxed),
@@ -138,6 +147,9 @@ impl Topic {
             renderings.clone_from(&state.renderings);
         };
         let oversize = batch.oversize();
+        let entries = batch.entries_from(0);
+        state.entries += entries;
+        state.gaps += items.len() as u64 - entries + oversize;
         let before = state.ring.size_bytes();
         let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
         state.ring.push(batch, needed);
@@ -253,6 +265,11 @@ impl State {
             self.renderings.push(rendering.clone());
             self.renderings.len() - 1
         })
+    }
+
+    /// Clients but for the operator's.
+    pub fn audience(&self) -> usize {
+        self.clients - self.onlookers
     }
 
     /// Whether the slowest pack is so far behind that the reader has to wait for it.

@@ -203,6 +203,34 @@ impl KeyTemplate {
         self.parts.iter().all(|part| matches!(part, Segment::Variable(_)))
     }
 
+    /// Whether variables may have values that make it this key. (One that stands in it twice is taken for
+    /// two, so this is said of a few keys too many.)
+    pub fn may_be(&self, key: &str) -> bool {
+        let bytes = key.as_bytes();
+        // Where in the key the parts so far may end.
+        let mut ends = vec![false; bytes.len() + 1];
+        ends[0] = true;
+        for part in &self.parts {
+            let mut next = vec![false; ends.len()];
+            for from in (0..ends.len()).filter(|from| ends[*from]) {
+                let rest = &bytes[from..];
+                match part {
+                    Segment::Literal(literal) if rest.starts_with(literal.as_bytes()) => {
+                        next[from + literal.len()] = true;
+                    }
+                    Segment::Literal(_) => {}
+                    Segment::Variable(_) => {
+                        let longest = rest.iter().take(VARIABLE_MAX_BYTES);
+                        let longest = longest.take_while(|byte| may_be_in_value(**byte)).count();
+                        next[from + 1..=from + longest].fill(true);
+                    }
+                }
+            }
+            ends = next;
+        }
+        ends[bytes.len()]
+    }
+
     /// The template as written.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -257,11 +285,14 @@ fn decoded(segment: &str) -> Option<Cow<'_, str>> {
 
 /// Whether a variable may have this value.
 fn is_value(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=VARIABLE_MAX_BYTES).contains(&text.len())
         && text != "."
         && text != ".."
-        && text.bytes().all(allowed)
+        && text.bytes().all(may_be_in_value)
+}
+
+fn may_be_in_value(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }
 
 #[cfg(test)]

@@ -261,6 +261,7 @@ impl Follower {
 
     fn tell_gap(&mut self, gap: Gap, id: StreamId) {
         self.fanout.metrics.gap(Scope::Resume, gap);
+        self.client.topic().state().gaps += 1;
         self.client.record(0, 1, 0);
         self.tell(id, Control::Gap(gap));
     }

@@ -228,7 +228,7 @@ pub(super) fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease)
     let permit = state.limits.admit(&asked.whom).map_err(limit)?;
     let lease = state.topic(&asked.plan.key, &asked.whom).map_err(limit)?;
     let allowed = state.config.limits.clients_per_key;
-    if allowed > 0 && lease.topic().state().clients > allowed {
+    if allowed > 0 && lease.topic().state().audience() > allowed {
         return Err("clients_per_key");
     }
     Ok((permit, lease))

@@ -111,6 +111,18 @@ fn keys_are_put_together() {
     assert!(!KeyTemplate::parse("x{a}").unwrap().is_bare());
 }
 
+#[test]
+fn a_key_is_told_from_those_that_no_value_makes() {
+    let may_be = |template: &str, key: &str| KeyTemplate::parse(template).unwrap().may_be(key);
+    assert!(may_be("siem:logs", "siem:logs") && !may_be("siem:logs", "siem:logs2"));
+    assert!(may_be("events:{name}", "events:a.b-c") && !may_be("events:{name}", "events:"));
+    assert!(!may_be("events:{name}", "events:a b") && !may_be("events:{name}", "other:a"));
+    assert!(may_be("{a}:{b}", "x:y") && may_be("{a}{b}-", "abc-") && !may_be("{a}:{b}", "x:y:z"));
+    assert!(may_be("{{{a}}}:x", "{tag}:x") && !may_be("{{{a}}}:x", "tag:x"));
+    let long = "x".repeat(VARIABLE_MAX_BYTES);
+    assert!(may_be("e:{n}", &format!("e:{long}")) && !may_be("e:{n}", &format!("e:{long}x")));
+}
+
 proptest! {
     #[test]
     fn no_template_and_no_path_does_harm(template in "\\PC*", path in "\\PC*") {

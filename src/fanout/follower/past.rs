@@ -95,6 +95,7 @@ impl Follower {
             past.spot.seq = seq;
             if let Some(gap) = page.gap.filter(|_| seq == 0) {
                 self.fanout.metrics.gap(Scope::Resume, gap);
+                self.client.topic().state().gaps += 1;
             }
             past.page = Some(page);
             return Ok(());
