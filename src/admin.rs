@@ -1,23 +1,25 @@
-//! The operator's listener: probes, metrics, the state of the streams, publishing.
+//! The operator's listener: probes, metrics, the state of the streams, a page that shows it, publishing.
 //!
 //! - `GET /livez`, `GET /readyz`, `GET /metrics`: without a token
-//! - `GET /streams`, `GET /state`, `GET /`
+//! - `GET /streams`, `GET /state`
+//! - `GET /`: the page, for a browser without a token; a list of these, for others
+//! - `GET /overview`, `GET /tail/{key}`: event streams, which the page follows
 //! - `POST /publish/{key}`, where `admin.publish` is on
 
-use std::net::IpAddr;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Either;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
-use hyper::http::uri::Authority;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::http::listener::{Connection, Serve};
@@ -25,37 +27,87 @@ use crate::http::peer::Peer;
 use crate::http::router::text;
 use crate::limits::Place;
 use crate::report;
-use crate::source::{Class, Error};
 use crate::state::State;
+
+mod events;
+mod guard;
+mod overview;
+mod page;
+mod publish;
+mod tail;
+
+use guard::Refusal;
 
 /// Serves admin connections.
 #[derive(Clone)]
-pub struct Admin(pub Arc<State>);
+pub struct Admin {
+    state: Arc<State>,
+    /// Permits for event streams.
+    streams: Arc<Semaphore>,
+    /// When the gateway began to serve.
+    since: Instant,
+}
 
-/// A connection is kept no longer than this, however busy.
+/// A connection is kept no longer than this, however busy,
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// A body of what is to be published takes no longer than this.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// but for one with an event stream.
+const MAX_STREAM_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of a stream whose client is slow hyper holds no more than this.
+const BUFFER_BYTES: usize = 32 << 10;
 
-type Answer = Response<Full<Bytes>>;
+type Full = http_body_util::Full<Bytes>;
+type Answer = Response<Either<Full, events::Stream>>;
+
+/// One connection, as its requests see it.
+struct Visit {
+    admin: Admin,
+    peer: Peer,
+    /// Whether it has an event stream.
+    streaming: AtomicBool,
+    /// Its client takes nothing.
+    cut: CancellationToken,
+}
+
+impl Admin {
+    /// One for all listeners.
+    pub fn new(state: Arc<State>) -> Self {
+        let streams = Arc::new(Semaphore::new(events::MOST_STREAMS));
+        Self { state, streams, since: Instant::now() }
+    }
+}
 
 impl Serve for Admin {
-    async fn serve<C: Connection>(self, connection: C, _: Peer, mut place: Place) {
-        let state = self.0;
+    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
+        let state = self.state.clone();
         let id = state.next_connection();
         let turn = place.turn();
+        let (streaming, cut) = (AtomicBool::new(false), CancellationToken::new());
+        let visit = Arc::new(Visit { admin: self, peer, streaming, cut });
         let service = service_fn(|request| {
             turn.put_off();
-            let state = state.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer(&state, request).await) }
+            let visit = visit.clone();
+            async move { Ok::<_, Infallible>(answer(&visit, request).await) }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(state.config.limits.header_timeout)
+            .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(connection), service);
-        match place.until(MAX_AGE, served).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(connection = id.connection, %error, "admin connection ended"),
+        let served = async {
+            tokio::select! {
+                outcome = served => Some(outcome),
+                () = visit.cut.cancelled() => None,
+                () = visit.is_overdue() => None,
+            }
+        };
+        match place.until(MAX_STREAM_AGE, served).await {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(error))) => {
+                debug!(connection = id.connection, %error, "admin connection ended");
+            }
+            Ok(None) => {
+                debug!(connection = id.connection, "admin connection closed: too old or too slow");
+            }
             Err(cut) => {
                 debug!(connection = id.connection, why = cut.as_str(), "admin connection closed");
             }
@@ -63,34 +115,94 @@ impl Serve for Admin {
     }
 }
 
-async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
+impl Visit {
+    /// Returns at the end of its time, which a connection with a stream has more of.
+    async fn is_overdue(&self) {
+        tokio::time::sleep(MAX_AGE).await;
+        if self.streaming.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn answer(visit: &Visit, request: Request<Incoming>) -> Answer {
+    let state = &visit.admin.state;
     let path = request.uri().path().to_owned();
     if let Some(key) = path.strip_prefix("/publish/") {
-        return publish(state, key, request).await.unwrap_or_else(|refusal| *refusal);
+        let outcome = publish::publish(state, key, request).await;
+        return outcome.unwrap_or_else(|refusal| *refusal).map(Either::Left);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refusal = *text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
         refusal.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a header value"));
-        return refusal;
+        return refusal.map(Either::Left);
     }
-    match &*path {
+    if path == "/overview" || path.starts_with("/tail/") {
+        let streamed = stream(visit, &path, &request);
+        return streamed.unwrap_or_else(|refusal| refusal.map(Either::Left));
+    }
+    let shown = show(state, &path, &request).await;
+    shown.unwrap_or_else(|refusal| *refusal).map(Either::Left)
+}
+
+/// What is no stream.
+async fn show(
+    state: &Arc<State>,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Result<Response<Full>, Refusal> {
+    if let Some(file) = page::file(path, request.headers()) {
+        return Ok(file);
+    }
+    if matches!(path, "/streams" | "/state" | "/") {
+        guard::token(state, request.headers())?;
+    }
+    Ok(match path {
         "/livez" => *text(StatusCode::OK, "ok"),
         "/readyz" => ready(state, request.uri().query() == Some("strict")),
         "/metrics" => metrics(state.clone()).await,
-        "/streams" | "/state" | "/" if !may(state, request.headers()) => *unauthorized(),
         "/streams" => json_body(&report::streams(state)),
         "/state" => json_body(&report::gateway(state)),
         "/" => *text(
             StatusCode::OK,
-            "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams\n/state",
+            "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams\n/state\n/overview\n/tail/{key}",
         ),
-        _ => *text(StatusCode::NOT_FOUND, "no such page; / lists what there is"),
+        _ => return Err(text(StatusCode::NOT_FOUND, "no such page; / lists what there is")),
+    })
+}
+
+/// What the page follows.
+fn stream(
+    visit: &Visit,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Box<Response<Full>>> {
+    let state = &visit.admin.state;
+    guard::read(state, visit.peer, request.headers())?;
+    if request.method() == Method::HEAD {
+        return Ok(events::head(Either::Left(Full::default())));
     }
+    let response = match path.strip_prefix("/tail/") {
+        Some(key) => {
+            let tail = tail::open(state, &decoded_key(key)?)?;
+            events::open(visit, |events| tail.tell(state.clone(), events))
+        }
+        None => events::open(visit, |events| overview::tell(visit.admin.clone(), events)),
+    };
+    response.map(|response| response.map(Either::Right))
+}
+
+/// The stream key that a path names.
+fn decoded_key(key: &str) -> Result<String, Refusal> {
+    let key = percent_encoding::percent_decode_str(key).decode_utf8().ok();
+    let key = key.filter(|key| !key.is_empty());
+    key.map(std::borrow::Cow::into_owned)
+        .ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))
 }
 
 /// Ready once Redis has answered once, and then until drain: a Redis that blinks must not empty the
 /// load balancer, for the streams that are open here stay open.
-fn ready(state: &State, strict: bool) -> Answer {
+fn ready(state: &State, strict: bool) -> Response<Full> {
     let up = state.source_up.load(Ordering::Relaxed);
     let draining = state.fanout.draining.is_cancelled();
     let seen = state.source_seen.load(Ordering::Relaxed);
@@ -106,7 +218,7 @@ fn ready(state: &State, strict: bool) -> Answer {
 }
 
 /// Beside the workers: with many clients, counting descriptors takes its time before Linux 6.2.
-async fn metrics(state: Arc<State>) -> Answer {
+async fn metrics(state: Arc<State>) -> Response<Full> {
     let render = move || state.metrics.render(&state.now());
     match tokio::task::spawn_blocking(render).await {
         Ok(text) => body("text/plain; version=0.0.4; charset=utf-8", text),
@@ -115,109 +227,11 @@ async fn metrics(state: Arc<State>) -> Answer {
     }
 }
 
-async fn publish(
-    state: &State,
-    key: &str,
-    request: Request<Incoming>,
-) -> Result<Answer, Box<Answer>> {
-    if !state.config.admin.publish {
-        return Err(text(StatusCode::NOT_FOUND, "publishing is off (admin.publish)"));
-    }
-    if request.method() != Method::POST {
-        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only POST");
-        refusal.headers_mut().insert(ALLOW, "POST".parse().expect("a header value"));
-        return Err(refusal);
-    }
-    if !may(state, request.headers()) {
-        return Err(unauthorized());
-    }
-    let guarded = state.config.admin.token.is_some();
-    if is_foreign(request.headers()) || (!guarded && is_rebound(request.headers())) {
-        return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not publish"));
-    }
-    let key = percent_encoding::percent_decode_str(key).decode_utf8();
-    let key = key.ok().filter(|key| !key.is_empty());
-    let key =
-        key.ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))?;
-    let limit = state.config.source.max_entry_bytes;
-    let payload = Limited::new(request.into_body(), limit).collect();
-    let payload = tokio::time::timeout(BODY_TIMEOUT, payload)
-        .await
-        .map_err(|_| text(StatusCode::REQUEST_TIMEOUT, "the body took too long"))?;
-    let payload = payload.map_err(|error| {
-        if !error.is::<http_body_util::LengthLimitError>() {
-            return text(StatusCode::BAD_REQUEST, "the body ended early");
-        }
-        let message = format!("the body is larger than {limit} bytes (source.max_entry)");
-        text(StatusCode::PAYLOAD_TOO_LARGE, &message)
-    })?;
-    match state.readers.source.publish(&key, payload.to_bytes()).await {
-        Ok(id) => Ok(body("application/json", json!({ "id": id.to_string() }).to_string())),
-        Err(error) => Err(not_published(&key, &error)),
-    }
-}
-
-fn not_published(key: &str, error: &Error) -> Box<Answer> {
-    debug!(key, %error, "not published");
-    let status = match (error.class, error.code) {
-        (_, "WRONGTYPE") => StatusCode::CONFLICT,
-        (Class::Key | Class::Login, _) => StatusCode::FORBIDDEN,
-        (Class::Away | Class::TooLarge, _) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    text(status, &error.to_string())
-}
-
-/// Whether the request carries the token, where there is one.
-fn may(state: &State, headers: &HeaderMap) -> bool {
-    let Some(token) = &state.config.admin.token else { return true };
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
-    same_in_constant_time(given.as_bytes(), token.expose().as_bytes())
-}
-
-/// Compares without telling by its time how much of a guess was right.
-fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
-}
-
-fn unauthorized() -> Box<Answer> {
-    let mut refusal =
-        text(StatusCode::UNAUTHORIZED, "a bearer token is required (admin.token_file)");
-    let challenge = "Bearer".parse().expect("a header value");
-    refusal.headers_mut().insert(hyper::header::WWW_AUTHENTICATE, challenge);
-    refusal
-}
-
-/// Whether a browser sends this for a page whose name was made to resolve to this machine (DNS
-/// rebinding): to the browser it is of our origin, but its Host is neither an address nor `localhost`.
-fn is_rebound(headers: &HeaderMap) -> bool {
-    if !headers.contains_key(ORIGIN) && !headers.contains_key("sec-fetch-site") {
-        return false;
-    }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    let name = authority.as_ref().map_or("", Authority::host);
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    !name.eq_ignore_ascii_case("localhost") && address.parse::<IpAddr>().is_err()
-}
-
-/// Whether a browser sends this for a page that is not ours.
-fn is_foreign(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").map(hyper::header::HeaderValue::as_bytes);
-    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
-        return true;
-    }
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let own = host.map(|host| format!("http://{host}"));
-    origin.to_str().ok() != own.as_deref()
-}
-
-fn json_body(content: &serde_json::Value) -> Answer {
+fn json_body(content: &serde_json::Value) -> Response<Full> {
     body("application/json", content.to_string())
 }
 
-fn body(content_type: &'static str, content: String) -> Answer {
+fn body(content_type: &'static str, content: String) -> Response<Full> {
     let mut response = Response::new(Full::from(content));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type.parse().expect("a header value"));

@@ -161,9 +161,10 @@ impl Gateway {
             let accept = listener.accept(public, Some(send_buffer), pending, arrivals);
             accepting.spawn(&state, accept, inherited);
         }
+        let operator = Admin::new(state.clone());
         for listener in admin {
             let inherited = listener.is_inherited();
-            let (admin, tasks) = (Admin(state.clone()), TaskTracker::new());
+            let (admin, tasks) = (operator.clone(), TaskTracker::new());
             let accept = listener.accept(admin, None, state.admin_pending.clone(), tasks);
             accepting.spawn(&state, accept, inherited);
         }

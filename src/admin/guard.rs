@@ -1,0 +1,88 @@
+//! Who may ask the operator's listener for what: the token, and pages that are not ours.
+
+use std::net::IpAddr;
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::http::uri::Authority;
+use hyper::{Response, StatusCode};
+
+use super::Full;
+use crate::http::peer::Peer;
+use crate::http::router::text;
+use crate::state::State;
+
+/// A refusal.
+pub(super) type Refusal = Box<Response<Full>>;
+
+/// Whether the request carries the token, where there is one.
+pub(super) fn token(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(token) = &state.config.admin.token else { return Ok(()) };
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
+    if same_in_constant_time(given.as_bytes(), token.expose().as_bytes()) {
+        return Ok(());
+    }
+    let mut refusal =
+        text(StatusCode::UNAUTHORIZED, "a bearer token is required (admin.token_file)");
+    refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Err(refusal)
+}
+
+/// Whether the request may add entries: no page of another origin may.
+pub(super) fn write(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
+    token(state, headers)?;
+    let guarded = state.config.admin.token.is_some();
+    if is_foreign(headers) || (!guarded && is_from_a_page(headers) && !is_addressed(headers)) {
+        return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not publish"));
+    }
+    Ok(())
+}
+
+/// Whether the request may follow what happens here.
+///
+/// A browser sends nothing with a `GET` that tells a page of ours from one whose name was made to resolve
+/// to this machine (DNS rebinding). So without a token the Host has to be one that no such page has; over
+/// unix sockets come no browsers.
+pub(super) fn read(state: &State, peer: Peer, headers: &HeaderMap) -> Result<(), Refusal> {
+    token(state, headers)?;
+    if is_foreign(headers) {
+        return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not read this"));
+    }
+    let guarded = state.config.admin.token.is_some() || peer == Peer::Unix;
+    if !guarded && !is_addressed(headers) {
+        let message = "without admin.token_file this is read by an address or as localhost, against DNS rebinding";
+        return Err(text(StatusCode::FORBIDDEN, message));
+    }
+    Ok(())
+}
+
+/// Compares without telling by its time how much of a guess was right.
+fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+/// Whether a browser says that a page asks.
+fn is_from_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
+}
+
+/// Whether the Host is an address or `localhost`: no name that somebody else has resolved to us.
+fn is_addressed(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    let name = authority.as_ref().map_or("", Authority::host);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+/// Whether a browser sends this for a page that is not ours.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+        return true;
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let own = host.map(|host| format!("http://{host}"));
+    origin.to_str().ok() != own.as_deref()
+}

@@ -1,0 +1,76 @@
+//! `/overview`: the gateway and its largest streams, once a second, for the operator's page.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Admin;
+use super::events::{Events, Gone};
+use crate::histogram::Counts;
+use crate::report;
+use crate::state::State;
+
+/// How often it is told.
+const EVERY: Duration = Duration::from_secs(1);
+/// Of so many streams it tells, those with the most clients,
+const MOST_STREAMS: usize = 200;
+/// and of no more than are in this.
+const MOST_BYTES: usize = 128 << 10;
+
+/// Tells it until the client leaves or the drain begins; of that it tells last.
+pub(super) async fn tell(admin: Admin, events: Events) -> Result<(), Gone> {
+    let state = &admin.state;
+    let mut next = interval(EVERY);
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = state.metrics.latency.counts();
+    loop {
+        tokio::select! {
+            _ = next.tick() => {}
+            () = state.fanout.draining.cancelled() => {}
+        }
+        let draining = state.fanout.draining.is_cancelled();
+        let latency = state.metrics.latency.counts();
+        let new = latency.since(&before);
+        before = latency;
+        events.tell("overview", &overview(state, admin.since, &new)).await?;
+        if draining {
+            return Ok(());
+        }
+    }
+}
+
+/// The gateway now, and how late the deliveries were that came since it was last told.
+fn overview(state: &Arc<State>, since: Instant, latency: &Counts) -> Value {
+    let mut overview = report::whole(state);
+    let (streams, left_out) = report::largest_streams(state, MOST_STREAMS, MOST_BYTES);
+    let totals = &state.metrics.totals;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let milliseconds = |share| latency.quantile(share).map(|seconds| seconds * 1e3);
+    let more = json!({
+        "now_ms": u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        "uptime_seconds": since.elapsed().as_secs(),
+        "connections": {
+            "http1_accepted": totals.http1.now(),
+            "http2_accepted": totals.http2.now(),
+            "kept_by_hyper": state.hosted.len(),
+        },
+        "totals": {
+            "deliveries": totals.deliveries.now(),
+            "entries": totals.entries.now(),
+            "gaps": totals.gaps.now(),
+        },
+        "latency": {
+            "deliveries": latency.total(),
+            "p50_ms": milliseconds(0.5),
+            "p99_ms": milliseconds(0.99),
+        },
+        "streams": streams,
+        "streams_left_out": left_out,
+    });
+    if let (Value::Object(overview), Value::Object(more)) = (&mut overview, more) {
+        overview.extend(more);
+    }
+    overview
+}

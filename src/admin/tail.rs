@@ -1,0 +1,293 @@
+//! `/tail/{key}`: what the readers of one stream key are told, for the operator who looks on.
+//!
+//! It reads the ring, never Redis: where there is a reader it costs Redis nothing, and it holds up nobody.
+//! A page cannot show thousands of entries a second, so what is too much is left out and counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::events::{Events, Gone};
+use super::guard::Refusal;
+use crate::event::parse::{Event, Item, Parser};
+use crate::event::{Control, StreamId, write_control};
+use crate::http::router::text;
+use crate::limits::{Reached, Whom};
+use crate::state::State;
+use crate::topic::batch::unframed;
+use crate::topic::{Lease, Reader, Ring, Topic};
+
+/// It begins with as many entries as these, where the ring has them.
+const BACKLOG: u64 = 20;
+/// Looks at the ring are at least this far apart,
+const PAUSE: Duration = Duration::from_millis(100);
+/// and each finds so many things to tell at most.
+const MOST_TOLD: u64 = 40;
+/// Of each event so much is shown.
+const SHOWN_BYTES: usize = 4 << 10;
+/// A tail that is silent for so long shows that it is alive.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// An operator's hold on a topic, who is none of its clients.
+pub(super) struct Onlooker(Lease);
+
+/// Where an operator is in a topic.
+pub(super) struct Tail {
+    onlooker: Onlooker,
+    /// In which rendering it is shown.
+    rendering: usize,
+    /// The next item; `None` until the stream's end is known.
+    seq: Option<u64>,
+    /// How the reader fared when that was last told.
+    reader: Reader,
+}
+
+/// One thing that is told.
+struct Told {
+    id: StreamId,
+    is_entry: bool,
+    /// The beginning of its event.
+    text: Vec<u8>,
+    /// How long all of it is.
+    bytes: usize,
+}
+
+/// What one look at the ring found.
+#[derive(Default)]
+struct Look {
+    told: Vec<Told>,
+    /// Entries that were too much.
+    left_out: u64,
+    /// Told after these: the stream is level with its end from here on.
+    live: Option<StreamId>,
+}
+
+/// A tail of `key`: of one that has a reader, or that a route may read. So the page reaches no other key of
+/// Redis than clients do.
+pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
+    if state.fanout.draining.is_cancelled() {
+        return Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now: drain"));
+    }
+    let routes = state.config.routes.iter().filter(|route| route.key.may_be(key));
+    let renderings: Vec<_> = routes.map(|route| &route.rendering).collect();
+    let lease = match state.hub.open_known(key) {
+        Some(lease) => lease,
+        None if renderings.is_empty() => {
+            return Err(text(
+                StatusCode::NOT_FOUND,
+                "no route reads this key, and nobody follows it",
+            ));
+        }
+        None => state.topic(key, &Whom::default()).map_err(|Reached(limit)| {
+            text(StatusCode::SERVICE_UNAVAILABLE, &format!("not now: {limit}"))
+        })?,
+    };
+    let rendering = {
+        let mut topic = lease.topic().state();
+        // One that is made already costs nothing more.
+        let made = topic.renderings.iter().position(|made| renderings.contains(&made));
+        made.or_else(|| renderings.first().map(|rendering| topic.rendering(rendering)))
+    };
+    // A reader without a route of its own is one whose route has gone; its clients have a rendering.
+    let rendering = rendering.unwrap_or(0);
+    Ok(Tail { onlooker: Onlooker::new(lease), rendering, seq: None, reader: Reader::Starting })
+}
+
+impl Tail {
+    /// Tells what comes, until the client leaves or the drain begins.
+    pub(super) async fn tell(mut self, state: Arc<State>, events: Events) -> Result<(), Gone> {
+        let draining = &state.fanout.draining;
+        let mut news = self.topic().subscribe();
+        loop {
+            self.tell_reader(&events).await?;
+            self.tell_new(&events).await?;
+            if draining.is_cancelled() {
+                return events.tell("control", &control(None, Control::Drain)).await;
+            }
+            tokio::select! {
+                () = draining.cancelled() => {}
+                // Lagged is news as well.
+                _ = news.recv() => tokio::select! {
+                    () = draining.cancelled() => {}
+                    () = sleep(PAUSE) => {}
+                },
+                () = sleep(KEEPALIVE) => events.alive().await?,
+            }
+        }
+    }
+
+    fn topic(&self) -> &Arc<Topic> {
+        self.onlooker.0.topic()
+    }
+
+    /// Unlike a client's, this stream stays when its key cannot be read: the operator waits for it.
+    async fn tell_reader(&mut self, events: &Events) -> Result<(), Gone> {
+        let now = self.topic().state().reader.clone();
+        if now == self.reader {
+            return Ok(());
+        }
+        let was_up =
+            matches!(std::mem::replace(&mut self.reader, now), Reader::Starting | Reader::Up);
+        let told = match &self.reader {
+            Reader::Starting => return Ok(()),
+            Reader::Up if was_up => return Ok(()),
+            Reader::Up => control(None, Control::Source { up: true }),
+            Reader::Away(_) => control(None, Control::Source { up: false }),
+            Reader::Refused(reason) => control(None, Control::Unavailable { reason }),
+        };
+        events.tell("control", &told).await
+    }
+
+    async fn tell_new(&mut self, events: &Events) -> Result<(), Gone> {
+        let look = self.look();
+        if look.left_out > 0 {
+            let left_out = json!({ "type": "left_out", "entries": look.left_out });
+            events.tell("control", &left_out).await?;
+        }
+        let mut entries = 0;
+        for told in look.told {
+            entries += u64::from(told.is_entry);
+            let (name, data) = told.shown();
+            events.tell(name, &data).await?;
+        }
+        match look.live {
+            Some(id) => {
+                let live = control(Some(id), Control::Live { replayed: entries });
+                events.tell("control", &live).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What is new in the ring. It keeps no batch, for a client may be slow to take what it is told.
+    fn look(&mut self) -> Look {
+        let (rendering, seq) = (self.rendering, self.seq);
+        let topic = self.topic().clone();
+        let state = topic.state();
+        let ring = &state.ring;
+        if ring.life() == 0 {
+            return Look::default();
+        }
+        let end = ring.next_seq();
+        let begin = seq.unwrap_or_else(|| end.saturating_sub(BACKLOG).max(ring.first_in_life()));
+        let mut look = Look::at(ring, rendering, begin..end);
+        look.live = seq.is_none().then(|| ring.tail());
+        drop(state);
+        self.seq = Some(end);
+        look
+    }
+}
+
+impl Look {
+    /// The newest of these items, and how many entries are not among them.
+    fn at(ring: &Ring, rendering: usize, seqs: std::ops::Range<u64>) -> Self {
+        let first = ring.first_seq().max(seqs.start);
+        let mut look = Self { left_out: first - seqs.start, ..Self::default() };
+        let shown_from = seqs.end.saturating_sub(MOST_TOLD);
+        let mut gaps_left = MOST_TOLD;
+        for batch in ring.from(first).filter(|batch| batch.has(rendering)) {
+            let from = batch.first_seq.max(first);
+            for (seq, id) in (from..batch.end_seq()).zip(batch.ids_from(from)) {
+                let is_entry = batch.is_entry(rendering, seq);
+                if is_entry && seq < shown_from {
+                    look.left_out += 1;
+                    continue;
+                }
+                let event = unframed(&batch.item(rendering, seq));
+                if event.is_empty() || (!is_entry && gaps_left == 0) {
+                    continue;
+                }
+                gaps_left -= u64::from(!is_entry);
+                let text = event[..event.len().min(SHOWN_BYTES)].to_vec();
+                look.told.push(Told { id: *id, is_entry, text, bytes: event.len() });
+            }
+        }
+        look
+    }
+}
+
+impl Told {
+    /// As the page wants it: data, never markup.
+    fn shown(self) -> (&'static str, Value) {
+        let is_cut = self.text.len() < self.bytes;
+        let Event { event_type, data, .. } = parsed(self.text);
+        // A character that was cut in two.
+        let data = if is_cut { data.trim_end_matches('\u{fffd}') } else { &data };
+        if self.is_entry {
+            let entry = json!({
+                "id": self.id.to_string(), "event": event_type, "data": data,
+                "bytes": self.bytes, "cut": is_cut,
+            });
+            return ("entry", entry);
+        }
+        ("control", with_id(data, Some(self.id)))
+    }
+}
+
+/// The event of which this is the beginning, or all.
+fn parsed(mut text: Vec<u8>) -> Event {
+    text.extend_from_slice(b"\n\n");
+    let mut items = Vec::new();
+    // Its limit is far beyond what is shown.
+    let _ = Parser::new().feed(&text, &mut items);
+    let event = items.into_iter().find_map(|item| match item {
+        Item::Event(event) => Some(event),
+        Item::Comment(_) => None,
+    });
+    // Its type alone was longer.
+    event.unwrap_or_else(|| Event {
+        event_type: String::new(),
+        data: String::new(),
+        last_event_id: String::new(),
+    })
+}
+
+/// A control event as clients get it, its id among its members.
+fn control(id: Option<StreamId>, control: Control) -> Value {
+    let mut text = Vec::new();
+    write_control(&mut text, id, control);
+    with_id(&parsed(text).data, id)
+}
+
+fn with_id(json: &str, id: Option<StreamId>) -> Value {
+    let mut value: Value = serde_json::from_str(json).unwrap_or_else(|_| json!({}));
+    value["id"] = id.map(|id| id.to_string()).into();
+    value
+}
+
+impl Onlooker {
+    fn new(lease: Lease) -> Self {
+        lease.topic().state().onlookers += 1;
+        Self(lease)
+    }
+}
+
+impl Drop for Onlooker {
+    fn drop(&mut self) {
+        self.0.topic().state().onlookers -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_event_is_cut_between_two_characters_and_says_so() {
+        let data = "ü".repeat(SHOWN_BYTES);
+        let all = format!("id: 1-0\nevent: log\ndata: {data}\n\n");
+        let told = Told {
+            id: StreamId { ms: 1, seq: 0 },
+            is_entry: true,
+            text: all.as_bytes()[..SHOWN_BYTES].to_vec(),
+            bytes: all.len(),
+        };
+        let (name, shown) = told.shown();
+        assert_eq!((name, &shown["event"], &shown["cut"]), ("entry", &"log".into(), &true.into()));
+        let text = shown["data"].as_str().unwrap();
+        assert!(text.len() > SHOWN_BYTES / 2 && text.chars().all(|c| c == 'ü'), "{text}");
+    }
+}
