@@ -38,6 +38,8 @@ mod memory;
 mod model;
 /// What Prometheus and Grafana are given: metrics, rules, dashboard.
 mod monitoring;
+/// The operator's page: its event streams and their guard, and the page in a real browser.
+mod operator_page;
 /// Redis going away, coming back, and refusing.
 mod outage;
 /// The demo's page in a real browser.

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::Folder;
@@ -79,6 +80,44 @@ impl Browser {
     /// What this function body returns in the page.
     pub fn script(&self, body: &str) -> Value {
         self.command("execute/sync", &json!({ "script": body, "args": [] }))
+    }
+
+    /// Makes its window so large, in CSS pixels; a narrow one is a phone's.
+    pub fn resize(&self, width: u32, height: u32) {
+        let phone = width < 500;
+        let scale = if phone { 2 } else { 1 };
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Prefers `light` or `dark`.
+    pub fn prefer(&self, scheme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.devtools("Emulation.setEmulatedMedia", &json!({ "features": [feature] }));
+    }
+
+    /// Presses these keys one after the other, as if on its keyboard.
+    pub fn press(&self, keys: &str) {
+        let strokes: Vec<_> = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key })))
+            .collect();
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": strokes });
+        self.command("actions", &json!({ "actions": [keyboard] }));
+    }
+
+    /// All of its page, as a PNG.
+    pub fn screenshot(&self) -> Vec<u8> {
+        let all = json!({ "format": "png", "captureBeyondViewport": true });
+        let shot = self.devtools("Page.captureScreenshot", &all);
+        let text = shot["data"].as_str().expect("an image");
+        base64::engine::general_purpose::STANDARD.decode(text).expect("in base64")
+    }
+
+    fn devtools(&self, name: &str, parameters: &Value) -> Value {
+        self.command("goog/cdp/execute", &json!({ "cmd": name, "params": parameters }))
     }
 
     /// What the console said since last asked: objects with `level`, `source` and `message`.

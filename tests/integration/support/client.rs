@@ -55,12 +55,18 @@ impl Client {
 
     /// The same with further lines in the head.
     pub fn with_small_window_and(address: &str, path: &str, headers: &str) -> Self {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        Self::raw_with_small_window(address, &request)
+    }
+
+    /// The same with a request as it is.
+    pub fn raw_with_small_window(address: &str, request: &str) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let address: std::net::SocketAddr = address.parse().unwrap();
         socket.connect(&address.into()).unwrap();
-        Self::over(socket.into(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"))
+        Self::over(socket.into(), request)
     }
 
     /// Sends these bytes and reads the head of the response.
