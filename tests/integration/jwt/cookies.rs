@@ -39,7 +39,7 @@ fn a_cookie_counts_for_no_page_of_another_site() {
 
 /// What the page at `origin` sees of the stream at `url`, with this cookie in the browser.
 fn listen(browser: &Browser, page: &Gateway, url: &str, session: &str) {
-    browser.open(&format!("http://{}/", page.admin));
+    browser.open(&format!("http://{}/livez", page.admin));
     let script = "
         document.cookie = 'session=' + SESSION + '; path=/';
         window.seen = []; window.state = []; window.answered = 0;

@@ -97,7 +97,7 @@ pub fn a_real_browser_has_its_streams_and_has_them_again(kind: Kind) {
     drop(front);
 
     let browser = Browser::start_resolving(HOST, &proxy.address.ip().to_string());
-    browser.open(&format!("http://{}/", page.admin));
+    browser.open(&format!("http://{}/livez", page.admin));
     let url = format!("https://{HOST}:{}/events/a", proxy.address.port());
     let listen = "window.seen = []; window.streams = [];
         for (let stream = 0; stream < COUNT; stream++) {
