@@ -1,12 +1,10 @@
 //! What a configuration may come to need: clients, memory, connections, and what whoever stands before and
 //! behind the gateway has to allow. `ssegate check` ends with it.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use crate::config::{Config, Place, ReadFrom};
-use crate::limits::{Division, Limits, TooFewDescriptors};
+use crate::limits::{Bounds, Division, TooFewDescriptors};
 use crate::reader::MOST_REPLIES_BYTES;
 use crate::replay::PAGES_BYTES;
 use crate::source::{LOOK_BACK_BYTES, SHARED_LINKS};
@@ -34,20 +32,20 @@ const PROXY_SPARE: u64 = 512;
 pub struct Budget {
     open_files: usize,
     division: Division,
-    limits: Arc<Limits>,
+    bounds: Bounds,
     config: Config,
 }
 
 impl Budget {
     /// Of this configuration, with so many open files; fails as the gateway itself would.
     pub fn new(config: &Config, open_files: usize) -> Result<Self, TooFewDescriptors> {
-        let limits = Limits::new(&config.limits, open_files)?;
+        let bounds = Bounds::new(&config.limits, open_files)?;
         let division = Division::of(&config.limits, open_files);
-        Ok(Self { open_files, division, limits, config: config.clone() })
+        Ok(Self { open_files, division, bounds, config: config.clone() })
     }
 
     fn clients(&self) -> u64 {
-        self.limits.max_clients() as u64
+        self.bounds.max_clients() as u64
     }
 
     fn readers(&self) -> u64 {
@@ -57,7 +55,7 @@ impl Budget {
     /// The setting that a greater number of clients would need changed first.
     fn clients_bound_by(&self) -> &'static str {
         let wanted = self.config.limits.clients;
-        if wanted > 0 && wanted == self.limits.max_clients() {
+        if wanted > 0 && wanted == self.bounds.max_clients() {
             "limits.clients"
         } else {
             "open files"
@@ -79,7 +77,7 @@ impl Budget {
     }
 
     fn pending_bytes(&self) -> u64 {
-        (self.limits.max_pending() as u64).saturating_mul(PENDING_BYTES)
+        (self.bounds.max_pending(0) as u64).saturating_mul(PENDING_BYTES)
     }
 
     fn each_client(&self, bytes: u64) -> u64 {
@@ -134,7 +132,7 @@ impl Budget {
             },
             "clients": self.clients(),
             "clients_bound_by": self.clients_bound_by(),
-            "pending": self.limits.max_pending(),
+            "pending": self.bounds.max_pending(0),
             "readers": self.readers(),
             "process_bytes": {
                 "rings": self.rings_bytes(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use dashmap::DashMap;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
@@ -55,8 +56,7 @@ const REPLAY_PAUSE: Duration = Duration::from_millis(1);
 
 /// What packs and followers share.
 pub struct Fanout {
-    /// How they behave.
-    pub settings: Settings,
+    settings: ArcSwap<Settings>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Reads of the past.
@@ -179,10 +179,10 @@ impl Settings {
 
 impl Fanout {
     /// Nobody yet.
-    pub fn new(settings: Settings, metrics: Arc<Metrics>, replays: Replays) -> Self {
+    pub fn new(settings: Arc<Settings>, metrics: Arc<Metrics>, replays: Replays) -> Self {
         let replay_turns = Semaphore::new(settings.workers.saturating_sub(1).max(1));
         Self {
-            settings,
+            settings: ArcSwap::new(settings),
             metrics,
             replays,
             replay_turns,
@@ -195,13 +195,23 @@ impl Fanout {
         }
     }
 
+    /// How packs and followers behave now.
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// They behave like this from now on; `workers` stays as it is.
+    pub fn set_settings(&self, settings: Arc<Settings>) {
+        self.settings.store(settings);
+    }
+
     /// Hands a client that has everything before `next_seq` to a pack of its topic.
     fn join(self: &Arc<Self>, socket: Socket, client: Client, next_seq: u64, history: History) {
         let topic = client.topic().clone();
         let mut packs = self.packs.entry(topic.id).or_default();
         let smallest = packs.iter().min_by_key(|pack| pack.clients());
         let full = smallest.is_none_or(|pack| pack.clients() >= PACK_MIN_CLIENTS);
-        if full && packs.len() < self.settings.workers {
+        if full && packs.len() < self.settings().workers {
             let number = self.opened_packs.fetch_add(1, Ordering::Relaxed);
             match pack::open(self, &topic, number) {
                 Ok(pack) => packs.push(pack),
@@ -215,7 +225,7 @@ impl Fanout {
         }
         drop(packs);
         client.ended(&self.metrics, Left::Error);
-        let words = signal::last_words(&self.settings, client.view, history.last_id, None);
+        let words = signal::last_words(&self.settings(), client.view, history.last_id, None);
         farewell(self, socket, client, words);
     }
 
@@ -233,7 +243,7 @@ impl Fanout {
     /// When one client is closed by the drain: closes are spread over all of it.
     fn drain_expiry(&self) -> Instant {
         let now = Instant::now();
-        let end = *self.drained.get_or_init(|| now + self.settings.drain);
+        let end = *self.drained.get_or_init(|| now + self.settings().drain);
         now + end.saturating_duration_since(now).mul_f64(fastrand::f64())
     }
 

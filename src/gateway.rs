@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -91,10 +92,10 @@ impl Gateway {
         descriptors: usize,
     ) -> Result<Self, BindError> {
         let limits = Limits::new(&config.limits, descriptors)?;
-        if config.limits.clients > limits.max_clients() {
+        if config.limits.clients > limits.bounds().max_clients() {
             warn!(
                 wanted = config.limits.clients,
-                possible = limits.max_clients(),
+                possible = limits.bounds().max_clients(),
                 descriptors,
                 "limits.clients is more than the open files allow; raise LimitNOFILE= (ulimit -n)"
             );
@@ -265,7 +266,7 @@ fn join(
     let hub = Arc::new(Hub::new(config.ring.clone(), config.limits.readers));
     let readers = Readers {
         source: source.clone(),
-        config: config.source.clone(),
+        config: ArcSwap::from_pointee(config.source.clone()),
         hub: hub.clone(),
         metrics: metrics.clone(),
         failures_told: Sparingly::default(),
@@ -273,7 +274,7 @@ fn join(
     };
     let replays = Replays::new(source, metrics.clone(), &config);
     let at_once = config.server.io_uring && sends_at_once();
-    let settings = Settings::new(&config, drain, at_once);
+    let settings = Arc::new(Settings::new(&config, drain, at_once));
     let admin_pending = Pending::new(|| ADMIN_CONNECTIONS);
     let counted = limits.clone();
     State {
@@ -323,7 +324,7 @@ async fn probe(state: Arc<State>) {
                 Ok(()) => {
                     info!(source, "source answers");
                     if !seen {
-                        info!(clients_limit = state.limits.max_clients(), "ready");
+                        info!(clients_limit = state.limits.bounds().max_clients(), "ready");
                     }
                 }
                 Err(error) if error.class == Class::Login => {
@@ -357,7 +358,7 @@ async fn feed(state: Arc<State>) {
 }
 
 async fn drain(state: &State, accepting: &Accepting) {
-    let settings = &state.fanout.settings;
+    let settings = state.fanout.settings();
     let clients = state.limits.clients();
     info!(clients, drain = ?settings.drain, "draining: clients are told to come back");
     let begin = Instant::now();

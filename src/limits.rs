@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use crate::config;
 
 mod pending;
@@ -30,14 +32,22 @@ const MAX_PENDING: usize = 1 << 14;
 
 /// Counts of what is limited.
 pub struct Limits {
-    max_clients: usize,
-    /// Connections of clients and of those that are no streams.
-    max_connections: usize,
-    config: config::Limits,
+    bounds: ArcSwap<Bounds>,
+    /// Open files that the process may have.
+    descriptors: usize,
     clients: AtomicUsize,
     by_address: Shares<IpAddr>,
     by_principal: Shares<Arc<str>>,
     arrivals: Mutex<Arrivals>,
+}
+
+/// How much there may be of what is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    max_clients: usize,
+    /// Connections of clients and of those that are no streams.
+    max_connections: usize,
+    config: config::Limits,
 }
 
 /// The clients that came in one second.
@@ -98,22 +108,50 @@ impl Division {
     }
 }
 
-impl Limits {
+impl Bounds {
     /// With `descriptors` open files allowed to the process.
-    pub fn new(
-        config: &config::Limits,
-        descriptors: usize,
-    ) -> Result<Arc<Self>, TooFewDescriptors> {
+    pub fn new(config: &config::Limits, descriptors: usize) -> Result<Self, TooFewDescriptors> {
         let Division { connections: max_connections, .. } = Division::of(config, descriptors);
         let room = max_connections - max_connections / PENDING_PART;
         if room < MIN_CLIENTS {
             return Err(TooFewDescriptors { descriptors, clients: room });
         }
         let max_clients = if config.clients == 0 { room } else { config.clients.min(room) };
+        Ok(Self { max_clients, max_connections, config: config.clone() })
+    }
+
+    /// Streams in all.
+    pub fn max_clients(&self) -> usize {
+        self.max_clients
+    }
+
+    /// Connections that may be no streams beside so many streams.
+    pub fn max_pending(&self, clients: usize) -> usize {
+        let left = self.max_connections.saturating_sub(clients);
+        let most = if self.config.pending == 0 { MAX_PENDING } else { self.config.pending };
+        most.min(left)
+    }
+
+    /// Streams of one stream key; zero: no limit.
+    pub fn max_clients_per_key(&self) -> usize {
+        self.config.clients_per_key
+    }
+
+    /// Stream keys with a reader.
+    pub fn max_readers(&self) -> usize {
+        self.config.readers
+    }
+}
+
+impl Limits {
+    /// With `descriptors` open files allowed to the process.
+    pub fn new(
+        config: &config::Limits,
+        descriptors: usize,
+    ) -> Result<Arc<Self>, TooFewDescriptors> {
         Ok(Arc::new(Self {
-            max_clients,
-            max_connections,
-            config: config.clone(),
+            bounds: ArcSwap::from_pointee(Bounds::new(config, descriptors)?),
+            descriptors,
             clients: AtomicUsize::new(0),
             by_address: Shares::default(),
             by_principal: Shares::default(),
@@ -121,9 +159,19 @@ impl Limits {
         }))
     }
 
-    /// Streams in all.
-    pub fn max_clients(&self) -> usize {
-        self.max_clients
+    /// What these limits come to here.
+    pub fn bounds_of(&self, config: &config::Limits) -> Result<Bounds, TooFewDescriptors> {
+        Bounds::new(config, self.descriptors)
+    }
+
+    /// The bounds that hold now.
+    pub fn bounds(&self) -> Arc<Bounds> {
+        self.bounds.load_full()
+    }
+
+    /// Others hold from now on. Whoever is here stays, also where there may be fewer.
+    pub fn set_bounds(&self, bounds: Arc<Bounds>) {
+        self.bounds.store(bounds);
     }
 
     /// Streams open now.
@@ -133,31 +181,37 @@ impl Limits {
 
     /// Connections that may be no streams now: what streams leave of the descriptors.
     pub fn max_pending(&self) -> usize {
-        let left = self.max_connections.saturating_sub(self.clients());
-        let most = if self.config.pending == 0 { MAX_PENDING } else { self.config.pending };
-        most.min(left)
+        self.bounds.load().max_pending(self.clients())
     }
 
-    /// A place for one more client.
-    pub fn admit(self: &Arc<Self>, whom: &Whom) -> Result<Permit, Reached> {
-        self.count_arrival(whom.address)?;
-        let room = |clients| (clients < self.max_clients).then_some(clients + 1);
+    /// A place for one more client within these bounds.
+    pub fn admit(self: &Arc<Self>, bounds: &Bounds, whom: &Whom) -> Result<Permit, Reached> {
+        self.count_arrival(&bounds.config, whom.address)?;
+        let room = |clients| (clients < bounds.max_clients).then_some(clients + 1);
         self.clients
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
             .map_err(|_| Reached("clients"))?;
         let mut permit = Permit { limits: self.clone(), share: None };
-        permit.share = self.share(Count::Clients, whom)?.map(Box::new);
+        permit.share = self.share(bounds, Count::Clients, whom)?.map(Box::new);
         Ok(permit)
     }
 
     /// A place for one more stream key that somebody asks for; `None`: it is not counted by whom.
-    pub fn admit_reader(self: &Arc<Self>, whom: &Whom) -> Result<Option<Share>, Reached> {
-        self.share(Count::Readers, whom)
+    pub fn admit_reader(
+        self: &Arc<Self>,
+        bounds: &Bounds,
+        whom: &Whom,
+    ) -> Result<Option<Share>, Reached> {
+        self.share(bounds, Count::Readers, whom)
     }
 
     /// What `whom` may hold one more of; `None`: nobody counts it.
-    fn share(self: &Arc<Self>, count: Count, whom: &Whom) -> Result<Option<Share>, Reached> {
-        let config = &self.config;
+    fn share(
+        self: &Arc<Self>,
+        Bounds { config, .. }: &Bounds,
+        count: Count,
+        whom: &Whom,
+    ) -> Result<Option<Share>, Reached> {
         let (per_ip, per_principal) = match count {
             Count::Clients => (config.clients_per_ip, config.clients_per_principal),
             Count::Readers => (config.readers_per_ip, config.readers_per_principal),
@@ -182,9 +236,12 @@ impl Limits {
     }
 
     /// Who comes too often takes nothing from what all may have together.
-    fn count_arrival(&self, address: Option<IpAddr>) -> Result<(), Reached> {
-        let config::Limits { new_clients_per_second, new_clients_per_second_per_ip, .. } =
-            self.config;
+    fn count_arrival(
+        &self,
+        limits: &config::Limits,
+        address: Option<IpAddr>,
+    ) -> Result<(), Reached> {
+        let config::Limits { new_clients_per_second, new_clients_per_second_per_ip, .. } = *limits;
         if new_clients_per_second == 0 && new_clients_per_second_per_ip == 0 {
             return Ok(());
         }

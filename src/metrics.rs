@@ -1,7 +1,9 @@
 //! Every metric's name, once. Counts are kept where they happen and rendered for the admin listener.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::Guard;
 use metrics::{Counter, Gauge, Label, counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
@@ -12,20 +14,22 @@ use crate::source;
 
 mod labels;
 mod process;
+mod routes;
 mod totals;
 
 pub use labels::{Left, Scope};
+pub use routes::{RouteMetrics, TooManyRoutes};
 pub use totals::Totals;
 
 use labels::REFUSALS;
+use routes::Routes;
 
 /// Everything that is counted.
 pub struct Metrics {
     recorder: PrometheusRecorder,
     /// For whoever reads counts back.
     pub totals: Totals,
-    /// Per route of the configuration, in its order.
-    pub routes: Vec<RouteMetrics>,
+    routes: Routes,
     /// Connections on public listeners that speak HTTP/1, or do not say in time what they speak.
     pub accepted: Counter,
     /// Those that speak HTTP/2.
@@ -48,19 +52,13 @@ pub struct Metrics {
     readers: Gauge,
     readers_limit: Gauge,
     redis_connected: Gauge,
+    reload_successful: Gauge,
+    reload_success: Gauge,
     /// From an entry's id to the write to the socket.
     pub latency: Histogram,
     /// From a reply to the last write of it, for each pack.
     pub fanout: Histogram,
     lives: Histogram,
-}
-
-/// What is counted per route.
-pub struct RouteMetrics {
-    /// Events written, control events not counted.
-    pub events: Counter,
-    /// Bytes written, frames and control events counted.
-    pub bytes: Counter,
 }
 
 /// What is read off when somebody looks.
@@ -97,15 +95,6 @@ impl Metrics {
         metrics::with_local_recorder(&recorder, describe);
         let named = |name: &'static str| metrics::with_local_recorder(&recorder, || counter!(name));
         let gauge = |name: &'static str| metrics::with_local_recorder(&recorder, || gauge!(name));
-        let route = |route: &Route| {
-            let label = route.path.as_str().to_owned();
-            metrics::with_local_recorder(&recorder, || RouteMetrics {
-                events: totals
-                    .deliveries
-                    .beside(counter!("ssegate_events_sent_total", "route" => label.clone())),
-                bytes: counter!("ssegate_bytes_sent_total", "route" => label.clone()),
-            })
-        };
         let accepted = |proto: &'static str| {
             metrics::with_local_recorder(
                 &recorder,
@@ -113,7 +102,7 @@ impl Metrics {
             )
         };
         let metrics = Self {
-            routes: routes.iter().map(route).collect(),
+            routes: Routes::default(),
             accepted: totals.http1.beside(accepted("http1")),
             accepted_http2: totals.http2.beside(accepted("http2")),
             reader_entries: totals.entries.beside(named("ssegate_reader_entries_total")),
@@ -130,6 +119,8 @@ impl Metrics {
             readers: gauge("ssegate_readers"),
             readers_limit: gauge("ssegate_readers_limit"),
             redis_connected: gauge("ssegate_redis_connected"),
+            reload_successful: gauge("ssegate_config_last_reload_successful"),
+            reload_success: gauge("ssegate_config_last_reload_success_timestamp_seconds"),
             latency: Histogram::new(WORK_SECONDS),
             fanout: Histogram::new(WORK_SECONDS),
             lives: Histogram::new(LIFE_SECONDS),
@@ -137,7 +128,37 @@ impl Metrics {
             recorder,
         };
         metrics.start_at_zero();
+        metrics.number_routes(routes).expect("one file does not have so many");
+        metrics.reloaded(true);
         metrics
+    }
+
+    /// The number of each of these routes among all that there were since the start.
+    pub fn number_routes(&self, routes: &[Route]) -> Result<Vec<u16>, TooManyRoutes> {
+        let count = |path: &str| {
+            let label = path.to_owned();
+            metrics::with_local_recorder(&self.recorder, || RouteMetrics {
+                events: self
+                    .totals
+                    .deliveries
+                    .beside(counter!("ssegate_events_sent_total", "route" => label.clone())),
+                bytes: counter!("ssegate_bytes_sent_total", "route" => label.clone()),
+            })
+        };
+        self.routes.numbers(routes.iter().map(|route| route.path.as_str()), count)
+    }
+
+    /// What is counted per route, by its number.
+    pub fn routes(&self) -> Guard<Arc<Vec<RouteMetrics>>> {
+        self.routes.all()
+    }
+
+    /// A configuration was taken, or refused.
+    pub fn reloaded(&self, taken: bool) {
+        self.reload_successful.set(f64::from(u8::from(taken)));
+        if taken {
+            self.reload_success.set(unix_seconds(SystemTime::now()));
+        }
     }
 
     /// Label sets that are known beforehand exist from the start, so that the first increase shows.
@@ -298,6 +319,14 @@ fn describe() {
     use metrics::{describe_counter, describe_gauge};
     describe_gauge!("ssegate_build_info", "The version that runs.");
     describe_gauge!("ssegate_unsafe_config", "Unsafe choices of the configuration, by name.");
+    describe_gauge!(
+        "ssegate_config_last_reload_successful",
+        "Whether the configuration was taken when it was last read."
+    );
+    describe_gauge!(
+        "ssegate_config_last_reload_success_timestamp_seconds",
+        "When a configuration was last taken, at the start or by a reload."
+    );
     describe_gauge!("ssegate_clients", "Streams open.");
     describe_gauge!("ssegate_clients_limit", "Streams that may be open.");
     describe_gauge!("ssegate_connections_pending", "Public connections that are no streams.");

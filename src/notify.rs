@@ -153,7 +153,7 @@ async fn tell_rounds(manager: Manager, fanout: Arc<Fanout>, message: &str, every
 /// goes on, though never for longer than a drain may take.
 async fn tell_of_drain(manager: Manager, fanout: Arc<Fanout>, every: Duration) {
     fanout.draining.cancelled().await;
-    let longest = fanout.settings.longest_drain();
+    let longest = fanout.settings().longest_drain();
     let message = format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros());
     let telling = tell_rounds(manager, fanout, &message, every);
     // It ends by the time alone.
@@ -191,6 +191,7 @@ fn status(state: &State) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fanout::Settings;
     use crate::fanout::world::{Hung, World};
 
     /// A manager, and its end of the socket.
@@ -254,10 +255,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_is_given_no_more_time_than_it_may_take() {
-        let mut world = World::new();
-        let fanout = Arc::get_mut(&mut world.fanout).unwrap();
-        (fanout.settings.drain, fanout.settings.write_stall) = Default::default();
-        fanout.draining.cancel();
+        let world = World::new();
+        let (drain, write_stall) = Default::default();
+        let settings = Settings { drain, write_stall, ..Settings::clone(&world.fanout.settings()) };
+        world.fanout.set_settings(settings.into());
+        world.fanout.draining.cancel();
         let (manager, socket) = manager(None);
         timeout(LONG, tell_of_drain(manager, world.fanout.clone(), A_WHILE)).await.unwrap();
         assert!(hear(&socket, Duration::ZERO).await.is_some());

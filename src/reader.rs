@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tracing::{debug, info, warn};
 
 use crate::config;
@@ -38,7 +39,7 @@ pub struct Readers {
     /// Where the entries are.
     pub source: Source,
     /// How to read them.
-    pub config: config::Source,
+    pub config: ArcSwap<config::Source>,
     /// Where readers' topics live.
     pub hub: Arc<Hub>,
     /// What is counted.
@@ -66,7 +67,7 @@ impl Readers {
                 let state = topic.state();
                 let of_use =
                     state.ring.next_seq() > 0 || matches!(state.reader, Reader::Refused(_));
-                if of_use { self.config.linger } else { Duration::ZERO }
+                if of_use { self.config.load().linger } else { Duration::ZERO }
             };
             tokio::time::sleep(linger).await;
             let idle = {
@@ -145,7 +146,7 @@ impl Readers {
         let mut longest = Duration::from_millis(1);
         loop {
             topic.room().await;
-            let ask = trust.ask(position.ask(&topic.key, self.config.read_count));
+            let ask = trust.ask(position.ask(&topic.key, self.config.load().read_count));
             let reply = connection.read(ask, longest).await?;
             let judged = trust.judge(reply, position.continuity, &topic.key, &connection).await?;
             let Some(found) = judged else { continue };
@@ -158,7 +159,7 @@ impl Readers {
             self.hub.room().await;
             self.take(topic, position, found);
             tell(topic, position, &connection);
-            longest = self.config.block;
+            longest = self.config.load().block;
         }
     }
 
@@ -205,7 +206,7 @@ impl Readers {
                 let base = position.continuity.cursor();
                 topic.begin_anew(base);
                 let item = self.told(topic, position, gap, base);
-                topic.push(&[item], self.config.max_entry_bytes);
+                topic.push(&[item], self.config.load().max_entry_bytes);
                 return;
             }
         }
@@ -214,7 +215,7 @@ impl Readers {
         self.metrics.reader_bytes.increment(bytes as u64);
         items.extend(entries.into_iter().map(Item::Entry));
         if !items.is_empty() {
-            let oversize = topic.push(&items, self.config.max_entry_bytes);
+            let oversize = topic.push(&items, self.config.load().max_entry_bytes);
             self.metrics.oversize(Scope::Reader, oversize);
             self.hub.make_room();
         }

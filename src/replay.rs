@@ -1,6 +1,7 @@
 //! Reads of the past: few at once, each shared by all clients that are near one another.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
@@ -29,9 +30,9 @@ pub struct Replays {
     source: Source,
     metrics: Arc<Metrics>,
     max_entry_bytes: usize,
-    read_count: u64,
-    most_reads: usize,
-    permits: Semaphore,
+    read_count: AtomicU64,
+    most_reads: AtomicUsize,
+    permits: Arc<Semaphore>,
     resumes: Shared<(Life, Replay, StreamId), Resolved>,
     /// How far back so many entries are.
     reaches: Shared<(Life, u64), Reach>,
@@ -69,9 +70,9 @@ impl Replays {
             source,
             metrics,
             max_entry_bytes: config.source.max_entry_bytes,
-            read_count: config.source.read_count,
-            most_reads: config.limits.replays,
-            permits: Semaphore::new(config.limits.replays),
+            read_count: AtomicU64::new(config.source.read_count),
+            most_reads: AtomicUsize::new(config.limits.replays),
+            permits: Arc::new(Semaphore::new(config.limits.replays)),
             resumes: Shared::default(),
             reaches: Shared::default(),
             reads: Shared::default(),
@@ -83,8 +84,30 @@ impl Replays {
 
     /// Reads under way, and bytes that pages hold.
     pub fn in_use(&self) -> (usize, usize) {
-        let reads = self.most_reads - self.permits.available_permits();
+        let most_reads = self.most_reads.load(Ordering::Relaxed);
+        let reads = most_reads.saturating_sub(self.permits.available_permits());
         (reads, PAGES_BYTES - self.room.available_permits() * PART_BYTES)
+    }
+
+    /// Reads are as this configuration has them from now on; those under way are not disturbed.
+    pub fn take_on(&self, config: &crate::config::Config) {
+        self.read_count.store(config.source.read_count, Ordering::Relaxed);
+        self.set_most_reads(config.limits.replays);
+    }
+
+    fn set_most_reads(&self, most_reads: usize) {
+        let before = self.most_reads.swap(most_reads, Ordering::Relaxed);
+        if most_reads >= before {
+            return self.permits.add_permits(most_reads - before);
+        }
+        let fewer = u32::try_from(before - most_reads).expect("there are not that many");
+        let permits = self.permits.clone();
+        // Each that is given back goes, until they are so few.
+        tokio::spawn(async move {
+            if let Ok(permits) = permits.acquire_many_owned(fewer).await {
+                permits.forget();
+            }
+        });
     }
 
     /// Finds out where a client begins in the stream of `topic`, which is in its `life`-th life.
@@ -217,6 +240,28 @@ mod tests {
         key = "events:{name}"
         access = "public"
     "#;
+
+    #[tokio::test]
+    async fn there_may_be_fewer_reads_as_soon_as_there_are_and_more_at_once() {
+        let mut config =
+            crate::config::parse(ONE_AT_A_TIME, "gateway.toml", &[], false).unwrap().config;
+        config.limits.replays = 3;
+        let metrics = Arc::new(Metrics::new(&config.routes));
+        let replays = Replays::new(Source::open(&config), metrics, &config);
+        let held = [replays.permit().await, replays.permit().await];
+        config.limits.replays = 1;
+        replays.take_on(&config);
+        tokio::task::yield_now().await;
+        assert_eq!(replays.permits.available_permits(), 0);
+        drop(held);
+        let one = tokio::time::timeout(Duration::from_secs(20), replays.permit()).await.unwrap();
+        assert_eq!((replays.permits.available_permits(), replays.in_use().0), (0, 1));
+        config.limits.replays = 2;
+        replays.take_on(&config);
+        assert_eq!((replays.permits.available_permits(), replays.in_use().0), (1, 1));
+        drop(one);
+        assert_eq!(replays.in_use().0, 0);
+    }
 
     #[tokio::test]
     async fn whoever_waits_for_a_turn_holds_no_room() {

@@ -51,12 +51,13 @@ impl State {
     /// Holds the topic of `key` open, with a reader if it is new.
     pub fn topic(&self, key: &str, whom: &Whom) -> Result<Lease, Reached> {
         // Asked for in any case, given back at once where the topic is there already.
-        let permit = self.limits.admit_reader(whom);
+        let bounds = self.limits.bounds();
+        let permit = self.limits.admit_reader(&bounds, whom);
         let known = self.hub.open_known(key);
         if let Some(lease) = known {
             return Ok(lease);
         }
-        let all_taken = self.hub.readers() >= self.config.limits.readers;
+        let all_taken = self.hub.readers() >= bounds.max_readers();
         let permit = if all_taken { Err(Reached("readers")) } else { permit }?;
         let start = |topic: &Arc<crate::topic::Topic>| {
             let (readers, topic) = (self.readers.clone(), topic.clone());
@@ -83,7 +84,7 @@ impl State {
         }
         Now {
             clients: self.limits.clients(),
-            clients_limit: self.limits.max_clients(),
+            clients_limit: self.limits.bounds().max_clients(),
             pending: self.pending.count(),
             readers: self.hub.readers(),
             readers_limit: self.config.limits.readers,

@@ -51,7 +51,7 @@ where
     let (pieces, body) = mpsc::channel(1);
     let events = Events {
         pieces: pieces.clone(),
-        write_stall: visit.admin.state.fanout.settings.write_stall,
+        write_stall: visit.admin.state.fanout.settings().write_stall,
         cut: visit.cut.clone(),
     };
     let telling = tell(events);

@@ -76,7 +76,7 @@ impl Budget {
             ("stream keys", grouped(self.readers()), keys),
             (
                 "other connections",
-                grouped(self.limits.max_pending() as u64),
+                grouped(self.bounds.max_pending(0) as u64),
                 "that are no streams; when all clients are there, what they leave".into(),
             ),
             (

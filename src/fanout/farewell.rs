@@ -21,7 +21,7 @@ pub fn farewell<T: Send + 'static>(
     held: T,
     last_words: Vec<u8>,
 ) {
-    let write_stall = fanout.settings.write_stall;
+    let write_stall = fanout.settings().write_stall;
     fanout.tasks.spawn(async move {
         say(socket, last_words, write_stall).await;
         drop(held);

@@ -81,7 +81,7 @@ pub fn welcome(fanout: &Arc<Fanout>, socket: Socket, client: Client, mut begin: 
     if let Some(seq) = begin.level() {
         // A client that is gone already is one that takes nothing: its follower finds out.
         let sent = socket.send(&begin.unsent).unwrap_or(0);
-        fanout.metrics.routes[usize::from(client.route)].bytes.increment(sent as u64);
+        fanout.metrics.routes()[usize::from(client.route)].bytes.increment(sent as u64);
         client.record(0, 0, sent);
         begin.unsent.drain(..sent);
         if begin.unsent.is_empty() {
@@ -158,14 +158,15 @@ impl Follower {
         };
         client.ended(&fanout.metrics, why);
         let Some(control) = control else { return Said::Part };
-        let words = last_words(&fanout.settings, client.view, history.last_id, control);
+        let words = last_words(&fanout.settings(), client.view, history.last_id, control);
+        let write_stall = fanout.settings().write_stall;
         match outlet {
             Outlet::Socket(socket) => {
                 farewell(&fanout, socket.into_inner(), client, words);
                 Said::Part
             }
             // The client's permits are held to the end of it.
-            Outlet::Body(body) => body.finish(&words, fanout.settings.write_stall).await,
+            Outlet::Body(body) => body.finish(&words, write_stall).await,
         }
     }
 
@@ -251,12 +252,8 @@ impl Follower {
     fn progress(&mut self, sent: usize) {
         self.last_write = Instant::now();
         self.blocked_since = None;
-        self.route().bytes.increment(sent as u64);
+        self.fanout.metrics.routes()[usize::from(self.client.route)].bytes.increment(sent as u64);
         self.client.record(0, 0, sent);
-    }
-
-    fn route(&self) -> &crate::metrics::RouteMetrics {
-        &self.fanout.metrics.routes[usize::from(self.client.route)]
     }
 
     fn tell_gap(&mut self, gap: Gap, id: StreamId) {
@@ -351,7 +348,7 @@ impl Follower {
             self.progress(sent);
         }
         let done = view.advance(&batches, spot, sent);
-        self.route().events.increment(done.events);
+        self.fanout.metrics.routes()[usize::from(self.client.route)].events.increment(done.events);
         self.client.record(done.events, done.gaps, 0);
         if self.history.live {
             observe_latency(&self.fanout.metrics, &batches, view, spot.seq..done.spot.seq, 1);
@@ -370,7 +367,7 @@ impl Follower {
     }
 
     fn check_lag(&self, batches: &[Arc<Batch>], spot: Spot) -> Result<(), End> {
-        let max_lag = self.fanout.settings.max_lag;
+        let max_lag = self.fanout.settings().max_lag;
         if max_lag.is_zero() || !self.history.live {
             return Ok(());
         }

@@ -160,7 +160,7 @@ impl Pack {
     }
 
     fn next_wake(&self) -> Instant {
-        let keepalive = self.last_write + self.fanout.settings.keepalive;
+        let keepalive = self.last_write + self.fanout.settings().keepalive;
         self.next_due.map_or(keepalive, |due| due.min(keepalive))
     }
 
@@ -192,7 +192,7 @@ impl Pack {
 
     async fn write(&mut self, batches: &[Arc<Batch>], end: u64) {
         let fanout = self.fanout.clone();
-        let mut pass = Pass::new(batches, self.position, fanout.metrics.routes.len());
+        let mut pass = Pass::new(batches, self.position, fanout.metrics.routes().len());
         for slot in 0..self.members.capacity() {
             let Some(member) = self.members.get(slot) else { continue };
             if member.has_until >= end {
@@ -217,7 +217,7 @@ impl Pack {
 
     fn send(&mut self, pass: &mut Pass<'_>) {
         let members = &self.members;
-        let at_once = self.fanout.settings.at_once;
+        let at_once = self.fanout.settings().at_once;
         let not_whole = pass.send(at_once, |slot| (&members[slot].socket, &members[slot].client));
         for (slot, sent) in not_whole {
             match sent {
@@ -246,7 +246,7 @@ impl Pack {
             return self.turn_away(socket, client, begin);
         };
         let metrics = self.fanout.metrics.clone();
-        let mut pass = Pass::new(&missing, next_seq, metrics.routes.len());
+        let mut pass = Pass::new(&missing, next_seq, metrics.routes().len());
         pass.add(0, client.view, next_seq);
         let not_whole = pass.send(false, |_| (&socket, &client)).pop();
         pass.count(&metrics);
@@ -323,7 +323,7 @@ impl Pack {
         if self.next_due.is_some_and(|due| due <= now) {
             self.attend(now);
         }
-        if self.last_write + self.fanout.settings.keepalive <= now {
+        if self.last_write + self.fanout.settings().keepalive <= now {
             self.signal(Signal::of_silence(&self.reader));
             self.fanout.metrics.heartbeats.increment(self.members.len() as u64);
         }
@@ -389,7 +389,7 @@ impl Pack {
     fn send_away(&mut self, slot: usize, control: Option<Control>, why: Left) {
         let Some(member) = self.take(slot) else { return };
         let id = self.last_id(&member);
-        let words = last_words(&self.fanout.settings, member.client.view, id, control);
+        let words = last_words(&self.fanout.settings(), member.client.view, id, control);
         member.client.ended(&self.fanout.metrics, why);
         farewell(&self.fanout, member.socket, member.client, words);
     }

@@ -126,7 +126,7 @@ impl<'a> Pass<'a> {
 
     /// Publishes what was written, and how late it was.
     pub(super) fn count(&self, metrics: &Metrics) {
-        for ((events, bytes), route) in self.tally.iter().zip(&metrics.routes) {
+        for ((events, bytes), route) in self.tally.iter().zip(metrics.routes().iter()) {
             if *bytes > 0 {
                 route.events.increment(*events);
                 route.bytes.increment(*bytes);

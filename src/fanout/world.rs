@@ -31,7 +31,7 @@ impl World {
         let metrics = Arc::new(Metrics::new(&config.routes));
         let replays = Replays::new(Source::open(&config), metrics.clone(), &config);
         let settings = Settings::new(&config, config.server.drain, false);
-        let fanout = Arc::new(Fanout::new(settings, metrics, replays));
+        let fanout = Arc::new(Fanout::new(settings.into(), metrics, replays));
         let hub = Hub::new(config.ring.clone(), config.limits.readers);
         let limits = Limits::new(&config.limits, 10_000).unwrap();
         Self { config, fanout, hub, limits }
@@ -44,7 +44,7 @@ impl World {
         let route = &self.config.routes[0];
         let client = Client {
             lease: lease(),
-            permit: self.limits.admit(&Whom::default()).unwrap(),
+            permit: self.limits.admit(&self.limits.bounds(), &Whom::default()).unwrap(),
             view: View { rendering: 0, framed: true },
             route: 0,
             signals: route.signals,

@@ -347,8 +347,8 @@ async fn admit(state: &Arc<State>, asked: &Asked, desk: &Desk) -> Result<Client,
 
 fn refuse(state: &State, asked: &Asked, reason: &'static str) -> Response<Full<Bytes>> {
     takeover::tell_of_refusal(state, asked, reason);
-    let wait = state.fanout.settings.long_reconnection_time();
-    if state.fanout.settings.refuse == Refuse::Status {
+    let wait = state.fanout.settings().long_reconnection_time();
+    if state.fanout.settings().refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);
         return router::refused_response(&asked.plan, wait, reason);
     }

@@ -194,7 +194,7 @@ pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut p
         Ok(admitted) => admitted,
         Err(reason) => {
             let words = refusal(state, &asked, reason);
-            let write_stall = state.fanout.settings.write_stall;
+            let write_stall = state.fanout.settings().write_stall;
             state.fanout.tasks.spawn(async move {
                 // It has a second to close, unless somebody else needs the place.
                 let _ = place.until(Duration::MAX, say(socket, words, write_stall)).await;
@@ -225,7 +225,7 @@ pub(super) fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease)
         return Err(reason);
     }
     let limit = |Reached(limit)| limit;
-    let permit = state.limits.admit(&asked.whom).map_err(limit)?;
+    let permit = state.limits.admit(&state.limits.bounds(), &asked.whom).map_err(limit)?;
     let lease = state.topic(&asked.plan.key, &asked.whom).map_err(limit)?;
     let allowed = state.config.limits.clients_per_key;
     if allowed > 0 && lease.topic().state().audience() > allowed {
@@ -250,7 +250,7 @@ pub(super) fn client(state: &State, asked: &Asked, permit: Permit, lease: Lease)
         id: asked.id,
         record: asked.record.clone(),
         opened: Instant::now(),
-        expires: state.fanout.settings.expiry(),
+        expires: state.fanout.settings().expiry(),
         token: plan.token.map(Box::new),
         replay: route.replay,
     }
@@ -296,7 +296,7 @@ pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>
     debug!(connection, stream, address, key = %client.topic().key, start = ?plan.start, "stream opened");
     let mut opening = head;
     let mut bare = Vec::new();
-    write_retry(&mut bare, state.fanout.settings.reconnection_time());
+    write_retry(&mut bare, state.fanout.settings().reconnection_time());
     bare.extend_from_slice(comment::OPEN.as_bytes());
     client.view.append_event(&bare, &mut opening);
     Begin::new(client, plan.start, opening)
@@ -305,7 +305,7 @@ pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>
 /// What is said to whoever cannot have the stream now.
 fn refusal(state: &State, asked: &Asked, reason: &'static str) -> Vec<u8> {
     tell_of_refusal(state, asked, reason);
-    let settings = &state.fanout.settings;
+    let settings = state.fanout.settings();
     let wait = settings.long_reconnection_time();
     if settings.refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);

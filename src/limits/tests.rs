@@ -19,10 +19,10 @@ fn named(principal: &str) -> Whom {
 #[test]
 fn descriptors_bound_the_clients_and_leave_some_to_those_that_are_none_yet() {
     let all = 1000 - 64 - 250;
-    assert_eq!(limits(|_| {}).max_clients(), all - all / 16);
+    assert_eq!(limits(|_| {}).bounds().max_clients(), all - all / 16);
     let all = 1000 - 64 - 20;
-    assert_eq!(limits(|config| config.readers = 10).max_clients(), all - all / 16);
-    assert_eq!(limits(|config| config.clients = 5).max_clients(), 5);
+    assert_eq!(limits(|config| config.readers = 10).bounds().max_clients(), all - all / 16);
+    assert_eq!(limits(|config| config.clients = 5).bounds().max_clients(), 5);
 }
 
 #[test]
@@ -30,11 +30,11 @@ fn streams_leave_the_rest_of_the_descriptors_to_connections_that_are_none() {
     let limits = limits(|_| {});
     let all = 1000 - 64 - 250;
     let mut clients = Vec::new();
-    while let Ok(client) = limits.admit(&Whom::default()) {
+    while let Ok(client) = limits.admit(&limits.bounds(), &Whom::default()) {
         assert_eq!(limits.max_pending(), all - clients.len() - 1);
         clients.push(client);
     }
-    assert_eq!((clients.len(), limits.max_pending()), (limits.max_clients(), all / 16));
+    assert_eq!((clients.len(), limits.max_pending()), (limits.bounds().max_clients(), all / 16));
     clients.truncate(100);
     assert_eq!(limits.max_pending(), all - 100);
     assert_eq!(self::limits(|config| config.pending = 7).max_pending(), 7);
@@ -43,7 +43,7 @@ fn streams_leave_the_rest_of_the_descriptors_to_connections_that_are_none() {
 #[test]
 fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_one_its_own() {
     let limits = limits(|config| config.clients_per_ip = 1);
-    let admit = |address: &str| limits.admit(&at(address));
+    let admit = |address: &str| limits.admit(&limits.bounds(), &at(address));
     let held = admit("2001:db8::1").unwrap();
     assert_eq!(admit("2001:db8::2").err(), Some(Reached("clients_per_ip")));
     assert!(admit("2001:db8:0:1::1").is_ok());
@@ -62,32 +62,40 @@ fn a_principal_holds_no_more_than_it_may_wherever_it_is() {
     });
     let somewhere =
         |address: &str, principal: &str| Whom { principal: Some(principal.into()), ..at(address) };
-    let held = limits.admit(&somewhere("192.0.2.1", "ann")).unwrap();
-    let again = limits.admit(&somewhere("192.0.2.2", "ann"));
+    let held = limits.admit(&limits.bounds(), &somewhere("192.0.2.1", "ann")).unwrap();
+    let again = limits.admit(&limits.bounds(), &somewhere("192.0.2.2", "ann"));
     assert_eq!(again.err(), Some(Reached("clients_per_principal")));
     // What was taken before it was refused is given back.
-    let other = limits.admit(&somewhere("192.0.2.2", "ben")).unwrap();
+    let other = limits.admit(&limits.bounds(), &somewhere("192.0.2.2", "ben")).unwrap();
     assert_eq!(limits.clients(), 2);
     drop((held, other));
-    assert!(limits.admit(&named("ann")).is_ok());
+    assert!(limits.admit(&limits.bounds(), &named("ann")).is_ok());
     assert_eq!(limits.clients(), 0);
 
-    let readers = [limits.admit_reader(&named("ann")), limits.admit_reader(&named("ann"))];
-    assert_eq!(limits.admit_reader(&named("ann")).err(), Some(Reached("readers_per_principal")));
-    assert!(limits.admit_reader(&named("ben")).is_ok());
-    assert!(limits.admit_reader(&Whom::default()).is_ok_and(|share| share.is_none()));
+    let readers = [
+        limits.admit_reader(&limits.bounds(), &named("ann")),
+        limits.admit_reader(&limits.bounds(), &named("ann")),
+    ];
+    assert_eq!(
+        limits.admit_reader(&limits.bounds(), &named("ann")).err(),
+        Some(Reached("readers_per_principal"))
+    );
+    assert!(limits.admit_reader(&limits.bounds(), &named("ben")).is_ok());
+    assert!(
+        limits.admit_reader(&limits.bounds(), &Whom::default()).is_ok_and(|share| share.is_none())
+    );
     drop(readers);
-    assert!(limits.admit_reader(&named("ann")).is_ok());
+    assert!(limits.admit_reader(&limits.bounds(), &named("ann")).is_ok());
 }
 
 #[test]
 fn who_holds_nothing_is_forgotten() {
     let limits = limits(|config| config.clients_per_ip = 1);
     for host in 0..100 {
-        drop(limits.admit(&at(&format!("192.0.2.{host}"))).unwrap());
+        drop(limits.admit(&limits.bounds(), &at(&format!("192.0.2.{host}"))).unwrap());
     }
-    let held = limits.admit(&at("192.0.2.1")).unwrap();
-    assert!(limits.admit(&at("192.0.2.1")).is_err());
+    let held = limits.admit(&limits.bounds(), &at("192.0.2.1")).unwrap();
+    assert!(limits.admit(&limits.bounds(), &at("192.0.2.1")).is_err());
     drop(held);
     assert!(limits.by_address.is_empty());
 }
@@ -101,7 +109,9 @@ fn who_comes_too_often_takes_nothing_from_the_others() {
     for _ in 0..10 {
         *limits.arrivals.lock().unwrap() = Arrivals::now();
         let begun = Instant::now();
-        let admitted = |address: &str| limits.admit(&at(address)).err().map(|Reached(why)| why);
+        let admitted = |address: &str| {
+            limits.admit(&limits.bounds(), &at(address)).err().map(|Reached(why)| why)
+        };
         let per_ip = Some("new_clients_per_second_per_ip");
         let told = [
             admitted("2001:db8::1"),
@@ -121,7 +131,26 @@ fn who_comes_too_often_takes_nothing_from_the_others() {
 }
 
 #[test]
+fn who_is_here_stays_where_there_may_be_fewer_and_nobody_comes_until_there_are() {
+    let limits = limits(|config| (config.clients, config.clients_per_ip) = (4, 3));
+    let admit = |address: &str| limits.admit(&limits.bounds(), &at(address));
+    let mut held: Vec<_> = (0..3).map(|_| admit("192.0.2.1").unwrap()).collect();
+    let mut config = limits.bounds().config.clone();
+    (config.clients, config.clients_per_ip) = (3, 2);
+    limits.set_bounds(limits.bounds_of(&config).unwrap().into());
+    assert_eq!(limits.clients(), 3);
+    assert_eq!(admit("192.0.2.2").err(), Some(Reached("clients")));
+    held.pop();
+    assert_eq!(admit("192.0.2.1").err(), Some(Reached("clients_per_ip")));
+    assert!(admit("192.0.2.2").is_ok());
+    held.pop();
+    assert!(admit("192.0.2.1").is_ok());
+    drop(held);
+    assert!(limits.by_address.is_empty() && limits.clients() == 0);
+}
+
+#[test]
 fn too_few_descriptors_are_told() {
-    let config = limits(|_| {}).config.clone();
+    let config = limits(|_| {}).bounds().config.clone();
     assert!(Limits::new(&config, 80).is_err());
 }

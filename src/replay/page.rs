@@ -1,6 +1,7 @@
 //! A run of entries of the past, read once for all clients that are in it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -115,7 +116,7 @@ impl Replays {
     ) -> Result<Page, Error> {
         let rendering = topic.state().renderings[rendering].clone();
         let anchor = from.anchor();
-        let count = topic.past_sizes.count(PAGE_BYTES).min(self.read_count);
+        let count = topic.past_sizes.count(PAGE_BYTES).min(self.read_count.load(Ordering::Relaxed));
         // An anchor is never read alone.
         let count = count.max(if anchor.is_some() { 2 } else { 1 });
         let after = anchor.unwrap_or(from.cursor());

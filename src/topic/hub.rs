@@ -17,7 +17,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 pub struct Hub {
     topics: DashMap<Arc<str>, Arc<Topic>>,
     limits: config::Ring,
-    max_readers: usize,
+    max_readers: AtomicUsize,
     total_bytes: Arc<AtomicUsize>,
     /// Who waits for room, in turn.
     waiting: tokio::sync::Mutex<()>,
@@ -62,10 +62,15 @@ impl Hub {
         Self {
             topics: DashMap::new(),
             limits,
-            max_readers,
+            max_readers: AtomicUsize::new(max_readers),
             total_bytes: Arc::default(),
             waiting: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// So many stream keys may have a reader from now on; those that have one keep it.
+    pub fn set_max_readers(&self, max_readers: usize) {
+        self.max_readers.store(max_readers, Ordering::Relaxed);
     }
 
     /// Holds the topic of `key` open; `start` is called with it where it is new, to start its reader.
@@ -75,7 +80,7 @@ impl Hub {
         start: impl FnOnce(&Arc<Topic>),
     ) -> Result<Lease, TooManyReaders> {
         // Asked before the entry is taken: its lock and that of `len` exclude each other.
-        let full = self.topics.len() >= self.max_readers;
+        let full = self.topics.len() >= self.max_readers.load(Ordering::Relaxed);
         // The count goes up under the map's lock, so that `close` cannot come in between.
         match self.topics.entry(key.into()) {
             Entry::Occupied(found) => Ok(Lease::new(found.get())),

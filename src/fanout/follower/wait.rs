@@ -42,7 +42,8 @@ impl Level {
 impl Follower {
     pub(super) async fn wait_writable(&mut self) -> Result<(), End> {
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        let (stalled, forget_page) = (since + self.fanout.settings.write_stall, since + PAGE_KEPT);
+        let (stalled, forget_page) =
+            (since + self.fanout.settings().write_stall, since + PAGE_KEPT);
         let (fanout, draining) = (self.fanout.clone(), self.fanout.draining.clone());
         let until = self.wake_for_expiry();
         loop {
@@ -94,7 +95,7 @@ impl Follower {
     /// Waits for what comes after the tail, and says that the stream lives. A drain is news as well.
     pub(super) async fn wait_for_news(&mut self) -> Result<(), End> {
         let Some(mut level) = self.level.take() else { return self.wait_for_source().await };
-        let keepalive = self.last_write + self.fanout.settings.keepalive;
+        let keepalive = self.last_write + self.fanout.settings().keepalive;
         let wake = self.client.next_due().map_or(keepalive, |due| due.min(keepalive));
         level.alarm_by(wake);
         tokio::select! {
@@ -103,7 +104,7 @@ impl Follower {
             // Lagged or closed is news as well.
             _ = level.news.recv() => {}
             () = &mut level.alarm => {
-                if self.last_write + self.fanout.settings.keepalive <= Instant::now() {
+                if self.last_write + self.fanout.settings().keepalive <= Instant::now() {
                     // What is not taken of it now is flushed before anything else.
                     self.say_alive()?;
                 }
@@ -122,7 +123,7 @@ impl Follower {
         let draining = self.fanout.draining.clone();
         let until = self.wake_for_expiry();
         loop {
-            let keepalive = self.last_write + self.fanout.settings.keepalive;
+            let keepalive = self.last_write + self.fanout.settings().keepalive;
             tokio::select! {
                 done = &mut work => return Ok(Some(done)),
                 () = self.outlet.left() => return Err(End::Cut(Left::Client)),

@@ -32,7 +32,7 @@ impl Pack {
     /// The same few bytes to everybody.
     pub(super) fn signal(&mut self, signal: Signal) {
         let (mut shared, mut outcomes) = (Shared::default(), Vec::new());
-        let at_once = self.fanout.settings.at_once;
+        let at_once = self.fanout.settings().at_once;
         for first in (0..self.members.capacity()).step_by(burst::MOST) {
             let slots = (first..first + burst::MOST).filter(|slot| self.members.contains(*slot));
             let due: Vec<_> = slots
