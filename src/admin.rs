@@ -81,6 +81,8 @@ impl Serve for Admin {
         let state = self.state.clone();
         let id = state.next_connection();
         let turn = place.turn();
+        // From here on: nobody has shown a token yet.
+        let recalled = state.admin_recalled.notified();
         let (streaming, cut) = (AtomicBool::new(false), CancellationToken::new());
         let visit = Arc::new(Visit { admin: self, peer, streaming, cut });
         let service = service_fn(|request| {
@@ -90,7 +92,7 @@ impl Serve for Admin {
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(state.config.limits.header_timeout)
+            .header_read_timeout(state.config().limits.header_timeout)
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(connection), service);
         let served = async {
@@ -98,6 +100,7 @@ impl Serve for Admin {
                 outcome = served => Some(outcome),
                 () = visit.cut.cancelled() => None,
                 () = visit.is_overdue() => None,
+                () = recalled => None,
             }
         };
         match place.until(MAX_STREAM_AGE, served).await {
@@ -106,7 +109,10 @@ impl Serve for Admin {
                 debug!(connection = id.connection, %error, "admin connection ended");
             }
             Ok(None) => {
-                debug!(connection = id.connection, "admin connection closed: too old or too slow");
+                debug!(
+                    connection = id.connection,
+                    "admin connection closed: too old, too slow, or of another token"
+                );
             }
             Err(cut) => {
                 debug!(connection = id.connection, why = cut.as_str(), "admin connection closed");

@@ -14,6 +14,7 @@ use crate::event::Rendering;
 mod auth;
 mod edge;
 pub mod fault;
+mod lasting;
 pub mod print;
 mod read;
 mod risk;
@@ -339,7 +340,7 @@ pub enum Signals {
 }
 
 /// A value that is never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use dashmap::DashMap;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +15,7 @@ use crate::config::{Config, Refuse, Replay, Signals};
 use crate::limits::Permit;
 use crate::metrics::{Left, Metrics};
 use crate::replay::Replays;
+use crate::standing::Held;
 use crate::topic::{Lease, Topic};
 
 mod body;
@@ -44,6 +45,7 @@ pub use wire::View;
 
 use follower::History;
 use pack::{Arrival, PackHandle};
+use round::Visitor;
 
 /// A pack takes this many clients before another one is opened for the same topic.
 const PACK_MIN_CLIENTS: usize = 256;
@@ -63,6 +65,8 @@ pub struct Fanout {
     pub replays: Replays,
     /// Set when the server begins to drain.
     pub draining: CancellationToken,
+    /// Told when some clients may not stay.
+    recalled: Notify,
     /// For writes to those that are not live yet.
     replay_turns: Semaphore,
     /// How many of them there were.
@@ -110,6 +114,8 @@ pub struct Client {
     pub lease: Lease,
     /// Its place among all clients.
     pub permit: Permit,
+    /// What it was let in by.
+    pub standing: Held,
     /// How it wants its bytes.
     pub view: View,
     /// Index of its route in the configuration.
@@ -188,6 +194,7 @@ impl Fanout {
             replay_turns,
             replay_writes: AtomicUsize::new(0),
             draining: CancellationToken::new(),
+            recalled: Notify::new(),
             tasks: TaskTracker::new(),
             drained: OnceLock::new(),
             opened_packs: AtomicUsize::new(0),
@@ -252,6 +259,15 @@ impl Fanout {
         let packs = self.packs.get(&topic.id);
         let packs = packs.iter().flat_map(|packs| packs.iter());
         packs.map(|pack| (pack.number(), pack.clients())).collect()
+    }
+
+    /// Lets every client be looked at once more: its standing may be revoked. Whoever is level with the
+    /// tail and in no pack looks when its topic has news.
+    pub fn recall(&self) {
+        for packs in &self.packs {
+            packs.iter().for_each(|pack| pack.visit(Visitor::Recall));
+        }
+        self.recalled.notify_waiters();
     }
 
     fn forget_packs(&self, topic: &Topic) {

@@ -5,22 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
-use crate::config::{Config, Unfit};
+use crate::config::{Config, Faults, Loaded, Log, Setting, Unfit};
 use crate::demo::Feed;
-use crate::fanout::{Fanout, Settings, may_send_at_once};
-use crate::http::access::Gate;
+use crate::fanout::{Fanout, may_send_at_once};
 use crate::http::arrival::Public;
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
 use crate::http::router;
-use crate::http::tls::Certificates;
 use crate::limits::{Limits, Pending, TooFewDescriptors};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TooManyRoutes};
 use crate::notify::{self, Manager};
 use crate::process;
 use crate::reader::Readers;
@@ -28,8 +27,13 @@ use crate::replay::Replays;
 use crate::report::Report;
 use crate::source::{Class, Source};
 use crate::sparingly::Sparingly;
-use crate::state::State;
+use crate::state::{Serving, State};
 use crate::topic::Hub;
+
+mod reload;
+mod serving;
+
+pub use reload::Reload;
 
 /// How often the source is asked whether it is there, while it is.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -72,6 +76,9 @@ pub enum BindError {
     /// Too few open files are allowed.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
+    /// More routes than are counted.
+    #[error(transparent)]
+    Routes(#[from] TooManyRoutes),
 }
 
 impl BindError {
@@ -92,15 +99,6 @@ impl Gateway {
         descriptors: usize,
     ) -> Result<Self, BindError> {
         let limits = Limits::new(&config.limits, descriptors)?;
-        if config.limits.clients > limits.bounds().max_clients() {
-            warn!(
-                wanted = config.limits.clients,
-                possible = limits.bounds().max_clients(),
-                descriptors,
-                "limits.clients is more than the open files allow; raise LimitNOFILE= (ulimit -n)"
-            );
-        }
-        let certificates = config.server.tls.clone().map(Certificates::open).transpose()?;
         let (public, admin) = listeners(&config, &mut inherited)?;
         for name in inherited.unused() {
             warn!(
@@ -108,11 +106,11 @@ impl Gateway {
                 "a socket was handed over that nobody accepts from: who connects to it waits for ever; write \"systemd:NAME\" where it belongs, or take it from the .socket unit"
             );
         }
-        let mut drain = config.server.drain;
-        if is_handed_over(&public) {
-            drain = drain.min(HANDOVER_SPREAD);
-        }
-        Ok(Self { state: Arc::new(join(config, limits, certificates, drain)), public, admin })
+        let metrics = Arc::new(Metrics::new(&config.routes));
+        let at_once = config.server.io_uring && sends_at_once();
+        let drain = longest_spread(&public);
+        let serving = serving::of(config, limits.bounds(), &metrics, drain, at_once)?;
+        Ok(Self { state: Arc::new(join(serving, limits, metrics)), public, admin })
     }
 
     /// Where clients connect, as for the log.
@@ -125,9 +123,22 @@ impl Gateway {
         self.admin.iter().map(Listener::address).collect()
     }
 
-    /// Reads again what may change while it runs, whenever it is asked to.
-    pub fn reload(&self) -> Reload {
-        Reload(self.state.clone())
+    /// Takes on what `read` says now, whenever it is asked to; `started` is what it said at the start, and
+    /// `set_log` takes on what it says of the log.
+    pub fn reload(
+        &self,
+        started: Vec<Setting>,
+        read: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+        set_log: impl Fn(&Log) + Send + Sync + 'static,
+    ) -> Reload {
+        Reload {
+            state: self.state.clone(),
+            read: Arc::new(read),
+            set_log: Box::new(set_log),
+            started,
+            longest_spread: longest_spread(&self.public),
+            admin_is_reachable: self.admin.iter().any(Listener::is_reachable),
+        }
     }
 
     /// Says in the log what it is doing, whenever it is asked to.
@@ -146,52 +157,29 @@ impl Gateway {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { state, public, admin } = self;
         let accepting = Accepting { handed_over: is_handed_over(&public), ..Accepting::default() };
-        let gate =
-            Arc::new(Gate::new(&state.config.jwt, &state.config.cors, state.metrics.clone()));
-        gate.fetch_keys();
-        let send_buffer = state.config.limits.send_buffer_bytes;
+        state.serving().gate.fetch_keys();
         for listener in public {
             let inherited = listener.is_inherited();
             let arrivals = accepting.arrivals.clone();
-            let public = Public {
-                state: state.clone(),
-                gate: gate.clone(),
-                behind_proxy: listener.behind_proxy,
-            };
-            let pending = state.pending.clone();
-            let accept = listener.accept(public, Some(send_buffer), pending, arrivals);
+            let public = Public { state: state.clone(), behind_proxy: listener.behind_proxy };
+            let (pending, shared) = (state.pending.clone(), state.clone());
+            let send_buffer = move || Some(shared.config().limits.send_buffer_bytes);
+            let accept = listener.accept(public, send_buffer, pending, arrivals);
             accepting.spawn(&state, accept, inherited);
         }
         let operator = Admin::new(state.clone());
         for listener in admin {
             let inherited = listener.is_inherited();
             let (admin, tasks) = (operator.clone(), TaskTracker::new());
-            let accept = listener.accept(admin, None, state.admin_pending.clone(), tasks);
+            let accept = listener.accept(admin, || None, state.admin_pending.clone(), tasks);
             accepting.spawn(&state, accept, inherited);
         }
         tokio::spawn(probe(state.clone()));
-        if state.config.demo {
+        if state.config().demo {
             tokio::spawn(feed(state.clone()));
         }
         shutdown.await;
         drain(&state, &accepting).await;
-    }
-}
-
-/// Reads again what may change while the gateway runs.
-pub struct Reload(Arc<State>);
-
-impl Reload {
-    /// Does so, and says in the log what came of it: nothing that is at fault is taken.
-    pub async fn now(&self) {
-        let state = self.0.clone();
-        if state.certificates.is_none() {
-            return info!("nothing to reload: of a running gateway, only [server.tls] is");
-        }
-        let read = move || state.certificates.as_ref().map(Certificates::reload);
-        if let Err(error) = tokio::task::spawn_blocking(read).await {
-            error!(%error, "reloading failed");
-        }
     }
 }
 
@@ -225,6 +213,11 @@ fn is_handed_over(public: &[Listener]) -> bool {
     public.iter().any(Listener::is_inherited)
 }
 
+/// No drain is spread over more than this.
+fn longest_spread(public: &[Listener]) -> Duration {
+    if is_handed_over(public) { HANDOVER_SPREAD } else { Duration::MAX }
+}
+
 /// What accepts connections.
 #[derive(Default)]
 struct Accepting {
@@ -253,13 +246,8 @@ impl Accepting {
     }
 }
 
-fn join(
-    config: Config,
-    limits: Arc<Limits>,
-    certificates: Option<Certificates>,
-    drain: Duration,
-) -> State {
-    let metrics = Arc::new(Metrics::new(&config.routes));
+fn join(serving: Serving, limits: Arc<Limits>, metrics: Arc<Metrics>) -> State {
+    let config = serving.config.clone();
     metrics.unsafe_choices(&config.risks());
     metrics.response_codes(&router::STATUSES);
     let source = Source::open(&config);
@@ -273,25 +261,25 @@ fn join(
         returns_told: Sparingly::default(),
     };
     let replays = Replays::new(source, metrics.clone(), &config);
-    let at_once = config.server.io_uring && sends_at_once();
-    let settings = Arc::new(Settings::new(&config, drain, at_once));
-    let admin_pending = Pending::new(|| ADMIN_CONNECTIONS);
+    let settings = serving.settings.clone();
     let counted = limits.clone();
     State {
         pending: Pending::new(move || counted.max_pending()),
-        admin_pending,
+        admin_pending: Pending::new(|| ADMIN_CONNECTIONS),
+        admin_recalled: Notify::new(),
         fanout: Arc::new(Fanout::new(settings, metrics.clone(), replays)),
         hub,
+        standings: Arc::default(),
         limits,
         metrics,
         readers: Arc::new(readers),
-        certificates,
         hosted: TaskTracker::new(),
         source_up: AtomicBool::new(false),
         source_seen: AtomicBool::new(false),
+        reload_refused: AtomicBool::new(false),
         refusals_told: Sparingly::default(),
         connections: AtomicU64::new(0),
-        config,
+        serving: ArcSwap::from_pointee(serving),
     }
 }
 
@@ -306,7 +294,7 @@ fn sends_at_once() -> bool {
 
 /// Asks the source now and then whether it is there, for `/readyz` and the metrics.
 async fn probe(state: Arc<State>) {
-    let source = &*state.config.source.place.to_string();
+    let source = &*state.config().source.place.to_string();
     let mut told = None;
     loop {
         // A command that the user may not run was answered too.

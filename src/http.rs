@@ -2,6 +2,7 @@
 //! leave hyper (HTTP/1) or stay with it (HTTP/2, TLS).
 
 pub mod access;
+pub mod again;
 pub mod arrival;
 pub mod asked;
 pub mod cors;

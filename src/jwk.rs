@@ -85,6 +85,19 @@ impl VerifyingKey {
         self.is_for(algorithm) && self.kid.as_deref().is_none_or(|own| kid == Some(own))
     }
 
+    /// Whether both are one key, and may be used alike, wherever each was read.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_same_key = match (self.key.kind(), other.key.kind()) {
+            (DecodingKeyKind::SecretOrDer(a), DecodingKeyKind::SecretOrDer(b)) => a == b,
+            (
+                DecodingKeyKind::RsaModulusExponent { n, e },
+                DecodingKeyKind::RsaModulusExponent { n: other_n, e: other_e },
+            ) => (n, e) == (other_n, other_e),
+            _ => false,
+        };
+        is_same_key && (&self.kid, &self.algorithms) == (&other.kid, &other.algorithms)
+    }
+
     /// The key itself.
     pub fn key(&self) -> &DecodingKey {
         &self.key

@@ -10,6 +10,7 @@
 //! - [`continuity`]: whether a read went on where the last one ended
 //! - [`metrics`], [`limits`]: what is counted, what is refused
 //! - [`shared`], [`sparingly`]: answers that many ask for at once, log lines that many would write
+//! - [`standing`]: what each stream was let in by
 //! - [`topic`]: ring and broadcast of one stream key
 //! - [`reader`]: one task per stream key, from the source to the topic
 //! - [`start`], [`replay`]: where a client begins, and reads of the past
@@ -49,6 +50,7 @@ pub mod report;
 pub mod shared;
 pub mod source;
 pub mod sparingly;
+pub mod standing;
 pub mod start;
 pub mod state;
 pub mod tail;

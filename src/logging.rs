@@ -4,9 +4,10 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
 use crate::config::{Log, LogFormat};
 use crate::fanout::ACCESS;
@@ -16,12 +17,24 @@ mod journal;
 
 use journal::Journal;
 
+/// What is logged of all that might be.
+pub struct Levels(Handle<EnvFilter, Registry>);
+
+impl Levels {
+    /// As the configuration has it, from now on.
+    pub fn set(&self, config: &Log) {
+        // The log is there as long as the process is.
+        let _ = self.0.reload(filter(config));
+    }
+}
+
 /// Starts the log of the process, once.
-pub fn start(config: &Log) {
+pub fn start(config: &Log) -> Levels {
     let terminal = std::io::stderr().is_terminal();
     let journal = process::is_journal();
     let text = config.format == LogFormat::Text || terminal || journal;
-    let registry = tracing_subscriber::registry().with(filter(config));
+    let (filter, levels) = reload::Layer::new(filter(config));
+    let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     if config.format == LogFormat::Json || !text {
         registry.with(layer.json().flatten_event(true).with_target(false)).init();
@@ -33,6 +46,7 @@ pub fn start(config: &Log) {
     } else {
         registry.with(layer.with_target(false)).init();
     }
+    Levels(levels)
 }
 
 /// The level says what is logged but for the access log, which is on or off.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ssegate::budget::Budget;
-use ssegate::config::{self, Config, Loaded};
+use ssegate::config::{self, Faults, Loaded};
 use ssegate::http::inherited::Inherited;
 use ssegate::limits::TooFewDescriptors;
+use ssegate::logging::Levels;
 use ssegate::notify::Manager;
 use ssegate::{Gateway, logging, process, tail};
 use tracing::{error, info, warn};
@@ -58,7 +59,7 @@ enum Command {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct ConfigArgs {
     /// The configuration; without it ./gateway.toml, else /etc/ssegate/gateway.toml
     #[arg(long, value_name = "FILE")]
@@ -96,10 +97,16 @@ fn main() -> ExitCode {
 }
 
 fn load(args: &ConfigArgs) -> Result<Loaded, ExitCode> {
-    config::load(args.config.as_deref(), args.demo, &config::environment()).map_err(|faults| {
+    args.read().map_err(|faults| {
         eprintln!("{faults}");
         ExitCode::from(BAD_CONFIG)
     })
+}
+
+impl ConfigArgs {
+    fn read(&self) -> Result<Loaded, Faults> {
+        config::load(self.config.as_deref(), self.demo, &config::environment())
+    }
 }
 
 fn check(
@@ -167,7 +174,7 @@ fn serve(args: &ConfigArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    logging::start(&loaded.config.log);
+    let levels = logging::start(&loaded.config.log);
     info!(version = env!("CARGO_PKG_VERSION"), configuration = %loaded.origin, "ssegate starts");
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -176,8 +183,9 @@ fn serve(args: &ConfigArgs) -> ExitCode {
     // Before there are other threads.
     let inherited = Inherited::take();
     let manager = Manager::from_environment();
-    let outcome = runtime(loaded.config.server.workers)
-        .and_then(|runtime| runtime.block_on(run(loaded.config, inherited, descriptors, manager)));
+    let outcome = runtime(loaded.config.server.workers).and_then(|runtime| {
+        runtime.block_on(run(args, loaded, levels, inherited, descriptors, manager))
+    });
     match outcome {
         Ok(code) => {
             info!("ssegate ends");
@@ -191,7 +199,9 @@ fn serve(args: &ConfigArgs) -> ExitCode {
 }
 
 async fn run(
-    config: Config,
+    args: &ConfigArgs,
+    Loaded { config, settings, .. }: Loaded,
+    levels: Levels,
     inherited: Inherited,
     descriptors: usize,
     manager: Manager,
@@ -212,8 +222,10 @@ async fn run(
     }
     manager.ready().await;
     gateway.keep_told(&manager);
-    let (reload, told) = (gateway.reload(), manager.clone());
-    tokio::spawn(async move {
+    let again = args.clone();
+    let reload = gateway.reload(settings, move || again.read(), move |log| levels.set(log));
+    let told = manager.clone();
+    let reloading = tokio::spawn(async move {
         loop {
             hangup.next().await;
             info!("SIGHUP: reloading");
@@ -234,6 +246,7 @@ async fn run(
     let signals = async {
         let first = stop.next().await;
         info!(signal = first, "stopping; a second signal ends at once");
+        reloading.abort();
         manager.stopping().await;
         // The gateway holds the other end until it has drained.
         let _ = shutdown.send(());

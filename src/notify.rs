@@ -177,7 +177,7 @@ async fn tell_status(manager: Manager, state: Arc<State>) {
 /// One line for `systemctl status`.
 fn status(state: &State) -> String {
     let is = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
-    let source = match state.config.source.place {
+    let source = match state.config().source.place {
         Place::Memory => "embedded source",
         _ if is(&state.source_up) => "Redis up",
         _ if is(&state.source_seen) => "Redis away",
@@ -185,7 +185,9 @@ fn status(state: &State) -> String {
     };
     let (clients, streams) = (state.limits.clients(), state.hub.readers());
     let draining = if state.fanout.draining.is_cancelled() { "draining, " } else { "" };
-    format!("{draining}clients: {clients}, streams: {streams}, {source}")
+    let refused =
+        if is(&state.reload_refused) { ", the file was refused: a restart would fail" } else { "" };
+    format!("{draining}clients: {clients}, streams: {streams}, {source}{refused}")
 }
 
 #[cfg(test)]

@@ -4,43 +4,67 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::fanout::{Fanout, Id};
+use crate::fanout::{Fanout, Id, Settings};
+use crate::http::access::Gate;
 use crate::http::tls::Certificates;
-use crate::limits::{Limits, Pending, Reached, Whom};
+use crate::limits::{Bounds, Limits, Pending, Reached, Whom};
 use crate::metrics::{Metrics, Now};
 use crate::reader::Readers;
 use crate::sparingly::Sparingly;
+use crate::standing::Standings;
 use crate::topic::{Hub, Lease, Reader, TooManyReaders};
+
+/// What one configuration comes to. A reload exchanges all of it at once, and a request is decided by
+/// one from its beginning to its end.
+pub struct Serving {
+    /// The configuration itself.
+    pub config: Arc<Config>,
+    /// The numbers that its routes are counted by, in its order.
+    pub routes: Vec<u16>,
+    /// Who may read what.
+    pub gate: Gate,
+    /// What clients are shown where TLS is spoken.
+    pub certificates: Option<Certificates>,
+    /// How much there may be of what is limited.
+    pub bounds: Arc<Bounds>,
+    /// How packs and followers behave.
+    pub settings: Arc<Settings>,
+}
 
 /// The parts of the gateway.
 pub struct State {
-    /// The configuration.
-    pub config: Config,
+    pub(crate) serving: ArcSwap<Serving>,
     /// From topics to clients.
     pub fanout: Arc<Fanout>,
     /// All topics.
     pub hub: Arc<Hub>,
+    /// What each stream was let in by.
+    pub standings: Arc<Standings>,
     /// Permits.
     pub limits: Arc<Limits>,
     /// Public connections that are no streams.
     pub pending: Arc<Pending>,
+    /// Told when the operator's token is another one.
+    pub admin_recalled: Notify,
     /// The operator's connections.
     pub admin_pending: Arc<Pending>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Starts readers.
     pub readers: Arc<Readers>,
-    /// What clients are shown where TLS is spoken.
-    pub certificates: Option<Certificates>,
     /// Connections that hyper keeps while they have streams.
     pub hosted: TaskTracker,
     /// Whether the source answered when last asked.
     pub source_up: AtomicBool,
     /// Whether the source has ever answered.
     pub source_seen: AtomicBool,
+    /// Whether the configuration was refused when it was last read: a restart would fail.
+    pub reload_refused: AtomicBool,
     /// Which refusals the log has told of, by reason.
     pub refusals_told: Sparingly,
     /// So many came so far.
@@ -48,11 +72,20 @@ pub struct State {
 }
 
 impl State {
+    /// What requests are decided by now.
+    pub fn serving(&self) -> Arc<Serving> {
+        self.serving.load_full()
+    }
+
+    /// The configuration that holds now.
+    pub fn config(&self) -> Arc<Config> {
+        self.serving.load().config.clone()
+    }
+
     /// Holds the topic of `key` open, with a reader if it is new.
-    pub fn topic(&self, key: &str, whom: &Whom) -> Result<Lease, Reached> {
+    pub fn topic(&self, bounds: &Bounds, key: &str, whom: &Whom) -> Result<Lease, Reached> {
         // Asked for in any case, given back at once where the topic is there already.
-        let bounds = self.limits.bounds();
-        let permit = self.limits.admit_reader(&bounds, whom);
+        let permit = self.limits.admit_reader(bounds, whom);
         let known = self.hub.open_known(key);
         if let Some(lease) = known {
             return Ok(lease);
@@ -82,16 +115,17 @@ impl State {
                 lag_entries = lag_entries.max(state.account.lag_entries.unwrap_or(0));
             }
         }
+        let Serving { config, bounds, .. } = &**self.serving.load();
         Now {
             clients: self.limits.clients(),
-            clients_limit: self.limits.bounds().max_clients(),
+            clients_limit: bounds.max_clients(),
             pending: self.pending.count(),
             readers: self.hub.readers(),
-            readers_limit: self.config.limits.readers,
+            readers_limit: bounds.max_readers(),
             last_poll,
             lag_entries,
             buffered_bytes: self.hub.rings_bytes(),
-            buffered_limit_bytes: self.config.ring.total_bytes,
+            buffered_limit_bytes: config.ring.total_bytes,
             redis_connected: self.source_up.load(Ordering::Relaxed),
             redis_commands: self.readers.source.command_durations(),
         }

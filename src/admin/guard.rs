@@ -16,7 +16,8 @@ pub(super) type Refusal = Box<Response<Full>>;
 
 /// Whether the request carries the token, where there is one.
 pub(super) fn token(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(token) = &state.config.admin.token else { return Ok(()) };
+    let config = state.config();
+    let Some(token) = &config.admin.token else { return Ok(()) };
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
     if same_in_constant_time(given.as_bytes(), token.expose().as_bytes()) {
@@ -31,7 +32,7 @@ pub(super) fn token(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
 /// Whether the request may add entries: no page of another origin may.
 pub(super) fn write(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
     token(state, headers)?;
-    let guarded = state.config.admin.token.is_some();
+    let guarded = state.config().admin.token.is_some();
     if is_foreign(headers) || (!guarded && is_from_a_page(headers) && !is_addressed(headers)) {
         return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not publish"));
     }
@@ -48,7 +49,7 @@ pub(super) fn read(state: &State, peer: Peer, headers: &HeaderMap) -> Result<(),
     if is_foreign(headers) {
         return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not read this"));
     }
-    let guarded = state.config.admin.token.is_some() || peer == Peer::Unix;
+    let guarded = state.config().admin.token.is_some() || peer == Peer::Unix;
     if !guarded && !is_addressed(headers) {
         let message = "without admin.token_file this is read by an address or as localhost, against DNS rebinding";
         return Err(text(StatusCode::FORBIDDEN, message));

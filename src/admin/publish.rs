@@ -24,7 +24,7 @@ pub(super) async fn publish(
     key: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Full>, Refusal> {
-    if !state.config.admin.publish {
+    if !state.config().admin.publish {
         return Err(text(StatusCode::NOT_FOUND, "publishing is off (admin.publish)"));
     }
     if request.method() != Method::POST {
@@ -34,7 +34,7 @@ pub(super) async fn publish(
     }
     guard::write(state, request.headers())?;
     let key = decoded_key(key)?;
-    let limit = state.config.source.max_entry_bytes;
+    let limit = state.config().source.max_entry_bytes;
     let payload = Limited::new(request.into_body(), limit).collect();
     let payload = tokio::time::timeout(BODY_TIMEOUT, payload)
         .await

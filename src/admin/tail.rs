@@ -71,7 +71,8 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     if state.fanout.draining.is_cancelled() {
         return Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now: drain"));
     }
-    let routes = state.config.routes.iter().filter(|route| route.key.may_be(key));
+    let serving = state.serving();
+    let routes = serving.config.routes.iter().filter(|route| route.key.may_be(key));
     let renderings: Vec<_> = routes.map(|route| &route.rendering).collect();
     let lease = match state.hub.open_known(key) {
         Some(lease) => lease,
@@ -81,7 +82,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
                 "no route reads this key, and nobody follows it",
             ));
         }
-        None => state.topic(key, &Whom::default()).map_err(|Reached(limit)| {
+        None => state.topic(&serving.bounds, key, &Whom::default()).map_err(|Reached(limit)| {
             text(StatusCode::SERVICE_UNAVAILABLE, &format!("not now: {limit}"))
         })?,
     };

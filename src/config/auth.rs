@@ -72,7 +72,7 @@ pub enum KeyPlace {
 }
 
 /// Where a token is looked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TokenPlace {
     /// `Authorization: Bearer`
     Header,

@@ -83,7 +83,7 @@ pub enum Control {
         /// In so many seconds.
         seconds: u64,
     },
-    /// The token has expired, and the stream ends.
+    /// The token has expired, or another configuration does not allow the stream: it ends.
     Expired,
     /// The stream, or the server, cannot serve now.
     Unavailable {

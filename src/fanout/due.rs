@@ -34,17 +34,21 @@ impl TokenEnd {
 }
 
 impl Client {
-    /// When there is next something to be done; never, where nothing is.
+    /// When there is next something to be done; never, where nothing is. Whoever may not stay has been
+    /// due since it came.
     pub(super) fn next_due(&self) -> Option<Instant> {
+        if self.standing.is_revoked() {
+            return Some(self.opened);
+        }
         let token = self.token.as_deref().map(|token| token.warn.unwrap_or(token.at));
         [self.expires, token].into_iter().flatten().min()
     }
 
-    /// What is to be done now; the end of a token comes first.
+    /// What is to be done now; the end of a token, or of its being good for the stream, comes first.
     pub(super) fn due(&self, now: Instant, draining: bool) -> Option<Due> {
         let is_over = |end: Instant| end <= now;
         let token = self.token.as_deref();
-        if token.is_some_and(|token| is_over(token.at)) {
+        if self.standing.is_revoked() || token.is_some_and(|token| is_over(token.at)) {
             return Some(Due::End(Some(Control::Expired), Left::Expired));
         }
         if self.expires.is_some_and(is_over) {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::due::Due;
 use super::follower::{Begin, History, Place, follow};
 use super::pass::{Pass, Sent};
-use super::round::{Probe, Visitor};
+use super::round::Visitor;
 use super::signal::{Signal, is_up, last_words};
 use super::socket::Input;
 use super::watch::Watch;
@@ -63,9 +63,9 @@ impl PackHandle {
         let _ = self.visitors.send(Visitor::Client(arrival));
     }
 
-    /// Sends a probe, which comes back even from a pack that has ended.
-    pub(super) fn visit(&self, probe: Probe) {
-        let _ = self.visitors.send(Visitor::Probe(probe));
+    /// Sends a visitor, which comes back, if it is a probe, even from a pack that has ended.
+    pub(super) fn visit(&self, visitor: Visitor) {
+        let _ = self.visitors.send(visitor);
     }
 }
 
@@ -231,6 +231,7 @@ impl Pack {
         match visitor {
             Visitor::Client(arrival) => self.admit(arrival),
             Visitor::Probe(probe) => drop(probe),
+            Visitor::Recall => self.attend(Instant::now()),
         }
     }
 

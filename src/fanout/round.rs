@@ -17,6 +17,8 @@ pub(super) enum Visitor {
     Client(Arrival),
     /// The question whether the loop goes round.
     Probe(Probe),
+    /// That some of its clients may not stay.
+    Recall,
 }
 
 impl Fanout {
@@ -25,7 +27,7 @@ impl Fanout {
     pub async fn round(&self) {
         let (probe, mut all_back) = mpsc::channel(1);
         for packs in &self.packs {
-            packs.iter().for_each(|pack| pack.visit(probe.clone()));
+            packs.iter().for_each(|pack| pack.visit(Visitor::Probe(probe.clone())));
         }
         drop(probe);
         let None = all_back.recv().await;

@@ -16,6 +16,7 @@ use crate::limits::{Limits, Whom};
 use crate::metrics::Metrics;
 use crate::replay::Replays;
 use crate::source::Source;
+use crate::standing::{Basis, Standings};
 use crate::topic::{Hub, Lease};
 
 pub(crate) struct World {
@@ -23,6 +24,7 @@ pub(crate) struct World {
     pub(crate) fanout: Arc<Fanout>,
     hub: Hub,
     limits: Arc<Limits>,
+    pub(crate) standings: Arc<Standings>,
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
         let fanout = Arc::new(Fanout::new(settings.into(), metrics, replays));
         let hub = Hub::new(config.ring.clone(), config.limits.readers);
         let limits = Limits::new(&config.limits, 10_000).unwrap();
-        Self { config, fanout, hub, limits }
+        Self { config, fanout, hub, limits, standings: Arc::default() }
     }
 
     /// The other end of a client in a pack of `key`, and a hold on the topic.
@@ -45,6 +47,7 @@ impl World {
         let client = Client {
             lease: lease(),
             permit: self.limits.admit(&self.limits.bounds(), &Whom::default()).unwrap(),
+            standing: self.standings.enter(basis(key)),
             view: View { rendering: 0, framed: true },
             route: 0,
             signals: route.signals,
@@ -74,6 +77,11 @@ impl World {
         }
         false
     }
+}
+
+fn basis(key: &str) -> Basis {
+    let (host, origin, site, credential) = Default::default();
+    Basis { path: key.into(), key: key.into(), host, origin, site, cookies: false, credential }
 }
 
 /// A pack that hangs, on a lock that is not given back before this is dropped.

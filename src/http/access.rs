@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::Request;
 use tracing::info;
 
-use crate::config::{Access, Cors, Jwt, Match, Route};
+use crate::config::{Access, Cors, Jwt, Match, Route, Secret};
 use crate::fanout::TokenEnd;
 use crate::metrics::Metrics;
 use crate::sparingly::Sparingly;
+use crate::standing::Credential;
 
 mod claims;
 mod fetch;
@@ -20,6 +21,8 @@ mod keyring;
 #[cfg(test)]
 mod tests;
 mod token;
+
+pub use keyring::KeysAway;
 
 use keyring::Keyring;
 
@@ -107,6 +110,8 @@ pub struct Grant {
     pub principal: Option<Arc<str>>,
     /// When the token ends; `None`: there is none.
     pub token: Option<TokenEnd>,
+    /// The token itself; it may be asked for once more.
+    pub credential: Option<Credential>,
 }
 
 /// The gate.
@@ -127,9 +132,15 @@ impl Gate {
         Self { rules, cors, keyring, metrics, told: Sparingly::default() }
     }
 
-    /// Begins to fetch the keys that are elsewhere, and to keep them fresh.
+    /// Begins to fetch the keys that are elsewhere, and to keep them fresh for as long as there is the gate.
     pub fn fetch_keys(&self) {
         self.keyring.fetch();
+    }
+
+    /// Fetches the keys that are elsewhere before anybody is let in by them. Where that fails, those that
+    /// `before` has from there stay good; it is an error if they were never asked for there.
+    pub async fn load_keys(&self, before: &Self) -> Result<(), KeysAway> {
+        self.keyring.load(&before.keyring).await
     }
 
     /// Whether tokens may stand in URLs.
@@ -145,8 +156,22 @@ impl Gate {
         request: &Request<B>,
     ) -> Result<Grant, Denied> {
         let Access::Jwt(matches) = &route.access else { return Ok(Grant::default()) };
-        let admitted = self.check(matches, variables, request);
+        let admitted = self.check(matches, variables, request, None);
         admitted.inspect_err(|denied| self.tell(*denied, route))
+    }
+
+    /// Whether whoever was let in before, with this token if with any, would be once more. Nobody is turned
+    /// away because of keys that cannot be had now.
+    pub fn readmits<B>(
+        &self,
+        route: &Route,
+        variables: &[(String, String)],
+        request: &Request<B>,
+        before: Option<&Credential>,
+    ) -> bool {
+        let Access::Jwt(matches) = &route.access else { return true };
+        let admitted = self.check(matches, variables, request, before);
+        matches!(admitted, Ok(_) | Err(Denied::Keys))
     }
 
     fn check<B>(
@@ -154,15 +179,20 @@ impl Gate {
         matches: &[Match],
         variables: &[(String, String)],
         request: &Request<B>,
+        before: Option<&Credential>,
     ) -> Result<Grant, Denied> {
         let (headers, query) = (request.headers(), request.uri().query());
-        let token = token::find(&self.rules.from, &self.cors, headers, query)?;
-        let claims = self.keyring.verify(&token)?;
+        let (place, token) = token::find(&self.rules.from, &self.cors, headers, query)?;
+        let verified = before.filter(|before| before.token.expose() == token);
+        let verified_with = verified.map(|before| &*before.signed_by);
+        let (claims, signed_by) = self.keyring.verify(&token, verified_with)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let lasts = claims::check(&self.rules, &claims, now)?;
         claims::check_path(&claims, matches, variables)?;
-        let token = Some(TokenEnd::after(lasts, self.rules.warn));
-        Ok(Grant { principal: claims::principal(&claims), token })
+        let end = Some(TokenEnd::after(lasts, self.rules.warn));
+        let token = Secret::new(token.into_owned());
+        let credential = Some(Credential { place: place.clone(), token, signed_by });
+        Ok(Grant { principal: claims::principal(&claims), token: end, credential })
     }
 
     fn tell(&self, denied: Denied, route: &Route) {

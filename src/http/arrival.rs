@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::access::Gate;
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
 use super::prefixed::Prefixed;
 use super::takeover::{HEAD_BYTES, Requests, open, serve_http};
+use super::tls::Certificates;
 use super::visit::Caller;
 use super::{head, hosted, proxy_header, tls};
 use crate::config;
@@ -24,8 +24,6 @@ use crate::state::State;
 pub struct Public {
     /// What they may use.
     pub state: Arc<State>,
-    /// Who may read what.
-    pub gate: Arc<Gate>,
     /// Whether each of them begins with a PROXY header.
     pub behind_proxy: bool,
 }
@@ -46,7 +44,7 @@ enum Arrived<C> {
 impl Serve for Public {
     async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
         let state = &self.state;
-        let config::Limits { header_timeout, write_stall, .. } = state.config.limits;
+        let config::Limits { header_timeout, write_stall, .. } = state.config().limits;
         let caller = Caller { id: state.next_connection(), peer };
         let (start, mut client) = (Instant::now(), None);
         let arrived = self.arrive(connection, caller, &mut client);
@@ -98,11 +96,10 @@ impl Public {
         *client = Some(whom);
         let Caller { id, peer: at } = whom;
         // Who is behind a unix socket is on this machine: a proxy, as a rule, that has TLS before it.
-        if let Some(certificates) =
-            state.certificates.as_ref().filter(|_| caller.peer != Peer::Unix)
-        {
+        let certificates = state.serving().certificates.clone();
+        if let Some(Certificates(acceptor)) = certificates.filter(|_| caller.peer != Peer::Unix) {
             // Boxed: it takes more than all else together.
-            let shaken = Box::pin(certificates.acceptor().accept(connection)).await;
+            let shaken = Box::pin(acceptor.accept(connection)).await;
             let encrypted = shaken.inspect_err(|error| {
                 state.metrics.rejected("tls");
                 debug!(connection = id.connection, peer = %at, %error, "connection ended");

@@ -3,8 +3,8 @@
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
-    HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, COOKIE,
+    HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request};
 
@@ -40,6 +40,32 @@ pub fn headers(cors: &Cors, request: &HeaderMap) -> HeaderMap {
         }
     }
     headers
+}
+
+/// What a page may do with a stream because we say so, from the least on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reading {
+    /// Nothing: it is of our own origin, or no page, or may not read at all.
+    Unsaid,
+    /// Read it.
+    Plain,
+    /// Read it with a browser's cookies.
+    WithCookies,
+}
+
+/// What we let the page do that sent `request`.
+pub fn reading(cors: &Cors, request: &HeaderMap) -> Reading {
+    let is_elsewhere = |origin: &HeaderValue| !is_of_host(origin, request);
+    let said = headers(cors, request);
+    if !request.get(ORIGIN).is_some_and(is_elsewhere)
+        || !said.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+    {
+        Reading::Unsaid
+    } else if request.contains_key(COOKIE) && said.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS) {
+        Reading::WithCookies
+    } else {
+        Reading::Plain
+    }
 }
 
 /// Whether a browser asks what it may ask for.

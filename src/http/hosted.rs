@@ -29,7 +29,7 @@ use super::peer::Peer;
 use super::router::{self, Decision};
 use super::takeover::{self, Asked, HEAD_BYTES, MAX_HEADERS};
 use super::visit::{Caller, answered, decide};
-use crate::config::Refuse;
+use crate::config::{self, Refuse};
 use crate::fanout::{Body, Client, Following, Id, beside, follow_in_body};
 use crate::limits::{Cut, Place};
 use crate::state::State;
@@ -101,22 +101,21 @@ where
         let (public, desk) = (public.clone(), desk.clone());
         Box::pin(async move { answer(&public, request, caller, &desk).await })
     });
-    let limits = &state.config.limits;
+    let config::Limits { header_timeout, write_stall, .. } = state.config().limits;
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(Linger::new(connection)), service);
-    let mut served = pin!(beside(http, || desk.take(), limits.write_stall));
+    let mut served = pin!(beside(http, || desk.take(), write_stall));
     let until_stream = async {
         tokio::select! {
             outcome = &mut served => Some(outcome),
             () = desk.opened.notified() => None,
         }
     };
-    let outcome = match place.until(limits.header_timeout + limits.write_stall, until_stream).await
-    {
+    let outcome = match place.until(header_timeout + write_stall, until_stream).await {
         Ok(Some(outcome)) => outcome,
         Ok(None) => {
             drop(place);
@@ -150,10 +149,10 @@ where
     });
     let connection = Linger::new(connection);
     let observer = connection.observer();
-    let write_stall = state.config.limits.write_stall;
+    let write_stall = state.config().limits.write_stall;
     let http = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
-        .keep_alive_interval(state.config.server.keepalive)
+        .keep_alive_interval(state.config().server.keepalive)
         .keep_alive_timeout(write_stall)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(HEAD_BYTES).expect("a head is small"))
@@ -245,7 +244,7 @@ impl Streams {
                     outcome = &mut http => Some(Ok(outcome)),
                     _ = open.changed() => None,
                     () = self.state.fanout.draining.cancelled(), if has_served => Some(Err(None)),
-                    () = sleep(self.state.config.limits.header_timeout) => Some(Err(None)),
+                    () = sleep(self.state.config().limits.header_timeout) => Some(Err(None)),
                 }
             };
             match place.until(Duration::MAX, idle).await {
@@ -263,7 +262,7 @@ where
 {
     fn execute(&self, stream: F) {
         let desk = self.desk.another();
-        let write_stall = self.state.config.limits.write_stall;
+        let write_stall = self.state.config().limits.write_stall;
         let counted = Counted::new(self.open.clone());
         tokio::spawn(async move {
             let hyper = DESK.scope(desk.clone(), stream);
@@ -298,7 +297,8 @@ async fn answer(
     let state = &public.state;
     let is_bodiless = request.body().is_end_stream();
     let is_head = request.method() == Method::HEAD;
-    let response = match decide(state, &public.gate, &request) {
+    let serving = state.serving();
+    let response = match decide(state, &serving, &request) {
         Decision::Respond(response) => response,
         // In HTTP/2 no header tells of a body.
         Decision::Stream(_) if !is_bodiless => *router::unwanted_body(),
@@ -308,13 +308,13 @@ async fn answer(
                 // A client comes back over another connection, perhaps to another gateway.
                 plan.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            let asked = Asked::by(state, caller, plan, &request);
+            let asked = Asked::by(serving, caller, plan, &request);
             // With its head: a stream is long.
             drop(request);
             return Ok(open(state, &asked, desk).await);
         }
     };
-    answered(state, caller, &request, response.status().as_u16());
+    answered(state, &serving, caller, &request, response.status().as_u16());
     // Some clients take an answer before their body's end for an error (curl 7.88).
     let body = Limited::new(request.into_body(), REFUSED_BODY_BYTES);
     let _ = timeout(REFUSED_BODY, body.collect()).await;
@@ -347,8 +347,9 @@ async fn admit(state: &Arc<State>, asked: &Asked, desk: &Desk) -> Result<Client,
 
 fn refuse(state: &State, asked: &Asked, reason: &'static str) -> Response<Full<Bytes>> {
     takeover::tell_of_refusal(state, asked, reason);
-    let wait = state.fanout.settings().long_reconnection_time();
-    if state.fanout.settings().refuse == Refuse::Status {
+    let settings = &asked.serving.settings;
+    let wait = settings.long_reconnection_time();
+    if settings.refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);
         return router::refused_response(&asked.plan, wait, reason);
     }

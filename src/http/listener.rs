@@ -160,7 +160,7 @@ impl Listener {
     pub async fn accept(
         self,
         serve: impl Serve,
-        send_buffer_bytes: Option<usize>,
+        send_buffer_bytes: impl Fn() -> Option<usize> + Send,
         pending: Arc<Pending>,
         tasks: TaskTracker,
     ) {
@@ -168,7 +168,7 @@ impl Listener {
             Socket::Tcp(socket) => loop {
                 match socket.accept().await {
                     Ok((connection, peer)) => {
-                        prepare_tcp(&connection, send_buffer_bytes);
+                        prepare_tcp(&connection, send_buffer_bytes());
                         let peer = Peer::at(peer.ip());
                         let place = pending.place(peer.address()).await;
                         tasks.spawn(serve.clone().serve(connection, peer, place));
@@ -179,7 +179,7 @@ impl Listener {
             Socket::Unix(socket) => loop {
                 match socket.accept().await {
                     Ok((connection, _)) => {
-                        limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes);
+                        limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes());
                         let place = pending.place(None).await;
                         tasks.spawn(serve.clone().serve(connection, Peer::Unix, place));
                     }

@@ -20,6 +20,7 @@ use super::access::{Denied, Gate, Grant};
 use super::{asked, cors};
 use crate::config::{Config, Route};
 use crate::fanout::TokenEnd;
+use crate::standing::{Basis, Credential};
 use crate::start::Start;
 
 /// What a request gets.
@@ -47,6 +48,8 @@ pub struct Plan {
     pub principal: Option<Arc<str>>,
     /// When its token ends, where it has one.
     pub token: Option<TokenEnd>,
+    /// The token itself.
+    pub credential: Option<Credential>,
     /// Why it cannot be served now, where that is known already.
     pub unavailable: Option<&'static str>,
 }
@@ -73,6 +76,16 @@ pub fn decide<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Decision
             Decision::Respond(*refusal)
         }
     }
+}
+
+/// Whether whoever has a stream on this basis would be let in to it once more by this request.
+pub fn readmits<B>(config: &Config, gate: &Gate, request: &Request<B>, basis: &Basis) -> bool {
+    let found = find(config, request.uri().path()).ok();
+    let is_let_in = found.is_some_and(|(_, route, variables)| {
+        route.key.key(&variables) == *basis.key
+            && gate.readmits(route, &variables, request, basis.credential.as_ref())
+    });
+    is_let_in && check_host(config, request).is_ok()
 }
 
 /// What a request may ask with: its target, and the query in it, where tokens are.
@@ -125,6 +138,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         headers: HeaderMap::new(),
         principal: grant.principal,
         token: grant.token,
+        credential: grant.credential,
         unavailable,
     };
     if request.method() == Method::HEAD {

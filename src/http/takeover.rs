@@ -16,18 +16,18 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::access::Gate;
 use super::arrival::Public;
-use super::forwarded;
 use super::listener::Connection;
 use super::router::{self, Decision, Plan};
 use super::visit::{Caller, answered, decide, protocol};
+use super::{again, forwarded};
 use crate::config::Refuse;
 use crate::event::{Control, comment, write_control, write_retry};
 use crate::fanout::{self, Begin, Client, Id, Record, Socket, View, farewell, say, welcome};
 use crate::limits::{Permit, Place, Reached, Turn, Whom};
+use crate::standing::Basis;
 use crate::start::Start;
-use crate::state::State;
+use crate::state::{Serving, State};
 use crate::topic::{Lease, Reader, Topic};
 
 /// A live start on a key whose position is not known waits this long for Redis.
@@ -50,7 +50,7 @@ pub(super) async fn serve_http<C: Connection>(
     let (state, asked, Caller { id, peer }) = (state.clone(), asked.clone(), *caller);
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(state.config.limits.header_timeout)
+        .header_read_timeout(state.config().limits.header_timeout)
         .keep_alive(state.pending.count() < KEPT_ALIVE)
         .max_headers(MAX_HEADERS)
         .max_buf_size(HEAD_BYTES)
@@ -98,8 +98,11 @@ pub(super) fn count_refused_head(state: &State, error: &hyper::Error) {
 /// A stream that somebody asks for.
 pub(super) struct Asked {
     pub(super) plan: Plan,
+    /// What it was decided by, and goes by to its end.
+    pub(super) serving: Arc<Serving>,
     id: Id,
     record: Option<Arc<Record>>,
+    basis: Basis,
     whom: Whom,
     /// It may ask for many clients, as a proxy does, and is not trusted to say for whom.
     for_many: bool,
@@ -125,7 +128,6 @@ impl AskedSlot {
 
 pub(super) struct Requests {
     state: Arc<State>,
-    gate: Arc<Gate>,
     caller: Caller,
     turn: Arc<Turn>,
     asked: AskedSlot,
@@ -133,27 +135,32 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn of(public: &Public, caller: Caller, turn: Arc<Turn>) -> Self {
-        let (state, gate) = (public.state.clone(), public.gate.clone());
-        Self { state, gate, caller, turn, asked: AskedSlot::default() }
+        Self { state: public.state.clone(), caller, turn, asked: AskedSlot::default() }
     }
 }
 
 impl Asked {
     /// Who asks for a stream.
-    pub(super) fn by<B>(state: &State, caller: Caller, plan: Plan, request: &Request<B>) -> Self {
-        let (Caller { id, peer }, headers) = (caller, request.headers());
-        let trusted = &state.config.proxy.trusted;
+    pub(super) fn by<B>(
+        serving: Arc<Serving>,
+        Caller { id, peer }: Caller,
+        mut plan: Plan,
+        request: &Request<B>,
+    ) -> Self {
+        let (config, headers) = (&serving.config, request.headers());
+        let trusted = &config.proxy.trusted;
         let address = forwarded::client(trusted, peer, headers);
         let record = Record::begin(id, || fanout::Asked {
             address,
             path: request.uri().path().into(),
-            route: state.config.routes[plan.route].path.as_str().into(),
+            route: config.routes[plan.route].path.as_str().into(),
             protocol: protocol(request.version()),
         });
         let whom = Whom { address, principal: plan.principal.clone() };
         let is_local = peer.address().is_some_and(|address| address.is_loopback());
         let for_many = !peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
-        Self { plan, id, record, whom, for_many }
+        let basis = again::basis(request, &plan.key, plan.credential.take());
+        Self { plan, serving, id, record, basis, whom, for_many }
     }
 }
 
@@ -164,13 +171,14 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         self.turn.put_off();
-        match decide(&self.state, &self.gate, &request) {
+        let serving = self.state.serving();
+        match decide(&self.state, &serving, &request) {
             Decision::Respond(response) => {
-                answered(&self.state, self.caller, &request, response.status().as_u16());
+                answered(&self.state, &serving, self.caller, &request, response.status().as_u16());
                 Answer(Some(response))
             }
             Decision::Stream(plan) => {
-                self.asked.put(Asked::by(&self.state, self.caller, plan, &request));
+                self.asked.put(Asked::by(serving, self.caller, plan, &request));
                 Answer(None)
             }
         }
@@ -194,7 +202,7 @@ pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut p
         Ok(admitted) => admitted,
         Err(reason) => {
             let words = refusal(state, &asked, reason);
-            let write_stall = state.fanout.settings().write_stall;
+            let write_stall = asked.serving.settings.write_stall;
             state.fanout.tasks.spawn(async move {
                 // It has a second to close, unless somebody else needs the place.
                 let _ = place.until(Duration::MAX, say(socket, words, write_stall)).await;
@@ -224,33 +232,41 @@ pub(super) fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease)
     if let Some(reason) = asked.plan.unavailable {
         return Err(reason);
     }
-    let limit = |Reached(limit)| limit;
-    let permit = state.limits.admit(&state.limits.bounds(), &asked.whom).map_err(limit)?;
-    let lease = state.topic(&asked.plan.key, &asked.whom).map_err(limit)?;
-    let allowed = state.config.limits.clients_per_key;
+    let (limit, bounds) = (|Reached(limit)| limit, &asked.serving.bounds);
+    let permit = state.limits.admit(bounds, &asked.whom).map_err(limit)?;
+    let lease = state.topic(bounds, &asked.plan.key, &asked.whom).map_err(limit)?;
+    let allowed = bounds.max_clients_per_key();
     if allowed > 0 && lease.topic().state().audience() > allowed {
         return Err("clients_per_key");
     }
     Ok((permit, lease))
 }
 
+/// A client that was admitted. A reload may have judged all streams before this one was among them, and
+/// after it was decided on: then it is judged here.
 pub(super) fn client(state: &State, asked: &Asked, permit: Permit, lease: Lease) -> Client {
-    let plan = &asked.plan;
-    let route = &state.config.routes[plan.route];
+    let Asked { plan, serving, .. } = asked;
+    let route = &serving.config.routes[plan.route];
     let rendering = lease.topic().state().rendering(&route.rendering);
+    let standing = state.standings.enter(asked.basis.clone());
+    let now = state.serving();
+    if !Arc::ptr_eq(&now, serving) && !again::is_let_in(serving, &now, standing.basis()) {
+        standing.revoke();
+    }
     Client {
         lease,
         permit,
+        standing,
         view: View {
             rendering: u16::try_from(rendering).expect("there are fewer routes"),
             framed: plan.framed,
         },
-        route: u16::try_from(plan.route).expect("the configuration has fewer routes"),
+        route: serving.routes[plan.route],
         signals: route.signals,
         id: asked.id,
         record: asked.record.clone(),
         opened: Instant::now(),
-        expires: state.fanout.settings().expiry(),
+        expires: serving.settings.expiry(),
         token: plan.token.map(Box::new),
         replay: route.replay,
     }
@@ -296,7 +312,7 @@ pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>
     debug!(connection, stream, address, key = %client.topic().key, start = ?plan.start, "stream opened");
     let mut opening = head;
     let mut bare = Vec::new();
-    write_retry(&mut bare, state.fanout.settings().reconnection_time());
+    write_retry(&mut bare, asked.serving.settings.reconnection_time());
     bare.extend_from_slice(comment::OPEN.as_bytes());
     client.view.append_event(&bare, &mut opening);
     Begin::new(client, plan.start, opening)
@@ -305,7 +321,7 @@ pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>
 /// What is said to whoever cannot have the stream now.
 fn refusal(state: &State, asked: &Asked, reason: &'static str) -> Vec<u8> {
     tell_of_refusal(state, asked, reason);
-    let settings = state.fanout.settings();
+    let settings = &asked.serving.settings;
     let wait = settings.long_reconnection_time();
     if settings.refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);

@@ -2,12 +2,11 @@
 
 use hyper::{Request, Version};
 
-use super::access::Gate;
 use super::forwarded;
 use super::peer::Peer;
 use super::router::{self, Decision};
 use crate::fanout::{ACCESS, Id};
-use crate::state::State;
+use crate::state::{Serving, State};
 
 /// One connection, or one request of it where it has many at once.
 #[derive(Clone, Copy, Debug)]
@@ -19,22 +18,29 @@ pub(super) struct Caller {
 }
 
 /// What a request gets, whatever it is spoken over.
-pub(super) fn decide<B>(state: &State, gate: &Gate, request: &Request<B>) -> Decision {
+pub(super) fn decide<B>(state: &State, serving: &Serving, request: &Request<B>) -> Decision {
     let Some((reason, response)) = router::too_long(request.uri()) else {
-        return router::decide(&state.config, gate, request);
+        return router::decide(&serving.config, &serving.gate, request);
     };
     state.metrics.rejected(reason);
     Decision::Respond(*response)
 }
 
 /// An ordinary response goes out.
-pub(super) fn answered<B>(state: &State, caller: Caller, request: &Request<B>, status: u16) {
+pub(super) fn answered<B>(
+    state: &State,
+    serving: &Serving,
+    caller: Caller,
+    request: &Request<B>,
+    status: u16,
+) {
     state.metrics.responded(status);
     if !tracing::enabled!(target: ACCESS, tracing::Level::INFO) {
         return;
     }
     let Id { connection, stream } = caller.id;
-    let address = forwarded::client(&state.config.proxy.trusted, caller.peer, request.headers());
+    let trusted = &serving.config.proxy.trusted;
+    let address = forwarded::client(trusted, caller.peer, request.headers());
     tracing::info!(
         target: ACCESS,
         connection,

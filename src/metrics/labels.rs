@@ -27,7 +27,7 @@ pub enum Left {
     Slow,
     /// Its maximum age was reached.
     Rotated,
-    /// Its token expired.
+    /// Its token expired, or another configuration does not allow it.
     Expired,
     /// The server stops.
     Drain,

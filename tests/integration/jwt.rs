@@ -4,11 +4,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::Folder;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Response, Setup, exchange, run};
 use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
+use crate::support::{Folder, eventually};
 
 /// Tokens of an attacker.
 mod attacks;
@@ -18,6 +18,8 @@ mod cookies;
 mod expiry;
 /// Keys that are fetched.
 mod keys;
+/// Streams that go on, or not, under another configuration.
+mod reload;
 
 /// One route whose variable a claim has to say, one for any good token, one for everybody.
 const ROUTES: &str = r#"

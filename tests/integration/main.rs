@@ -52,6 +52,8 @@ mod proxies;
 mod readme;
 /// What Redis sees of the gateway.
 mod redis;
+/// The configuration, read again while streams run.
+mod reload;
 /// What the operator is told: why a reader waits, the state of the gateway.
 mod report;
 /// Paths, keys, and the first user's dashboard.

@@ -13,6 +13,7 @@ pub mod nginx;
 pub mod prometheus;
 pub mod proxies;
 pub mod redis;
+pub mod reload;
 pub mod sentinel;
 pub mod swarm;
 pub mod tls;

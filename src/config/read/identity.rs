@@ -2,7 +2,6 @@
 //! and whenever they are to be read again.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -28,7 +27,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Shown {
     /// The chain and its key, which fit each other.
-    pub certified: Arc<CertifiedKey>,
+    pub certified: CertifiedKey,
     /// Why clients will not believe it, although it can be shown.
     pub doubt: Option<String>,
 }
@@ -61,7 +60,7 @@ impl Identity {
             }
             error => Unfit::Key(format!("holds a key that cannot be used: {error}")),
         })?;
-        Ok(Shown { certified: Arc::new(certified), doubt })
+        Ok(Shown { certified, doubt })
     }
 }
 

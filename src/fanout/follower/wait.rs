@@ -1,6 +1,6 @@
 //! What a follower waits for: its client, the source, or news; and what may come in between.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
@@ -45,6 +45,8 @@ impl Follower {
         let (stalled, forget_page) =
             (since + self.fanout.settings().write_stall, since + PAGE_KEPT);
         let (fanout, draining) = (self.fanout.clone(), self.fanout.draining.clone());
+        // It hears from here on, before it looks whether it is due.
+        let mut recalled = pin!(fanout.recalled.notified());
         let until = self.wake_for_expiry();
         loop {
             tokio::select! {
@@ -56,6 +58,7 @@ impl Follower {
                 () = sleep_until(forget_page.into()), if self.has_page() => self.forget_page(),
                 () = fanout.replays.page_wanted(), if self.has_page() => self.forget_page(),
                 () = draining.cancelled(), if !self.draining => return Ok(()),
+                () = &mut recalled => return Ok(()),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(()),
             }
         }
@@ -119,8 +122,9 @@ impl Follower {
         &mut self,
         work: impl Future<Output = T>,
     ) -> Result<Option<T>, End> {
-        let mut work = std::pin::pin!(work);
-        let draining = self.fanout.draining.clone();
+        let mut work = pin!(work);
+        let (fanout, draining) = (self.fanout.clone(), self.fanout.draining.clone());
+        let mut recalled = pin!(fanout.recalled.notified());
         let until = self.wake_for_expiry();
         loop {
             let keepalive = self.last_write + self.fanout.settings().keepalive;
@@ -129,6 +133,7 @@ impl Follower {
                 () = self.outlet.left() => return Err(End::Cut(Left::Client)),
                 () = sleep_until(keepalive.into()), if self.is_between_events() => self.say_alive()?,
                 () = draining.cancelled(), if !self.draining => return Ok(None),
+                () = &mut recalled => return Ok(None),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(None),
             }
         }

@@ -1,11 +1,13 @@
 //! All keys, those that are fetched included, and the verification of a token's signature.
 
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 use url::{Position, Url};
@@ -26,8 +28,22 @@ const RETRY: Duration = Duration::from_secs(1);
 /// up to this.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
+type SharedKeys = Arc<[Arc<VerifyingKey>]>;
+
 /// All keys.
-pub(super) struct Keyring(Vec<Bunch>);
+pub(super) struct Keyring {
+    bunches: Vec<Bunch>,
+    /// Keep those fresh that are elsewhere.
+    fetching: Mutex<JoinSet<()>>,
+}
+
+/// Keys are nowhere to be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the keys at {url} cannot be fetched: {why}")]
+pub struct KeysAway {
+    url: String,
+    why: String,
+}
 
 struct Bunch {
     issuer: Option<String>,
@@ -35,7 +51,7 @@ struct Bunch {
 }
 
 enum Source {
-    Here(Arc<[VerifyingKey]>),
+    Here(SharedKeys),
     Elsewhere(Arc<Remote>),
 }
 
@@ -47,11 +63,13 @@ struct Remote {
     /// Held for a look or an exchange; the keys are shared, so no signature is verified under it.
     known: RwLock<Known>,
     wanted: Notify,
+    /// How many there were when last it was logged.
+    told: Mutex<Option<usize>>,
 }
 
 #[derive(Clone, Default)]
 struct Known {
-    keys: Arc<[VerifyingKey]>,
+    keys: SharedKeys,
     /// When they were; `None`: never yet.
     fetched: Option<Instant>,
 }
@@ -61,46 +79,82 @@ impl Keyring {
         let bunch = |keys: &Keys| Bunch {
             issuer: keys.issuer.clone(),
             keys: match &keys.place {
-                KeyPlace::Here(keys) => Source::Here(keys.clone().into()),
+                KeyPlace::Here(keys) => Source::Here(shared(keys.clone())),
                 KeyPlace::Url { url, tls, algorithms } => Source::Elsewhere(Arc::new(Remote {
                     url: url.clone(),
                     tls: tls.clone(),
                     algorithms: algorithms.clone(),
                     known: RwLock::default(),
                     wanted: Notify::new(),
+                    told: Mutex::default(),
                 })),
             },
         };
-        Self(keys.iter().map(bunch).collect())
+        Self { bunches: keys.iter().map(bunch).collect(), fetching: Mutex::default() }
     }
 
-    /// Begins to fetch what is elsewhere, and goes on for as long as the process lives.
+    /// Begins to fetch what is elsewhere, and goes on for as long as there is the ring.
     pub(super) fn fetch(&self) {
-        for bunch in &self.0 {
-            if let Source::Elsewhere(remote) = &bunch.keys {
-                tokio::spawn(remote.clone().keep_fresh());
-            }
+        let mut fetching = self.fetching.lock().expect("no holder of the lock panics");
+        for remote in self.elsewhere() {
+            fetching.spawn(remote.clone().keep_fresh());
         }
+    }
+
+    /// Fetches what is elsewhere, once; what cannot be had is as in the ring `before`.
+    pub(super) async fn load(&self, before: &Self) -> Result<(), KeysAway> {
+        let mut fetches = JoinSet::new();
+        for remote in self.elsewhere() {
+            let known = before.elsewhere().find(|known| known.is_same(remote));
+            if let Some(known) = known {
+                remote.know(known.known().clone());
+            }
+            let (remote, is_new) = (remote.clone(), known.is_none());
+            fetches.spawn(async move {
+                let outcome = remote.fetch().await;
+                outcome.or_else(|why| if is_new { Err(remote.away(why)) } else { Ok(()) })
+            });
+        }
+        fetches.join_all().await.into_iter().collect()
+    }
+
+    fn elsewhere(&self) -> impl Iterator<Item = &Arc<Remote>> {
+        self.bunches.iter().filter_map(|bunch| match &bunch.keys {
+            Source::Elsewhere(remote) => Some(remote),
+            Source::Here(_) => None,
+        })
     }
 
     /// Holds a token against every key that its head fits. The head chooses among our keys and says
     /// nothing else: what it brings itself (`jwk`, `jku`, `x5u`, …) is not looked at. What comes back was
-    /// signed by who may sign for its issuer, and is yet to be checked.
-    pub(super) fn verify(&self, token: &str) -> Result<Claims, Denied> {
+    /// signed by who may sign for its issuer, with this key, and is yet to be checked. What it was
+    /// `verified_with` before it need not be verified with again.
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        verified_with: Option<&VerifyingKey>,
+    ) -> Result<(Claims, Arc<VerifyingKey>), Denied> {
         let head = decode_header(token).map_err(|_| Denied::Malformed)?;
         if head.crit.is_some() {
             return Err(Denied::Critical);
         }
         let (algorithm, kid) = (head.alg, head.kid.as_deref());
         let mut denied = Denied::Algorithm;
-        for bunch in &self.0 {
+        for bunch in &self.bunches {
             let keys = bunch.keys.all();
             if denied == Denied::Algorithm && keys.iter().any(|key| key.is_for(algorithm)) {
                 denied = Denied::Key;
             }
             for key in keys.iter().filter(|key| key.fits(algorithm, kid)) {
-                match decode::<Claims>(token, key.key(), &signature_alone(algorithm)) {
-                    Ok(token) if bunch.may_sign(&token.claims) => return Ok(token.claims),
+                let is_verified = verified_with.is_some_and(|before| before.is_same(key));
+                let claims = if is_verified {
+                    insecure_decode_claims(token)
+                } else {
+                    let verified = decode(token, key.key(), &signature_alone(algorithm));
+                    verified.map(|token| token.claims)
+                };
+                match claims {
+                    Ok(claims) if bunch.may_sign(&claims) => return Ok((claims, key.clone())),
                     // Another bunch may have the same key for another issuer.
                     Ok(_) => denied = Denied::Issuer,
                     Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
@@ -113,9 +167,13 @@ impl Keyring {
             }
         }
         // Every one of them is asked: each that may have the key is to look for it.
-        let away = self.0.iter().filter(|bunch| bunch.keys.may_have(algorithm, kid)).count();
+        let away = self.bunches.iter().filter(|bunch| bunch.keys.may_have(algorithm, kid)).count();
         Err(if away > 0 { Denied::Keys } else { denied })
     }
+}
+
+fn shared(keys: Vec<VerifyingKey>) -> SharedKeys {
+    keys.into_iter().map(Arc::new).collect()
 }
 
 /// Claims are checked by `claims.rs`.
@@ -135,7 +193,7 @@ impl Bunch {
 }
 
 impl Source {
-    fn all(&self) -> Arc<[VerifyingKey]> {
+    fn all(&self) -> SharedKeys {
         match self {
             Self::Here(keys) => keys.clone(),
             Self::Elsewhere(remote) => remote.known().keys.clone(),
@@ -164,10 +222,31 @@ impl Remote {
         self.known.read().expect("no holder of the lock panics")
     }
 
+    fn know(&self, known: Known) {
+        *self.known.write().expect("no holder of the lock panics") = known;
+    }
+
+    /// Whether the keys of both are one set.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.url, &self.algorithms) == (&other.url, &other.algorithms)
+    }
+
+    /// Without its query, which may hold what is not for the log.
+    fn url(&self) -> &str {
+        &self.url[..Position::AfterPath]
+    }
+
+    fn away(&self, why: String) -> KeysAway {
+        KeysAway { url: self.url().to_owned(), why }
+    }
+
     async fn keep_fresh(self: Arc<Self>) {
-        let (mut retry, mut told) = (RETRY, None);
+        let mut retry = RETRY;
         loop {
-            if self.fetch(&mut told).await {
+            // They may be here already: a reload fetches them before it takes them.
+            let age = self.known().fetched.map(|at| at.elapsed());
+            let is_fresh = age.is_some_and(|age| age < FRESH);
+            if is_fresh || self.fetch().await.is_ok() {
                 retry = RETRY;
                 sleep(FRESH).await;
                 let rest = REFRESH.mul_f64(0.8 + 0.2 * fastrand::f64()).saturating_sub(FRESH);
@@ -180,12 +259,13 @@ impl Remote {
         }
     }
 
-    /// Whether the keys could be fetched; `told` is how many there were when last it was logged.
-    async fn fetch(&self, told: &mut Option<usize>) -> bool {
-        // A query may hold what is not for the log.
-        let url = &self.url[..Position::AfterPath];
+    /// Fetches the keys; where that fails it is logged, and those that are known stay.
+    async fn fetch(&self) -> Result<(), String> {
+        let url = self.url();
         let fetched = fetch::get(&self.url, self.tls.as_ref()).await;
-        match fetched.and_then(|json| jwk::set(&json, &self.algorithms)) {
+        let outcome = fetched.and_then(|json| jwk::set(&json, &self.algorithms));
+        let mut told = self.told.lock().expect("no holder of the lock panics");
+        match outcome {
             Ok(keys) => {
                 if told.replace(keys.len()) != Some(keys.len()) {
                     info!(url, keys = keys.len(), "keys fetched");
@@ -193,14 +273,13 @@ impl Remote {
                 if keys.is_empty() {
                     warn!(url, "no key there can be used; auth.jwt.keys.alg says for what");
                 }
-                let known = Known { keys: keys.into(), fetched: Some(Instant::now()) };
-                *self.known.write().expect("no holder of the lock panics") = known;
-                true
+                self.know(Known { keys: shared(keys), fetched: Some(Instant::now()) });
+                Ok(())
             }
             Err(error) => {
                 *told = None;
                 warn!(url, %error, "keys cannot be fetched; those that are known stay good");
-                false
+                Err(error)
             }
         }
     }

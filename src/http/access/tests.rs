@@ -111,13 +111,42 @@ fn admitted(gate: &Gate, token: &[u8]) -> Result<Grant, Denied> {
         return Err(Denied::Malformed);
     };
     let request = Request::get("/").header(AUTHORIZATION, value).body(()).expect("a request");
-    gate.check(&[], &[], &request)
+    gate.check(&[], &[], &request, None)
 }
 
 fn good() -> String {
     let claims = json!({"exp": jsonwebtoken::get_current_timestamp() + 600, "sub": "alice"});
     encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SECRET))
         .expect("a token")
+}
+
+fn with_secret(secret: &[u8]) -> Gate {
+    let keys = vec![VerifyingKey::secret(secret, &[Algorithm::HS256])];
+    let keys = vec![Keys { issuer: None, place: KeyPlace::Here(keys) }];
+    Gate::new(&Jwt { keys, ..rules() }, &NO_CORS, Arc::new(Metrics::new(&[])))
+}
+
+#[test]
+fn a_signature_is_looked_at_again_unless_its_key_is_still_here_and_no_other_token_takes_its_place()
+{
+    let good = good();
+    let grant = admitted(&with_secret(SECRET), good.as_bytes()).expect("it is good");
+    let credential = grant.credential.expect("there is a token");
+    let (same, other) = (with_secret(SECRET), with_secret(&[7; 32]));
+    let verified = |gate: &Gate, token: &str, before: bool| {
+        let before = before.then_some(&*credential.signed_by);
+        gate.keyring.verify(token, before).map(drop)
+    };
+    let spoilt = format!("{}AAAA", &good[..good.len() - 4]);
+    assert_eq!(verified(&same, &spoilt, false), Err(Denied::Signature));
+    assert_eq!(verified(&same, &spoilt, true), Ok(()), "it was verified once more");
+    assert_eq!(verified(&other, &good, true), Err(Denied::Signature));
+    let readmits = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let request = Request::get("/").header(AUTHORIZATION, bearer).body(()).expect("a request");
+        same.check(&[], &[], &request, Some(&credential)).is_ok()
+    };
+    assert!(readmits(&good) && !readmits(&spoilt));
 }
 
 proptest! {

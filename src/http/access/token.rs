@@ -12,13 +12,13 @@ use crate::http::cors::may_use_cookies;
 /// A token is no longer than this; a cookie is not, and a head with more is refused anyway.
 const MAX_BYTES: usize = 8 << 10;
 
-/// The token of a request with this head and query.
+/// The token of a request with this head and query, and where it is.
 pub(super) fn find<'a>(
-    places: &[TokenPlace],
+    places: &'a [TokenPlace],
     cors: &Cors,
     headers: &'a HeaderMap,
     query: Option<&'a str>,
-) -> Result<Cow<'a, str>, Denied> {
+) -> Result<(&'a TokenPlace, Cow<'a, str>), Denied> {
     for place in places {
         let found = match place {
             TokenPlace::Header => bearer(headers)?,
@@ -30,7 +30,7 @@ pub(super) fn find<'a>(
         };
         match found {
             Some(token) if token.len() > MAX_BYTES => return Err(Denied::Malformed),
-            Some(token) => return Ok(token),
+            Some(token) => return Ok((place, token)),
             None => {}
         }
     }

@@ -157,7 +157,7 @@ fn a_certificate_is_exchanged_while_streams_are_open() {
     let second = in_file(&identity);
     assert_ne!(first, second);
     assert_eq!(shown(&gateway, &authority), first, "not before it is asked to");
-    reload(&gateway, "certificate reloaded");
+    reload(&gateway, "configuration reloaded");
     assert_eq!(shown(&gateway, &authority), second);
     gateway.publish("events:a", "through it all");
     assert_eq!(before.event(stream).data, "through it all");
@@ -174,32 +174,43 @@ fn files_at_fault_leave_the_certificate_as_it_is() {
     let mut before = session(&gateway, &authority);
     let stream = before.stream("/events/a");
     before.live(stream);
-    let refused = "certificate not reloaded";
+    let refused = "configuration refused";
     let other = authority.sign_as("other", "127.0.0.1");
     // The new certificate is there, and its key not yet.
     std::fs::copy(&other.certificate, &identity.certificate).unwrap();
     reload(&gateway, refused);
-    assert!(gateway.log().contains("server.tls.key is not the key of the certificate"));
+    assert!(gateway.log().contains("is not the key of the certificate"));
     std::fs::write(&identity.certificate, "no certificate\n").unwrap();
     reload(&gateway, refused);
     std::fs::remove_file(&identity.certificate).unwrap();
     reload(&gateway, refused);
-    assert!(gateway.log().contains("server.tls.certificate cannot be read"));
+    assert!(gateway.log().contains("server.tls.certificate = "), "{}", gateway.log());
     assert_eq!(shown(&gateway, &authority), good);
     gateway.publish("events:a", "through it all");
     assert_eq!(before.event(stream).data, "through it all");
     exchange(&identity, &other);
-    reload(&gateway, "certificate reloaded");
+    reload(&gateway, "configuration reloaded");
     assert_eq!(shown(&gateway, &authority), in_file(&other));
 }
 
 #[test]
-fn without_tls_a_hangup_changes_nothing() {
+fn tls_is_taken_on_and_off_while_streams_are_open() {
+    let authority = Authority::new();
+    let identity = authority.sign("127.0.0.1");
     let gateway = Setup::memory().start_ready();
-    let (mut session, id) = super::live(&gateway);
-    reload(&gateway, "nothing to reload");
+    let (mut plain, id) = super::live(&gateway);
+    gateway.write(&Setup::memory().tls(&identity));
+    gateway.reload();
+    assert_eq!(shown(&gateway, &authority), in_file(&identity));
+    let mut encrypted = session(&gateway, &authority);
+    let stream = encrypted.stream("/events/a");
+    encrypted.live(stream);
+    gateway.write(&Setup::memory());
+    gateway.reload();
+    assert_eq!(gateway.get("/nothing").status, 404);
     gateway.publish("events:a", "still here");
-    assert_eq!(session.event(id).data, "still here");
+    assert_eq!(plain.event(id).data, "still here");
+    assert_eq!(encrypted.event(stream).data, "still here");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ssegate::event::parse::Item;
 
 use super::*;
 use crate::support::multiplexed::{End, Session};
-use crate::support::{eventually, within};
+use crate::support::within;
 
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()

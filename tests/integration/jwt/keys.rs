@@ -5,12 +5,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::support::eventually;
 use crate::support::tls::Authority;
 use crate::support::token::{Pair, hmac};
 
 /// An address with keys.
-struct Issuer {
+pub(super) struct Issuer {
     port: u16,
     state: Arc<Mutex<Answer>>,
 }
@@ -23,7 +22,7 @@ struct Answer {
 }
 
 impl Issuer {
-    fn start(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    pub(super) fn start(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(Answer::default()));
@@ -44,20 +43,20 @@ impl Issuer {
         Self { port, state }
     }
 
-    fn publish(&self, keys: &[Value]) {
+    pub(super) fn publish(&self, keys: &[Value]) {
         let body = json!({ "keys": keys }).to_string();
         self.answer(&format!("200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     }
 
-    fn answer(&self, response: &str) {
+    pub(super) fn answer(&self, response: &str) {
         self.state.lock().unwrap().response = format!("HTTP/1.1 {response}");
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.state.lock().unwrap().asked
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/keys?v=1", self.port)
     }
 }
