@@ -23,6 +23,7 @@
 //! - `fuzz`, under test only: what hostile bytes may not do
 //! - [`budget`]: what a configuration may come to need
 //! - [`tail`], [`logging`], [`process`]: the reference client; the log; signals and limits
+//! - [`version`]: what this binary is
 //!
 //! [`Gateway`] is the only place that joins them.
 
@@ -55,5 +56,6 @@ pub mod start;
 pub mod state;
 pub mod tail;
 pub mod topic;
+pub mod version;
 
 pub use gateway::{BindError, Gateway, Reload};

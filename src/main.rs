@@ -13,7 +13,7 @@ use ssegate::http::inherited::Inherited;
 use ssegate::limits::TooFewDescriptors;
 use ssegate::logging::Levels;
 use ssegate::notify::Manager;
-use ssegate::{Gateway, logging, process, tail};
+use ssegate::{Gateway, logging, process, tail, version};
 use tracing::{error, info, warn};
 
 /// Failure at run time: an address that cannot be had, a second signal.
@@ -25,7 +25,7 @@ const BAD_CONFIG: u8 = 78;
 
 /// Tails Redis Streams and fans each one out as Server-Sent Events.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version = version::LONG, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(flatten)]
     serve: ConfigArgs,
@@ -175,7 +175,8 @@ fn serve(args: &ConfigArgs) -> ExitCode {
         Err(code) => return code,
     };
     let levels = logging::start(&loaded.config.log);
-    info!(version = env!("CARGO_PKG_VERSION"), configuration = %loaded.origin, "ssegate starts");
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), version::COMMIT);
+    info!(version, commit, configuration = %loaded.origin, "ssegate starts");
     for warning in &loaded.warnings {
         warn!("{warning}");
     }

@@ -11,6 +11,7 @@ use crate::config::{CHOICES, Risk, Route};
 use crate::event::{Gap, Reason};
 use crate::histogram::{Histogram, LIFE_SECONDS, WORK_SECONDS};
 use crate::source;
+use crate::version;
 
 mod labels;
 mod process;
@@ -182,7 +183,8 @@ impl Metrics {
         for code in source::codes() {
             self.labelled("ssegate_reader_errors_total", &[("code", code)], 0);
         }
-        self.gauge_labelled("ssegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", version::COMMIT)];
+        self.gauge_labelled("ssegate_build_info", &build, 1.0);
     }
 
     /// Reasons for which tokens may be refused exist from the start.
@@ -317,7 +319,10 @@ const COMMANDS_HELP: &str = "From a command to its answer or failure, what it wa
 
 fn describe() {
     use metrics::{describe_counter, describe_gauge};
-    describe_gauge!("ssegate_build_info", "The version that runs.");
+    describe_gauge!(
+        "ssegate_build_info",
+        "The version that runs, and the commit it was built from."
+    );
     describe_gauge!("ssegate_unsafe_config", "Unsafe choices of the configuration, by name.");
     describe_gauge!(
         "ssegate_config_last_reload_successful",

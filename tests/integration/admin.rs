@@ -86,8 +86,12 @@ fn every_sample_is_described_typed_and_named_by_the_conventions() {
         assert_eq!(samples.get(name), Some(&0.0), "{name}");
     }
     assert_eq!(samples["ssegate_http_responses_total{code=\"404\"}"], 1.0);
-    let version = format!("ssegate_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
-    assert_eq!(samples[&version], 1.0);
+    let build = format!(
+        "ssegate_build_info{{version=\"{}\",commit=\"{}\"}}",
+        env!("CARGO_PKG_VERSION"),
+        ssegate::version::COMMIT
+    );
+    assert_eq!(samples[&build], 1.0);
     let leaks = samples.keys().find(|name| name.contains("events:a"));
     assert_eq!(leaks, None, "a raw stream key is no label");
 }

@@ -196,9 +196,26 @@ fn each_class_of_failure_has_its_exit_code() {
     let (code, _, told) = run(&["check", "--config", &without.path], &[]);
     assert_eq!(code, 78, "{told}");
     assert!(told.contains("source.url: missing"), "{told}");
-    let (code, out, _) = run(&["--version"], &[]);
-    assert_eq!((code, out), (0, format!("ssegate {}\n", env!("CARGO_PKG_VERSION"))));
     assert_eq!(run(&["--help"], &[]).0, 0);
+}
+
+#[test]
+fn the_version_tells_the_commit_that_was_built_and_what_is_in_it() {
+    let (code, told, _) = run(&["--version"], &[]);
+    assert_eq!(code, 0);
+    let version = env!("CARGO_PKG_VERSION");
+    let built = told.strip_prefix(&format!("ssegate {version} (")).expect(&told);
+    assert!(built.contains("; io_uring, tls, h2"), "{told}");
+    let head = Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "log", "-1", "--abbrev=10", "--format=%h%n%cs"])
+        .output();
+    // A crate's archive has no history to compare with.
+    let Some(head) = head.ok().filter(|head| head.status.success()) else { return };
+    let head = String::from_utf8(head.stdout).unwrap();
+    let (commit, date) = head.trim().split_once('\n').expect("a commit and its day");
+    let rest = built.strip_prefix(commit).expect(&told);
+    let rest = rest.strip_prefix("-dirty").unwrap_or(rest);
+    assert!(rest.starts_with(&format!(" {date};")), "{told}: of {date}");
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! Tells the crate which commit it is built from (src/version.rs).
+//!
+//! In a checkout git knows; the archive of a published crate has a file of cargo's that says it. Anywhere
+//! else, and without git, it is "unknown": a build never fails for it.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What goes into the binary. Only a change of these is worth a build, and only a change makes it dirty.
+const SOURCES: [&str; 4] = ["src", "build.rs", "Cargo.toml", "Cargo.lock"];
+/// Written by `cargo package` into the archive.
+const ARCHIVE: &str = ".cargo_vcs_info.json";
+/// Digits of the hash: enough for ever, and the same in every clone.
+const DIGITS: usize = 10;
+
+fn main() {
+    for source in SOURCES {
+        rerun_if_changed(source);
+    }
+    let (commit, date) = archived().or_else(checked_out).unwrap_or_default();
+    let commit = if commit.is_empty() { "unknown".to_owned() } else { commit };
+    let built = if date.is_empty() { commit.clone() } else { format!("{commit} {date}") };
+    println!("cargo::rustc-env=SSEGATE_COMMIT={commit}");
+    println!("cargo::rustc-env=SSEGATE_BUILT={built}");
+    let is_debug = std::env::var("PROFILE").is_ok_and(|profile| profile == "debug");
+    println!("cargo::rustc-env=SSEGATE_DEBUG={}", if is_debug { "; debug" } else { "" });
+}
+
+/// A path that is not there would have the build run each time.
+fn rerun_if_changed(path: &str) {
+    if Path::new(path).exists() {
+        println!("cargo::rerun-if-changed={path}");
+    }
+}
+
+/// The commit of a published crate; when that was is not written there.
+fn archived() -> Option<(String, String)> {
+    let info = std::fs::read_to_string(ARCHIVE).ok()?;
+    let (_, hash) = info.split_once("\"sha1\"")?;
+    let hash: String = hash
+        .chars()
+        .skip_while(|c| !c.is_ascii_hexdigit())
+        .take_while(char::is_ascii_hexdigit)
+        .collect();
+    let dirty = if info.contains("\"dirty\": true") { "-dirty" } else { "" };
+    Some((format!("{}{dirty}", hash.get(..DIGITS)?), String::new()))
+}
+
+/// The commit of a checkout, and its day.
+fn checked_out() -> Option<(String, String)> {
+    // A crate that lies unpacked in another project's checkout is not of that project's commit.
+    if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
+        return None;
+    }
+    let abbreviate = format!("--abbrev={DIGITS}");
+    let told = git(&["log", "-1", &abbreviate, "--format=%h %cs"])?;
+    let (commit, date) = told.split_once(' ')?;
+    // What a commit, a checkout or a reset writes to.
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    for path in ["HEAD", "logs/HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
+        rerun_if_changed(&git(&["rev-parse", "--git-path", path])?);
+    }
+    let mut status = vec!["status", "--porcelain", "--untracked-files=no", "--"];
+    status.extend(SOURCES);
+    let dirty = if git(&status)?.is_empty() { "" } else { "-dirty" };
+    Some((format!("{commit}{dirty}"), date.to_owned()))
+}
+
+/// What git prints; nothing where there is none, or it refuses.
+fn git(arguments: &[&str]) -> Option<String> {
+    // Without locks: it may run beside the developer's own.
+    let ran = Command::new("git").args(arguments).env("GIT_OPTIONAL_LOCKS", "0").output().ok()?;
+    let told = String::from_utf8(ran.stdout).ok()?;
+    ran.status.success().then(|| told.trim().to_owned())
+}
