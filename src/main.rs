@@ -16,6 +16,9 @@ use ssegate::notify::Manager;
 use ssegate::{Gateway, logging, process, tail, version};
 use tracing::{error, info, warn};
 
+#[cfg(test)]
+mod manual;
+
 /// Failure at run time: an address that cannot be had, a second signal.
 const FAILED: u8 = 1;
 /// `EX_USAGE` of sysexits.
