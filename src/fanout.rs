@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Refuse, Replay, Signals};
+use crate::config::{Config, Refuse, Signals};
 use crate::limits::Permit;
 use crate::metrics::{Left, Metrics};
 use crate::replay::Replays;
@@ -132,8 +132,6 @@ pub struct Client {
     pub expires: Option<Instant>,
     /// When its token ends, where it has one.
     pub token: Option<Box<TokenEnd>>,
-    /// What its route lets it ask back for.
-    pub replay: Replay,
 }
 
 impl Client {

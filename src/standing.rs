@@ -84,14 +84,14 @@ pub struct Judged {
 
 impl Standings {
     /// A stream with this basis begins.
-    pub fn enter(self: &Arc<Self>, basis: Basis) -> Held {
+    pub fn enter(self: &Arc<Self>, basis: &Basis) -> Held {
         let mut all = self.all();
-        if let Some(known) = all.get(&basis) {
+        if let Some(known) = all.get(basis) {
             known.streams.fetch_add(1, Ordering::Relaxed);
             return Held(known.clone());
         }
         let (revoked, streams) = (AtomicBool::new(false), AtomicUsize::new(1));
-        let (basis, among) = (Arc::new(basis), self.clone());
+        let (basis, among) = (Arc::new(basis.clone()), self.clone());
         let standing = Arc::new(Standing { basis: basis.clone(), revoked, streams, among });
         all.insert(basis, standing.clone());
         Held(standing)
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn those_that_were_let_in_by_the_same_share_it_and_are_judged_together() {
         let all = Arc::new(Standings::default());
-        let held = ["/a", "/a", "/b"].map(|path| all.enter(basis(path)));
+        let held = ["/a", "/a", "/b"].map(|path| all.enter(&basis(path)));
         assert!(Arc::ptr_eq(&held[0].0, &held[1].0) && !Arc::ptr_eq(&held[0].0, &held[2].0));
         let judged = all.judge(|basis| &*basis.path == "/b");
         assert_eq!(judged, Judged { kept: 1, ended: 2 });
@@ -191,9 +191,9 @@ mod tests {
     #[test]
     fn what_was_revoked_is_not_what_comes_after_it() {
         let all = Arc::new(Standings::default());
-        let before = all.enter(basis("/a"));
+        let before = all.enter(&basis("/a"));
         assert_eq!(all.judge(|_| false).ended, 1);
-        let after = all.enter(basis("/a"));
+        let after = all.enter(&basis("/a"));
         assert!(before.is_revoked() && !after.is_revoked());
         drop(before);
         assert_eq!(all.judge(|_| true), Judged { kept: 1, ended: 0 });

@@ -184,7 +184,9 @@ impl Follower {
         self.seen.is_at(if let Place::Ring(spot) = self.place { Some(spot.seq) } else { None });
         match self.place {
             // Boxed: most of a stream's life is not spent in these, and their room is four times the rest.
-            Place::Start { start, now, tail } => Box::pin(self.begin(start, now, tail)).await,
+            Place::Start { start, replay, now, tail } => {
+                Box::pin(self.begin(start, replay, now, tail)).await
+            }
             Place::Source(_) => Box::pin(self.follow_source()).await,
             Place::Ring(spot) => self.follow_ring(spot).await,
             Place::NewLife => self.follow_new_life().await,

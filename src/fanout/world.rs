@@ -47,7 +47,7 @@ impl World {
         let client = Client {
             lease: lease(),
             permit: self.limits.admit(&self.limits.bounds(), &Whom::default()).unwrap(),
-            standing: self.standings.enter(basis(key)),
+            standing: self.standings.enter(&basis(key)),
             view: View { rendering: 0, framed: true },
             route: 0,
             signals: route.signals,
@@ -56,7 +56,6 @@ impl World {
             opened: Instant::now(),
             expires: None,
             token: None,
-            replay: route.replay,
         };
         let history = History { last_id: None, live: true, down: false };
         self.fanout.join(Socket::new(OwnedFd::from(ours)), client, 0, history);

@@ -248,7 +248,7 @@ pub(super) fn client(state: &State, asked: &Asked, permit: Permit, lease: Lease)
     let Asked { plan, serving, .. } = asked;
     let route = &serving.config.routes[plan.route];
     let rendering = lease.topic().state().rendering(&route.rendering);
-    let standing = state.standings.enter(asked.basis.clone());
+    let standing = state.standings.enter(&asked.basis);
     let now = state.serving();
     if !Arc::ptr_eq(&now, serving) && !again::is_let_in(serving, &now, standing.basis()) {
         standing.revoke();
@@ -268,7 +268,6 @@ pub(super) fn client(state: &State, asked: &Asked, permit: Permit, lease: Lease)
         opened: Instant::now(),
         expires: serving.settings.expiry(),
         token: plan.token.map(Box::new),
-        replay: route.replay,
     }
 }
 
@@ -315,7 +314,8 @@ pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>
     write_retry(&mut bare, asked.serving.settings.reconnection_time());
     bare.extend_from_slice(comment::OPEN.as_bytes());
     client.view.append_event(&bare, &mut opening);
-    Begin::new(client, plan.start, opening)
+    let replay = asked.serving.config.routes[plan.route].replay;
+    Begin::new(client, replay, plan.start, opening)
 }
 
 /// What is said to whoever cannot have the stream now.

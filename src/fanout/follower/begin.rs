@@ -5,6 +5,7 @@ use super::super::signal::is_up;
 use super::super::wire::Spot;
 use super::past::Past;
 use super::{End, Follower};
+use crate::config::Replay;
 use crate::continuity::Continuity;
 use crate::event::{Control, StreamId};
 use crate::start::{From, Resolved, Start, resolve_now};
@@ -26,6 +27,8 @@ pub(in crate::fanout) enum Place {
     Start {
         /// What the client asked for.
         start: Start,
+        /// What its route lets it ask back for.
+        replay: Replay,
         /// What that is, where it counts from "now".
         now: Option<Resolved>,
         /// The stream's end when it came.
@@ -53,8 +56,8 @@ pub(in crate::fanout) struct History {
 impl Begin {
     /// Where a new client asked to start, after the opening bytes of its response. What is "now" to
     /// it is settled here, before it can know that its stream is open.
-    pub fn new(client: &Client, start: Start, unsent: Vec<u8>) -> Self {
-        let now = resolve_now(client.topic(), client.replay, start);
+    pub fn new(client: &Client, replay: Replay, start: Start, unsent: Vec<u8>) -> Self {
+        let now = resolve_now(client.topic(), replay, start);
         let (tail, is_up) = {
             let state = client.topic().state();
             (state.ring.tail(), is_up(&state.reader))
@@ -67,7 +70,7 @@ impl Begin {
         }
         let last_id = if let Start::After(id) = start { Some(id) } else { None };
         let history = History { last_id, ..History::default() };
-        Self { place: Place::Start { start, now, tail }, history, unsent, partial: None }
+        Self { place: Place::Start { start, replay, now, tail }, history, unsent, partial: None }
     }
 
     /// Level with the tail as it comes, so that it is told so together with the head.
@@ -102,6 +105,7 @@ impl Follower {
     pub(super) async fn begin(
         &mut self,
         start: Start,
+        replay: Replay,
         now: Option<Resolved>,
         tail: StreamId,
     ) -> Result<(), End> {
@@ -111,7 +115,7 @@ impl Follower {
         if life == 0 {
             return self.wait_for_source().await;
         }
-        let (fanout, replay) = (self.fanout.clone(), self.client.replay);
+        let fanout = self.fanout.clone();
         let rendering = usize::from(self.client.view.rendering);
         let asked = async {
             match now {
