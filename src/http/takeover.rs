@@ -45,7 +45,7 @@ const KEPT_ALIVE: usize = 1000;
 pub(super) async fn serve_http<C: Connection>(
     requests: Requests,
     connection: C,
-) -> Option<(Socket, Asked)> {
+) -> Option<(Socket, Box<Asked>)> {
     let Requests { state, asked, caller, .. } = &requests;
     let (state, asked, Caller { id, peer }) = (state.clone(), asked.clone(), *caller);
     let mut http = http1::Builder::new()
@@ -95,7 +95,7 @@ pub(super) fn count_refused_head(state: &State, error: &hyper::Error) {
     }
 }
 
-/// A stream that somebody asks for.
+/// A stream that somebody asks for. Boxed on its way, for each stranger has room for it in its task.
 pub(super) struct Asked {
     pub(super) plan: Plan,
     /// What it was decided by, and goes by to its end.
@@ -110,18 +110,18 @@ pub(super) struct Asked {
 
 /// A stream that the service has decided on; the connection's task takes it from here.
 #[derive(Clone, Default)]
-struct AskedSlot(Arc<Mutex<Option<Asked>>>);
+struct AskedSlot(Arc<Mutex<Option<Box<Asked>>>>);
 
 impl AskedSlot {
-    fn put(&self, asked: Asked) {
+    fn put(&self, asked: Box<Asked>) {
         *self.lock() = Some(asked);
     }
 
-    fn take(&self) -> Option<Asked> {
+    fn take(&self) -> Option<Box<Asked>> {
         self.lock().take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Asked>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Asked>>> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
@@ -146,7 +146,7 @@ impl Asked {
         Caller { id, peer }: Caller,
         mut plan: Plan,
         request: &Request<B>,
-    ) -> Self {
+    ) -> Box<Self> {
         let (config, headers) = (&serving.config, request.headers());
         let trusted = &config.proxy.trusted;
         let address = forwarded::client(trusted, peer, headers);
@@ -160,7 +160,7 @@ impl Asked {
         let is_local = peer.address().is_some_and(|address| address.is_loopback());
         let for_many = !peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
         let basis = again::basis(request, &plan.key, plan.credential.take());
-        Self { plan, serving, id, record, basis, whom, for_many }
+        Box::new(Self { plan, serving, id, record, basis, whom, for_many })
     }
 }
 
@@ -197,7 +197,7 @@ impl Future for Answer {
 }
 
 /// Opens the stream, or tells the client why not now.
-pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Asked, mut place: Place) {
+pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Box<Asked>, mut place: Place) {
     let (permit, lease) = match admit(state, &asked) {
         Ok(admitted) => admitted,
         Err(reason) => {
