@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Setup, exchange, run, ssegate, ssegate_with_descriptors};
+use crate::support::gateway::{Setup, exchange};
+use crate::support::program::{run, ssegate, ssegate_with_descriptors};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually, signal};
 

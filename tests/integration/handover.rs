@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, SOON, Setup, exchange, ssegate_with_sockets};
+use crate::support::gateway::{Gateway, SOON, Setup, exchange};
+use crate::support::program::ssegate_with_sockets;
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address};
 use crate::support::viewer::{Ends, Viewers, Writer};
@@ -315,7 +316,7 @@ fn sockets_for_another_process_are_left_alone() {
     std::fs::write(&file, setup.toml()).unwrap();
     let arguments = ["--config", file.to_str().unwrap()];
     let env = [("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "http")];
-    let (code, _, told) = crate::support::gateway::run(&arguments, &env);
+    let (code, _, told) = crate::support::program::run(&arguments, &env);
     assert_eq!(code, 78, "{told}");
     assert!(told.contains("handed over: nothing"), "{told}");
 }

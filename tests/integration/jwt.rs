@@ -5,7 +5,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, Response, Setup, exchange, run};
+use crate::support::gateway::{Gateway, Response, Setup, exchange};
+use crate::support::program::run;
 use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
 use crate::support::{Folder, eventually};

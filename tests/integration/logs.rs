@@ -4,7 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, Setup, exchange, run, ssegate};
+use crate::support::gateway::{Gateway, Setup, exchange};
+use crate::support::program::{run, ssegate};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually};
 

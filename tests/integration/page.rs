@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::support::browser::Browser;
 use crate::support::client::Client;
-use crate::support::gateway::{exchange, ssegate};
+use crate::support::gateway::exchange;
+use crate::support::program::ssegate;
 use crate::support::within;
 
 /// A browser that has lost its server comes back after up to three times `retry`, and then some.

@@ -10,6 +10,7 @@ pub mod history;
 pub mod manager;
 pub mod multiplexed;
 pub mod nginx;
+pub mod program;
 pub mod prometheus;
 pub mod proxies;
 pub mod redis;

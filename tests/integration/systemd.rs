@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, SOON, Setup, run};
+use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::manager::Manager;
+use crate::support::program::run;
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually, within};
 

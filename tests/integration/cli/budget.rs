@@ -2,7 +2,8 @@
 
 use super::{ROUTE, file};
 use crate::support::client::Client;
-use crate::support::gateway::{Setup, run};
+use crate::support::gateway::Setup;
+use crate::support::program::run;
 use crate::support::redis::Redis;
 
 fn budget(toml: &str, open_files: usize) -> serde_json::Value {

@@ -7,7 +7,8 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::{Running, collected};
 use crate::support::eventually;
-use crate::support::gateway::{Setup, ssegate};
+use crate::support::gateway::Setup;
+use crate::support::program::ssegate;
 
 /// A terminal: its own end, and the one that a program writes to.
 fn terminal() -> (File, File) {

@@ -11,7 +11,8 @@ use socket2::SockRef;
 
 use super::{clients, connect, read_until};
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, Setup, exchange, run};
+use crate::support::gateway::{Gateway, Setup, exchange};
+use crate::support::program::run;
 use crate::support::{DEADLINE, Folder, eventually};
 
 #[test]

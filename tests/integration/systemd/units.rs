@@ -11,8 +11,9 @@ use std::time::Duration;
 use ssegate::config::{self, Listen};
 use ssegate::fanout::Settings;
 
-use crate::support::gateway::{BINARY, exchange, run, with_sockets};
+use crate::support::gateway::exchange;
 use crate::support::manager::Manager;
+use crate::support::program::{BINARY, run, with_sockets};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually, signal};
 
