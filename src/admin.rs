@@ -147,21 +147,24 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Answer {
         let streamed = stream(visit, &path, &request);
         return streamed.unwrap_or_else(|refusal| refusal.map(Either::Left));
     }
-    let shown = show(state, &path, &request).await;
+    let shown = show(visit, &path, &request).await;
     shown.unwrap_or_else(|refusal| *refusal).map(Either::Left)
 }
 
 /// What is no stream.
 async fn show(
-    state: &Arc<State>,
+    visit: &Visit,
     path: &str,
     request: &Request<Incoming>,
 ) -> Result<Response<Full>, Refusal> {
+    let state = &visit.admin.state;
     if let Some(file) = page::file(path, request.headers()) {
         return Ok(file);
     }
-    if matches!(path, "/streams" | "/state" | "/") {
-        guard::token(state, request.headers())?;
+    match path {
+        "/streams" | "/state" => guard::read(state, visit.peer, request.headers())?,
+        "/" => guard::token(state, request.headers())?,
+        _ => {}
     }
     Ok(match path {
         "/livez" => *text(StatusCode::OK, "ok"),

@@ -39,7 +39,7 @@ pub(super) fn write(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether the request may follow what happens here.
+/// Whether the request may read what happens here.
 ///
 /// A browser sends nothing with a `GET` that tells a page of ours from one whose name was made to resolve
 /// to this machine (DNS rebinding). So without a token the Host has to be one that no such page has; over

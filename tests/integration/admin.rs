@@ -11,7 +11,7 @@ use crate::support::{Folder, eventually, within};
 /// An admin request with a method and a token.
 fn ask(gateway: &Gateway, method: &str, path: &str, token: &str) -> Response {
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {token}\r\ncontent-length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: {token}\r\ncontent-length: 0\r\n\r\n"
     );
     exchange(&gateway.admin, &request)
 }

@@ -312,7 +312,7 @@ fn the_page_is_open_and_its_data_want_the_token() {
 fn pages_of_other_origins_read_nothing() {
     let gateway = Setup::memory().start_ready();
     let admin = gateway.admin.as_str();
-    for path in ["/overview", "/tail/events:a"] {
+    for path in ["/overview", "/tail/events:a", "/streams", "/state"] {
         let foreign = [
             (admin, "origin: http://evil.example\r\n"),
             (admin, "sec-fetch-site: cross-site\r\n"),

@@ -225,7 +225,8 @@ impl Gateway {
 
     /// What an admin page says, whatever state the gateway is in.
     fn state(&self, path: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(&self.admin)?;
             stream.set_read_timeout(Some(SOON))?;
@@ -263,7 +264,7 @@ impl Gateway {
     pub fn admin_get(&self, path: &str) -> Response {
         exchange(
             &self.admin,
-            &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+            &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
         )
     }
 
