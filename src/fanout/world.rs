@@ -29,7 +29,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let config = config::parse("", "", &[], true).unwrap().config;
+        Self::of("")
+    }
+
+    /// With these settings; the rest is the demo's.
+    pub(crate) fn of(toml: &str) -> Self {
+        let config = config::parse(toml, "", &[], true).unwrap().config;
         let metrics = Arc::new(Metrics::new(&config.routes));
         let replays = Replays::new(Source::open(&config), metrics.clone(), &config);
         let settings = Settings::new(&config, config.server.drain, false);
@@ -42,13 +47,22 @@ impl World {
     /// The other end of a client in a pack of `key`, and a hold on the topic.
     pub(crate) fn client(&self, key: &str) -> (UnixStream, Lease) {
         let (ours, theirs) = UnixStream::pair().unwrap();
+        let (client, lease) = self.stranger(key);
+        let history = History { last_id: None, live: true, down: false };
+        self.fanout.join(Socket::new(OwnedFd::from(ours)), client, 0, history);
+        (theirs, lease)
+    }
+
+    /// A client of `key` that nobody follows yet, and a hold on the topic.
+    pub(crate) fn stranger(&self, key: &str) -> (Client, Lease) {
         let lease = || self.hub.open(key, |_| {}).unwrap();
         let route = &self.config.routes[0];
+        let rendering = lease().topic().state().rendering(&route.rendering);
         let client = Client {
             lease: lease(),
             permit: self.limits.admit(&self.limits.bounds(), &Whom::default()).unwrap(),
             standing: self.standings.enter(&basis(key)),
-            view: View { rendering: 0, framed: true },
+            view: View { rendering: rendering.try_into().unwrap(), framed: true },
             route: 0,
             signals: route.signals,
             id: Id { connection: 1, stream: None },
@@ -57,9 +71,7 @@ impl World {
             expires: None,
             token: None,
         };
-        let history = History { last_id: None, live: true, down: false };
-        self.fanout.join(Socket::new(OwnedFd::from(ours)), client, 0, history);
-        (theirs, lease())
+        (client, lease())
     }
 
     pub(crate) async fn goes_round(&self, within: Duration) -> bool {

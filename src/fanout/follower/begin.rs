@@ -53,6 +53,14 @@ pub(in crate::fanout) struct History {
     pub down: bool,
 }
 
+impl History {
+    /// It goes on in the ring after `id`. Whoever read the source may be ahead of the reader, and have entries
+    /// that the reader missed: what it was told last never goes back, or it would be sent these again.
+    pub(super) fn goes_on_after(&mut self, id: StreamId) {
+        self.last_id = Some(self.last_id.map_or(id, |told| told.max(id)));
+    }
+}
+
 impl Begin {
     /// Where a new client asked to start, after the opening bytes of its response. What is "now" to
     /// it is settled here, before it can know that its stream is open.
@@ -131,7 +139,7 @@ impl Follower {
         let served_from = match resolved.from {
             From::Ring(seq, last_id) => {
                 self.place = Place::Ring(Spot { seq, offset: 0 });
-                self.history.last_id = Some(last_id);
+                self.history.goes_on_after(last_id);
                 "ring"
             }
             From::Source(after) => {

@@ -68,7 +68,7 @@ impl Follower {
         }
         if let Some((seq, last_id)) = reached {
             self.place = Place::Ring(Spot { seq, offset: 0 });
-            self.history.last_id = Some(last_id);
+            self.history.goes_on_after(last_id);
             return Ok(());
         }
         let fanout = self.fanout.clone();
@@ -180,5 +180,50 @@ impl Follower {
         if let Place::Source(past) = &mut self.place {
             past.forget_page();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::body::body;
+    use super::super::{Begin, History, Outlet};
+    use super::*;
+    use crate::event::Entry;
+    use crate::fanout::world::World;
+    use crate::topic::Item;
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    fn entry(ms: u64) -> Item {
+        Item::Entry(Entry { id: id(ms), fields: Vec::new() })
+    }
+
+    /// It read up to 20 before that was trimmed; the reader came too late for that and has a gap there.
+    #[tokio::test]
+    async fn whoever_is_ahead_of_the_reader_does_not_go_back_when_the_ring_moves_on() {
+        let world = World::of("[ring]\nentries = 2");
+        let (client, lease) = world.stranger("a");
+        let topic = lease.topic();
+        topic.begin_anew(id(10));
+        let (after, next) = (Some(id(10)), Some(id(40)));
+        let gap = Gap { after, next, lost: None, reason: Reason::Trimmed };
+        topic.push(&[Item::Gap(gap, id(40).prev()), entry(40)], 1000);
+        let life = topic.state().ring.life();
+        let begin = Begin {
+            place: Place::Source(Past::new(Continuity::after(id(20)), life)),
+            history: History { last_id: Some(id(20)), ..History::default() },
+            unsent: Vec::new(),
+            partial: None,
+        };
+        let outlet = Outlet::Body(body().0);
+        let mut follower = Follower::new(world.fanout.clone(), outlet, client, begin);
+        assert!(follower.follow_source().await.is_ok());
+        let Place::Ring(spot) = follower.place else { panic!("the ring reaches back to it") };
+        topic.push(&[entry(50), entry(60)], 1000);
+        assert!(follower.follow_ring(spot).await.is_ok());
+        let Place::Source(past) = &follower.place else { panic!("it waits in the ring") };
+        assert_eq!(past.from.cursor(), id(20));
     }
 }
