@@ -20,10 +20,11 @@ fn main() {
     let (commit, date) = archived().or_else(checked_out).unwrap_or_default();
     let commit = if commit.is_empty() { "unknown".to_owned() } else { commit };
     let built = if date.is_empty() { commit.clone() } else { format!("{commit} {date}") };
-    println!("cargo::rustc-env=SSEGATE_COMMIT={commit}");
-    println!("cargo::rustc-env=SSEGATE_BUILT={built}");
+    // Not SSEGATE_*: `cargo run` sets them for the program too, which takes these for keys of gateway.toml.
+    println!("cargo::rustc-env=BUILT_COMMIT={commit}");
+    println!("cargo::rustc-env=BUILT_FROM={built}");
     let is_debug = std::env::var("PROFILE").is_ok_and(|profile| profile == "debug");
-    println!("cargo::rustc-env=SSEGATE_DEBUG={}", if is_debug { "; debug" } else { "" });
+    println!("cargo::rustc-env=BUILT_AS={}", if is_debug { "; debug" } else { "" });
 }
 
 /// A path that is not there would have the build run each time.
