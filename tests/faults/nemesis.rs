@@ -124,6 +124,12 @@ pub const FAULTS: &[Fault] = &[
         CLOSES,
         wire::redis_silent_to_returners,
     ),
+    fault(
+        "redis-away-from-followers",
+        Stage::BothBehindProxies,
+        HARMLESS,
+        wire::redis_away_from_followers,
+    ),
     fault("redis-side-truncated", Stage::RedisBehindProxy, HARMLESS, wire::redis_truncated),
     fault("redis-side-reset", Stage::RedisBehindProxy, HARMLESS, wire::redis_reset),
     fault("client-side-slow", Stage::GatewayBehindProxy, HARMLESS, wire::client_slow),

@@ -120,11 +120,12 @@ impl Chunks {
     }
 
     /// The same; where it is cut, for what it had half of was trimmed, it comes back.
-    async fn all_bursts_through_cuts(mut self, mut tally: Tally) -> io::Result<()> {
+    async fn all_bursts_through_cuts(mut self, mut tally: Tally) -> io::Result<Tally> {
         loop {
             match self.all_bursts(&mut tally).await {
-                Err(cut) if cut.kind() == io::ErrorKind::UnexpectedEof => {}
-                outcome => return outcome,
+                Ok(()) => return Ok(tally),
+                Err(cut) if cut.kind() == io::ErrorKind::UnexpectedEof => tally.cuts += 1,
+                Err(error) => return Err(error),
             }
             let Self { socket, path, last_id, .. } = self;
             self = Self::open(socket, path, last_id).await?;
@@ -142,11 +143,12 @@ struct Tally {
     told: usize,
     /// Who resumed below what is kept is told of that without a number.
     exact: bool,
+    cuts: usize,
 }
 
 impl Tally {
     fn of(count: usize) -> Self {
-        Self { next: 0, count, skipped: 0, told: 0, exact: true }
+        Self { next: 0, count, skipped: 0, told: 0, exact: true, cuts: 0 }
     }
 
     fn is_done(&self) -> bool {
@@ -198,7 +200,7 @@ fn peak_of_bursts(keys: usize, count: usize, rings_mib: usize, may_be_cut: bool)
             }
             stream.all_bursts(&mut tally).await?;
             assert!(tally.exact && tally.told == tally.skipped, "{tally:?}");
-            Ok(())
+            Ok(tally)
         })
     };
     let tasks: Vec<_> = streams.into_iter().map(visit).collect();
@@ -216,10 +218,14 @@ fn peak_of_bursts(keys: usize, count: usize, rings_mib: usize, may_be_cut: bool)
             });
         }
     });
+    let (mut trimmed, mut cuts) = (0, 0);
     for task in tasks {
         let outcome = runtime.block_on(async { tokio::time::timeout(LONG, task).await });
-        outcome.expect("every entry comes, or is told").unwrap().unwrap();
+        let tally = outcome.expect("every entry comes, or is told").unwrap().unwrap();
+        (trimmed, cuts) = (trimmed + tally.skipped, cuts + tally.cuts);
     }
+    let came = keys * count - trimmed;
+    eprintln!("{came} entries came, {trimmed} were trimmed before and told; {cuts} cuts");
     gateway.peak_bytes()
 }
 

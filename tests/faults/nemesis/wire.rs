@@ -9,6 +9,9 @@ use crate::scene::Scene;
 
 const SLOW: Ill = Ill::Slow(Duration::from_millis(300));
 
+/// Entries that all buffers and the smaller rings together do not hold.
+const FAR_BEHIND: u64 = 2_000;
+
 /// Which of the proxies.
 type Side = fn(&Scene) -> &Proxy;
 
@@ -44,6 +47,17 @@ pub(super) fn redis_silent_to_returners(scene: &mut Scene) -> Over {
     let over = silent(scene, Ill::Stalled);
     scene.client_side().strike(Ill::Reset);
     over
+}
+
+/// Clients are so far behind that they read on from Redis, which is silent, then resets whoever asks.
+pub(super) fn redis_away_from_followers(scene: &mut Scene) -> Over {
+    scene.client_side().strike_all(Ill::Stalled);
+    assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
+    scene.wait(100, 300);
+    scene.redis_side().strike_all(Ill::Stalled);
+    scene.client_side().heal();
+    scene.wait(300, 1000);
+    again_and_again(scene, Scene::redis_side, Ill::Reset)
 }
 
 pub(super) fn redis_truncated(scene: &mut Scene) -> Over {

@@ -1,4 +1,4 @@
-//! A cluster: keys on every node, a slot on the move, a primary that is killed.
+//! A cluster: keys on every node, a slot on the move, a primary that is killed or frozen.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,9 @@ use crate::support::redis::{Answer, Connection, PORT, Redis};
 use crate::support::{eventually, within};
 
 const RECOVERY: Duration = Duration::from_secs(3);
+/// `source.block` by default, and what a silent connection may take beyond it.
+const BLOCK: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(3);
 
 fn listeners(gateway: &Gateway, path: &str, count: usize) -> Vec<Listener> {
@@ -48,7 +51,8 @@ fn writer(cluster: &Cluster, key: &str) -> Writer {
                 _ => None,
             }
         };
-        nodes.iter().find_map(ask)
+        // The one that is lost is the first, and frozen it would be waited for each time.
+        nodes.iter().rev().find_map(ask)
     };
     Writer::start(key, PAUSE, 0, find)
 }
@@ -184,27 +188,49 @@ fn a_read_that_blocks_while_its_slot_moves_is_answered_from_where_it_went() {
     assert_eq!(client.event().last_event_id, id);
 }
 
-#[test]
-fn a_primary_killed_under_load_is_replaced_by_its_replica() {
-    let mut cluster = Cluster::start(1);
+/// Writes on while the first primary is lost, and holds what clients heard against the stream; when the
+/// loss began, when its replica took the first write, and when each client heard of one.
+fn replaced(
+    cluster: &mut Cluster,
+    lose: impl FnOnce(&mut Redis),
+) -> (Instant, Instant, Vec<Instant>) {
     let gateway = Setup::with_url(&cluster.url()).start_ready();
     let name = cluster.name_at(0);
     let key = format!("events:{name}");
-    let writer = writer(&cluster, &key);
+    let writer = writer(cluster, &key);
     let listeners = listeners(&gateway, &format!("/events/{name}"), 5);
     eventually("all are in the midst of it", || listeners.iter().all(|l| l.count() > 100));
-    cluster.nodes[0].kill();
+    let began = Instant::now();
+    lose(&mut cluster.nodes[0]);
     let replica = cluster.nodes[3].address();
     let by_replica = || writer.written().iter().filter(|e| e.by == replica).count() > 200;
     within(Duration::from_secs(30), "the replica takes the writes", by_replica);
     let written = writer.end();
     all_heard_all(&listeners, &cluster.nodes[3], &key);
     let after: Vec<_> = written.into_iter().filter(|entry| entry.by == replica).collect();
-    for listener in &listeners {
-        let recovered = listener.heard().heard_first(&after).unwrap();
-        let took = recovered.saturating_duration_since(after[0].at);
+    let recovered = listeners.iter().map(|l| l.heard().heard_first(&after).unwrap()).collect();
+    (began, after[0].at, recovered)
+}
+
+#[test]
+fn a_primary_killed_under_load_is_replaced_by_its_replica() {
+    let (_, first_write, recovered) = replaced(&mut Cluster::start(1), Redis::kill);
+    for at in recovered {
+        let took = at.saturating_duration_since(first_write);
         eprintln!("recovered {took:?} after the first write");
         assert!(took < RECOVERY, "{took:?}");
+    }
+}
+
+/// Its connections stay open, and nothing but the silence on them tells.
+#[test]
+fn a_primary_frozen_under_load_is_replaced_by_its_replica() {
+    let mut cluster = Cluster::start(1);
+    let (began, _, recovered) = replaced(&mut cluster, |primary| primary.signal("STOP"));
+    for at in recovered {
+        let took = at - began;
+        eprintln!("recovered {took:?} after the freeze");
+        assert!(took < BLOCK + SILENCE, "{took:?}");
     }
 }
 
