@@ -145,7 +145,8 @@ impl Follower {
                 break end;
             }
         };
-        let Self { fanout, outlet, client, history, .. } = self;
+        let amid_an_entry = self.partial.is_some();
+        let Self { fanout, outlet, client, history, unsent, .. } = self;
         let (why, control) = match end {
             End::Level(seq) => {
                 if let Outlet::Socket(socket) = outlet {
@@ -154,11 +155,14 @@ impl Follower {
                 return Said::Part;
             }
             End::Cut(why) => (why, None),
+            // Of an entry that cannot be finished the client keeps nothing, as long as nothing follows it.
+            End::SendAway(_, why) if amid_an_entry => (why, None),
             End::SendAway(control, why) => (why, Some(control)),
         };
         client.ended(&fanout.metrics, why);
         let Some(control) = control else { return Said::Part };
-        let words = last_words(&fanout.settings(), client.view, history.last_id, control);
+        let mut words = unsent;
+        words.extend(last_words(&fanout.settings(), client.view, history.last_id, control));
         let write_stall = fanout.settings().write_stall;
         match outlet {
             Outlet::Socket(socket) => {

@@ -15,6 +15,9 @@ const RECOVERY: Duration = Duration::from_secs(3);
 /// After a connection fell silent, beyond `block`.
 const SILENCE: Duration = Duration::from_secs(6);
 
+/// Entries that all buffers and the smaller rings together do not hold.
+const FAR_BEHIND: u64 = 2_000;
+
 /// One fault.
 pub struct Fault {
     pub name: &'static str,
@@ -143,4 +146,10 @@ pub const FAULTS: &[Fault] = &[
     fault("crowded-out", Stage::FewDescriptors, HARMLESS, process::crowded_out),
     fault("gateway-killed", Stage::Plain, CLOSES, process::gateway_killed),
     fault("gateway-terminated", Stage::Plain, CLOSES, process::gateway_terminated),
+    fault(
+        "gateway-terminated-amid-events",
+        Stage::GatewayBehindProxy,
+        CLOSES,
+        process::gateway_terminated_amid_events,
+    ),
 ];

@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::Over;
+use super::{FAR_BEHIND, Over};
+use crate::proxy::Ill;
 use crate::scene::{Scene, clock_file, few_descriptors};
 use crate::support::client::Client;
+use crate::support::gateway::Gateway;
 use crate::support::redis::{Answer, Redis};
 use crate::support::sentinel::{NAME, newest_primary};
 use crate::support::{eventually, within};
@@ -190,6 +192,23 @@ pub(super) fn gateway_killed(scene: &mut Scene) -> Over {
 pub(super) fn gateway_terminated(scene: &mut Scene) -> Over {
     let mut gateway = scene.lose_gateway();
     gateway.signal("TERM");
+    is_followed(scene, gateway)
+}
+
+/// Clients have half of an event each, and go on taking it at their own pace.
+pub(super) fn gateway_terminated_amid_events(scene: &mut Scene) -> Over {
+    scene.client_side().strike_all(Ill::Stalled);
+    assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
+    scene.wait(100, 300);
+    let mut gateway = scene.lose_gateway();
+    gateway.signal("TERM");
+    scene.wait(0, 500);
+    scene.client_side().heal();
+    is_followed(scene, gateway)
+}
+
+/// It ends as it should, and after a while there is another one.
+fn is_followed(scene: &mut Scene, mut gateway: Gateway) -> Over {
     let status = gateway.wait();
     assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", gateway.log());
     std::thread::sleep(Duration::from_millis(scene.rng.u64(0..500)));

@@ -3,14 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Over;
+use super::{FAR_BEHIND, Over};
 use crate::proxy::{Ill, Proxy};
 use crate::scene::Scene;
 
 const SLOW: Ill = Ill::Slow(Duration::from_millis(300));
-
-/// Entries that all buffers and the smaller rings together do not hold.
-const FAR_BEHIND: u64 = 2_000;
 
 /// Which of the proxies.
 type Side = fn(&Scene) -> &Proxy;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Heard, expect, live};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::redis::Redis;
+use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::wire::{Close, Way, Wire};
 use crate::support::{eventually, within};
 
@@ -17,6 +17,9 @@ pub(super) const NOTICED: Duration = Duration::from_millis(3_500 + 1_500);
 const RECOVERED: Duration = Duration::from_millis(3_000 + 1_500);
 /// A command that does not block is given up after this, likewise.
 const ANSWERED: Duration = Duration::from_millis(3_000 + 1_500);
+
+/// How long a plain reader is watched that should have had its answer long ago.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A gateway that keeps no more than four entries in memory, behind a network.
 fn behind(wire: &Wire) -> Gateway {
@@ -93,14 +96,21 @@ fn half_an_answer_is_noticed() {
     }
 }
 
-/// The network forgets the connections and serves new ones.
+/// The network forgets the connections and serves new ones. A plain reader waits on: no time that it
+/// asked Redis to wait for ends a read whose answer is lost.
 #[test]
 fn connections_that_were_lost_are_replaced() {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
     let gateway = behind(&wire);
     let mut client = live(&gateway, "/events/a");
-    expect(&mut client, &add(&redis, 0..3));
+    let before = add(&redis, 0..3);
+    expect(&mut client, &before);
+    let mut plain = Connection::to(wire.url().strip_prefix("redis://").unwrap(), PATIENCE).unwrap();
+    let read = ["XREAD", "BLOCK", "500", "STREAMS", "events:a", &before[2]];
+    assert_eq!(plain.run(&read), Some(Answer::Null), "it reads as well as we do");
+    plain.send(&read.map(str::as_bytes)).unwrap();
+    eventually("both wait", || redis.blocked() == 2);
     wire.lose();
     let begin = Instant::now();
     let ids = add(&redis, 3..20);
@@ -108,6 +118,9 @@ fn connections_that_were_lost_are_replaced() {
     heard.listen(&mut client, |heard| heard.entries.len() >= ids.len());
     assert!(begin.elapsed() < NOTICED, "level after {:?}", begin.elapsed());
     is_all_once(&mut client, &heard, &ids);
+    let asked = Instant::now();
+    assert_eq!(plain.answer(), None);
+    assert!(asked.elapsed() >= PATIENCE, "it was told that its connection is dead");
 }
 
 /// Whoever publishes or asks for the state is told in time, and served when all is well again.

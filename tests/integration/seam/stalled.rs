@@ -6,6 +6,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use ssegate::event::parse::Item;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -13,7 +14,7 @@ use super::{KEY, PATH, gaps, number, write};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address, Stream};
-use crate::support::{DEADLINE, Folder};
+use crate::support::{DEADLINE, Folder, eventually};
 
 /// Waits, and not for ever.
 fn soon<T>(runtime: &Runtime, work: impl Future<Output = Result<T, String>>) -> T {
@@ -74,4 +75,36 @@ fn whoever_stalls_amid_notices_of_entries_too_large_reads_them_whole() {
     soon(&runtime, client.live());
     redis.run(&["XADD", KEY, "*", "payload", "small"]);
     assert_eq!(soon(&runtime, client.event()).data, "small");
+}
+
+/// What it has half of cannot be had any more, and no word may follow that half.
+#[test]
+fn whoever_has_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() {
+    let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
+    let setup = Setup::redis(&redis).set("ring", "entries = 1").set("source", "block = \"200ms\"");
+    let (gateway, address) = narrow(setup, &folder);
+    write(&redis, 10, 100_000, &AtomicU64::new(0));
+    let path = format!("{PATH}?last_event_id=earliest");
+    let mut client = soon(&runtime, Stream::open(&address, &path, None));
+    let pages_bytes = || {
+        let state: serde_json::Value =
+            serde_json::from_str(&gateway.admin_get("/state").body).unwrap();
+        state["replays"]["page_bytes"].as_u64().unwrap()
+    };
+    eventually("it has a page", || pages_bytes() > 0);
+    eventually("its page is given up, for it takes nothing", || pages_bytes() == 0);
+    redis.run(&["SET", KEY, "no stream"]);
+    eventually("the key is refused", || gateway.streams()[0]["reader"] == "refused");
+    let end = soon(&runtime, async {
+        while let Some(item) = client.next().await? {
+            let Item::Event(event) = item else { continue };
+            assert!(event.data.len() > 100_000, "{event:?}");
+        }
+        Ok(String::from_utf8_lossy(client.unfinished()).into_owned())
+    });
+    assert!(
+        end.len() > 100 && end.ends_with('x'),
+        "it ends with {:?}",
+        end.split_at(end.len() - 200).1
+    );
 }

@@ -97,14 +97,7 @@ impl Scene {
     }
 
     fn wait(&self, readers: usize) {
-        let blocked = |line: &&str| {
-            let mut words = line.split(' ');
-            words.any(|word| word.strip_prefix("flags=").is_some_and(|flags| flags.contains('b')))
-        };
-        eventually("the readers wait", || {
-            let Answer::Text(list) = self.redis.run(&["CLIENT", "LIST"]) else { return false };
-            list.lines().filter(blocked).count() == readers
-        });
+        eventually("the readers wait", || self.redis.blocked() == readers);
     }
 
     fn adds(&self, id: &str) {

@@ -110,6 +110,14 @@ impl Redis {
         signal(self.process.as_ref().expect("it runs"), name);
     }
 
+    /// Clients that wait in a read.
+    pub fn blocked(&self) -> usize {
+        let Answer::Text(info) = self.run(&["INFO", "clients"]) else { panic!("no INFO") };
+        let mut lines = info.lines();
+        let count = lines.find_map(|line| line.strip_prefix("blocked_clients:"));
+        count.expect("INFO tells").parse().unwrap()
+    }
+
     pub fn socket(&self) -> std::path::PathBuf {
         self.folder.0.join("redis.sock")
     }

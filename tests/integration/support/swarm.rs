@@ -168,6 +168,11 @@ impl Stream {
         self.raw.is_empty() && self.tail == b"\n\n"
     }
 
+    /// What came of a chunk that is not whole.
+    pub fn unfinished(&self) -> &[u8] {
+        &self.raw
+    }
+
     /// The server's `retry:`.
     pub fn reconnection_time(&self) -> Option<Duration> {
         self.parser.reconnection_time()
