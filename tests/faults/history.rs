@@ -62,9 +62,9 @@ pub struct Allowed {
     pub reasons: &'static [&'static str],
     /// Each of them has to be told of such a gap, whether it misses anything or not.
     pub told: bool,
-    /// Whether connections may end.
+    /// Whether connections may end between two events.
     pub closes: bool,
-    /// Whether those may that have half of an entry.
+    /// Whether they may amid an event.
     pub tears: bool,
     /// Whether Redis itself may lose what it has acknowledged.
     pub redis_loses: bool,
@@ -73,7 +73,7 @@ pub struct Allowed {
 impl Allowed {
     /// Whether a connection may end like this.
     pub fn may_close(&self, why: &str) -> bool {
-        self.closes || (self.tears && why == AMID_AN_EVENT)
+        if why == AMID_AN_EVENT { self.tears } else { self.closes }
     }
 }
 

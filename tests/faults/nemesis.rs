@@ -16,7 +16,7 @@ const RECOVERY: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_secs(6);
 
 /// Entries that all buffers and the smaller rings together do not hold.
-const FAR_BEHIND: u64 = 2_000;
+const FAR_BEHIND: u64 = 1_000;
 
 /// One fault.
 pub struct Fault {
@@ -54,7 +54,9 @@ impl Over {
 const HARMLESS: Allowed =
     Allowed { reasons: &[], told: false, closes: false, tears: false, redis_loses: false };
 /// Nothing is lost, but clients have to come back.
-const CLOSES: Allowed = Allowed { closes: true, ..HARMLESS };
+const CLOSES: Allowed = Allowed { closes: true, tears: true, ..HARMLESS };
+/// The same, and each of them has whole events.
+const CLOSES_GENTLY: Allowed = Allowed { tears: false, ..CLOSES };
 /// Who has half of an entry that is gone now is cut, and comes back.
 const TRIMS: Allowed = Allowed { reasons: &["trimmed"], ..CLOSES };
 const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], ..CLOSES };
@@ -145,11 +147,11 @@ pub const FAULTS: &[Fault] = &[
     fault("descriptors-exhausted", Stage::Plain, HARMLESS, process::descriptors_exhausted),
     fault("crowded-out", Stage::FewDescriptors, HARMLESS, process::crowded_out),
     fault("gateway-killed", Stage::Plain, CLOSES, process::gateway_killed),
-    fault("gateway-terminated", Stage::Plain, CLOSES, process::gateway_terminated),
+    fault("gateway-terminated", Stage::Plain, CLOSES_GENTLY, process::gateway_terminated),
     fault(
         "gateway-terminated-amid-events",
         Stage::GatewayBehindProxy,
-        CLOSES,
+        CLOSES_GENTLY,
         process::gateway_terminated_amid_events,
     ),
 ];
