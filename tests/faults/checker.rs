@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ssegate::event::StreamId;
 
-use crate::history::{Gap, Heard, History, What, account};
+use crate::history::{Allowed, Gap, Heard, History, What, account};
 
 mod group;
 pub mod proof;
@@ -106,21 +106,19 @@ impl<'a> Client<'a> {
     }
 
     fn check(&mut self, heard: &[Heard]) {
-        self.delivered = heard
-            .iter()
-            .filter_map(
-                |heard| if let What::Entry(_, number) = heard.what { Some(number) } else { None },
-            )
-            .collect();
+        self.delivered = heard.iter().filter_map(Heard::number).collect();
         let groups = self.walk(heard);
         let mut balance = Balance::default();
+        let gaps = heard.iter().filter(|heard| matches!(heard.what, What::Gap(_)));
+        let last_gap = gaps.map(|gap| gap.at).max().unwrap_or_default();
         for group in &groups {
-            self.settle(group, &mut balance);
+            self.settle(group, last_gap, &mut balance);
         }
         self.close(&balance);
-        if self.history.allowed.told && self.gaps == 0 {
-            let reasons = self.history.allowed.reasons;
-            self.violations.push(format!("it was never told of a {reasons:?}"));
+        let Allowed { told, reasons, .. } = self.history.allowed;
+        if self.gaps < told {
+            let gaps = self.gaps;
+            self.violations.push(format!("it was told of a {reasons:?} {gaps} times, not {told}"));
         }
         self.check_recovery(heard);
     }
@@ -198,37 +196,49 @@ impl<'a> Client<'a> {
     }
 
     /// Every entry that is missing between two deliveries is covered by what was told there.
-    fn settle(&mut self, group: &Group, balance: &mut Balance) {
+    fn settle(&mut self, group: &Group, last_gap: Duration, balance: &mut Balance) {
         if let Some(violation) = group.out_of_place() {
             self.violations.push(violation);
         }
         let end = group.until.map_or(self.history.written.len() as u64 + 1, |(number, _)| number);
         let (mut missing, mut unknown) = (0, 0);
         for number in (group.after + 1).max(self.history.due_from)..end {
-            let Some((id, _)) = self.history.acknowledged(number) else {
-                unknown += 1;
-                continue;
-            };
             if self.delivered.contains(&number) {
                 continue;
             }
-            if self.history.deleted.contains(&number) {
+            let there = self.history.kept.contains(&number);
+            let Some((id, added)) = self.history.acknowledged(number) else {
+                if there {
+                    self.lose(number, "which nobody acknowledged and the stream holds", group);
+                }
+                unknown += 1;
+                continue;
+            };
+            if let Some(at) = self.history.deleted.get(&number) {
                 balance.deleted += 1;
+                balance.untold += u64::from(*at > last_gap);
                 continue;
             }
             missing += 1;
-            let there = self.history.kept.contains(&number);
             let gone = self.history.allowed.redis_loses && !there;
-            if gone || (!there && group.covers(number, id, self.numbers)) {
-                continue;
+            if there {
+                self.lose(number, "which the stream still holds", group);
+            } else if !gone && !group.covers(number, id, self.numbers) {
+                self.lose(number, "without a gap", group);
+            } else if !self.history.was_removed_after(added) {
+                self.lose(number, "which was not removed so soon", group);
             }
-            self.lost += 1;
-            let what = if there { "which the stream still holds" } else { "without a gap" };
-            let told = &group.gaps;
-            self.violations.push(format!("number {number} ({id}) is missing, {what}: {told:?}"));
         }
         balance.unknown += unknown;
         self.count(group, missing, unknown, balance);
+    }
+
+    fn lose(&mut self, number: u64, what: &str, group: &Group) {
+        self.lost += 1;
+        let id =
+            self.history.acknowledged(number).map_or(String::new(), |(id, _)| format!(" ({id})"));
+        let told = &group.gaps;
+        self.violations.push(format!("number {number}{id} is missing, {what}: {told:?}"));
     }
 
     /// Exact numbers are held against what is missing. A deletion may be told late, or with what lies
@@ -251,11 +261,11 @@ impl<'a> Client<'a> {
 
     fn close(&mut self, balance: &Balance) {
         let missing = balance.missing + balance.deleted;
-        let short = balance.exact && balance.told < missing && balance.deleted > 0;
-        if short {
-            let lost = missing - balance.told;
-            self.lost += usize::try_from(lost).unwrap();
-            self.violations.push(format!("{lost} deleted entries were never told"));
+        let short = balance.exact && balance.deleted > 0;
+        let untold = if short { missing.saturating_sub(balance.told) } else { balance.untold };
+        if untold > 0 {
+            self.lost += usize::try_from(untold).unwrap();
+            self.violations.push(format!("{untold} deleted entries were never told"));
         }
         if balance.told > missing + balance.unknown {
             let told = balance.told;
@@ -297,6 +307,8 @@ struct Balance {
     missing: u64,
     /// Entries not delivered that were.
     deleted: u64,
+    /// Those of them that were deleted after the last gap was told.
+    untold: u64,
     /// Attempts to write whose outcome nobody knows.
     unknown: u64,
     /// Every gap had a number.
@@ -305,6 +317,6 @@ struct Balance {
 
 impl Default for Balance {
     fn default() -> Self {
-        Self { told: 0, missing: 0, deleted: 0, unknown: 0, exact: true }
+        Self { told: 0, missing: 0, deleted: 0, untold: 0, unknown: 0, exact: true }
     }
 }

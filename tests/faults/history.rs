@@ -1,7 +1,7 @@
 //! What happened in one run: what was written and acknowledged, what each client heard, and what
 //! Redis holds in the end. Times are counted from the beginning of the run.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ssegate::event::StreamId;
@@ -52,16 +52,26 @@ pub struct Heard {
     pub what: What,
 }
 
+impl Heard {
+    /// The entry's, if it is one.
+    pub fn number(&self) -> Option<u64> {
+        if let What::Entry(_, number) = self.what { Some(number) } else { None }
+    }
+}
+
 /// How a connection ended whose last event is not whole.
 pub const AMID_AN_EVENT: &str = "its end, amid an event";
+
+/// What is there for this long has to be read by a gateway that is well, even on a loaded machine.
+const DUE: Duration = Duration::from_secs(1);
 
 /// What a fault may do to the clients, beyond making them wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
     /// Reasons of gaps that they may be told; any other is a false alarm.
     pub reasons: &'static [&'static str],
-    /// Each of them has to be told of such a gap, whether it misses anything or not.
-    pub told: bool,
+    /// Each of them has to be told of so many such gaps, whether it misses anything or not.
+    pub told: usize,
     /// Whether connections may end between two events.
     pub closes: bool,
     /// Whether they may amid an event.
@@ -83,8 +93,11 @@ pub struct History {
     pub written: Vec<Fate>,
     /// The first number that the clients have to hear of.
     pub due_from: u64,
-    /// Numbers that the nemesis deleted one by one (`XDEL`).
-    pub deleted: HashSet<u64>,
+    /// Numbers that the nemesis deleted one by one (`XDEL`), and when it set about it.
+    pub deleted: HashMap<u64, Duration>,
+    /// When entries were removed while every client was there, so that each got what was there before;
+    /// empty where that is not so.
+    pub removals: Vec<Duration>,
     /// Numbers that the stream holds in the end.
     pub kept: HashSet<u64>,
     /// By client.
@@ -109,10 +122,19 @@ impl History {
         if let Fate::Added(id, at) = self.fate(number)? { Some((id, at)) } else { None }
     }
 
-    /// Whether the stream holds all that was, or may have been, added.
+    /// Whether entries were removed so soon after this one was added that nobody need have read it.
+    pub fn was_removed_after(&self, added: Duration) -> bool {
+        let soon = |removed: &Duration| (added..=added + DUE).contains(removed);
+        self.removals.is_empty() || self.removals.iter().any(soon)
+    }
+
+    /// Whether the stream holds all that was acknowledged, or that a client heard of.
     pub fn redis_lost_nothing(&self) -> bool {
-        (1..=self.written.len() as u64)
-            .all(|number| self.kept.contains(&number) || self.fate(number) == Some(Fate::Refused))
+        let there =
+            |number: u64| self.acknowledged(number).is_none() || self.kept.contains(&number);
+        let heard = self.clients.iter().flatten().filter_map(Heard::number);
+        (1..=self.written.len() as u64).all(there)
+            && heard.into_iter().all(|number| self.kept.contains(&number))
     }
 }
 

@@ -15,8 +15,8 @@ const RECOVERY: Duration = Duration::from_secs(3);
 /// After a connection fell silent, beyond `block`.
 const SILENCE: Duration = Duration::from_secs(6);
 
-/// Entries that all buffers and the smaller rings together do not hold.
-const FAR_BEHIND: u64 = 1_000;
+/// Entries that small buffers and a small ring together do not hold.
+const FAR_BEHIND: u64 = 300;
 
 /// One fault.
 pub struct Fault {
@@ -52,16 +52,19 @@ impl Over {
 
 /// Nothing is lost, and the clients stay.
 const HARMLESS: Allowed =
-    Allowed { reasons: &[], told: false, closes: false, tears: false, redis_loses: false };
+    Allowed { reasons: &[], told: 0, closes: false, tears: false, redis_loses: false };
 /// Nothing is lost, but clients have to come back.
 const CLOSES: Allowed = Allowed { closes: true, tears: true, ..HARMLESS };
 /// The same, and each of them has whole events.
 const CLOSES_GENTLY: Allowed = Allowed { tears: false, ..CLOSES };
 /// Who has half of an entry that is gone now is cut, and comes back.
-const TRIMS: Allowed = Allowed { reasons: &["trimmed"], ..CLOSES };
-const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], ..CLOSES };
+const TRIMS: Allowed = Allowed { reasons: &["trimmed"], tears: true, ..HARMLESS };
+const TRIMS_AND_CLOSES: Allowed = Allowed { closes: true, ..TRIMS };
+const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], tears: true, ..HARMLESS };
+const DELETES_AND_CLOSES: Allowed = Allowed { closes: true, ..DELETES };
 /// Told even where nothing was lost; who has half of an entry that is gone now is cut.
-const RESETS: Allowed = Allowed { reasons: &["reset"], told: true, tears: true, ..HARMLESS };
+const RESETS: Allowed = Allowed { reasons: &["reset"], told: 1, tears: true, ..HARMLESS };
+const RESETS_AGAIN_AND_AGAIN: Allowed = Allowed { told: 2, ..RESETS };
 const RESETS_AND_CLOSES: Allowed = Allowed { closes: true, ..RESETS };
 
 /// A reset where the new primary had not everything.
@@ -89,27 +92,28 @@ pub const FAULTS: &[Fault] = &[
     fault("clients-paused", Stage::Plain, HARMLESS, around::clients_paused),
     fault("right-withdrawn", Stage::Acl, CLOSES, around::right_withdrawn),
     fault("password-changed", Stage::Acl, HARMLESS, around::password_changed),
-    fault("key-deleted", Stage::Plain, RESETS, stream::deleted),
-    fault("key-unlinked", Stage::Plain, RESETS, stream::unlinked),
-    fault("flushed", Stage::Plain, RESETS, stream::flushed),
+    fault("key-deleted", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::deleted),
+    fault("key-unlinked", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::unlinked),
+    fault("flushed", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::flushed),
     fault("ids-set-back", Stage::Plain, RESETS, stream::ids_set_back),
     fault("trimmed-to-nothing", Stage::Plain, TRIMS, stream::trimmed_to_nothing),
     fault("trimmed-past-reader", Stage::Plain, TRIMS, stream::trimmed_past_reader),
     fault("burst-over-maxlen", Stage::Plain, TRIMS, stream::burst_over_maxlen),
     fault("entries-deleted", Stage::Plain, DELETES, stream::entries_deleted),
     fault("last-id-set", Stage::Plain, HARMLESS, stream::last_id_set),
+    fault("last-id-set-back", Stage::Plain, RESETS, stream::last_id_set_back),
     fault("string-in-its-place", Stage::Plain, RESETS_AND_CLOSES, stream::string_in_its_place),
     fault("string-and-back", Stage::Plain, CLOSES, stream::string_and_back),
     fault(
         "trimmed-behind-clients",
         Stage::GatewayBehindProxy,
-        TRIMS,
+        TRIMS_AND_CLOSES,
         stream::trimmed_behind_clients,
     ),
     fault(
         "deleted-behind-clients",
         Stage::GatewayBehindProxy,
-        DELETES,
+        DELETES_AND_CLOSES,
         stream::deleted_behind_clients,
     ),
     fault(
@@ -139,6 +143,8 @@ pub const FAULTS: &[Fault] = &[
     fault("redis-side-reset", Stage::RedisBehindProxy, HARMLESS, wire::redis_reset),
     fault("client-side-slow", Stage::GatewayBehindProxy, HARMLESS, wire::client_slow),
     fault("client-side-stalled", Stage::GatewayBehindProxy, HARMLESS, wire::client_stalled),
+    fault("stalled-clients-cut", Stage::CutsStalled, CLOSES, wire::slow_clients_cut),
+    fault("late-clients-cut", Stage::CutsLate, CLOSES, wire::slow_clients_cut),
     fault("client-side-halved", Stage::GatewayBehindProxy, CLOSES, wire::client_halved),
     fault("client-side-truncated", Stage::GatewayBehindProxy, CLOSES, wire::client_truncated),
     fault("client-side-reset", Stage::GatewayBehindProxy, CLOSES, wire::client_reset),

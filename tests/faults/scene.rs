@@ -1,7 +1,8 @@
 //! Where a fault happens: Redis, the gateway, a writer and the clients, and what lies between them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -42,8 +43,12 @@ pub enum Stage {
     RedisBehindProxy,
     /// A proxy between the clients and the gateway.
     GatewayBehindProxy,
-    /// Both.
+    /// Both, and next to nothing is kept in memory.
     BothBehindProxies,
+    /// A proxy between the clients and the gateway, which soon cuts who takes nothing.
+    CutsStalled,
+    /// The same, and it cuts who is late.
+    CutsLate,
     /// The gateway logs in to Redis as a user who may do what it needs.
     Acl,
     /// A second Redis is the replica of the first.
@@ -54,6 +59,17 @@ pub enum Stage {
     OwnClock,
     /// The gateway has been given few descriptors.
     FewDescriptors,
+}
+
+impl Stage {
+    fn has_redis_side(self) -> bool {
+        matches!(self, Self::RedisBehindProxy | Self::BothBehindProxies)
+    }
+
+    fn has_client_side(self) -> bool {
+        let both = self == Self::BothBehindProxies;
+        both || matches!(self, Self::GatewayBehindProxy | Self::CutsStalled | Self::CutsLate)
+    }
 }
 
 /// How a run goes, beside its fault.
@@ -82,8 +98,9 @@ pub struct Scene {
     pub folder: Folder,
     /// This scene's own loopback address.
     pub host: String,
-    /// Numbers that were deleted one by one.
-    pub deleted: Vec<u64>,
+    /// Numbers that were deleted one by one, and when that began.
+    pub deleted: HashMap<u64, Duration>,
+    removals: Mutex<Vec<Duration>>,
     blueprint: Blueprint,
     redis_side: Option<Proxy>,
     client_side: Option<Proxy>,
@@ -98,12 +115,9 @@ impl Scene {
         let (began, folder, host) = (Instant::now(), Folder::new(), own_ip());
         let (servers, sentinels, url) = servers(stage);
         let redis = &servers[0];
-        let redis_side = match stage {
-            Stage::RedisBehindProxy | Stage::BothBehindProxies => {
-                Some(Proxy::start(runtime, &host, Upstream::Unix(redis.socket())))
-            }
-            _ => None,
-        };
+        let redis_side = stage
+            .has_redis_side()
+            .then(|| Proxy::start(runtime, &host, Upstream::Unix(redis.socket())));
         let url = match &redis_side {
             Some(proxy) => format!("redis://{}", proxy.address),
             None => url,
@@ -128,7 +142,8 @@ impl Scene {
             sentinels,
             folder,
             host,
-            deleted: Vec::new(),
+            deleted: HashMap::new(),
+            removals: Mutex::default(),
             blueprint,
             redis_side,
             client_side: None,
@@ -136,7 +151,7 @@ impl Scene {
             runtime: runtime.clone(),
         };
         scene.start_gateway();
-        if matches!(stage, Stage::GatewayBehindProxy | Stage::BothBehindProxies) {
+        if stage.has_client_side() {
             let upstream = Upstream::Tcp(scene.gateway_address());
             scene.client_side = Some(Proxy::start(runtime, &scene.host, upstream));
         }
@@ -204,6 +219,19 @@ impl Scene {
         }
         eventually("every client is live", || records.iter().all(|record| record.is_live()));
         records
+    }
+
+    /// Entries have been removed just now.
+    pub fn removed(&self) {
+        self.removals.lock().unwrap().push(self.began.elapsed());
+    }
+
+    /// When that was, where no client was kept away meanwhile.
+    pub fn removals(&self) -> Vec<Duration> {
+        match self.client_side {
+            None => self.removals.lock().unwrap().clone(),
+            Some(_) => Vec::new(),
+        }
     }
 
     /// Another connection to Redis.

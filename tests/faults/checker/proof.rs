@@ -1,7 +1,7 @@
 //! That the checker sees: histories with one fault each, every one of which it must catch. They run
 //! before every pass, for a blind checker would pass everything.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ssegate::event::StreamId;
@@ -30,6 +30,8 @@ pub const CASES: &[(&str, fn())] = &[
     ("a reset never told", a_reset_is_told_though_nothing_is_lost),
     ("a false alarm", a_false_alarm_is_caught),
     ("a gap that names another entry", a_gap_names_the_next_entry),
+    ("a loss of what had long been there", what_was_there_for_long_is_no_loss_of_redis),
+    ("a loss of what nobody acknowledged", what_nobody_acknowledged_is_due_where_it_is_kept),
     ("a connection that ended", a_closed_connection_is_caught),
     ("a late recovery", a_late_recovery_is_caught),
     ("a client left behind", a_client_that_hears_no_more_is_caught),
@@ -61,14 +63,15 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
     History {
         written: (1..=6).map(|number| Fate::Added(id(number * 10), written(number))).collect(),
         due_from: 1,
-        deleted: HashSet::new(),
+        deleted: HashMap::new(),
+        removals: Vec::new(),
         kept: (1..=6).filter(|number| !gone.contains(number)).collect(),
         clients: vec![heard.collect()],
         healed: Duration::from_millis(550),
         limit: Duration::from_secs(3),
         allowed: Allowed {
             reasons: &["trimmed", "deleted", "reset"],
-            told: false,
+            told: 0,
             closes: true,
             tears: false,
             redis_loses: false,
@@ -219,8 +222,8 @@ fn ids_that_go_back_need_a_reset() {
 
 fn a_reset_is_told_though_nothing_is_lost() {
     let mut untold = history(&[], all());
-    untold.allowed.told = true;
-    caught(&untold, "never told");
+    untold.allowed.told = 1;
+    caught(&untold, "0 times, not 1");
     untold.clients =
         history(&[], instead(&[4], vec![gap(Some(30), Some(40), None, "reset"), entry(4)])).clients;
     passes(&untold);
@@ -245,11 +248,18 @@ fn a_deletion_is_told_late_but_told() {
     let mut heard = instead(&[3], Vec::new());
     heard.insert(4, gap(Some(50), Some(60), Some(1), "trimmed"));
     let mut deleted = history(&[3], heard);
-    deleted.deleted = HashSet::from([3]);
+    deleted.deleted = HashMap::from([(3, Duration::from_millis(350))]);
     passes(&deleted);
     deleted.clients[0].retain(|heard| !matches!(heard.what, What::Gap(_)));
     let findings = caught(&deleted, "1 deleted entries were never told");
     assert_eq!(findings.lost, 1);
+    // Without a number an earlier gap says nothing of it.
+    deleted.clients[0].insert(0, told_at_first());
+    caught(&deleted, "1 deleted entries were never told");
+}
+
+fn told_at_first() -> Heard {
+    Heard { at: Duration::ZERO, what: gap(None, Some(10), None, "trimmed") }
 }
 
 fn a_false_alarm_is_caught() {
@@ -257,6 +267,23 @@ fn a_false_alarm_is_caught() {
     passes(&history);
     history.allowed.reasons = &["trimmed"];
     caught(&history, "a false alarm");
+}
+
+fn what_was_there_for_long_is_no_loss_of_redis() {
+    let mut history =
+        history(&[3], instead(&[3], vec![gap(Some(20), Some(40), Some(1), "trimmed")]));
+    history.removals = vec![Duration::from_millis(900)];
+    passes(&history);
+    history.removals = vec![Duration::from_millis(200), Duration::from_millis(1400)];
+    caught(&history, "not removed so soon");
+}
+
+fn what_nobody_acknowledged_is_due_where_it_is_kept() {
+    let mut history = history(&[], instead(&[3], Vec::new()));
+    history.written[2] = Fate::Unknown;
+    caught(&history, "which nobody acknowledged");
+    history.kept.remove(&3);
+    passes(&history);
 }
 
 fn a_gap_names_the_next_entry() {

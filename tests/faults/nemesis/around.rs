@@ -18,25 +18,25 @@ pub(super) fn connections_killed(scene: &mut Scene) -> Over {
 }
 
 pub(super) fn clients_paused(scene: &mut Scene) -> Over {
-    let time = scene.lasting(2_500, 8_000);
+    let time = scene.lasting(5_000, 10_000);
     let mut operator = scene.operator();
     operator.run(&["CLIENT", "PAUSE", &time.as_millis().to_string(), "ALL"]).unwrap();
     std::thread::sleep(time);
     Over::now()
 }
 
-/// The right to read the key, or to read at all, for a while.
+/// The right to read the key, and then to read at all, for a while each.
 pub(super) fn right_withdrawn(scene: &mut Scene) -> Over {
-    let (without, with): (&[&str], &[&str]) = if scene.rng.bool() {
-        (&["resetkeys", "%R~another"], &["resetkeys", MAY_READ])
-    } else {
-        (&["-xread"], &["+xread"])
-    };
-    user(scene, without);
-    // A read that is under way goes on to its end.
-    let time = scene.block() + scene.some_time(200, 1000);
-    std::thread::sleep(time);
-    user(scene, with);
+    let rights: [(&[&str], &[&str]); 2] =
+        [(&["resetkeys", "%R~another"], &["resetkeys", MAY_READ]), (&["-xread"], &["+xread"])];
+    for (without, with) in rights {
+        user(scene, without);
+        // A read that is under way goes on to its end.
+        let time = scene.block() + scene.some_time(200, 1000);
+        std::thread::sleep(time);
+        user(scene, with);
+        scene.wait(0, 500);
+    }
     Over::now()
 }
 

@@ -33,7 +33,7 @@ pub(super) fn redis_emptied(scene: &mut Scene) -> Over {
 
 pub(super) fn redis_frozen(scene: &mut Scene) -> Over {
     scene.redis().signal("STOP");
-    std::thread::sleep(scene.lasting(3_000, 10_000));
+    std::thread::sleep(scene.lasting(5_000, 10_000));
     scene.redis().signal("CONT");
     Over::now()
 }
@@ -190,7 +190,7 @@ pub(super) fn gateway_killed(scene: &mut Scene) -> Over {
 }
 
 pub(super) fn gateway_terminated(scene: &mut Scene) -> Over {
-    let mut gateway = scene.lose_gateway();
+    let gateway = scene.lose_gateway();
     gateway.signal("TERM");
     is_followed(scene, gateway)
 }
@@ -200,7 +200,7 @@ pub(super) fn gateway_terminated_amid_events(scene: &mut Scene) -> Over {
     scene.client_side().strike_all(Ill::Stalled);
     assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
     scene.wait(100, 300);
-    let mut gateway = scene.lose_gateway();
+    let gateway = scene.lose_gateway();
     gateway.signal("TERM");
     scene.wait(0, 500);
     scene.client_side().heal();

@@ -14,10 +14,11 @@ use crate::writer::KEY;
 /// Each of these is done so many times in a run.
 const ROUNDS: usize = 3;
 
-/// Runs a command of the operator's, which has to succeed.
+/// Runs a command of the operator's, which has to succeed and may remove entries.
 fn run(scene: &Scene, command: &[&str]) {
     let answer = scene.redis().run(command);
     assert!(!matches!(answer, Answer::Error(_)), "{command:?}: {answer:?}");
+    scene.removed();
 }
 
 /// Now and then.
@@ -76,6 +77,7 @@ pub(super) fn trimmed_past_reader(scene: &mut Scene) -> Over {
 fn burst_and(scene: &mut Scene, then: impl FnOnce(&[StreamId]) -> Vec<Vec<String>>) {
     let count = scene.rng.u64(1..40);
     assert!(scene.writing.lock().transaction(count, then), "the transaction was not done");
+    scene.removed();
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -87,6 +89,7 @@ pub(super) fn burst_over_maxlen(scene: &mut Scene) -> Over {
     rounds(scene, |scene| {
         let (count, keep) = (scene.rng.u64(200..2000), scene.rng.u64(0..100));
         assert!(scene.writing.lock().burst(count, Some(keep)), "a burst was not taken");
+        scene.removed();
     })
 }
 
@@ -100,6 +103,7 @@ pub(super) fn entries_deleted(scene: &mut Scene) -> Over {
 
 fn delete_some_of_a_burst(scene: &mut Scene) {
     let chosen: Vec<bool> = (0..scene.rng.u64(1..40)).map(|_| scene.rng.bool()).collect();
+    let now = scene.began.elapsed();
     let mut writer = scene.writing.lock();
     let first = writer.next();
     let done = writer.transaction(chosen.len() as u64, |ids| {
@@ -108,7 +112,8 @@ fn delete_some_of_a_burst(scene: &mut Scene) {
     });
     drop(writer);
     assert!(done, "the transaction was not done");
-    scene.deleted.extend((first..).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(n, _)| n));
+    let chosen = (first..).zip(chosen).filter(|(_, chosen)| *chosen);
+    scene.deleted.extend(chosen.map(|(number, _)| (number, now)));
 }
 
 /// One of the last entries, which some may have read and others not.
@@ -124,7 +129,7 @@ fn delete_old_ones(scene: &mut Scene) {
         added.nth(back)
     };
     let Some((number, id)) = last else { return };
-    scene.deleted.push(number);
+    scene.deleted.insert(number, scene.began.elapsed());
     run(scene, &["XDEL", KEY, &id.to_string()]);
 }
 
@@ -139,6 +144,16 @@ pub(super) fn last_id_set(scene: &mut Scene) -> Over {
         run(scene, &["XSETID", KEY, &id.to_string()]);
         drop(writer);
     })
+}
+
+/// An empty stream is made to look as it did at its beginning.
+pub(super) fn last_id_set_back(scene: &mut Scene) -> Over {
+    let writer = scene.writing.lock();
+    run(scene, &["XTRIM", KEY, "MAXLEN", "0"]);
+    let set = ["XSETID", KEY, "1-1", "ENTRIESADDED", "0", "MAXDELETEDID", "0-0"];
+    run(scene, &set);
+    drop(writer);
+    Over::now()
 }
 
 fn last_generated(info: &Answer) -> StreamId {

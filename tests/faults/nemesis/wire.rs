@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{FAR_BEHIND, Over};
 use crate::proxy::{Ill, Proxy};
 use crate::scene::Scene;
+use crate::support::eventually;
 
 const SLOW: Ill = Ill::Slow(Duration::from_millis(300));
 
@@ -53,7 +54,10 @@ pub(super) fn redis_away_from_followers(scene: &mut Scene) -> Over {
     scene.wait(100, 300);
     scene.redis_side().strike_all(Ill::Stalled);
     scene.client_side().heal();
-    scene.wait(300, 1000);
+    let reads = || scene.gateway().report()["replays"]["now"].as_u64().unwrap();
+    eventually("they read on from Redis", || reads() > 0);
+    // Until these reads are given up, too.
+    std::thread::sleep(scene.lasting(3_500, 6_000));
     again_and_again(scene, Scene::redis_side, Ill::Reset)
 }
 
@@ -72,6 +76,18 @@ pub(super) fn client_slow(scene: &mut Scene) -> Over {
 /// Clients take nothing for a while, and then go on where they were.
 pub(super) fn client_stalled(scene: &mut Scene) -> Over {
     lasts(scene, Scene::client_side, Ill::Stalled)
+}
+
+/// Clients take nothing until they are cut for that, or for what they are behind when they go on.
+pub(super) fn slow_clients_cut(scene: &mut Scene) -> Over {
+    scene.client_side().strike_all(Ill::Stalled);
+    assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
+    scene.wait(1_500, 2_000);
+    scene.client_side().heal();
+    let over = Over::now();
+    let cut = || scene.gateway().metric("ssegate_client_disconnects_total{reason=\"slow\"}");
+    eventually("they are cut", || cut() >= scene.plan.clients as f64);
+    over
 }
 
 /// Half of a write, nothing for a while, and then a reset.
@@ -95,7 +111,7 @@ pub(super) fn client_reset(scene: &mut Scene) -> Over {
 
 fn lasts(scene: &Scene, side: Side, ill: Ill) -> Over {
     side(scene).strike_all(ill);
-    std::thread::sleep(scene.lasting(2_000, 8_000));
+    std::thread::sleep(scene.lasting(5_000, 10_000));
     side(scene).heal();
     Over::now()
 }

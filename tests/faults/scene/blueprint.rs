@@ -11,6 +11,11 @@ use crate::support::gateway::Setup;
 const SHORT_BLOCK: Duration = Duration::from_secs(1);
 /// And where they are long: the default.
 const LONG_BLOCK: Duration = Duration::from_secs(5);
+/// Entries that are kept in memory.
+const RINGS: [usize; 3] = [20, 200, 10_000];
+const SEND_BUFFERS_KIB: [usize; 2] = [16, 128];
+/// What a client may take nothing for, or be behind, where such are cut.
+const PATIENCE: &str = "1s";
 const ROUTES: &str = r#"
 [[route]]
 path = "/events"
@@ -52,8 +57,15 @@ impl Blueprint {
         std::fs::write(&clock_file, "+0").unwrap();
         // A small ring sends whoever comes back to Redis, a small send buffer makes half-written
         // events common; neither is too small for correctness.
-        let ring_entries = [20, 200, 10_000][rng.usize(0..3)];
-        let send_buffer_kib = [16, 128][rng.usize(0..2)];
+        let small = match stage {
+            // These faults mean whoever is past all that.
+            Stage::BothBehindProxies | Stage::CutsStalled | Stage::CutsLate => true,
+            Stage::GatewayBehindProxy => plan.seed % 2 == 1,
+            _ => false,
+        };
+        let (rings, buffers) = if small { (1, 1) } else { (RINGS.len(), SEND_BUFFERS_KIB.len()) };
+        let ring_entries = RINGS[rng.usize(0..rings)];
+        let send_buffer_kib = SEND_BUFFERS_KIB[rng.usize(0..buffers)];
         let host = host.to_owned();
         Self { stage, plan, url, host, ring_entries, send_buffer_kib, password_file, clock_file }
     }
@@ -78,6 +90,8 @@ impl Blueprint {
                 .env("FAKETIME_TIMESTAMP_FILE", self.clock_file.to_str().unwrap())
                 .env("FAKETIME_NO_CACHE", "1")
                 .env("DONT_FAKE_MONOTONIC", "1"),
+            Stage::CutsStalled => setup.set("limits", &format!("write_stall = \"{PATIENCE}\"")),
+            Stage::CutsLate => setup.set("limits", &format!("max_lag = \"{PATIENCE}\"")),
             Stage::FewDescriptors => setup.descriptors(few_descriptors(self.plan)),
             _ => setup,
         }

@@ -86,11 +86,7 @@ fn whoever_has_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() 
     write(&redis, 10, 100_000, &AtomicU64::new(0));
     let path = format!("{PATH}?last_event_id=earliest");
     let mut client = soon(&runtime, Stream::open(&address, &path, None));
-    let pages_bytes = || {
-        let state: serde_json::Value =
-            serde_json::from_str(&gateway.admin_get("/state").body).unwrap();
-        state["replays"]["page_bytes"].as_u64().unwrap()
-    };
+    let pages_bytes = || gateway.report()["replays"]["page_bytes"].as_u64().unwrap();
     eventually("it has a page", || pages_bytes() > 0);
     eventually("its page is given up, for it takes nothing", || pages_bytes() == 0);
     redis.run(&["SET", KEY, "no stream"]);

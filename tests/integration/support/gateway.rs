@@ -311,6 +311,11 @@ impl Gateway {
     }
 
     /// `/streams`, parsed.
+    /// What `/state` tells.
+    pub fn report(&self) -> serde_json::Value {
+        serde_json::from_str(&self.admin_get("/state").body).unwrap()
+    }
+
     pub fn streams(&self) -> serde_json::Value {
         serde_json::from_str(&self.admin_get("/streams").body).unwrap()
     }
