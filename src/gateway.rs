@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -164,15 +165,17 @@ impl Gateway {
             let public = Public { state: state.clone(), behind_proxy: listener.behind_proxy };
             let (pending, shared) = (state.pending.clone(), state.clone());
             let send_buffer = move || Some(shared.config().limits.send_buffer_bytes);
-            let accept = listener.accept(public, send_buffer, pending, arrivals);
-            accepting.spawn(&state, accept, inherited);
+            let ends = ends(&state, inherited);
+            let accept = listener.accept(public, send_buffer, pending, arrivals, ends);
+            accepting.spawn(accept, inherited);
         }
         let operator = Admin::new(state.clone());
         for listener in admin {
             let inherited = listener.is_inherited();
             let (admin, tasks) = (operator.clone(), TaskTracker::new());
-            let accept = listener.accept(admin, || None, state.admin_pending.clone(), tasks);
-            accepting.spawn(&state, accept, inherited);
+            let (pending, ends) = (state.admin_pending.clone(), ends(&state, inherited));
+            let accept = listener.accept(admin, || None, pending, tasks, ends);
+            accepting.spawn(accept, inherited);
         }
         tokio::spawn(probe(state.clone()));
         if state.config().demo {
@@ -218,6 +221,11 @@ fn longest_spread(public: &[Listener]) -> Duration {
     if is_handed_over(public) { HANDOVER_SPREAD } else { Duration::MAX }
 }
 
+/// When a listener accepts no more: one that was handed over is left to others with the drain.
+fn ends(state: &State, inherited: bool) -> CancellationToken {
+    if inherited { state.fanout.draining.clone() } else { CancellationToken::new() }
+}
+
 /// What accepts connections.
 #[derive(Default)]
 struct Accepting {
@@ -230,16 +238,9 @@ struct Accepting {
 }
 
 impl Accepting {
-    fn spawn(
-        &self,
-        state: &State,
-        accept: impl Future<Output = ()> + Send + 'static,
-        inherited: bool,
-    ) {
+    fn spawn(&self, accept: impl Future<Output = ()> + Send + 'static, inherited: bool) {
         if inherited {
-            let draining = state.fanout.draining.clone();
-            // No connection is lost: each is served by another task as soon as it is accepted.
-            self.inherited.spawn(draining.run_until_cancelled_owned(accept));
+            self.inherited.spawn(accept);
         } else {
             tokio::spawn(accept);
         }

@@ -110,11 +110,13 @@ impl Replays {
         });
     }
 
-    /// Finds out where a client begins in the stream of `topic`, which is in its `life`-th life.
+    /// Finds out where a client begins in the stream of `topic`, which is in its `life`-th life and whose
+    /// reader has come up to `read_up_to`.
     pub async fn resolve(
         &self,
         topic: &Topic,
         life: u64,
+        read_up_to: StreamId,
         rendering: usize,
         replay: Replay,
         start: Start,
@@ -125,7 +127,8 @@ impl Replays {
         let (life, look) = ((topic.id, life), Look { source: &self.source, key: &topic.key });
         let Start::After(id) = start else {
             let _permit = self.permit().await;
-            return start::resolve(look, replay, start, |allowed| look.reach(allowed)).await;
+            let reach = |allowed| look.reach(allowed);
+            return start::resolve(look, read_up_to, replay, start, reach).await;
         };
         // After a restart clients come back in a herd: those of one id ask once, and all of them once
         // how far back they may ask (what came within two seconds may be theirs beyond that).
@@ -140,7 +143,7 @@ impl Replays {
                 return start::resolve_known(id, &info, replay, reach).await;
             }
             let _permit = self.permit().await;
-            start::resolve(look, replay, start, reach).await
+            start::resolve(look, read_up_to, replay, start, reach).await
         };
         self.resumes.get((life, replay, id), ask, |_| true).await
     }
@@ -288,7 +291,8 @@ mod tests {
             lease.topic().state().rendering(&rendering);
             clients.spawn(async move {
                 let start = Start::After(gone);
-                replays.resolve(lease.topic(), 0, 0, Replay::All, start).await.unwrap()
+                let none = StreamId::ZERO;
+                replays.resolve(lease.topic(), 0, none, 0, Replay::All, start).await.unwrap()
             });
         }
         // Each runs up to where it waits for its turn.

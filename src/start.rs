@@ -68,15 +68,20 @@ pub struct Reach {
     left_out: Option<StreamId>,
 }
 
-/// Finds out from the source where a client begins; `reach` tells how far back so many entries are.
+/// Finds out from the source where a client begins; `reach` tells how far back so many entries are. Fails
+/// where the stream ends before `read_up_to`, for then it began anew and its reader is still to tell.
 pub async fn resolve<F: Future<Output = Result<Reach, Error>>>(
     look: Look<'_>,
+    read_up_to: StreamId,
     replay: Replay,
     start: Start,
     reach: impl FnOnce(u64) -> F,
 ) -> Result<Resolved, Error> {
     let info = look.info().await?;
     let info = info.as_ref();
+    if info.map_or(StreamId::ZERO, |info| info.last_generated) < read_up_to {
+        return Err(behind_its_reader());
+    }
     let (base, asked) = match start {
         Start::After(id) => (resume_believably(look, id, info).await?, Some(id)),
         Start::Since(ms) => (since(StreamId { ms, seq: 0 }.prev(), info), None),
@@ -129,8 +134,15 @@ pub async fn from_the_first(
     asked: Option<StreamId>,
     reason: Reason,
 ) -> Result<Resolved, Error> {
+    // Where others are read from than the primary, each may be at another place.
+    look.source.primary_says(look.key, LAG_PATIENCE).await?;
     let info = look.info().await?;
     Ok(Base::first(asked, info.as_ref(), reason).resolved())
+}
+
+fn behind_its_reader() -> Error {
+    let message = "the stream ends before what its reader has read".to_owned();
+    Error { class: Class::Away, code: "LAGGING", message }
 }
 
 impl Look<'_> {

@@ -41,15 +41,16 @@ pub async fn say(socket: Socket, last_words: Vec<u8>, write_stall: Duration) {
 }
 
 async fn send_all(socket: &AsyncFd<Socket>, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let mut ready = socket.writable().await?;
+    loop {
+        // Tried first: there may be room in a socket that is not called writable yet.
         let sent = socket.get_ref().send(bytes)?;
-        if sent == 0 {
-            ready.clear_ready();
-        }
         bytes = &bytes[sent..];
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // Readiness may be old: the next wait is a true one.
+        socket.writable().await?.clear_ready();
     }
-    Ok(())
 }
 
 async fn read_to_end(socket: &AsyncFd<Socket>) -> std::io::Result<()> {

@@ -297,7 +297,8 @@ impl Follower {
                 )
             } else if ring.first_seq() <= spot.seq {
                 let most_bytes = self.outlet.most_bytes().min(RUN_BYTES);
-                (run_from(ring.from(spot.seq), view, most_bytes), None, Some(ring.life()))
+                let run = run_from(ring.from(spot.seq), view, most_bytes);
+                (run, None, told_of_life.then(|| ring.life()))
             } else {
                 (Vec::new(), None, told_of_life.then(|| ring.life()))
             }
@@ -379,6 +380,10 @@ impl Follower {
         }
         let next = batches.first().and_then(|batch| batch.ids_from(spot.seq).first().copied());
         let age = next.and_then(|id| age_ms(id, now_ms())).map(Duration::from_millis);
-        if age.is_some_and(|age| age > max_lag) { Err(End::Cut(Left::Slow)) } else { Ok(()) }
+        // What has just come to the ring is not late by the client's doing, however old it is.
+        let is_news = |batch: &Arc<Batch>| batch.since.elapsed() <= max_lag;
+        let is_level = matches!(self.place, Place::Ring(_)) && batches.first().is_some_and(is_news);
+        let is_late = age.is_some_and(|age| age > max_lag) && !is_level;
+        if is_late { Err(End::Cut(Left::Slow)) } else { Ok(()) }
     }
 }

@@ -63,11 +63,11 @@ impl View {
         let batches = &batches[done..];
         if let [only] = batches {
             let all = only.framed(self.rendering(), seq);
-            if self.framed && all.len() - offset <= most_bytes {
+            if self.framed && all.len() <= most_bytes {
                 return all.slice(offset..);
             }
             let item = self.item(only, seq);
-            if only.ids().len() == 1 && item.len() - offset <= most_bytes {
+            if only.ids().len() == 1 && item.len() <= most_bytes {
                 return item.slice(offset..);
             }
         }
@@ -277,6 +277,22 @@ mod tests {
             let holds = |batch: &&Arc<Batch>| done.spot.seq < batch.end_seq();
             let is_entry = || batches.iter().find(holds).unwrap().is_entry(0, done.spot.seq);
             assert!(done.spot.offset == 0 || is_entry(), "after {sent} bytes: {done:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_piece_does_not_keep_the_whole_alive() {
+        let all = batches();
+        let one_entry = &all[..1];
+        for framed in [true, false] {
+            let view = View { rendering: 0, framed };
+            let whole = view.item(&all[0], 0);
+            let from = Spot { seq: 0, offset: 20 };
+            let rest = view.bytes_of(one_entry, from, whole.len() - 20);
+            assert_eq!(rest, whole[20..]);
+            assert!(!whole.as_ptr_range().contains(&rest.as_ptr()), "framed: {framed}");
+            let shared = view.bytes_of(one_entry, from, usize::MAX);
+            assert!(whole.as_ptr_range().contains(&shared.as_ptr()) || !framed);
         }
     }
 

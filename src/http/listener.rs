@@ -10,6 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -155,37 +156,42 @@ impl Listener {
         }
     }
 
-    /// Accepts for ever; each connection has a place among those that are `pending`, and is served by a
-    /// task of its own, which `tasks` knows.
+    /// Accepts until it `ends`; each connection has a place among those that are `pending`, and is served by
+    /// a task of its own, which `tasks` knows. None that was accepted is dropped.
     pub async fn accept(
         self,
         serve: impl Serve,
         send_buffer_bytes: impl Fn() -> Option<usize> + Send,
         pending: Arc<Pending>,
         tasks: TaskTracker,
+        ends: CancellationToken,
     ) {
         match &self.socket {
-            Socket::Tcp(socket) => loop {
-                match socket.accept().await {
-                    Ok((connection, peer)) => {
-                        prepare_tcp(&connection, send_buffer_bytes());
-                        let peer = Peer::at(peer.ip());
-                        let place = pending.place(peer.address()).await;
-                        tasks.spawn(serve.clone().serve(connection, peer, place));
+            Socket::Tcp(socket) => {
+                while let Some(accepted) = ends.run_until_cancelled(socket.accept()).await {
+                    match accepted {
+                        Ok((connection, peer)) => {
+                            prepare_tcp(&connection, send_buffer_bytes());
+                            let peer = Peer::at(peer.ip());
+                            let place = pending.place(peer.address()).await;
+                            tasks.spawn(serve.clone().serve(connection, peer, place));
+                        }
+                        Err(error) => pause(&error).await,
                     }
-                    Err(error) => pause(&error).await,
                 }
-            },
-            Socket::Unix(socket) => loop {
-                match socket.accept().await {
-                    Ok((connection, _)) => {
-                        limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes());
-                        let place = pending.place(None).await;
-                        tasks.spawn(serve.clone().serve(connection, Peer::Unix, place));
+            }
+            Socket::Unix(socket) => {
+                while let Some(accepted) = ends.run_until_cancelled(socket.accept()).await {
+                    match accepted {
+                        Ok((connection, _)) => {
+                            limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes());
+                            let place = pending.place(None).await;
+                            tasks.spawn(serve.clone().serve(connection, Peer::Unix, place));
+                        }
+                        Err(error) => pause(&error).await,
                     }
-                    Err(error) => pause(&error).await,
                 }
-            },
+            }
         }
     }
 }

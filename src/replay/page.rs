@@ -106,6 +106,24 @@ impl Page {
     }
 }
 
+#[cfg(test)]
+impl Page {
+    /// Of these items, with nothing else known.
+    pub(crate) fn of(items: &[Item], rendering: crate::event::Rendering) -> Self {
+        Self {
+            batch: Arc::new(Batch::encode(items, &[rendering], 1000)),
+            next: Continuity::after(StreamId::ZERO),
+            reset: false,
+            gap: None,
+            counted: false,
+            after: StreamId::ZERO,
+            anchored: false,
+            info: None,
+            room: None,
+        }
+    }
+}
+
 impl Replays {
     /// Reads the page after `from`.
     pub(super) async fn read(

@@ -16,6 +16,8 @@ pub struct Ring {
     /// The last id of this life of the stream that is no longer here: everything after it is.
     floor: StreamId,
     tail: StreamId,
+    /// The id that this life of the stream began after.
+    base: StreamId,
     /// The first item of this life; ids before it have no order with those after.
     life_seq: u64,
     /// Counts the stream's lives as this topic saw them.
@@ -42,6 +44,7 @@ impl Ring {
             next_seq: 0,
             floor: StreamId::ZERO,
             tail: StreamId::ZERO,
+            base: StreamId::ZERO,
             life_seq: 0,
             life: 0,
         }
@@ -55,6 +58,11 @@ impl Ring {
     /// The last event id of a client that is level with the tail.
     pub fn tail(&self) -> StreamId {
         self.tail
+    }
+
+    /// The id that this life of the stream began after.
+    pub fn base(&self) -> StreamId {
+        self.base
     }
 
     /// Counts the stream's lives as this topic saw them.
@@ -108,8 +116,7 @@ impl Ring {
     pub(super) fn begin_anew(&mut self, base: StreamId) {
         self.life += 1;
         self.life_seq = self.next_seq;
-        self.floor = base;
-        self.tail = base;
+        (self.floor, self.tail, self.base) = (base, base, base);
     }
 
     /// Whether whoever is at `seq` has more than half a ring before him.

@@ -119,17 +119,21 @@ impl Follower {
     ) -> Result<(), End> {
         let topic = self.client.topic().clone();
         // Looked at first: a reset while the source is asked has to show.
-        let life = topic.state().ring.life();
+        let (life, read_up_to) = {
+            let state = topic.state();
+            (state.ring.life(), state.ring.tail())
+        };
         if life == 0 {
             return self.wait_for_source().await;
         }
         let fanout = self.fanout.clone();
         let rendering = usize::from(self.client.view.rendering);
         let asked = async {
-            match now {
-                Some(resolved) => Ok(resolved),
-                None => fanout.replays.resolve(&topic, life, rendering, replay, start).await,
+            if let Some(resolved) = now {
+                return Ok(resolved);
             }
+            let replays = &fanout.replays;
+            replays.resolve(&topic, life, read_up_to, rendering, replay, start).await
         };
         let resolved = match self.meanwhile(asked).await? {
             Some(Ok(resolved)) => resolved,
@@ -145,7 +149,7 @@ impl Follower {
             From::Source(after) => {
                 // The newest as of now, but nothing that came after the stream was opened is left out.
                 let after = if matches!(start, Start::Newest(_)) { after.min(tail) } else { after };
-                let past = Past::new(Continuity::after(after), life);
+                let past = Past::new(Continuity::after(after), life).begun_at(read_up_to);
                 let resumes = matches!(start, Start::After(_));
                 self.place = Place::Source(if resumes { past } else { past.of_what_is_kept() });
                 "redis"

@@ -22,17 +22,27 @@ pub(in crate::fanout) struct Past {
     /// Of deletions up to this one the client need not be told any more; `None`: of none that there were
     /// when it came.
     deletions_told: Option<StreamId>,
+    /// Where it began, if that is past all that the reader had then: should the reader find that the stream
+    /// began anew there, that is the life which this client is in already.
+    began_in: Option<StreamId>,
 }
 
 impl Past {
     pub(super) fn new(from: Continuity, life: u64) -> Self {
         let deletions_told = Some(StreamId::ZERO);
-        Self { from, life, page: None, spot: Spot::default(), deletions_told }
+        let (page, spot) = (None, Spot::default());
+        Self { from, life, page, spot, deletions_told, began_in: None }
     }
 
     /// For a client that asked for what is kept, not for what follows something that it has.
     pub(super) fn of_what_is_kept(self) -> Self {
         Self { deletions_told: None, ..self }
+    }
+
+    /// For a client whose beginning was found out when the reader had read up to `tail`.
+    pub(super) fn begun_at(self, tail: StreamId) -> Self {
+        let began_in = Some(self.from.cursor()).filter(|begun| *begun > tail);
+        Self { began_in, ..self }
     }
 
     /// Gives back the page; the place in it is found again by what the client has of it.
@@ -53,18 +63,22 @@ impl Follower {
         }
         let (from, offset) = (past.from, past.spot.offset);
         let view = self.client.view;
-        let (life, reached) = {
+        let (life, base, reached) = {
             let state = topic.state();
             let ring = &state.ring;
             let reached = ring.reach(from.cursor()).filter(|seq| {
                 offset == 0
                     && (*seq == ring.next_seq() || ring.at(*seq).is_some_and(|b| view.is_in(b)))
             });
-            (ring.life(), reached.map(|seq| (seq, ring.id_before(seq))))
+            (ring.life(), ring.base(), reached.map(|seq| (seq, ring.id_before(seq))))
         };
         if life != past.life {
-            self.place = Place::NewLife;
-            return Ok(());
+            if past.began_in != Some(base) {
+                self.place = Place::NewLife;
+                return Ok(());
+            }
+            // It was there before the reader was.
+            (past.life, past.began_in) = (life, None);
         }
         if let Some((seq, last_id)) = reached {
             self.place = Place::Ring(Spot { seq, offset: 0 });
@@ -84,7 +98,9 @@ impl Follower {
     async fn open_page(&mut self, opened: Opened, from: Continuity) -> Result<(), End> {
         let Opened { page, seq } = opened;
         let first = page.batch.ids_from(seq).first();
-        if self.partial.is_some() && self.partial.as_ref() != first {
+        // A gap may have the id of the entry before it.
+        let as_begun = self.partial.as_ref() == first && page.batch.is_entry(0, seq);
+        if self.partial.is_some() && !as_begun {
             // The rest of a half-written event is gone. The client's parser drops what it has of
             // it, and its last event id stands before it: it comes back and is told of the gap.
             return Err(End::Cut(Left::Slow));
@@ -130,8 +146,8 @@ impl Follower {
     async fn follow_page(&mut self, page: Arc<Page>) -> Result<(), End> {
         let Place::Source(past) = &mut self.place else { return Ok(()) };
         if past.spot.seq >= page.batch.end_seq() {
-            let deletions_told = past.deletions_told;
-            *past = Past { deletions_told, ..Past::new(page.next, past.life) };
+            let Past { deletions_told, began_in, life, .. } = *past;
+            *past = Past { deletions_told, began_in, ..Past::new(page.next, life) };
             return Ok(());
         }
         let view = View { rendering: 0, ..self.client.view };
@@ -185,10 +201,10 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::body::body;
-    use super::super::{Begin, History, Outlet};
+    use super::super::super::body::{Body, body};
+    use super::super::{Begin, Client, History, Outlet};
     use super::*;
-    use crate::event::Entry;
+    use crate::event::{Entry, Rendering};
     use crate::fanout::world::World;
     use crate::topic::Item;
 
@@ -225,5 +241,84 @@ mod tests {
         assert!(follower.follow_ring(spot).await.is_ok());
         let Place::Source(past) = &follower.place else { panic!("it waits in the ring") };
         assert_eq!(past.from.cursor(), id(20));
+    }
+
+    /// A follower that writes into a body.
+    fn follower(world: &World, client: Client, place: Place, last: u64) -> (Follower, Body) {
+        let history = History { last_id: Some(id(last)), live: true, down: false };
+        let begin = Begin { place, history, unsent: Vec::new(), partial: None };
+        let (sink, body) = body();
+        (Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin), body)
+    }
+
+    #[tokio::test]
+    async fn whoever_is_in_the_new_life_before_the_reader_stays_there() {
+        for (read_up_to, stays) in [(20, true), (50, false)] {
+            let world = World::new();
+            let (client, lease) = world.stranger("a");
+            let topic = lease.topic();
+            topic.begin_anew(id(10));
+            topic.push(&[entry(20)], 1000);
+            let began = id(50).prev();
+            let past = Past::new(Continuity::after(began), 1).begun_at(id(read_up_to));
+            let (mut follower, _body) = follower(&world, client, Place::Source(past), 20);
+            topic.begin_anew(began);
+            assert!(follower.follow_source().await.is_ok());
+            assert_eq!(matches!(follower.place, Place::Ring(_)), stays);
+            assert_eq!(matches!(follower.place, Place::NewLife), !stays);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_was_not_told_of_a_new_life_asks_for_its_beginning() {
+        let world = World::new();
+        let (mut client, lease) = world.stranger("a");
+        let topic = lease.topic();
+        topic.begin_anew(id(10));
+        topic.push(&[entry(20)], 1000);
+        // What is in the ring already is not rendered for it.
+        let rendering = topic.state().renderings[0].clone();
+        let other = Rendering { missing: Some("other".into()), ..rendering };
+        client.view.rendering = topic.state().rendering(&other).try_into().unwrap();
+        let (mut follower, _body) = follower(&world, client, Place::Ring(Spot::default()), 10);
+        topic.begin_anew(id(30));
+        assert!(follower.follow_ring(Spot::default()).await.is_ok());
+        assert!(matches!(follower.place, Place::NewLife));
+    }
+
+    #[tokio::test]
+    async fn a_gap_with_the_id_of_a_half_written_entry_does_not_finish_it() {
+        let world = World::new();
+        let (client, lease) = world.stranger("a");
+        let half = id(40).prev();
+        let past = Past::new(Continuity::after(id(30)), 1);
+        let (mut follower, _body) = follower(&world, client, Place::Source(past), 30);
+        follower.partial = Some(half);
+        let gap =
+            Gap { after: Some(id(30)), next: Some(id(40)), lost: None, reason: Reason::Trimmed };
+        let rendering = lease.topic().state().renderings[0].clone();
+        let page = Page::of(&[Item::Gap(gap, half), entry(40)], rendering);
+        let opened = Opened { page: Arc::new(page), seq: 0 };
+        let outcome = follower.open_page(opened, Continuity::after(id(30))).await;
+        assert!(matches!(outcome, Err(End::Cut(Left::Slow))));
+    }
+
+    /// Whoever is level is not late by what the gateway has just got.
+    #[tokio::test]
+    async fn old_entries_that_are_news_cut_nobody_who_is_level() {
+        let world = World::of("[limits]\nmax_lag = \"1s\"");
+        let (client, lease) = world.stranger("a");
+        let topic = lease.topic();
+        let old = crate::fanout::wire::now_ms() - 60_000;
+        topic.begin_anew(id(old - 1));
+        topic.push(&[entry(old)], 1000);
+        let (mut level, _body) = follower(&world, client, Place::Ring(Spot::default()), old - 1);
+        assert!(level.follow_ring(Spot::default()).await.is_ok());
+        // But whoever reads it from the source is.
+        let (client, _lease) = world.stranger("a");
+        let batch = topic.state().ring.at(0).unwrap().clone();
+        let past = Past::new(Continuity::after(id(old - 1)), 1);
+        let (late, _body) = follower(&world, client, Place::Source(past), old - 1);
+        assert!(late.check_lag(&[batch], Spot::default()).is_err());
     }
 }

@@ -44,6 +44,9 @@ impl Follower {
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
         let (stalled, forget_page) =
             (since + self.fanout.settings().write_stall, since + PAGE_KEPT);
+        if stalled <= Instant::now() {
+            return Err(End::Cut(Left::Slow));
+        }
         let (fanout, draining) = (self.fanout.clone(), self.fanout.draining.clone());
         // It hears from here on, before it looks whether it is due.
         let mut recalled = pin!(fanout.recalled.notified());
@@ -53,7 +56,9 @@ impl Follower {
                 biased;
                 ready = self.outlet.writable() => return Ok(ready?),
                 () = self.outlet.left() => return Err(End::Cut(Left::Client)),
-                () = sleep_until(stalled.into()) => return Err(End::Cut(Left::Slow)),
+                // Tried once more: the kernel calls a socket writable only when much of its buffer is
+                // free, which a client that takes little at a time may never bring about.
+                () = sleep_until(stalled.into()) => return Ok(()),
                 // It is read again when the client takes something, not before.
                 () = sleep_until(forget_page.into()), if self.has_page() => self.forget_page(),
                 () = fanout.replays.page_wanted(), if self.has_page() => self.forget_page(),

@@ -3,6 +3,8 @@
 //! Over unix sockets: what a stalled TCP connection does next is for its congestion control to say,
 //! which may make a crawl of it.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -103,4 +105,28 @@ fn whoever_has_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() 
         "it ends with {:?}",
         end.split_at(end.len() - 200).1
     );
+}
+
+/// The kernel does not call its socket writable before it has taken most of what is there.
+#[test]
+fn whoever_takes_a_little_at_a_time_is_not_cut_as_slow() {
+    let (redis, folder) = (Redis::start(), Folder::new());
+    let path = folder.0.join("http.sock");
+    let listen = format!("listen = [\"unix:{}\"]", path.display());
+    let setup = Setup::redis(&redis).set("server", &listen).set("ring", "entries = 10");
+    let gateway = setup.set("limits", "write_stall = \"1s\"").start_ready();
+    write(&redis, 100, 20_000, &AtomicU64::new(0));
+    let mut stream = UnixStream::connect(&path).unwrap();
+    let request = format!("GET {PATH}?last_event_id=earliest HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let disconnects = || gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}");
+    let mut body = [0; 20_000];
+    // As many seconds as a client may take nothing, and more.
+    for _ in 0..8 {
+        stream.read_exact(&mut body).unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    assert!(disconnects() < 0.5 && gateway.metric("ssegate_clients") > 0.5);
+    // And who takes nothing is.
+    eventually("it is cut", || disconnects() > 0.5);
 }

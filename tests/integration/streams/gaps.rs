@@ -235,6 +235,26 @@ fn a_stream_begun_anew_with_lower_ids_is_a_reset() {
     scene.goes_on(&prev("5-0"), &["5-0"], "6-0");
 }
 
+/// Nothing wakes the reader until its block ends; whoever comes meanwhile hears nothing twice.
+#[test]
+fn whoever_comes_before_the_reader_has_noticed_a_reset_is_told_once() {
+    let mut scene = Scene::with(|setup| setup.set("source", "block = \"2s\""));
+    scene.at_once(&["DEL", "XADD 5-0 a b", "XADD 6-0 a b"]);
+    let mut earliest = Client::open(&scene.gateway.address, "/events/a?last_event_id=earliest");
+    let mut resumed = Client::resume(&scene.gateway.address, "/events/a", "40-0");
+    is_told(&mut resumed, (Some("40-0"), Some("5-0"), None, "reset"), &prev("5-0"));
+    for client in [&mut earliest, &mut resumed] {
+        replays(client, &["5-0", "6-0"], "6-0");
+    }
+    scene.is_told((Some("30-0"), Some("5-0"), None, "reset"), &prev("5-0"));
+    scene.hears("5-0");
+    scene.hears("6-0");
+    scene.add("7-0");
+    for client in [&mut scene.client, &mut earliest, &mut resumed] {
+        assert_eq!(client.event().last_event_id, "7-0");
+    }
+}
+
 #[test]
 fn ids_set_back_are_a_reset() {
     let mut scene = Scene::new();
