@@ -204,9 +204,8 @@ impl Readers {
             }
             Verdict::Reset(gap) => {
                 let base = position.continuity.cursor();
-                topic.begin_anew(base);
                 let item = self.told(topic, position, gap, base);
-                topic.push(&[item], self.config.load().max_entry_bytes);
+                topic.push_anew(base, &[item], self.config.load().max_entry_bytes);
                 return;
             }
         }

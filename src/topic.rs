@@ -135,6 +135,16 @@ impl Topic {
     /// Appends what one read found and tells the packs; how many notices of entries that are too large
     /// are in it.
     pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> u64 {
+        self.append(None, items, max_entry_bytes)
+    }
+
+    /// The same, with the first of what a read found in a new life of the stream, which begins after `base`:
+    /// in one step, for whoever comes in between would take that for something to be told of.
+    pub fn push_anew(&self, base: StreamId, items: &[Item], max_entry_bytes: usize) -> u64 {
+        self.append(Some(base), items, max_entry_bytes)
+    }
+
+    fn append(&self, base: Option<StreamId>, items: &[Item], max_entry_bytes: usize) -> u64 {
         let mut renderings = self.state().renderings.clone();
         // Encoded outside the lock; once more if a rendering was registered meanwhile, so that
         // whoever takes a position in the ring finds his own rendering from there on.
@@ -152,6 +162,9 @@ impl Topic {
         state.gaps += items.len() as u64 - entries + oversize;
         let before = state.ring.size_bytes();
         let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
+        if let Some(base) = base {
+            state.ring.begin_anew(base);
+        }
         state.ring.push(batch, needed);
         self.account(before, state.ring.size_bytes());
         drop(state);

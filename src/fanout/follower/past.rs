@@ -97,10 +97,11 @@ impl Follower {
 
     async fn open_page(&mut self, opened: Opened, from: Continuity) -> Result<(), End> {
         let Opened { page, seq } = opened;
-        let first = page.batch.ids_from(seq).first();
         // A gap may have the id of the entry before it.
-        let as_begun = self.partial.as_ref() == first && page.batch.is_entry(0, seq);
-        if self.partial.is_some() && !as_begun {
+        let is_as_begun = |begun: StreamId| {
+            page.batch.ids_from(seq).first() == Some(&begun) && page.batch.is_entry(0, seq)
+        };
+        if self.partial.is_some_and(|begun| !is_as_begun(begun)) {
             // The rest of a half-written event is gone. The client's parser drops what it has of
             // it, and its last event id stands before it: it comes back and is told of the gap.
             return Err(End::Cut(Left::Slow));
