@@ -11,6 +11,9 @@ use crate::histogram::Histogram;
 mod memory;
 mod redis;
 
+#[cfg(test)]
+pub(crate) use memory::Others;
+
 #[cfg(any(test, fuzzing))]
 pub use redis::fuzz_reply as fuzz_redis_reply;
 pub use redis::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
@@ -145,6 +148,13 @@ impl Source {
                 Self::Redis(redis::Redis::new(config))
             }
         }
+    }
+
+    /// Others have `key` from now on, and leave it so before each command.
+    #[cfg(test)]
+    pub(crate) fn leave_to(&self, key: &str, others: Others) {
+        let Self::Memory(memory) = self else { panic!("the embedded source alone can be left") };
+        memory.leave_to(key, others);
     }
 
     /// A connection for one reader of `key` alone.

@@ -21,6 +21,7 @@ use crate::topic::{Hub, Lease};
 
 pub(crate) struct World {
     config: Config,
+    pub(crate) source: Source,
     pub(crate) fanout: Arc<Fanout>,
     hub: Hub,
     limits: Arc<Limits>,
@@ -36,12 +37,13 @@ impl World {
     pub(crate) fn of(toml: &str) -> Self {
         let config = config::parse(toml, "", &[], true).unwrap().config;
         let metrics = Arc::new(Metrics::new(&config.routes));
-        let replays = Replays::new(Source::open(&config), metrics.clone(), &config);
+        let source = Source::open(&config);
+        let replays = Replays::new(source.clone(), metrics.clone(), &config);
         let settings = Settings::new(&config, config.server.drain, false);
         let fanout = Arc::new(Fanout::new(settings.into(), metrics, replays));
         let hub = Hub::new(config.ring.clone(), config.limits.readers);
         let limits = Limits::new(&config.limits, 10_000).unwrap();
-        Self { config, fanout, hub, limits, standings: Arc::default() }
+        Self { config, source, fanout, hub, limits, standings: Arc::default() }
     }
 
     /// The other end of a client in a pack of `key`, and a hold on the topic.

@@ -41,9 +41,11 @@ impl Recent {
         })
     }
 
-    /// Keeps what was read for `wanted`, unless it is "nothing more": that is true of one moment only.
+    /// Keeps what was read for `wanted`, unless it is "nothing more": that is true of one moment only. Nor a
+    /// page that tells of a gap and ends where it begins: whoever goes on from there would find it again.
     pub(super) fn keep(&self, wanted: Wanted, page: &Arc<Page>) {
-        if !page.is_empty() {
+        let goes_on = page.next.cursor() != wanted.from.cursor();
+        if goes_on && !page.is_empty() {
             self.pages().push(Kept { wanted, last_wanted: Instant::now(), page: page.clone() });
         }
     }

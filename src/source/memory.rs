@@ -26,7 +26,13 @@ struct Shared {
     /// Held for one lookup or one addition at a time, never across an await.
     streams: Mutex<HashMap<String, Stream>>,
     added: Notify,
+    #[cfg(test)]
+    others: Mutex<Option<(String, Others)>>,
 }
+
+/// What others make of a stream before each command of ours: a test's.
+#[cfg(test)]
+pub(crate) type Others = Box<dyn FnMut() -> Option<(Vec<Entry>, Info)> + Send>;
 
 #[derive(Default)]
 struct Stream {
@@ -34,23 +40,35 @@ struct Stream {
     bytes: usize,
     last_generated: StreamId,
     entries_added: u64,
+    /// What others say of it.
+    #[cfg(test)]
+    info: Option<Info>,
 }
 
 impl Memory {
     pub(super) fn new(keep: &Ring) -> Self {
-        let shared = Shared { keep: keep.clone(), streams: Mutex::default(), added: Notify::new() };
+        let shared = Shared {
+            keep: keep.clone(),
+            streams: Mutex::default(),
+            added: Notify::new(),
+            #[cfg(test)]
+            others: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
+    /// As with Redis, others may come between the read and the look at the stream.
     pub(super) fn read(&self, ask: Ask<'_>) -> Reply {
+        let entries = self.after(ask);
+        Reply { entries, seen: self.info(ask.key).map_or(Seen::Missing, Seen::Stream) }
+    }
+
+    fn after(&self, ask: Ask<'_>) -> Vec<Entry> {
         let streams = self.streams();
-        let Some(stream) = streams.get(ask.key) else {
-            return Reply { entries: Vec::new(), seen: Seen::Missing };
-        };
+        let Some(stream) = streams.get(ask.key) else { return Vec::new() };
         let count = usize::try_from(ask.count).unwrap_or(usize::MAX);
         let from = stream.entries.partition_point(|entry| entry.id <= ask.after);
-        let entries = stream.entries.range(from..).take(count).cloned().collect();
-        Reply { entries, seen: Seen::Stream(stream.info()) }
+        stream.entries.range(from..).take(count).cloned().collect()
     }
 
     pub(super) async fn read_blocking(&self, ask: Ask<'_>, block: Duration) -> Reply {
@@ -110,12 +128,36 @@ impl Memory {
     }
 
     fn streams(&self) -> MutexGuard<'_, HashMap<String, Stream>> {
+        #[cfg(test)]
+        self.others_come();
         self.shared.streams.lock().expect("no holder of the lock panics")
+    }
+
+    /// Others have `key` from now on.
+    #[cfg(test)]
+    pub(super) fn leave_to(&self, key: &str, others: Others) {
+        *self.shared.others.lock().unwrap() = Some((key.to_owned(), others));
+    }
+
+    #[cfg(test)]
+    fn others_come(&self) {
+        let mut others = self.shared.others.lock().unwrap();
+        let Some((key, others)) = &mut *others else { return };
+        let mut streams = self.shared.streams.lock().unwrap();
+        streams.remove(key);
+        if let Some((entries, info)) = others() {
+            let stream = Stream { entries: entries.into(), info: Some(info), ..Stream::default() };
+            streams.insert(key.clone(), stream);
+        }
     }
 }
 
 impl Stream {
     fn info(&self) -> Info {
+        #[cfg(test)]
+        if let Some(info) = self.info {
+            return info;
+        }
         Info {
             length: self.entries.len() as u64,
             last_generated: self.last_generated,

@@ -201,6 +201,9 @@ impl Follower {
 }
 
 #[cfg(test)]
+mod histories;
+
+#[cfg(test)]
 mod tests {
     use super::super::super::body::{Body, body};
     use super::super::{Begin, Client, History, Outlet};
