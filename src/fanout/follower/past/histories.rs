@@ -4,21 +4,21 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
-use hyper::body::Body as _;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::super::super::body::{Body, body};
 use super::super::{Begin, Outlet};
+use super::tests::hear;
 use super::*;
 use crate::config::Replay;
 use crate::continuity::histories::{info, read};
 use crate::continuity::model::{Change, Command, Model, Stream, any_change, id};
-use crate::event::parse::{Item, Parser};
+use crate::event::parse::Parser;
 use crate::event::{CONTROL_EVENT, Entry};
 use crate::fanout::world::World;
 use crate::source::Info;
@@ -198,13 +198,7 @@ impl Visit {
     }
 
     fn hear(&mut self) {
-        let mut items = Vec::new();
-        let context = &mut Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(context) {
-            self.parser.feed(&frame.into_data().unwrap(), &mut items).unwrap();
-        }
-        for item in items {
-            let Item::Event(event) = item else { panic!("{item:?}") };
+        for event in hear(&mut self.body, &mut self.parser) {
             if event.event_type == CONTROL_EVENT {
                 let told =
                     Told { gap: gap(&event.data), deleted: self.scene().stream().max_deleted };

@@ -1,0 +1,178 @@
+//! Followers in the past, as they meet new lives, gaps and the ring.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use hyper::body::Body as _;
+
+use super::super::super::body::{Body, body};
+use super::super::{Begin, Client, History, Outlet};
+use super::*;
+use crate::event::parse::{self, Event, Parser};
+use crate::event::{CONTROL_EVENT, Entry, Rendering};
+use crate::fanout::world::World;
+use crate::source::Info;
+use crate::topic::Item;
+
+/// What a client has got in its body by now.
+pub(super) fn hear(body: &mut Body, parser: &mut Parser) -> Vec<Event> {
+    let (mut items, context) = (Vec::new(), &mut Context::from_waker(Waker::noop()));
+    while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut *body).poll_frame(context) {
+        parser.feed(&frame.into_data().unwrap(), &mut items).unwrap();
+    }
+    let event = |item| match item {
+        parse::Item::Event(event) => event,
+        parse::Item::Comment(text) => panic!("nothing comments {text}"),
+    };
+    items.into_iter().map(event).collect()
+}
+
+fn id(ms: u64) -> StreamId {
+    StreamId { ms, seq: 0 }
+}
+
+fn entry(ms: u64) -> Item {
+    Item::Entry(Entry { id: id(ms), fields: Vec::new() })
+}
+
+/// It read up to 20 before that was trimmed; the reader came too late for that and has a gap there.
+#[tokio::test]
+async fn whoever_is_ahead_of_the_reader_does_not_go_back_when_the_ring_moves_on() {
+    let world = World::of("[ring]\nentries = 2");
+    let (client, lease) = world.stranger("a");
+    let topic = lease.topic();
+    topic.begin_anew(id(10));
+    let (after, next) = (Some(id(10)), Some(id(40)));
+    let gap = Gap { after, next, lost: None, reason: Reason::Trimmed };
+    topic.push(&[Item::Gap(gap, id(40).prev()), entry(40)], 1000);
+    let life = topic.state().ring.life();
+    let begin = Begin {
+        place: Place::Source(Past::new(Continuity::after(id(20)), life)),
+        history: History { last_id: Some(id(20)), ..History::default() },
+        unsent: Vec::new(),
+        partial: None,
+    };
+    let outlet = Outlet::Body(body().0);
+    let mut follower = Follower::new(world.fanout.clone(), outlet, client, begin);
+    assert!(follower.follow_source().await.is_ok());
+    let Place::Ring(spot) = follower.place else { panic!("the ring reaches back to it") };
+    topic.push(&[entry(50), entry(60)], 1000);
+    assert!(follower.follow_ring(spot).await.is_ok());
+    let Place::Source(past) = &follower.place else { panic!("it waits in the ring") };
+    assert_eq!(past.from.cursor(), id(20));
+}
+
+/// A follower that writes into a body.
+fn follower(world: &World, client: Client, place: Place, last: u64) -> (Follower, Body) {
+    let history = History { last_id: Some(id(last)), live: true, down: false };
+    let begin = Begin { place, history, unsent: Vec::new(), partial: None };
+    let (sink, body) = body();
+    (Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin), body)
+}
+
+#[tokio::test]
+async fn whoever_is_in_the_new_life_before_the_reader_stays_there() {
+    for (read_up_to, stays) in [(20, true), (50, false)] {
+        let world = World::new();
+        let (client, lease) = world.stranger("a");
+        let topic = lease.topic();
+        topic.begin_anew(id(10));
+        topic.push(&[entry(20)], 1000);
+        let began = id(50).prev();
+        let past = Past::new(Continuity::after(began), 1).begun_at(id(read_up_to));
+        let (mut follower, _body) = follower(&world, client, Place::Source(past), 20);
+        topic.begin_anew(began);
+        assert!(follower.follow_source().await.is_ok());
+        assert_eq!(matches!(follower.place, Place::Ring(_)), stays);
+        assert_eq!(matches!(follower.place, Place::NewLife), !stays);
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_not_told_of_a_new_life_asks_for_its_beginning() {
+    let world = World::new();
+    let (mut client, lease) = world.stranger("a");
+    let topic = lease.topic();
+    topic.begin_anew(id(10));
+    topic.push(&[entry(20)], 1000);
+    // What is in the ring already is not rendered for it.
+    let rendering = topic.state().renderings[0].clone();
+    let other = Rendering { missing: Some("other".into()), ..rendering };
+    client.view.rendering = topic.state().rendering(&other).try_into().unwrap();
+    let (mut follower, _body) = follower(&world, client, Place::Ring(Spot::default()), 10);
+    topic.begin_anew(id(30));
+    assert!(follower.follow_ring(Spot::default()).await.is_ok());
+    assert!(matches!(follower.place, Place::NewLife));
+}
+
+#[tokio::test]
+async fn a_gap_with_the_id_of_a_half_written_entry_does_not_finish_it() {
+    let world = World::new();
+    let (client, lease) = world.stranger("a");
+    let half = id(40).prev();
+    let past = Past::new(Continuity::after(id(30)), 1);
+    let (mut follower, _body) = follower(&world, client, Place::Source(past), 30);
+    follower.partial = Some(half);
+    let gap = Gap { after: Some(id(30)), next: Some(id(40)), lost: None, reason: Reason::Trimmed };
+    let rendering = lease.topic().state().renderings[0].clone();
+    let page = Page::of(&[Item::Gap(gap, half), entry(40)], rendering);
+    let opened = Opened { page: Arc::new(page), seq: 0 };
+    let outcome = follower.open_page(opened, Continuity::after(id(30))).await;
+    assert!(matches!(outcome, Err(End::Cut(Left::Slow))));
+}
+
+/// Whoever is level is not late by what the gateway has just got.
+#[tokio::test]
+async fn old_entries_that_are_news_cut_nobody_who_is_level() {
+    let world = World::of("[limits]\nmax_lag = \"1s\"");
+    let (client, lease) = world.stranger("a");
+    let topic = lease.topic();
+    let old = crate::fanout::wire::now_ms() - 60_000;
+    topic.begin_anew(id(old - 1));
+    topic.push(&[entry(old)], 1000);
+    let (mut level, _body) = follower(&world, client, Place::Ring(Spot::default()), old - 1);
+    assert!(level.follow_ring(Spot::default()).await.is_ok());
+    // But whoever reads it from the source is.
+    let (client, _lease) = world.stranger("a");
+    let batch = topic.state().ring.at(0).unwrap().clone();
+    let past = Past::new(Continuity::after(id(old - 1)), 1);
+    let (late, _body) = follower(&world, client, Place::Source(past), old - 1);
+    assert!(late.check_lag(&[batch], Spot::default()).is_err());
+}
+
+/// The new life has ids beyond its place, and the ring has all of it.
+#[tokio::test]
+async fn whoever_is_in_the_past_of_a_stream_that_begins_anew_has_all_of_the_new_one() {
+    let world = World::new();
+    let (mut client, lease) = world.stranger("a");
+    client.view.framed = false;
+    let topic = lease.topic();
+    topic.begin_anew(id(30));
+    let life = topic.state().ring.life();
+    let begin = Begin {
+        place: Place::Source(Past::new(Continuity::after(id(10)), life)),
+        history: History { last_id: Some(id(10)), ..History::default() },
+        unsent: Vec::new(),
+        partial: None,
+    };
+    let (sink, mut body) = body();
+    let mut follower = Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin);
+    let (first, end, before) = (Some(id(5)), id(25), id(5).prev());
+    let entries =
+        [5, 15, 25].map(|ms| Entry { id: id(ms), fields: vec![("payload".into(), "x".into())] });
+    let reset = Gap { after: Some(id(30)), next: first, lost: None, reason: Reason::Reset };
+    let items = entries.clone().map(Item::Entry);
+    topic.begin_anew(before);
+    topic.push(&[&[Item::Gap(reset, before)], &items[..]].concat(), 1000);
+    let info = Info { length: 3, last_generated: end, first, ..Info::default() };
+    world.source.leave_to("a", Box::new(move || Some((entries.to_vec(), info))));
+    let (mut heard, mut parser) = (Vec::new(), Parser::new());
+    while follower.step().await.is_ok() {
+        heard.extend(hear(&mut body, &mut parser));
+    }
+    assert!(heard[0].data.contains(r#""after":"10-0","next":"5-0","lost":null,"reason":"reset""#));
+    let ids: Vec<_> = heard.iter().map(|event| event.last_event_id.clone()).collect();
+    assert_eq!(ids, [before, id(5), id(15), end, end].map(|id| id.to_string()));
+    let controls = heard.iter().map(|event| event.event_type == CONTROL_EVENT);
+    assert_eq!(controls.collect::<Vec<_>>(), [true, false, false, false, true]);
+}
