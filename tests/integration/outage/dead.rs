@@ -36,6 +36,11 @@ fn add(redis: &Redis, numbers: std::ops::Range<usize>) -> Vec<String> {
 
 /// A fault of every connection, until it is mended: told in time, and everything comes after it.
 fn is_noticed(break_: impl FnOnce(&Wire)) {
+    is_noticed_and(break_, |_| ());
+}
+
+/// The same; it is mended after `meanwhile`.
+fn is_noticed_and(break_: impl FnOnce(&Wire), meanwhile: impl FnOnce(&Gateway)) {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
     let gateway = behind(&wire);
@@ -48,6 +53,7 @@ fn is_noticed(break_: impl FnOnce(&Wire)) {
     heard.listen(&mut client, |heard| heard.count("reconnecting") == 1);
     assert!(begin.elapsed() < NOTICED, "noticed after {:?}", begin.elapsed());
     ids.extend(add(&redis, 8..20));
+    meanwhile(&gateway);
     wire.mend();
     let mended = Instant::now();
     heard.listen(&mut client, |heard| heard.entries.len() >= ids.len());
@@ -94,6 +100,27 @@ fn half_an_answer_is_noticed() {
     for bytes in [30, 60, 150] {
         is_noticed(|wire| wire.hold_answers_after(bytes));
     }
+}
+
+/// So many reads were not answered, or nobody answered when the reader connected.
+fn timed_out(gateway: &Gateway, times: f64) {
+    let name = "ssegate_reader_errors_total{code=\"TIMEOUT\"}";
+    eventually("nobody answers", || gateway.metric(name) >= times);
+}
+
+/// The machine is switched off: nothing comes back, not to whoever connects again either.
+#[test]
+fn packets_that_vanish_are_noticed() {
+    is_noticed_and(Wire::vanish, |gateway| timed_out(gateway, 2.0));
+}
+
+#[test]
+fn a_reset_by_what_then_vanishes_is_noticed() {
+    let vanish = |wire: &Wire| {
+        wire.vanish();
+        wire.close(Close::Rst);
+    };
+    is_noticed_and(vanish, |gateway| timed_out(gateway, 1.0));
 }
 
 /// The network forgets the connections and serves new ones. A plain reader waits on: no time that it

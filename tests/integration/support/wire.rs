@@ -1,5 +1,5 @@
 //! A TCP proxy in front of Redis whose connections die as they do on a network: reset, ended, or silent
-//! in one way or both, at once or in the middle of an answer.
+//! in one way or both, at once or in the middle of an answer; or nobody is at its address any more.
 
 use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::io::{Read, Write};
@@ -9,13 +9,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use super::redis::Redis;
 use super::{DEADLINE, within};
 
 /// How often a silent connection is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// Whoever is not answered for so long on this machine will not be.
+const UNANSWERED: Duration = Duration::from_millis(200);
+/// Connections that the kernel keeps for whoever accepts them.
+const BACKLOG: i32 = 128;
 
 /// A way through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,7 @@ pub enum Close {
 /// The proxy; its connections end with it.
 pub struct Wire {
     shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
     port: u16,
 }
 
@@ -56,18 +61,20 @@ struct State {
     lost: usize,
     /// Connections up to this one are closed, and new ones refused.
     closed: Option<(usize, Close)>,
+    /// Nobody accepts.
+    absent: bool,
     over: bool,
 }
 
 impl Wire {
     pub fn to(redis: &Redis) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
         let port = listener.local_addr().unwrap().port();
         let state = Mutex::default();
         let shared = Arc::new(Shared { redis: redis.socket(), state, changed: Condvar::new() });
-        let accepting = shared.clone();
-        std::thread::spawn(move || accepting.accept(&listener));
-        Self { shared, port }
+        let accepting = (shared.clone(), listener.clone());
+        std::thread::spawn(move || accepting.0.accept(&accepting.1));
+        Self { shared, listener, port }
     }
 
     /// The `[source] url` of Redis behind it.
@@ -90,6 +97,19 @@ impl Wire {
         self.change(|state| state.lost = state.connections);
     }
 
+    /// Loses all connections, and answers nobody who connects.
+    pub fn vanish(&self) {
+        self.change(|state| (state.lost, state.absent) = (state.connections, true));
+        self.keep_waiting(0);
+        // Even then it keeps a few.
+        let address = self.listener.local_addr().unwrap();
+        while TcpStream::connect_timeout(&address, UNANSWERED).is_ok() {}
+    }
+
+    fn keep_waiting(&self, connections: i32) {
+        SockRef::from(&*self.listener).listen(connections).unwrap();
+    }
+
     /// Closes all connections, and new ones as soon as they come.
     pub fn close(&self, how: Close) {
         self.change(|state| state.closed = Some((state.connections, how)));
@@ -98,7 +118,9 @@ impl Wire {
 
     /// Everything is passed on from now on, what was held first.
     pub fn mend(&self) {
+        self.keep_waiting(BACKLOG);
         self.change(|state| {
+            state.absent = false;
             state.held.clear();
             state.until_held = None;
             state.closed = None;
@@ -120,6 +142,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.change(|state| state.over = true);
         // The accepting thread looks up once more.
+        self.keep_waiting(BACKLOG);
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -131,7 +154,8 @@ impl Shared {
 
     fn accept(self: Arc<Self>, listener: &TcpListener) {
         for gateway in listener.incoming() {
-            let mut state = self.state();
+            let absent = |state: &mut State| state.absent && !state.over;
+            let mut state = self.changed.wait_while(self.state(), absent).unwrap();
             if state.over {
                 return;
             }
