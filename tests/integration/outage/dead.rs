@@ -171,6 +171,36 @@ fn is_noticed_by_all_others(break_: impl FnOnce(&Wire)) {
     eventually("strict is content", || gateway.admin_get("/readyz?strict").status == 200);
     gateway.publish("events:a", "after");
     assert!(mended.elapsed() < RECOVERED, "well after {:?}", mended.elapsed());
+    assert!(entries_of(&redis, "meanwhile") <= 1, "it was sent again");
+}
+
+fn entries_of(redis: &Redis, payload: &str) -> usize {
+    let all = redis.run(&["XRANGE", "events:a", "-", "+"]);
+    format!("{all:?}").matches(&format!("{payload:?}")).count()
+}
+
+/// A plain publisher sends again what nobody answered, and the stream has it twice. Ours says that it does
+/// not know.
+#[test]
+fn what_nobody_answered_is_not_published_twice() {
+    let redis = Redis::start();
+    let wire = Wire::to(&redis);
+    let gateway = behind(&wire);
+    gateway.publish("events:a", "before");
+    wire.hold(&[Way::FromRedis]);
+    let refused = gateway.post("events:a", "ours");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let publish = || {
+        let address = wire.url();
+        let address = address.strip_prefix("redis://").unwrap();
+        let mut plain = Connection::to(address, PATIENCE).unwrap();
+        plain.run(&["XADD", "events:a", "*", "payload", "theirs"])
+    };
+    assert_eq!(publish(), None);
+    wire.mend();
+    assert!(matches!(publish(), Some(Answer::Text(_))));
+    gateway.publish("events:a", "after");
+    assert_eq!((entries_of(&redis, "theirs"), entries_of(&redis, "ours")), (2, 1));
 }
 
 #[test]

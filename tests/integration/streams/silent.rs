@@ -31,14 +31,13 @@ impl Plain {
     /// What one read brings, which must not be an error; a list without entries is one more way to
     /// say nothing.
     fn read(&mut self) -> Vec<String> {
-        self.ask();
+        self.ask("500");
         self.answer()
     }
 
-    fn ask(&mut self) {
-        let last = self.last.as_bytes();
-        let words = [b"XREAD".as_slice(), b"BLOCK", b"500", b"STREAMS", KEY.as_bytes(), last];
-        self.connection.send(&words).unwrap();
+    fn ask(&mut self, block_ms: &str) {
+        let words = ["XREAD", "BLOCK", block_ms, "STREAMS", KEY, &self.last];
+        self.connection.send(&words.map(str::as_bytes)).unwrap();
     }
 
     fn answer(&mut self) -> Vec<String> {
@@ -125,6 +124,24 @@ impl Scene {
     }
 }
 
+/// A reader that asks from `$` each time, as many do: what comes while it is not waiting is before that.
+#[test]
+fn added_between_two_reads_from_the_end() {
+    let mut scene = Scene::new();
+    for (between, id) in [(None, "40-0"), (Some("50-0"), "60-0")] {
+        if let Some(id) = between {
+            scene.adds(id);
+            scene.client_goes_on(&[id]);
+        }
+        scene.plain.last = "$".into();
+        scene.plain.ask("10000");
+        scene.wait(2);
+        scene.adds(id);
+        assert_eq!(scene.plain.answer(), [id], "it never has {between:?}");
+        scene.client_goes_on(&[id]);
+    }
+}
+
 #[test]
 fn trimmed_past_the_reader() {
     let mut scene = Scene::new();
@@ -138,7 +155,7 @@ fn trimmed_past_the_reader() {
 #[test]
 fn trimmed_by_the_command_that_added() {
     let mut scene = Scene::new();
-    scene.plain.ask();
+    scene.plain.ask("10000");
     scene.wait(2);
     scene.at_once(&[&["XADD", KEY, "MAXLEN", "0", "40-0", "payload", "x"]]);
     // It was woken, for nothing.
