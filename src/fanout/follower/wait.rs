@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::super::signal::Signal;
 use super::{End, Follower};
@@ -122,7 +122,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Does some work of ours, and keeps the stream alive meanwhile; `None`: the client is due.
+    /// Does some work of ours, and keeps the stream alive meanwhile: the source may take its time, or be
+    /// away, of which the reader knows first. `None`: the client is due.
     pub(super) async fn meanwhile<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -137,6 +138,7 @@ impl Follower {
                 done = &mut work => return Ok(Some(done)),
                 () = self.outlet.left() => return Err(End::Cut(Left::Client)),
                 () = sleep_until(keepalive.into()), if self.is_between_events() => self.say_alive()?,
+                () = sleep(LOOK_AGAIN), if self.is_between_events() => self.say_of_reader()?,
                 () = draining.cancelled(), if !self.draining => return Ok(None),
                 () = &mut recalled => return Ok(None),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(None),
@@ -147,11 +149,68 @@ impl Follower {
     /// A sign of life, of which the socket takes what it can now.
     fn say_alive(&mut self) -> Result<(), End> {
         let signal = Signal::of_silence(&self.client.topic().state().reader);
-        let bytes = signal.bytes(self.client.view, self.client.signals);
-        let sent = self.outlet.send(&bytes)?;
-        self.progress(sent);
-        self.unsent = bytes[sent..].to_vec();
+        self.unsent = signal.bytes(self.client.view, self.client.signals);
+        self.send_now()?;
         self.fanout.metrics.heartbeats.increment(1);
         Ok(())
+    }
+
+    /// Redis' coming and going, likewise.
+    fn say_of_reader(&mut self) -> Result<(), End> {
+        self.tell_reader()?;
+        if self.unsent.is_empty() { Ok(()) } else { self.send_now() }
+    }
+
+    fn send_now(&mut self) -> Result<(), End> {
+        let sent = self.outlet.send(&self.unsent)?;
+        self.progress(sent);
+        self.unsent.drain(..sent);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use bytes::Bytes;
+    use hyper::body::Body as _;
+    use tokio::time::timeout;
+
+    use super::super::super::body::{Body, body};
+    use super::super::{Begin, Outlet};
+    use super::*;
+    use crate::config::Replay;
+    use crate::event::comment;
+    use crate::fanout::world::World;
+    use crate::start::Start;
+    use crate::topic::{Failure, Reader};
+
+    async fn heard(body: &mut Body) -> Bytes {
+        loop {
+            let context = &mut Context::from_waker(Waker::noop());
+            if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut *body).poll_frame(context) {
+                return frame.into_data().unwrap();
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A read of the past that is not answered ends long after the reader has given up its own.
+    #[tokio::test]
+    async fn whoever_waits_for_the_source_is_told_that_it_is_away() {
+        let world = World::new();
+        let (mut client, lease) = world.stranger("a");
+        client.view.framed = false;
+        let begin = Begin::new(&client, Replay::All, Start::Earliest, Vec::new());
+        let (sink, mut body) = body();
+        let mut follower = Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin);
+        let failure = Failure { message: "no answer".into(), retry_at: Instant::now() };
+        lease.topic().failed(Reader::Away("TIMEOUT"), failure);
+        let told = timeout(Duration::from_secs(10), follower.meanwhile(heard(&mut body))).await;
+        let Ok(Ok(Some(told))) = told else { panic!("it is told nothing") };
+        assert_eq!(told, comment::RECONNECTING);
+        assert!(follower.history.down);
     }
 }
