@@ -38,6 +38,8 @@ pub(crate) struct Crowd {
     pub(crate) keys: u64,
     /// Entries for each client.
     pub(crate) events: u64,
+    /// The number of the first of them.
+    pub(crate) first: u64,
     pub(crate) threads: u64,
     /// Without a new entry for so many seconds, what is missing stays missing.
     pub(crate) patience_seconds: u64,
@@ -80,6 +82,7 @@ pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result
         clients: past.clients,
         keys: 1,
         events: 0,
+        first: 0,
         threads: 1,
         patience_seconds: seconds,
         streams: 0,
@@ -87,9 +90,7 @@ pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result
     let mut clients = Clients::new(crowd)?;
     for index in 0..past.clients {
         let had = 1 + index * (past.entries - 1) / past.clients;
-        let mut progress = Progress::new(0);
-        progress.next = had;
-        clients.connect(&entry::past_request(had), progress)?;
+        clients.connect(&entry::past_request(past, had), Progress::new(0, had))?;
     }
     println!("{}", past.clients);
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -138,7 +139,7 @@ impl Clients {
         }
         for index in (nth + opened..crowd.clients).step_by(usize::try_from(crowd.threads)?) {
             let key = index % crowd.keys;
-            let progress = Progress::new(usize::try_from(key)?);
+            let progress = Progress::new(usize::try_from(key)?, crowd.first);
             clients.connect(&request(key), progress).with_context(|| format!("client {index}"))?;
             opened += 1;
             clients.receive_until(ARRIVAL_PATIENCE, |tally| tally.heads + ARRIVING > opened)?;
@@ -176,14 +177,14 @@ impl Clients {
     }
 
     fn read_all(mut self) -> Result<Tally> {
-        let events = self.crowd.events;
+        let Crowd { events, first, .. } = self.crowd;
         let streams = || self.all.iter().flat_map(Viewer::streams);
         let expected = streams().count() as u64 * events;
         let patience = Duration::from_secs(self.crowd.patience_seconds);
         self.receive_until(patience, |tally| tally.delivered >= expected)?;
         self.receive_until(AFTERMATH, |_| false)?;
         let streams = self.all.iter().flat_map(Viewer::streams);
-        let never = streams.map(|client| events.saturating_sub(client.next)).sum();
+        let never = streams.map(|client| (first + events).saturating_sub(client.next)).sum();
         self.tally.never_came(never);
         Ok(self.tally)
     }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::redis::{Redis, key};
-use crate::scenario::Scenario;
+use crate::scenario::{Past, Scenario};
 
 /// `XADD` commands in flight at once: a late writer catches up without stamping far ahead.
 const MAX_PIPELINE: u64 = 500;
@@ -60,19 +60,21 @@ pub(crate) fn clear(redis: &Path) -> Result<()> {
 }
 
 /// How a client asks for what comes after the first `had` entries of [`write_past`].
-pub(crate) fn past_request(had: u64) -> String {
-    format!("GET /events/past HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {had}-0\r\n\r\n")
+pub(crate) fn past_request(past: Past, had: u64) -> String {
+    let name = past.name();
+    format!("GET /events/{name} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {had}-0\r\n\r\n")
 }
 
 /// Adds the entries of a stream key that nobody follows yet; their ids are 1-0, 2-0, 3-0.
-pub(crate) fn write_past(redis: &Path, entries: u64) -> Result<()> {
+pub(crate) fn write_past(redis: &Path, past: Past) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
+    let key = format!("events:{}", past.name());
     let mut sent = 0;
-    while sent < entries {
-        let until = entries.min(sent + MAX_PIPELINE);
+    while sent < past.entries {
+        let until = past.entries.min(sent + MAX_PIPELINE);
         for number in sent..until {
             let (id, payload) = (format!("{}-0", number + 1), encode(number, 0));
-            let words = ["XADD", "events:past", &id, "payload", &payload];
+            let words = ["XADD", &key, &id, "payload", &payload];
             redis.queue(&words.map(str::as_bytes));
         }
         redis.flush()?;
@@ -89,7 +91,8 @@ pub(crate) fn write_past(redis: &Path, entries: u64) -> Result<()> {
 pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
     let keys: Vec<_> = (0..scenario.keys).map(key).collect();
-    let kept = scenario.events_per_key().max(MIN_KEPT).to_string();
+    let first = scenario.first_number();
+    let kept = (first + scenario.events_per_key().max(MIN_KEPT)).to_string();
     let entry_bytes = usize::try_from(scenario.entry_bytes)?;
     let total = scenario.events_per_key() * scenario.keys;
     let began = Instant::now();
@@ -97,7 +100,7 @@ pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {
     while sent < total {
         let until = due(scenario, began.elapsed()).min(total).min(sent + MAX_PIPELINE);
         for (number, key) in (sent..until).map(|nth| (nth / scenario.keys, nth % scenario.keys)) {
-            let payload = encode(number, entry_bytes);
+            let payload = encode(first + number, entry_bytes);
             let key = &keys[usize::try_from(key)?];
             let words = ["XADD", key, "MAXLEN", "~", &kept, "*", "payload", &payload];
             redis.queue(&words.map(str::as_bytes));

@@ -148,7 +148,7 @@ impl Run {
 pub(crate) fn measure(scratch: &Scratch, scenario: &Scenario, server: Server) -> Result<Run> {
     entry::clear(&scratch.redis())?;
     if let Some(past) = scenario.past {
-        entry::write_past(&scratch.redis(), past.entries)?;
+        entry::write_past(&scratch.redis(), past)?;
     }
     let address = free_address()?;
     let process = start(scratch, server, address, scenario.keys)?;
@@ -251,8 +251,9 @@ fn with_clients(
 fn start_crowd(scratch: &Scratch, scenario: &Scenario, address: SocketAddr) -> Result<Process> {
     let Scenario { clients, keys, client_threads, hold, .. } = *scenario;
     let patience_seconds = hold.as_secs() + PATIENCE_SECONDS;
-    let events = scenario.events_per_key();
-    let numbers = [clients, keys, events, client_threads, patience_seconds, scenario.streams];
+    let (events, first) = (scenario.events_per_key(), scenario.first_number());
+    let numbers =
+        [clients, keys, events, first, client_threads, patience_seconds, scenario.streams];
     let mut words = vec![address.to_string()];
     words.extend(numbers.map(|number| number.to_string()));
     scratch.start_role("clients", &words)
@@ -279,6 +280,7 @@ fn start_past(
     let numbers = [past.clients, past.entries, past_seconds(scenario)];
     let mut words = vec![address.to_string()];
     words.extend(numbers.map(|number| number.to_string()));
+    words.extend(past.same_key.then(|| "--same-key".to_owned()));
     scratch.start_role("past", &words).map(Some)
 }
 

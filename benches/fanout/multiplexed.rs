@@ -47,7 +47,7 @@ impl Connection {
             frame(&mut out, HEADERS, END_HEADERS_AND_STREAM, id, head);
         }
         socket.write_all(&out)?;
-        let streams = (0..streams).map(|_| Progress::new(0)).collect();
+        let streams = (0..streams).map(|_| Progress::new(0, 0)).collect();
         Ok(Self { socket, streams, partial: Vec::new() })
     }
 

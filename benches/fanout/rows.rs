@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 14] = [
+pub(crate) const ROWS: [Row; 15] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -40,10 +40,11 @@ pub(crate) const ROWS: [Row; 14] = [
     Row { name: "idle", run: idle },
     Row { name: "slow-client", run: slow_client },
     Row { name: "growth", run: growth },
-    Row { name: "herd", run: |stage| replay(stage, Past { clients: 1_000, entries: 100_000 }) },
+    Row { name: "herd", run: |stage| replay(stage, HERD) },
+    Row { name: "herd-same-key", run: |stage| replay(stage, Past { same_key: true, ..HERD }) },
     Row {
         name: "long-past",
-        run: |stage| replay(stage, Past { clients: 100, entries: 10_000_000 }),
+        run: |stage| replay(stage, Past { clients: 100, entries: 10_000_000, ..HERD }),
     },
 ];
 
@@ -238,7 +239,9 @@ fn slow_client(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
     ])
 }
 
-/// What the live clients of one key notice of those that come back to another.
+const HERD: Past = Past { clients: 1_000, entries: 100_000, same_key: false };
+
+/// What the live clients of one key notice of those that come back, to another or to the same.
 fn replay(stage: &mut Stage<'_>, past: Past) -> Result<Vec<Figure>> {
     let past = Past { entries: if stage.quick { 10_000 } else { past.entries }, ..past };
     let scenario = Scenario { sampled: true, ..Scenario::default() };

@@ -24,18 +24,29 @@ pub(crate) struct Scenario {
     pub(crate) client_threads: u64,
     /// One client more, that takes next to nothing.
     pub(crate) slow_client: bool,
-    /// Clients of another stream key that come back to its past while entries flow.
+    /// Clients that come back to the past of a stream key while entries flow.
     pub(crate) past: Option<Past>,
     /// Whether the server's memory is sampled while entries flow.
     pub(crate) sampled: bool,
 }
 
-/// A stream key that nobody writes to any more.
+/// What was written before anybody came.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Past {
     /// Each comes back with an id of its own, evenly over all entries.
     pub(crate) clients: u64,
     pub(crate) entries: u64,
+    /// It is the past of the first stream key, whose live clients get what is written now. Without it,
+    /// that of another key, which nobody writes to any more.
+    #[arg(long)]
+    pub(crate) same_key: bool,
+}
+
+impl Past {
+    /// The variable of its route.
+    pub(crate) fn name(self) -> &'static str {
+        if self.same_key { "0" } else { "past" }
+    }
 }
 
 impl Default for Scenario {
@@ -63,6 +74,12 @@ impl Scenario {
         let events = (self.rate * self.seconds as f64 / self.keys as f64).round();
         // A rate is far below 2^63, and as a duration the number is checked.
         Duration::try_from_secs_f64(events).map_or(u64::MAX, |events| events.as_secs()).max(1)
+    }
+
+    /// The number of the first entry that is written while clients are there: the past of the same stream
+    /// key has those before.
+    pub(crate) fn first_number(&self) -> u64 {
+        self.past.filter(|past| past.same_key).map_or(0, |past| past.entries)
     }
 
     /// Deliveries per second if the server keeps up.

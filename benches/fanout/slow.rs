@@ -27,7 +27,7 @@ pub(crate) fn run(address: SocketAddr, seconds: u64) -> Result<()> {
     let mut socket = TcpStream::from(socket);
     socket.write_all(request(0).as_bytes())?;
     println!("{}", socket.local_addr()?.port());
-    let (mut tally, mut client) = (Tally::new(1), Progress::new(0));
+    let (mut tally, mut client) = (Tally::new(1), Progress::new(0, 0));
     let mut piece = [0; PIECE_BYTES];
     let end = Instant::now() + Duration::from_secs(seconds);
     socket.set_read_timeout(Some(INTERVAL))?;

@@ -121,7 +121,7 @@ impl Line<'_> {
         let (beside, ratio) = (beside.unwrap_or_default(), ratio.unwrap_or_default());
         let goal = self.goal();
         let met = self.is_met().map_or("", |met| if met { "yes" } else { "NO" });
-        println!("{row:13}{what:34}{value:30}{beside:32}{ratio:22}{goal:18}{met}");
+        println!("{row:15}{what:34}{value:30}{beside:32}{ratio:22}{goal:18}{met}");
     }
 
     fn to_json(&self) -> Value {
@@ -163,7 +163,7 @@ impl Row {
             line.print(if index == 0 { self.name } else { "" });
         }
         for note in &self.notes {
-            println!("{:13}^ {note}", "");
+            println!("{:15}^ {note}", "");
         }
     }
 
@@ -175,7 +175,7 @@ impl Row {
 
 pub(crate) fn print_header() {
     println!(
-        "{:13}{:34}{:30}{:32}{:22}{:18}met",
+        "{:15}{:34}{:30}{:32}{:22}{:18}met",
         "row", "what", "measured", "beside it", "ratio", "goal"
     );
 }

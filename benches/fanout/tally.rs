@@ -19,8 +19,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(key: usize) -> Self {
-        Self { key, ..Self::default() }
+    /// One that is to get entry `next` first.
+    pub(crate) fn new(key: usize, next: u64) -> Self {
+        Self { key, next, ..Self::default() }
     }
 }
 
