@@ -189,11 +189,14 @@ impl Replays {
             return Ok(opened);
         }
         let read = async || {
-            let _permit = self.permit().await;
+            // The stream's turn first: who waits for it takes none from other streams.
+            let turn = topic.past_turns.acquire().await;
+            let _turn = turn.expect("the semaphore is never closed");
             // While this one waited for its turn another may have read the same.
             if let Some(opened) = self.recent.find(&wanted) {
                 return Ok(opened);
             }
+            let _permit = self.permit().await;
             let mut page = self.read(topic, wanted.rendering, wanted.from).await?;
             page.room = Some(self.room(page.batch.size_bytes()).await);
             let page = Arc::new(page);

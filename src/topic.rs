@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Rendering, StreamId};
@@ -28,6 +28,10 @@ pub use sizes::{Sizes, count_for};
 /// News that a lagging receiver may skip: the ring has the rest.
 const NEWS_KEPT: usize = 16;
 
+/// Reads of one stream's past at once. Of a herd that is near together only those ask whose places no page
+/// holds yet: the more of them at once, the more pages that hold the same.
+const PAST_READS: usize = 2;
+
 /// Topics opened so far.
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
@@ -41,6 +45,8 @@ pub struct Topic {
     pub closed: CancellationToken,
     /// How large the entries are that clients replay from the source.
     pub past_sizes: Sizes,
+    /// Turns for reads of the past.
+    pub past_turns: Semaphore,
     /// Clients at their own pace.
     pub followers: Followers,
     /// Held for one push or one look at a time, never across an await.
@@ -113,6 +119,7 @@ impl Topic {
             key: key.into(),
             closed: CancellationToken::new(),
             past_sizes: Sizes::default(),
+            past_turns: Semaphore::new(PAST_READS),
             followers: Followers::default(),
             state: Mutex::new(state),
             news: broadcast::Sender::new(NEWS_KEPT),

@@ -147,7 +147,10 @@ impl Replays {
             topic.past_sizes.were_too_many(count, PAGE_BYTES);
         }
         let mut reply = outcome?;
-        topic.past_sizes.observe(&reply.entries);
+        // The end of a stream tells what is left of it, not what a read can bring.
+        if reply.entries.len() as u64 == count {
+            topic.past_sizes.observe(&reply.entries);
+        }
         let first = reply.entries.first().map(|entry| entry.id);
         let anchored = anchor.is_some() && first == Some(from.cursor());
         if anchored {
