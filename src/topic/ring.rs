@@ -119,6 +119,12 @@ impl Ring {
         (self.floor, self.tail, self.base) = (base, base, base);
     }
 
+    /// Everybody is past it.
+    #[cfg(test)]
+    pub(crate) fn reaches_nowhere(&mut self) {
+        self.floor = StreamId { ms: u64::MAX, seq: u64::MAX };
+    }
+
     /// Whether whoever is at `seq` has more than half a ring before him.
     pub(super) fn is_far_behind(&self, seq: u64) -> bool {
         if seq >= self.next_seq {

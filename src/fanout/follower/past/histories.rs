@@ -4,16 +4,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Poll;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::super::super::body::{Body, body};
 use super::super::{Begin, Outlet};
-use super::tests::hear;
+use super::tests::{hear, step};
 use super::*;
 use crate::config::Replay;
 use crate::continuity::histories::{info, read};
@@ -170,8 +168,8 @@ impl Visit {
             (scene.clone(), Box::new(move || scene.lock().unwrap().come()))
         };
         world.source.leave_to("a", others);
-        // Nothing is in the ring.
-        lease.topic().begin_anew(StreamId { ms: u64::MAX, seq: 0 });
+        lease.topic().begin_anew(StreamId::ZERO);
+        lease.topic().state().ring.reaches_nowhere();
         let begin = Begin::new(&client, Replay::All, start, Vec::new());
         let (sink, body) = body();
         let follower = Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin);
@@ -185,14 +183,7 @@ impl Visit {
 
     /// A step, and what is heard by then; whether it did not wait.
     async fn step(&mut self) -> bool {
-        tokio::task::yield_now().await;
-        let went_on = {
-            let mut step = pin!(self.follower.step());
-            let done =
-                std::future::poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await;
-            assert!(!matches!(done, Poll::Ready(Err(_))), "it is sent away");
-            done.is_ready()
-        };
+        let went_on = step(&mut self.follower).await;
         self.hear();
         went_on
     }

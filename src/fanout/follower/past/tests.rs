@@ -1,6 +1,7 @@
 //! Followers in the past, as they meet new lives, gaps and the ring.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use hyper::body::Body as _;
@@ -12,7 +13,7 @@ use crate::event::parse::{self, Event, Parser};
 use crate::event::{CONTROL_EVENT, Entry, Rendering};
 use crate::fanout::world::World;
 use crate::source::Info;
-use crate::topic::Item;
+use crate::topic::{Item, Lease, Topic};
 
 /// What a client has got in its body by now.
 pub(super) fn hear(body: &mut Body, parser: &mut Parser) -> Vec<Event> {
@@ -25,6 +26,15 @@ pub(super) fn hear(body: &mut Body, parser: &mut Parser) -> Vec<Event> {
         parse::Item::Comment(text) => panic!("nothing comments {text}"),
     };
     items.into_iter().map(event).collect()
+}
+
+/// A step; whether it did not wait.
+pub(super) async fn step(follower: &mut Follower) -> bool {
+    tokio::task::yield_now().await;
+    let mut step = pin!(follower.step());
+    let done = poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await;
+    assert!(!matches!(done, Poll::Ready(Err(_))), "it is sent away");
+    done.is_ready()
 }
 
 fn id(ms: u64) -> StreamId {
@@ -60,6 +70,85 @@ async fn whoever_is_ahead_of_the_reader_does_not_go_back_when_the_ring_moves_on(
     assert!(follower.follow_ring(spot).await.is_ok());
     let Place::Source(past) = &follower.place else { panic!("it waits in the ring") };
     assert_eq!(past.from.cursor(), id(20));
+}
+
+fn filled(ms: u64) -> Entry {
+    Entry { id: id(ms), fields: vec![("payload".into(), "x".into())] }
+}
+
+/// A follower in the past, after 10 of a stream that the reader has read up to 30. The stream is then
+/// one of these, which nobody has told of.
+fn behind_in(world: &World, ids: &[u64]) -> (Follower, Body, Lease) {
+    let (mut client, lease) = world.stranger("a");
+    client.view.framed = false;
+    lease.topic().begin_anew(id(30));
+    let life = lease.topic().state().ring.life();
+    let begin = Begin {
+        place: Place::Source(Past::new(Continuity::after(id(10)), life)),
+        history: History { last_id: Some(id(10)), ..History::default() },
+        unsent: Vec::new(),
+        partial: None,
+    };
+    let entries: Vec<_> = ids.iter().copied().map(filled).collect();
+    let (first, last) = (entries[0].id, entries[entries.len() - 1].id);
+    let length = entries.len() as u64;
+    let info = Info { length, last_generated: last, first: Some(first), ..Info::default() };
+    world.source.leave_to("a", Box::new(move || Some((entries.clone(), info))));
+    let (sink, body) = body();
+    (Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin), body, lease)
+}
+
+/// The reader has found out that it began anew with 5.
+fn tell_reset(topic: &Topic, ids: &[u64]) {
+    let (after, next) = (Some(id(30)), Some(id(5)));
+    let gap = Gap { after, next, lost: None, reason: Reason::Reset };
+    topic.begin_anew(id(5).prev());
+    let entries = ids.iter().map(|ms| Item::Entry(filled(*ms)));
+    let items = std::iter::once(Item::Gap(gap, id(5).prev())).chain(entries);
+    topic.push(&items.collect::<Vec<_>>(), 1000);
+}
+
+/// The reset, all of the new life from 5 on, and that it is live then.
+async fn is_told_of_all(follower: &mut Follower, body: &mut Body, ids: &[u64]) {
+    let (mut heard, mut parser) = (Vec::new(), Parser::new());
+    // Level, it goes to a pack.
+    for _ in 0..20 {
+        if follower.step().await.is_err() {
+            break;
+        }
+        heard.extend(hear(body, &mut parser));
+    }
+    let gap = r#""after":"10-0","next":"5-0","lost":null,"reason":"reset""#;
+    assert!(heard[0].data.contains(gap), "{heard:?}");
+    let told: Vec<_> = heard.iter().map(|event| event.last_event_id.clone()).collect();
+    let ids = ids.iter().chain(ids.last()).copied().map(id);
+    let all = std::iter::once(id(5).prev()).chain(ids);
+    assert_eq!(told, all.map(|id| id.to_string()).collect::<Vec<_>>());
+    let is_control = |event: &Event| event.event_type == CONTROL_EVENT;
+    assert_eq!(heard.iter().filter(|event| is_control(event)).count(), 2);
+    assert!(is_control(&heard[heard.len() - 1]));
+}
+
+/// The new life has ids beyond its place, and the ring has all of it.
+#[tokio::test]
+async fn whoever_is_in_the_past_of_a_stream_that_begins_anew_has_all_of_the_new_one() {
+    let (world, ids) = (World::new(), [5, 15, 25]);
+    let (mut follower, mut body, lease) = behind_in(&world, &ids);
+    tell_reset(lease.topic(), &ids);
+    is_told_of_all(&mut follower, &mut body, &ids).await;
+}
+
+/// How it goes on after a page that shows a reset is for the reader to tell.
+#[tokio::test]
+async fn whoever_reads_of_a_new_life_first_waits_to_be_told() {
+    let (world, ids) = (World::new(), [5]);
+    let (mut follower, mut body, lease) = behind_in(&world, &ids);
+    for _ in 0..10 {
+        assert!(!step(&mut follower).await, "it goes on by itself");
+    }
+    assert_eq!(hear(&mut body, &mut Parser::new()), []);
+    tell_reset(lease.topic(), &ids);
+    is_told_of_all(&mut follower, &mut body, &ids).await;
 }
 
 /// A follower that writes into a body.
@@ -138,41 +227,4 @@ async fn old_entries_that_are_news_cut_nobody_who_is_level() {
     let past = Past::new(Continuity::after(id(old - 1)), 1);
     let (late, _body) = follower(&world, client, Place::Source(past), old - 1);
     assert!(late.check_lag(&[batch], Spot::default()).is_err());
-}
-
-/// The new life has ids beyond its place, and the ring has all of it.
-#[tokio::test]
-async fn whoever_is_in_the_past_of_a_stream_that_begins_anew_has_all_of_the_new_one() {
-    let world = World::new();
-    let (mut client, lease) = world.stranger("a");
-    client.view.framed = false;
-    let topic = lease.topic();
-    topic.begin_anew(id(30));
-    let life = topic.state().ring.life();
-    let begin = Begin {
-        place: Place::Source(Past::new(Continuity::after(id(10)), life)),
-        history: History { last_id: Some(id(10)), ..History::default() },
-        unsent: Vec::new(),
-        partial: None,
-    };
-    let (sink, mut body) = body();
-    let mut follower = Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin);
-    let (first, end, before) = (Some(id(5)), id(25), id(5).prev());
-    let entries =
-        [5, 15, 25].map(|ms| Entry { id: id(ms), fields: vec![("payload".into(), "x".into())] });
-    let reset = Gap { after: Some(id(30)), next: first, lost: None, reason: Reason::Reset };
-    let items = entries.clone().map(Item::Entry);
-    topic.begin_anew(before);
-    topic.push(&[&[Item::Gap(reset, before)], &items[..]].concat(), 1000);
-    let info = Info { length: 3, last_generated: end, first, ..Info::default() };
-    world.source.leave_to("a", Box::new(move || Some((entries.to_vec(), info))));
-    let (mut heard, mut parser) = (Vec::new(), Parser::new());
-    while follower.step().await.is_ok() {
-        heard.extend(hear(&mut body, &mut parser));
-    }
-    assert!(heard[0].data.contains(r#""after":"10-0","next":"5-0","lost":null,"reason":"reset""#));
-    let ids: Vec<_> = heard.iter().map(|event| event.last_event_id.clone()).collect();
-    assert_eq!(ids, [before, id(5), id(15), end, end].map(|id| id.to_string()));
-    let controls = heard.iter().map(|event| event.event_type == CONTROL_EVENT);
-    assert_eq!(controls.collect::<Vec<_>>(), [true, false, false, false, true]);
 }
