@@ -150,6 +150,9 @@ impl Readers {
             let reply = connection.read(ask, longest).await?;
             let judged = trust.judge(reply, position.continuity, &topic.key, &connection).await?;
             let Some(found) = judged else { continue };
+            if found.is_nothing() {
+                connection.hears_primary().await?;
+            }
             if *failures > 0 {
                 self.tell_return(topic);
                 *failures = 0;

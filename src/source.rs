@@ -285,6 +285,15 @@ impl Connection {
         }
     }
 
+    /// Whether what is read here still comes from a primary; to be asked where a read found nothing new.
+    /// A replica that has lost its own answers on as if all were well.
+    pub async fn hears_primary(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(reader) => Box::pin(reader.hears_primary()).await,
+        }
+    }
+
     /// As [`Source::primary_says`], for the server that this connection is to.
     pub async fn primary_says(&self, key: &str, patience: Duration) -> Result<Option<Seen>, Error> {
         match self {

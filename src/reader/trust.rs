@@ -38,6 +38,11 @@ impl Found {
         Self { entries: Vec::new(), verdict, continuity }
     }
 
+    /// Whether there is nothing new.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.entries.is_empty() && self.verdict == Verdict::Whole
+    }
+
     fn is_reset(&self) -> bool {
         matches!(self.verdict, Verdict::Reset(_))
     }

@@ -11,6 +11,7 @@ use crate::config::{Config, Place, ReadFrom};
 use crate::event::{Entry, StreamId};
 use crate::histogram::{Histogram, WORK_SECONDS};
 
+mod adrift;
 mod cluster;
 mod lag;
 mod link;
@@ -28,6 +29,7 @@ mod socket;
 pub use pool::SHARED_LINKS;
 pub(super) use reader::Reader;
 
+use adrift::Adrift;
 use link::{Link, Login};
 use pool::Pool;
 use reply::{answered, entries, garbled, stream_id, stream_info};
@@ -57,6 +59,7 @@ struct Parts {
     servers: Servers,
     pool: Pool,
     read_from: ReadFrom,
+    adrift: Adrift,
     /// `XADD … MAXLEN ~` of what we publish.
     publish_keep: usize,
     large_replies: Arc<Semaphore>,
@@ -83,6 +86,7 @@ impl Redis {
             servers: Servers::new(source, &login),
             pool: Pool::new(login),
             read_from: source.read_from,
+            adrift: Adrift::default(),
             publish_keep: config.ring.entries,
             large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
             command_durations: Histogram::new(WORK_SECONDS),
@@ -96,6 +100,10 @@ impl Redis {
 
     fn pool(&self) -> &Pool {
         &self.parts.pool
+    }
+
+    fn adrift(&self) -> &Adrift {
+        &self.parts.adrift
     }
 
     fn read_from(&self) -> ReadFrom {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::link::{Link, Login};
 use super::reply::{answered, garbled, list, number, text};
 use super::resp::Value;
-use super::servers::{Node, Wanted, about_no_key};
+use super::servers::{Node, Wanted, about_no_key, suspicion};
 use super::slot::{SLOTS, slot};
 use super::{ANSWER_TIMEOUT, in_time};
 use crate::config::Address;
@@ -18,8 +18,6 @@ use crate::source::{Class, Error};
 const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 /// A node that takes longer has not answered.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// A node that failed is asked last for this long, and not read from if there is another.
-const SUSPECTED: Duration = Duration::from_secs(5);
 
 /// A cluster.
 pub(super) struct Cluster {
@@ -40,6 +38,7 @@ struct State {
     moved: HashMap<u16, Address>,
     stale: bool,
     asked: Option<Instant>,
+    /// Nodes that are asked last until then, and not read from if there is another.
     suspects: HashMap<Address, Instant>,
 }
 
@@ -98,7 +97,7 @@ impl Cluster {
         }
         if error.class == Class::Away {
             state.stale = true;
-            state.suspects.insert(node.address.clone(), Instant::now());
+            state.suspect(&node.address, error);
         }
         None
     }
@@ -116,7 +115,7 @@ impl Cluster {
                 return Ok(());
             }
             state.asked = Some(Instant::now());
-            state.suspects.retain(|_, since| since.elapsed() < SUSPECTED);
+            state.suspects.retain(|_, until| Instant::now() < *until);
             state.candidates(&self.seeds)
         };
         let asked = async {
@@ -155,8 +154,12 @@ impl State {
         }
     }
 
+    fn suspect(&mut self, address: &Address, error: &Error) {
+        self.suspects.insert(address.clone(), Instant::now() + suspicion(error));
+    }
+
     fn is_suspect(&self, address: &Address) -> bool {
-        self.suspects.get(address).is_some_and(|since| since.elapsed() < SUSPECTED)
+        self.suspects.get(address).is_some_and(|until| Instant::now() < *until)
     }
 
     /// Every node that is known, in no order but that what failed comes last.

@@ -50,7 +50,7 @@ impl Redis {
                 }
                 self.word(&primary, key).await?
             }
-            Some(Role::Replica(of, _)) => {
+            Some(Role::Replica { of, .. }) => {
                 self.word(&self.head_of_chain(Node::at(of)).await?, key).await?
             }
             None => return Err(unknown_role(node)),
@@ -74,7 +74,7 @@ impl Redis {
     pub(super) async fn head_of_chain(&self, mut node: Node) -> Result<Node, Error> {
         for _ in 0..LONGEST_CHAIN {
             match self.role(&node).await? {
-                Some(Role::Replica(of, _)) => node = Node::at(of),
+                Some(Role::Replica { of, .. }) => node = Node::at(of),
                 Some(Role::Primary(_)) | None => return Ok(node),
             }
         }
@@ -100,7 +100,7 @@ impl Redis {
         let seen = self.info_at(primary, key).await?;
         // Asked second: what it said before is within this.
         match self.role(primary).await? {
-            Some(Role::Replica(..)) => Err(unknown_primary(primary)),
+            Some(Role::Replica { .. }) => Err(unknown_primary(primary)),
             Some(Role::Primary(offset)) => Ok(Word { seen, offset: Some(offset) }),
             None => Ok(Word { seen, offset: None }),
         }
@@ -128,7 +128,9 @@ impl Redis {
         let role = self.role(node).await?;
         match (&role, word.offset) {
             (Some(Role::Primary(_)), _) => return Ok(true),
-            (Some(Role::Replica(_, Some(reached))), Some(offset)) if *reached >= offset => {
+            (Some(Role::Replica { reached: Some(reached), .. }), Some(offset))
+                if *reached >= offset =>
+            {
                 return Ok(true);
             }
             _ => {}

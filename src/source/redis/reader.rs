@@ -1,11 +1,12 @@
 //! The connection of one reader, which follows its key from server to server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::link::Link;
+use super::role::Role;
 use super::servers::{Node, Wanted};
-use super::{MOST_REDIRECTIONS, Redis};
-use crate::config::Address;
+use super::{ANSWER_TIMEOUT, MOST_REDIRECTIONS, Redis, adrift, in_time};
+use crate::config::{Address, ReadFrom};
 use crate::source::{Ask, Class, Error, Info, Reply, Seen};
 
 async fn connect(redis: &Redis, node: &Node) -> Result<Link, Error> {
@@ -19,6 +20,10 @@ pub struct Reader {
     redis: Redis,
     node: Node,
     link: Link,
+    /// We may not ask the server for its role.
+    no_role: bool,
+    /// Since when the server was seen without its primary.
+    adrift: Option<Instant>,
 }
 
 impl Reader {
@@ -26,7 +31,7 @@ impl Reader {
     pub(super) async fn open(redis: Redis, key: &str) -> Result<Self, Error> {
         let node = redis.servers().find(key, Wanted::Reading).await?;
         match connect(&redis, &node).await {
-            Ok(link) => Ok(Self { redis, node, link }),
+            Ok(link) => Ok(Self { redis, node, link, no_role: false, adrift: None }),
             Err(error) => {
                 redis.servers().failed(&node, &error);
                 Err(error)
@@ -45,6 +50,11 @@ impl Reader {
         ask: Ask<'_>,
         block: Duration,
     ) -> Result<Reply, Error> {
+        // Not longer than it is given to find its primary again.
+        let left = |since: Instant| adrift::PATIENCE.saturating_sub(since.elapsed());
+        let block = self.adrift.map_or(block, |since| block.min(left(since)));
+        // None at all would be for ever.
+        let block = block.max(Duration::from_millis(1));
         for _ in 0..MOST_REDIRECTIONS {
             match self.read_here(ask, block).await {
                 Err(error) => self.follow(error).await?,
@@ -82,6 +92,33 @@ impl Reader {
         self.redis.primary_says(&self.node, key, patience).await
     }
 
+    /// After a read that found nothing new: whether the server, where it is read from as a replica, is
+    /// not without its primary for too long.
+    pub(in crate::source) async fn hears_primary(&mut self) -> Result<(), Error> {
+        let may_be_replica = self.redis.read_from() == ReadFrom::Replica && !self.node.primary;
+        if !may_be_replica || self.no_role {
+            return Ok(());
+        }
+        let heard = self.ask_for_primary().await;
+        heard.inspect_err(|error| drop(self.redis.servers().failed(&self.node, error)))
+    }
+
+    async fn ask_for_primary(&mut self) -> Result<(), Error> {
+        let role = in_time(ANSWER_TIMEOUT, "ROLE", self.link.role()).await?;
+        self.no_role = role.is_none();
+        let hears = !matches!(role, Some(Role::Replica { hears: false, .. }));
+        self.adrift = self.redis.adrift().note(&self.node.address, hears);
+        let too_long = self.adrift.is_some_and(|since| since.elapsed() >= adrift::PATIENCE);
+        if !too_long {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is a replica without its primary: nothing new comes to it (see INFO replication there)",
+            self.node.address
+        );
+        Err(Error { class: Class::Away, code: "LAGGING", message })
+    }
+
     /// Goes where an error leads; it comes back where it leads nowhere.
     async fn follow(&mut self, error: Error) -> Result<(), Error> {
         if error.code == "TIMEOUT" {
@@ -90,7 +127,7 @@ impl Reader {
         }
         let node = self.redis.servers().failed(&self.node, &error).ok_or(error)?;
         self.link = connect(&self.redis, &node).await?;
-        self.node = node;
+        (self.node, self.no_role, self.adrift) = (node, false, None);
         Ok(())
     }
 }

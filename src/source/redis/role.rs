@@ -10,8 +10,9 @@ use crate::source::Error;
 pub(super) enum Role {
     /// It is written to; how far its history goes, in bytes.
     Primary(u64),
-    /// It follows that one; how far it has come, in bytes, where it has anything.
-    Replica(Address, Option<u64>),
+    /// It follows that one, and hears it or does not; how far it has come, in bytes, where it has
+    /// anything.
+    Replica { of: Address, hears: bool, reached: Option<u64> },
 }
 
 /// What `ROLE` says; `None`: we may not know.
@@ -29,9 +30,9 @@ pub(super) fn role(value: Value) -> Result<Option<Role>, Error> {
         b"slave" => {
             let (host, port) = (text(next()?)?, number(&next()?)?);
             let port = u16::try_from(port).map_err(|_| garbled("ROLE with a port that is none"))?;
-            next()?;
+            let (of, hears) = (Address::Tcp(host, port), *bytes(next()?)? == *b"connected");
             // -1: it has nothing yet.
-            Ok(Some(Role::Replica(Address::Tcp(host, port), number(&next()?).ok())))
+            Ok(Some(Role::Replica { of, hears, reached: number(&next()?).ok() }))
         }
         _ => Err(garbled("ROLE that is neither a primary's nor a replica's")),
     }
@@ -55,13 +56,16 @@ mod tests {
     fn a_primary_and_a_replica_are_told_apart() {
         let primary = list([word("master"), Value::Integer(7), Value::List(vec![])]).unwrap();
         assert_eq!(primary, Some(Role::Primary(7)));
-        let replica = |offset| {
-            let state = word("connected");
-            list([word("slave"), word("::1"), Value::Integer(6379), state, Value::Integer(offset)])
+        let replica = |state, offset| {
+            let (state, offset) = (word(state), Value::Integer(offset));
+            list([word("slave"), word("::1"), Value::Integer(6379), state, offset])
         };
-        let of = |offset| Some(Role::Replica(Address::Tcp("::1".into(), 6379), offset));
-        assert_eq!(replica(9).unwrap(), of(Some(9)));
-        assert_eq!(replica(-1).unwrap(), of(None), "it has nothing yet");
+        let of = |hears, reached| {
+            Some(Role::Replica { of: Address::Tcp("::1".into(), 6379), hears, reached })
+        };
+        assert_eq!(replica("connected", 9).unwrap(), of(true, Some(9)));
+        assert_eq!(replica("connect", 9).unwrap(), of(false, Some(9)));
+        assert_eq!(replica("sync", -1).unwrap(), of(false, None), "it has nothing yet");
     }
 
     #[test]

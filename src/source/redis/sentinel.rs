@@ -13,7 +13,7 @@ use super::link::{Link, Login};
 use super::reply::{answered, bytes, garbled, list, text};
 use super::request::Request;
 use super::resp::Value;
-use super::servers::{Node, Wanted, about_no_key};
+use super::servers::{Node, Wanted, about_no_key, suspicion};
 use crate::config::Address;
 use crate::source::{Class, Error};
 
@@ -25,8 +25,6 @@ const INTERVAL_IN_TROUBLE: Duration = Duration::from_millis(250);
 const TROUBLE: Duration = Duration::from_secs(10);
 /// A sentinel that takes longer has not answered.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// A replica that failed is not read from for this long, if there is another.
-const SUSPECTED: Duration = Duration::from_secs(5);
 
 /// The sentinels of one primary, watched once somebody wants to know.
 pub(super) struct Sentinels {
@@ -51,6 +49,7 @@ struct State {
     /// What each sentinel said last, and when.
     said: Vec<Option<Result<(Instant, View), Error>>>,
     in_trouble: Option<Instant>,
+    /// Replicas that are not read from until then, if there is another.
     suspects: Vec<(Instant, Address)>,
 }
 
@@ -108,7 +107,7 @@ impl Sentinels {
         let mut state = self.shared.state();
         state.in_trouble = Some(Instant::now());
         state.suspects.retain(|(_, address)| *address != node.address);
-        state.suspects.push((Instant::now(), node.address.clone()));
+        state.suspects.push((Instant::now() + suspicion(error), node.address.clone()));
         drop(state);
         self.shared.choose();
         self.shared.trouble.notify_waiters();
@@ -233,7 +232,7 @@ impl Shared {
             return view.primary.clone();
         }
         let suspected = |address: &&Address| {
-            suspects.iter().any(|(when, suspect)| suspect == *address && when.elapsed() < SUSPECTED)
+            suspects.iter().any(|(until, suspect)| suspect == *address && Instant::now() < *until)
         };
         let well: Vec<_> = view.replicas.iter().filter(|address| !suspected(address)).collect();
         let chosen = now.filter(|now| well.contains(now));

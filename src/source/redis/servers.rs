@@ -1,11 +1,18 @@
 //! Which server is asked about a stream key, and which one is written to.
 
+use std::time::Duration;
+
 use super::cluster::Cluster;
 use super::link::{Link, Login};
 use super::role::Role;
 use super::sentinel::Sentinels;
 use crate::config::{self, Address, Place, ReadFrom};
 use crate::source::{Class, Error};
+
+/// A server that failed is asked last for this long, and not read from if there is another.
+const SUSPECTED: Duration = Duration::from_secs(5);
+/// One that lags answers on: whoever comes back too soon waits for it once more.
+const SUSPECTED_OF_LAG: Duration = Duration::from_secs(30);
 
 /// The servers, as the configuration names them.
 pub(super) enum Servers {
@@ -40,7 +47,7 @@ impl Node {
 
     /// Whether the server is what it is taken for, as far as we may know.
     pub(super) async fn verify(&self, link: &mut Link) -> Result<(), Error> {
-        if self.primary && matches!(link.role().await?, Some(Role::Replica(..))) {
+        if self.primary && matches!(link.role().await?, Some(Role::Replica { .. })) {
             let message = format!("{} is no longer the primary, or not yet", self.address);
             return Err(Error { class: Class::Away, code: "FAILOVER", message });
         }
@@ -97,6 +104,11 @@ impl Servers {
             Self::One(_) | Self::Cluster(_) => std::future::pending().await,
         }
     }
+}
+
+/// How long the server where this happened is suspected.
+pub(super) fn suspicion(error: &Error) -> Duration {
+    if error.code == "LAGGING" { SUSPECTED_OF_LAG } else { SUSPECTED }
 }
 
 /// A refusal that has nothing to do with any key, which only the operator can mend.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::replica::pause_replication;
 use crate::support::client::Client;
 use crate::support::cluster::Cluster;
 use crate::support::gateway::{Gateway, Setup};
@@ -252,6 +253,32 @@ fn a_clusters_replicas_are_read_from() {
     let id = published("and read from it");
     eventually("it comes from the primary", || listeners.iter().all(|l| l.has(id)));
     all_heard_all(&listeners, &cluster.nodes[1], &key);
+}
+
+/// A client of a gateway that reads from the replica of the second primary; its key.
+fn on_a_replica(cluster: &Cluster) -> (Gateway, Client, String) {
+    let gateway = Setup::with_url(&cluster.url())
+        .set("source", "read_from = \"replica\"")
+        .set("source", "block = \"1s\"")
+        .start_ready();
+    let name = cluster.name_at(1);
+    let key = format!("events:{name}");
+    let mut client = Client::open(&gateway.address, &format!("/events/{name}"));
+    client.live();
+    let id = cluster.nodes[1].add(&key, "from the replica");
+    assert_eq!(client.event().last_event_id, id);
+    assert_eq!(cluster.nodes[1].calls("xread"), 0, "the primary is left in peace");
+    (gateway, client, key)
+}
+
+#[test]
+fn a_clusters_replica_that_lost_its_primary_is_left_for_that() {
+    let cluster = Cluster::start(1);
+    let (gateway, mut client, key) = on_a_replica(&cluster);
+    pause_replication(&cluster.nodes[1]);
+    let id = cluster.nodes[1].add(&key, "not on the replica");
+    assert_eq!(client.event().last_event_id, id);
+    assert!(gateway.log().contains("is a replica without its primary"), "{}", gateway.log());
 }
 
 #[test]

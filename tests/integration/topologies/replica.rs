@@ -45,7 +45,7 @@ fn on_replica(redis: &Redis) -> Setup {
 }
 
 /// The primary lets nobody follow it, and the replica answers on.
-fn pause_replication(primary: &Redis) {
+pub(super) fn pause_replication(primary: &Redis) {
     let denied = primary.run(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
     assert_eq!(denied, Answer::Text("OK".into()));
     primary.run(&["CLIENT", "KILL", "TYPE", "replica"]);
@@ -194,6 +194,44 @@ fn a_reader_that_comes_to_a_replica_with_less_waits_for_it() {
     resume_replication(&primary);
     let next = primary.add("events:a", "next");
     assert_eq!(client.event().last_event_id, next, "nothing twice, and no gap");
+}
+
+/// It answers on, and no error says that nothing new comes to it.
+#[test]
+fn a_replica_that_lost_its_primary_is_told_and_gone_on_with_when_it_is_back() {
+    let (primary, replica) = pair();
+    let gateway = on_replica(&replica).set("source", "block = \"1s\"").start_ready();
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    let known = primary.add("events:a", "known");
+    assert_eq!(client.entry().last_event_id, known);
+    pause_replication(&primary);
+    let missed = primary.add("events:a", "missed");
+    client.comment("reconnecting");
+    assert!(gateway.log().contains("is a replica without its primary"), "{}", gateway.log());
+    // A new connection to it does not pass for good news.
+    let end = Instant::now() + Duration::from_secs(4);
+    while let Some(item) = client.next_within(end.saturating_duration_since(Instant::now())) {
+        assert!(matches!(&item, Item::Comment(text) if text != "reconnected"), "{item:?}");
+    }
+    resume_replication(&primary);
+    client.comment("reconnected");
+    assert_eq!(client.event().last_event_id, missed);
+}
+
+#[test]
+fn a_replica_whose_role_is_not_ours_to_ask_is_taken_as_it_is() {
+    let (primary, replica) = pair();
+    replica.run(&["ACL", "SETUSER", "default", "-role"]);
+    let gateway = on_replica(&replica).set("source", "block = \"100ms\"").start_ready();
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    eventually("it waited in vain a few times", || replica.calls("xread") > 5);
+    let id = primary.add("events:a", "x");
+    assert_eq!(client.event().last_event_id, id);
+    let Answer::List(denials) = replica.run(&["ACL", "LOG"]) else { panic!("no log") };
+    assert_eq!(denials.len(), 1, "it was asked for once: {denials:?}");
+    assert!(format!("{denials:?}").contains("Text(\"count\"), Number(1)"), "{denials:?}");
 }
 
 /// Clients go to and fro between a gateway on the primary and one on a replica, which is paused.
