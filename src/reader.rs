@@ -148,7 +148,8 @@ impl Readers {
             topic.room().await;
             let ask = trust.ask(position.ask(&topic.key, self.config.load().read_count));
             let reply = connection.read(ask, longest).await?;
-            let judged = trust.judge(reply, position.continuity, &topic.key, &connection).await?;
+            let judged = trust.judge(reply, position.continuity, &topic.key, &connection).await;
+            let judged = judged.inspect_err(|error| connection.blame(error))?;
             let Some(found) = judged else { continue };
             if found.is_nothing() {
                 connection.hears_primary().await?;

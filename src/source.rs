@@ -294,6 +294,13 @@ impl Connection {
         }
     }
 
+    /// Holds against the server what was found about its answers: another one is read from, if there is.
+    pub fn blame(&self, error: &Error) {
+        if let Self::Redis(reader) = self {
+            reader.blame(error);
+        }
+    }
+
     /// As [`Source::primary_says`], for the server that this connection is to.
     pub async fn primary_says(&self, key: &str, patience: Duration) -> Result<Option<Seen>, Error> {
         match self {

@@ -119,6 +119,13 @@ impl Reader {
         Err(Error { class: Class::Away, code: "LAGGING", message })
     }
 
+    /// Holds an error against the server that may be found in the midst of good answers.
+    pub(in crate::source) fn blame(&self, error: &Error) {
+        if error.code == "LAGGING" {
+            self.redis.servers().failed(&self.node, error);
+        }
+    }
+
     /// Goes where an error leads; it comes back where it leads nowhere.
     async fn follow(&mut self, error: Error) -> Result<(), Error> {
         if error.code == "TIMEOUT" {

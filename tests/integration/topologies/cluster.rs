@@ -282,6 +282,27 @@ fn a_clusters_replica_that_lost_its_primary_is_left_for_that() {
 }
 
 #[test]
+fn a_clusters_replica_that_does_not_catch_up_is_left_for_the_primary_that_answers() {
+    let cluster = Cluster::start(1);
+    let (_gateway, mut client, key) = on_a_replica(&cluster);
+    let (primary, replica) = (&cluster.nodes[1], &cluster.nodes[4]);
+    replica.signal("STOP");
+    let id = primary.add(&key, "from the primary");
+    assert_eq!(client.event().last_event_id, id);
+    pause_replication(primary);
+    let id = primary.add(&key, "not on the replica");
+    assert_eq!(client.event().last_event_id, id);
+    replica.signal("CONT");
+    let before = replica.calls("xread");
+    eventually("the reader is back on the replica", || {
+        primary.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+        replica.calls("xread") > before
+    });
+    let id = primary.add(&key, "neither");
+    assert_eq!(client.event().last_event_id, id);
+}
+
+#[test]
 fn few_rights_suffice_in_a_cluster_and_a_lack_is_the_operators() {
     const RIGHTS: &str = "on nopass resetkeys %R~events:* resetchannels -@all +xread +xrange \
         +xrevrange +xinfo|stream +ping +role +asking +readonly +cluster|slots";
