@@ -104,10 +104,14 @@ impl Readers {
                 self.tell_failure(&topic.key, &error);
             }
             failures += 1;
-            let pause = pause(error.class, failures);
-            let retry_at = Instant::now() + pause;
+            let wait = pause(error.class, failures);
+            let retry_at = Instant::now() + wait;
             topic.failed(reader, Failure { message: error.message, retry_at });
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // Soon, and still not all readers at once.
+                () = self.source.moved() => tokio::time::sleep(pause(Class::Away, 1)).await,
+            }
         }
     }
 

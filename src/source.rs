@@ -167,6 +167,14 @@ impl Source {
         }
     }
 
+    /// Returns once another server is to be read from than was before: what failed may work now.
+    pub async fn moved(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(redis) => redis.moved().await,
+        }
+    }
+
     /// What the primary says of the stream, once the server that is read from has caught up with that;
     /// `None`: that server is the primary.
     ///

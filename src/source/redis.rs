@@ -115,6 +115,11 @@ impl Redis {
         Reader::open(self.clone(), key).await
     }
 
+    /// Returns once another server is named than was before.
+    pub(super) async fn moved(&self) {
+        self.servers().moved().await;
+    }
+
     pub(super) async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {
         let request = Request::read(ask, None);
         read_reply(ask, self.reading(ask.key, READ_TIMEOUT, "XREAD", &request).await?)

@@ -123,7 +123,12 @@ impl Cluster {
             for address in &candidates {
                 match in_time(TIMEOUT, "CLUSTER SLOTS", self.ask(address)).await {
                     Ok(ranges) => return Ok((address, ranges)),
-                    Err(error) => last = Some(error),
+                    Err(error) => {
+                        if error.class == Class::Away {
+                            self.state().suspect(address, &error);
+                        }
+                        last = Some(error);
+                    }
                 }
             }
             Err(last.expect("source.url names at least one node"))
@@ -290,6 +295,17 @@ mod tests {
         {
             assert_eq!(cluster.failed(&Node::at(at("a", 1)), &refused(words)), None, "{words}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_tell_of_the_slots_is_asked_last() {
+        // The kernel accepts, and nobody answers.
+        let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let frozen = at("127.0.0.1", frozen.local_addr().unwrap().port());
+        let cluster = Cluster::new(vec![frozen.clone()], Login::default(), false);
+        cluster.refresh().await.unwrap_err();
+        let seeds = [frozen.clone(), at("other", 1)];
+        assert_eq!(cluster.state().candidates(&seeds), [at("other", 1), frozen]);
     }
 
     #[test]

@@ -10,9 +10,25 @@ use crate::config::{Address, ReadFrom};
 use crate::source::{Ask, Class, Error, Info, Reply, Seen};
 
 async fn connect(redis: &Redis, node: &Node) -> Result<Link, Error> {
-    let mut link = redis.pool().connect(node).await?;
+    let mut link = unless_left(redis, node, redis.pool().connect(node)).await?;
     link.take_turns(redis.parts.large_replies.clone());
     Ok(link)
+}
+
+/// Gives the work up once `node` is no longer the server to read from: it may be frozen, and its kernel
+/// accepts connections all the same.
+async fn unless_left<T>(
+    redis: &Redis,
+    node: &Node,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = redis.servers().left(node) => {
+            let message = format!("{} is no longer the server to read from", node.address);
+            Err(Error { class: Class::Away, code: "FAILOVER", message })
+        }
+    }
 }
 
 /// The connection of one reader.
@@ -65,18 +81,12 @@ impl Reader {
     }
 
     async fn read_here(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
-        tokio::select! {
-            reply = self.link.read(ask, block) => reply,
-            () = self.redis.servers().left(&self.node) => {
-                let message = format!("{} is no longer the server to read from", self.node.address);
-                Err(Error { class: Class::Away, code: "FAILOVER", message })
-            }
-        }
+        unless_left(&self.redis, &self.node, self.link.read(ask, block)).await
     }
 
     pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<Info>, Error> {
         loop {
-            match self.link.info(key).await {
+            match unless_left(&self.redis, &self.node, self.link.info(key)).await {
                 Err(error) => self.follow(error).await?,
                 info => return info,
             }
@@ -104,7 +114,8 @@ impl Reader {
     }
 
     async fn ask_for_primary(&mut self) -> Result<(), Error> {
-        let role = in_time(ANSWER_TIMEOUT, "ROLE", self.link.role()).await?;
+        let asked = in_time(ANSWER_TIMEOUT, "ROLE", self.link.role());
+        let role = unless_left(&self.redis, &self.node, asked).await?;
         self.no_role = role.is_none();
         let hears = !matches!(role, Some(Role::Replica { hears: false, .. }));
         self.adrift = self.redis.adrift().note(&self.node.address, hears);
@@ -136,5 +147,37 @@ impl Reader {
         self.link = connect(&self.redis, &node).await?;
         (self.node, self.no_role, self.adrift) = (node, false, None);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::servers::Servers;
+    use super::*;
+    use crate::config;
+
+    #[tokio::test]
+    async fn a_connect_to_a_frozen_server_is_given_up_once_another_one_is_named() {
+        // Their kernel accepts, and nobody answers.
+        let [sentinel, frozen] =
+            [TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0")];
+        let (sentinel, frozen) = (sentinel.await.unwrap(), frozen.await.unwrap());
+        let text = format!(
+            "[source]\nurl = \"redis-sentinel://{}/mine\"\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"\n",
+            sentinel.local_addr().unwrap()
+        );
+        let config = config::parse(&text, "gateway.toml", &[], false).unwrap().config;
+        let redis = Redis::new(&config);
+        let Servers::Sentinels(sentinels) = redis.servers() else { panic!("the url names one") };
+        let address = frozen.local_addr().unwrap();
+        sentinels.hear_of(1, Address::Tcp(address.ip().to_string(), address.port()));
+        let opening = redis.clone();
+        let opening = tokio::spawn(async move { opening.connect("a").await.err() });
+        let _accepted = frozen.accept().await.unwrap();
+        sentinels.hear_of(2, Address::Tcp("other".into(), 6379));
+        let error = opening.await.unwrap().expect("nobody answered");
+        assert_eq!(error.code, "FAILOVER", "{error}");
     }
 }

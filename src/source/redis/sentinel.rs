@@ -100,6 +100,22 @@ impl Sentinels {
         let _ = chosen.wait_for(is_another).await;
     }
 
+    /// Returns once the sentinels name other servers than they do now.
+    pub(super) async fn moved(&self) {
+        let mut chosen = self.shared.chosen.subscribe();
+        while chosen.changed().await.is_ok() {
+            if matches!(&*chosen.borrow_and_update(), Some(Ok(_))) {
+                return;
+            }
+        }
+    }
+
+    /// As if the first sentinel had said so.
+    #[cfg(test)]
+    pub(super) fn hear_of(&self, epoch: u64, primary: Address) {
+        self.shared.note(0, Ok(View { epoch, primary, replicas: Vec::new() }));
+    }
+
     pub(super) fn failed(&self, node: &Node, error: &Error) {
         if error.class != Class::Away {
             return;
@@ -320,6 +336,27 @@ mod tests {
         assert_eq!(reading(&sentinels), at("new"), "the first is cut off from the others");
         sentinels.shared.note(1, Err(away()));
         assert_eq!(reading(&sentinels), at("new"), "what it said is the best that is known");
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_of_another_primary_and_of_nothing_else() {
+        let sentinels = watched(false);
+        let moved = sentinels.moved();
+        tokio::pin!(moved);
+        for index in 0..3 {
+            sentinels.shared.note(index, Err(away()));
+        }
+        let soon = Duration::from_millis(1);
+        assert!(tokio::time::timeout(soon, &mut moved).await.is_err(), "nobody knows of any");
+        sentinels.hear_of(1, at("old"));
+        tokio::time::timeout(TIMEOUT, &mut moved).await.expect("there is one");
+        let moved = sentinels.moved();
+        tokio::pin!(moved);
+        assert!(tokio::time::timeout(soon, &mut moved).await.is_err());
+        sentinels.hear_of(1, at("old"));
+        assert!(tokio::time::timeout(soon, &mut moved).await.is_err(), "it is the same one");
+        sentinels.hear_of(2, at("new"));
+        tokio::time::timeout(TIMEOUT, &mut moved).await.expect("there is another one");
     }
 
     #[test]

@@ -104,6 +104,14 @@ impl Servers {
             Self::One(_) | Self::Cluster(_) => std::future::pending().await,
         }
     }
+
+    /// Returns once another server is named than was before, without anybody's asking.
+    pub(super) async fn moved(&self) {
+        match self {
+            Self::Sentinels(sentinels) => sentinels.moved().await,
+            Self::One(_) | Self::Cluster(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// How long the server where this happened is suspected.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::history::{Listener, Writer, ids};
 use crate::support::redis::{Answer, Redis};
@@ -63,6 +64,33 @@ fn a_frozen_primary_is_replaced_before_its_reads_time_out() {
     let mut trio = Trio::start();
     let gateway = Setup::with_url(&trio.url()).set("source", "block = \"30s\"").start_ready();
     survives(&mut trio, &gateway, |trio, old| trio.servers[old].signal("STOP"));
+}
+
+/// The kernel of a frozen server accepts connections, which nobody answers for 3 s each.
+#[test]
+fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
+    // By order, below.
+    let late = format!("sentinel down-after-milliseconds {NAME} 60000");
+    let trio = Trio::with(&|_| Vec::new(), &|_| late.clone());
+    let gateway = Setup::with_url(&trio.url()).set("source", "block = \"1s\"").start_ready();
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    let before = trio.servers[0].add("events:a", "before");
+    assert_eq!(client.event().last_event_id, before);
+    let have = |redis: &Redis| ids(redis, "events:a").len() == 1;
+    eventually("the replicas have it", || trio.servers[1..].iter().all(have));
+    let old = trio.primary();
+    trio.servers[0].signal("STOP");
+    client.comment("reconnecting");
+    let told = trio.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
+    assert_eq!(told, Some(Answer::Text("OK".into())));
+    eventually("another one is named", || trio.primary() != old);
+    let named = Instant::now();
+    let id = trio.at(&trio.primary()).add("events:a", "after");
+    assert_eq!(client.event().last_event_id, id);
+    let took = named.elapsed();
+    eprintln!("recovered {took:?} after it was named");
+    assert!(took < RECOVERY / 3, "{took:?}");
 }
 
 #[test]
