@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::reply::{answered, garbled};
+use super::reply::{answered, garbled, is_full};
 use super::request::Request;
 use super::resp::{Decoder, Value};
 use super::role::{Role, role};
@@ -240,8 +240,13 @@ fn too_large(most_bytes: usize) -> Error {
     Error { class: Class::TooLarge, code: "TOOLARGE", message }
 }
 
-/// Whatever Redis says against a login, nothing but the operator helps.
+/// Whatever Redis says against a login, nothing but the operator helps; unless it is busy, or full, which
+/// it tells whoever comes.
 fn refused_login(error: Error) -> Error {
+    let busy = error.class == Class::Away && error.code != "ERR";
+    if busy || is_full(&error.message) {
+        return error;
+    }
     let code = if error.class == Class::Login { error.code } else { "NOAUTH" };
     Error { class: Class::Login, code, ..error }
 }
@@ -345,6 +350,11 @@ mod tests {
         };
         assert_eq!(sorted("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
         assert_eq!(sorted("ERR AUTH called without any password"), (Class::Login, "NOAUTH"));
+        assert_eq!(sorted("ERR max number of clients reached"), (Class::Away, "ERR"));
+        let of_a_cluster = "ERR max number of clients + cluster connections reached";
+        assert_eq!(sorted(of_a_cluster), (Class::Away, "ERR"));
+        assert_eq!(sorted("BUSY Redis is busy running a script"), (Class::Away, "BUSY"));
+        assert_eq!(sorted("LOADING Redis is loading"), (Class::Away, "LOADING"));
     }
 
     #[tokio::test]

@@ -120,6 +120,11 @@ pub(super) fn garbled(what: &str) -> Error {
     Error { class: Class::Away, code: "PROTOCOL", message }
 }
 
+/// Whether Redis has as many clients as it takes: then this is the answer to whatever it is asked first.
+pub(super) fn is_full(words: &str) -> bool {
+    words.starts_with("ERR max number of clients")
+}
+
 /// Sorts a refusal by what helps against it, from the first word of what Redis says.
 pub(super) fn refused(words: &str) -> Error {
     let word = words.split_whitespace().next().unwrap_or_default();

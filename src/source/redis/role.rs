@@ -1,6 +1,6 @@
 //! What a server is to others: `ROLE`. <https://redis.io/docs/latest/commands/role/>
 
-use super::reply::{answered, bytes, garbled, list, number, text};
+use super::reply::{answered, bytes, garbled, is_full, list, number, text};
 use super::resp::Value;
 use crate::config::Address;
 use crate::source::Error;
@@ -18,9 +18,7 @@ pub(super) enum Role {
 /// What `ROLE` says; `None`: we may not know.
 pub(super) fn role(value: Value) -> Result<Option<Role>, Error> {
     let value = match value {
-        Value::Refusal(words) if words.starts_with("NOPERM") || words.starts_with("ERR") => {
-            return Ok(None);
-        }
+        Value::Refusal(words) if is_denied(&words) => return Ok(None),
         value => answered(value)?,
     };
     let mut parts = list(value)?.into_iter();
@@ -36,6 +34,10 @@ pub(super) fn role(value: Value) -> Result<Option<Role>, Error> {
         }
         _ => Err(garbled("ROLE that is neither a primary's nor a replica's")),
     }
+}
+
+fn is_denied(words: &str) -> bool {
+    words.starts_with("NOPERM") || words.starts_with("ERR") && !is_full(words)
 }
 
 #[cfg(test)]
@@ -72,7 +74,9 @@ mod tests {
     fn who_may_not_ask_does_not_know() {
         assert_eq!(role(Value::Refusal("NOPERM no".into())).unwrap(), None);
         assert_eq!(role(Value::Refusal("ERR unknown command".into())).unwrap(), None);
-        assert_eq!(role(Value::Refusal("LOADING".into())).unwrap_err().code, "LOADING");
+        for words in ["LOADING", "ERR max number of clients reached"] {
+            role(Value::Refusal(words.into())).unwrap_err();
+        }
     }
 
     #[test]
