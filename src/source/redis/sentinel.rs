@@ -25,6 +25,9 @@ const INTERVAL_IN_TROUBLE: Duration = Duration::from_millis(250);
 const TROUBLE: Duration = Duration::from_secs(10);
 /// A sentinel that takes longer has not answered.
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// What a sentinel said counts for this long, if most of them have said something meanwhile. They tell one
+/// another of a failover every 2 s.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// The sentinels of one primary, watched once somebody wants to know.
 pub(super) struct Sentinels {
@@ -215,8 +218,7 @@ impl Shared {
     /// Makes up our mind from what the sentinels said.
     fn choose(&self) {
         let state = self.state();
-        let views = state.said.iter().flatten().filter_map(|said| said.as_ref().ok());
-        let Some((_, view)) = views.max_by_key(|(when, view)| (view.epoch, *when)) else {
+        let Some(view) = latest(&state.said) else {
             let all: Option<Vec<_>> = state.said.iter().cloned().collect();
             let last = all.and_then(|all| all.into_iter().find_map(Result::err));
             if let Some(error) = last {
@@ -255,6 +257,21 @@ impl Shared {
         let chosen = chosen.or_else(|| fastrand::choice(&well).copied());
         chosen.unwrap_or(&view.primary).clone()
     }
+}
+
+/// What is to be believed of what the sentinels said: whoever knows of the latest failover.
+///
+/// One that fell silent is believed on, or its death would undo the failover that it told of first. But
+/// not against most of the others, and for ever: they may have been set up anew, where failovers are
+/// counted from 0. That leads to no primary of the past: a failover takes the votes of most sentinels, so of
+/// any majority one has voted for it, and has been told how it went well before [`FRESH`] is over.
+/// Fewer than that, cut off together with an old primary, unseat nobody.
+fn latest(said: &[Option<Result<(Instant, View), Error>>]) -> Option<&View> {
+    let views = || said.iter().flatten().filter_map(|said| said.as_ref().ok());
+    let is_fresh = |when: &Instant| when.elapsed() < FRESH;
+    let most_are = views().filter(|(when, _)| is_fresh(when)).count() * 2 > said.len();
+    let believed = views().filter(|(when, _)| is_fresh(when) || !most_are);
+    believed.max_by_key(|(when, view)| (view.epoch, *when)).map(|(_, view)| view)
 }
 
 fn same(a: Option<&Result<Chosen, Error>>, b: Option<&Result<Chosen, Error>>) -> bool {
@@ -336,6 +353,23 @@ mod tests {
         assert_eq!(reading(&sentinels), at("new"), "the first is cut off from the others");
         sentinels.shared.note(1, Err(away()));
         assert_eq!(reading(&sentinels), at("new"), "what it said is the best that is known");
+    }
+
+    #[test]
+    fn who_fell_silent_is_believed_until_most_say_otherwise_for_a_while() {
+        let sentinels = watched(false);
+        let (shared, now) = (&sentinels.shared, Instant::now());
+        let say = |index: usize, when: Instant, view: View| {
+            shared.state().said[index] = Some(Ok((when, view)));
+            shared.choose();
+            reading(&sentinels)
+        };
+        let ago = now.checked_sub(FRESH).unwrap();
+        assert_eq!(say(0, now, view(7, "before", &[])), at("before"));
+        assert_eq!(say(1, now, view(0, "anew", &[])), at("before"), "it may be cut off");
+        assert_eq!(say(2, now, view(0, "anew", &[])), at("before"), "a moment ago");
+        assert_eq!(say(0, ago, view(7, "before", &[])), at("anew"));
+        assert_eq!(say(1, ago, view(0, "anew", &[])), at("before"), "one of three is no majority");
     }
 
     #[tokio::test]
