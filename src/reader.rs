@@ -13,7 +13,7 @@ use crate::continuity::{Continuity, Verdict};
 use crate::event::{Entry, Gap, StreamId};
 use crate::limits::Share;
 use crate::metrics::{Metrics, Scope};
-use crate::source::{Ask, Class, Connection, Error, LARGE_REPLIES, Source};
+use crate::source::{Ask, Class, Connection, Error, Info, LARGE_REPLIES, Source};
 use crate::sparingly::Sparingly;
 use crate::topic::{Failure, Hub, Item, Reader, Sizes, Topic};
 
@@ -141,7 +141,7 @@ impl Readers {
         failures: &mut u32,
     ) -> Result<Infallible, Error> {
         let mut connection = self.source.connect(&topic.key).await?;
-        let mut trust = Trust::new(position.is_some());
+        let mut trust = Trust::new(position.as_ref().is_some_and(Position::is_at_entry));
         let position = match position {
             Some(position) => position,
             None => position.insert(self.find_tail(topic, &mut connection).await?),
@@ -191,7 +191,7 @@ impl Readers {
         connection: &mut Connection,
     ) -> Result<Position, Error> {
         let info = connection.info(&topic.key).await?;
-        let position = Position::new(Continuity::at_tail(info.as_ref()));
+        let position = Position::at_tail(info.as_ref());
         topic.begin_anew(position.continuity.cursor());
         topic.answered();
         tell(topic, &position, connection);
@@ -202,7 +202,7 @@ impl Readers {
     fn take(&self, topic: &Topic, position: &mut Position, found: Found) {
         let Found { entries, verdict, continuity } = found;
         position.sizes.observe(&entries);
-        position.continuity = continuity;
+        position.went_to(continuity, entries.last());
         let mut items = Vec::with_capacity(entries.len() + 1);
         match verdict {
             Verdict::Whole => {}
@@ -211,6 +211,7 @@ impl Readers {
                 items.push(self.told(topic, position, gap, id));
             }
             Verdict::Reset(gap) => {
+                position.last_entry = None;
                 let base = position.continuity.cursor();
                 let item = self.told(topic, position, gap, base);
                 topic.push_anew(base, &[item], self.config.load().max_entry_bytes);
@@ -259,6 +260,8 @@ fn tell(topic: &Topic, position: &Position, connection: &Connection) {
 /// Where a reader is in its stream, and how much it asks for.
 struct Position {
     continuity: Continuity,
+    /// The last entry that was read, or was the last one at the start; `None` after a reset.
+    last_entry: Option<StreamId>,
     sizes: Sizes,
     /// What the last read asked for.
     asked: u64,
@@ -266,8 +269,24 @@ struct Position {
 }
 
 impl Position {
-    fn new(continuity: Continuity) -> Self {
-        Self { continuity, sizes: Sizes::default(), asked: 1, gaps_told: Sparingly::default() }
+    fn at_tail(info: Option<&Info>) -> Self {
+        Self {
+            continuity: Continuity::at_tail(info),
+            last_entry: info.and_then(|info| info.last),
+            sizes: Sizes::default(),
+            asked: 1,
+            gaps_told: Sparingly::default(),
+        }
+    }
+
+    fn went_to(&mut self, continuity: Continuity, last_read: Option<&Entry>) {
+        self.continuity = continuity;
+        self.last_entry = last_read.map(|entry| entry.id).or(self.last_entry);
+    }
+
+    /// Whether the cursor is an entry that was there, rather than an end that moved by itself.
+    fn is_at_entry(&self) -> bool {
+        self.last_entry == Some(self.continuity.cursor())
     }
 
     fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
@@ -284,4 +303,46 @@ fn pause(class: Class, failures: u32) -> Duration {
     }
     let longest = (BACKOFF_FIRST * 2_u32.saturating_pow(failures.min(16) - 1)).min(BACKOFF_LAST);
     longest.mul_f64(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Reply, Seen};
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    /// A stream of 1, 2 and 3, whose end an operator has moved.
+    fn ends_at(end: u64) -> Info {
+        Info {
+            length: 3,
+            last_generated: id(end),
+            first: Some(id(1)),
+            last: Some(id(3)),
+            max_deleted: StreamId::ZERO,
+            entries_added: Some(3),
+        }
+    }
+
+    #[test]
+    fn an_end_that_moved_by_itself_is_no_entry() {
+        assert!(Position::at_tail(Some(&ends_at(3))).is_at_entry());
+        assert!(!Position::at_tail(Some(&ends_at(10))).is_at_entry());
+        assert!(!Position::at_tail(None).is_at_entry());
+        let mut position = Position::at_tail(Some(&ends_at(3)));
+        let mut look = |info: Info, read: &[u64]| {
+            let entries = read.iter().map(|ms| Entry { id: id(*ms), fields: Vec::new() });
+            let reply = Reply { entries: entries.collect(), seen: Seen::Stream(info) };
+            let mut continuity = position.continuity;
+            assert_eq!(continuity.check(&reply), Verdict::Whole);
+            position.went_to(continuity, reply.entries.last());
+            (continuity.cursor(), position.is_at_entry())
+        };
+        look(ends_at(10), &[]);
+        assert_eq!(look(ends_at(10), &[]), (id(10), false));
+        let added = Info { length: 4, entries_added: Some(4), last: Some(id(11)), ..ends_at(11) };
+        assert_eq!(look(added, &[11]), (id(11), true));
+    }
 }

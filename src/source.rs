@@ -54,6 +54,8 @@ pub struct Info {
     pub last_generated: StreamId,
     /// The first entry; `None` in an empty stream.
     pub first: Option<StreamId>,
+    /// The last entry; `None` in an empty stream.
+    pub last: Option<StreamId>,
     /// The greatest id deleted by `XDEL` (Redis 7; zero before).
     pub max_deleted: StreamId,
     /// Entries ever added (Redis 7).

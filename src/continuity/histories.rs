@@ -49,6 +49,7 @@ pub(crate) fn info(stream: &Stream, counts: bool) -> Info {
         length: stream.entries.len() as u64,
         last_generated: stream.last_generated,
         first: stream.entries.first().copied(),
+        last: stream.entries.last().copied(),
         max_deleted: if counts { stream.max_deleted } else { StreamId::ZERO },
         entries_added: counts.then_some(stream.entries_added),
     }

@@ -49,9 +49,10 @@ impl Found {
 }
 
 impl Trust {
-    /// Of a new connection; `goes_on` where something was read over another one.
-    pub(super) fn new(goes_on: bool) -> Self {
-        Self { fresh: goes_on, caught_up: false }
+    /// Of a new connection; `at_entry` where the cursor is an entry that was there to be read. It may
+    /// be an id that no entry ever had: the end, as `XSETID` or a deletion left it.
+    pub(super) fn new(at_entry: bool) -> Self {
+        Self { fresh: at_entry, caught_up: false }
     }
 
     /// What to ask for: over a new connection the entry at the cursor too.

@@ -162,6 +162,7 @@ impl Stream {
             length: self.entries.len() as u64,
             last_generated: self.last_generated,
             first: self.entries.front().map(|entry| entry.id),
+            last: self.entries.back().map(|entry| entry.id),
             max_deleted: StreamId::ZERO,
             entries_added: Some(self.entries_added),
         }

@@ -61,6 +61,7 @@ pub(super) fn stream_info(value: Value) -> Result<Option<Info>, Error> {
             b"max-deleted-entry-id" => info.max_deleted = stream_id(&value)?,
             b"entries-added" => info.entries_added = Some(number(&value)?),
             b"first-entry" if value != Value::Nil => info.first = Some(entry(value)?.id),
+            b"last-entry" if value != Value::Nil => info.last = Some(entry(value)?.id),
             _ => {}
         }
     }
@@ -254,12 +255,14 @@ mod tests {
             length: 2,
             last_generated: id(9),
             first: Some(id(5)),
+            last: Some(id(9)),
             max_deleted: id(3),
             entries_added: Some(4),
         };
         assert_eq!(stream_info(info("", &Value::Nil)).unwrap(), Some(full));
-        let empty = stream_info(info("first-entry", &Value::Nil)).unwrap();
-        assert_eq!(empty, Some(Info { first: None, ..full }));
+        let without = |name| stream_info(info(name, &Value::Nil)).unwrap();
+        assert_eq!(without("first-entry"), Some(Info { first: None, ..full }));
+        assert_eq!(without("last-entry"), Some(Info { last: None, ..full }));
     }
 
     #[test]
@@ -281,8 +284,10 @@ mod tests {
         let nils = ["length", "entries-added", "last-generated-id", "max-deleted-entry-id"]
             .map(|name| (name, Value::Nil));
         let ids = ["last-generated-id", "max-deleted-entry-id"].map(|name| (name, text("9")));
-        let first = [("first-entry", list([])), ("first-entry", text("5-0"))];
-        for (name, value) in numbers.iter().chain(&words).chain(&nils).chain(&ids).chain(&first) {
+        let none = ["first-entry", "last-entry"].map(|name| (name, list([])));
+        let bare = ["first-entry", "last-entry"].map(|name| (name, text("5-0")));
+        let entries = none.iter().chain(&bare);
+        for (name, value) in numbers.iter().chain(&words).chain(&nils).chain(&ids).chain(entries) {
             let reply = info(name, value);
             is_garbled(stream_info(reply.clone()), &reply);
         }

@@ -306,6 +306,21 @@ fn an_end_moved_forward_is_no_gap() {
     assert_eq!(scene.plain.read(), ["110-0", "120-0"]);
 }
 
+/// No entry is there, so none can be missing, where a new connection looks for what was read last.
+#[test]
+fn an_end_moved_forward_is_no_gap_after_a_new_connection_either() {
+    let mut scene = Scene::new();
+    scene.at_once(&[&["XSETID", KEY, "100-0"]]);
+    let looks = scene.redis.calls("xinfo|stream");
+    eventually("the reader has looked twice", || {
+        scene.redis.calls("xinfo|stream") >= looks + 2 && scene.redis.blocked() == 1
+    });
+    // At once, so that the new connection is the one that finds it.
+    scene
+        .at_once(&[&["CLIENT", "KILL", "TYPE", "normal"], &["XADD", KEY, "110-0", "payload", "x"]]);
+    scene.client_goes_on(&["110-0"]);
+}
+
 /// Whoever leaves after the entry behind the gap, and resumes from Redis, could not be told later.
 #[test]
 fn a_gap_amid_large_entries_is_told_before_what_follows_it() {
