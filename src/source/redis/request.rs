@@ -91,6 +91,10 @@ pub(super) fn read_reply(ask: Ask<'_>, answers: Vec<Value>) -> Result<Reply, Err
     let answers: Result<[_; 2], _> = answers.try_into();
     let [read, info] = answers.map_err(|_| garbled("not an answer to each command"))?;
     let entries = streams(read, ask.key)?;
+    let ids = entries.iter().map(|entry| entry.id);
+    if !std::iter::once(ask.after).chain(ids).is_sorted_by(|before, id| before < id) {
+        return Err(garbled("XREAD answered with entries out of order, or not after the id"));
+    }
     let seen = stream_info(info)?.map_or(Seen::Missing, Seen::Stream);
     Ok(Reply { entries, seen })
 }
@@ -98,6 +102,40 @@ pub(super) fn read_reply(ask: Ask<'_>, answers: Vec<Value>) -> Result<Reply, Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::StreamId;
+
+    fn ask(after: u64, count: u64) -> Ask<'static> {
+        Ask { key: "k", after: StreamId { ms: after, seq: 0 }, count, most_bytes: 100 }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Bytes(bytes::Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn entries_out_of_order_or_not_after_the_id_are_garbled() {
+        let outcome = |ids: &[&str]| {
+            let entry = |id: &&str| Value::List(vec![text(id), Value::List(Vec::new())]);
+            let entries = Value::List(ids.iter().map(entry).collect());
+            let read = Value::List(vec![Value::List(vec![text("k"), entries])]);
+            let none = Value::Refusal("ERR no such key".into());
+            let reply = read_reply(ask(5, 10), vec![read, none]);
+            reply.map(|reply| reply.entries.len()).map_err(|error| error.code)
+        };
+        assert_eq!(outcome(&["5-1", "6-0", "10-0"]), Ok(3));
+        for wrong in [&["5-0"][..], &["4-0", "6-0"], &["7-0", "6-0"], &["6-0", "6-0"]] {
+            assert_eq!(outcome(wrong), Err("PROTOCOL"), "{wrong:?}");
+        }
+    }
+
+    /// Asked for fewer, it would be as large: given up again and again, it would never be had.
+    #[test]
+    fn one_entry_and_the_one_before_it_may_be_of_any_size() {
+        let most_bytes = |count| Request::read(ask(5, count), None).most_bytes();
+        let and_the_one_before_it = 1 + 1;
+        assert_eq!(most_bytes(and_the_one_before_it), usize::MAX);
+        assert_eq!(most_bytes(and_the_one_before_it + 1), 100);
+    }
 
     #[test]
     fn each_command_is_announced_where_the_slot_is_on_its_way() {
