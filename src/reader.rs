@@ -149,10 +149,11 @@ impl Readers {
         // The first read does not block: whatever happened since the last one is told at once.
         let mut longest = Duration::from_millis(1);
         loop {
+            connection.let_others();
             topic.room().await;
             let ask = trust.ask(position.ask(&topic.key, self.config.load().read_count));
             let reply = connection.read(ask, longest).await?;
-            let judged = trust.judge(reply, position.continuity, &topic.key, &connection).await;
+            let judged = trust.judge(reply, position.continuity, &topic.key, &mut connection).await;
             let judged = judged.inspect_err(|error| connection.blame(error))?;
             let Some(found) = judged else { continue };
             if found.is_nothing() {

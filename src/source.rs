@@ -287,6 +287,15 @@ impl Connection {
         }
     }
 
+    /// The last reply is no longer in memory. Whoever waits for anything but the next reply says so
+    /// before: others that have large ones may wait for that.
+    pub fn let_others(&mut self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(reader) => reader.let_others(),
+        }
+    }
+
     /// Where it leads; `None`: nowhere, the source is in this process.
     pub fn server(&self) -> Option<&Address> {
         match self {

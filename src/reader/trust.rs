@@ -29,7 +29,12 @@ pub(super) struct Found {
 impl Found {
     fn new(mut continuity: Continuity, reply: Reply) -> Self {
         let verdict = continuity.check(&reply);
-        Self { entries: reply.entries, verdict, continuity }
+        let mut found = Self { entries: reply.entries, verdict, continuity };
+        if found.is_reset() {
+            // They are not to be used.
+            found.entries = Vec::new();
+        }
+        found
     }
 
     /// The stream is another one than the one that was read before, whatever its ids say.
@@ -71,13 +76,20 @@ impl Trust {
         mut reply: Reply,
         continuity: Continuity,
         key: &str,
-        connection: &Connection,
+        connection: &mut Connection,
     ) -> Result<Option<Found>, Error> {
         let another = if self.fresh { another(&mut reply, continuity.cursor()) } else { None };
         let found = match &another {
-            Some(info) => Found::another(continuity, info),
+            Some(info) => {
+                drop(reply);
+                Found::another(continuity, info)
+            }
             None => Found::new(continuity, reply),
         };
+        if found.is_reset() {
+            // The primary may be long in coming, and of the reply nothing is kept.
+            connection.let_others();
+        }
         if found.is_reset()
             && let Some(seen) = connection.primary_says(key, LAG_PATIENCE).await?
         {
@@ -140,6 +152,14 @@ mod tests {
         let mut both = reply(&[7, 9], info(5, 9));
         assert_eq!(another(&mut both, id(7)), None);
         assert_eq!(both.entries.len(), 1);
+    }
+
+    #[test]
+    fn of_a_reset_no_entries_are_kept() {
+        let went_back = Found::new(Continuity::after(id(20)), reply(&[7, 9], info(5, 9)));
+        assert!(went_back.is_reset() && went_back.entries.is_empty());
+        let went_on = Found::new(Continuity::after(id(5)), reply(&[7, 9], info(5, 9)));
+        assert!(!went_on.is_reset() && went_on.entries.len() == 2);
     }
 
     #[test]

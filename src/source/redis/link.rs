@@ -54,7 +54,7 @@ pub(super) struct Link {
     received_bytes: usize,
     /// Large replies over this link and others take turns.
     turns: Option<Arc<Semaphore>>,
-    /// This one's, until the next request.
+    /// This one's, until it is given back or the next request.
     turn: Option<OwnedSemaphorePermit>,
     /// How long Redis may be silent.
     silence: Duration,
@@ -112,6 +112,11 @@ impl Link {
     /// Lets its large replies take turns with those of others: so many are in memory at once.
     pub(super) fn take_turns(&mut self, turns: Arc<Semaphore>) {
         self.turns = Some(turns);
+    }
+
+    /// The reply is no longer in memory.
+    pub(super) fn give_turn_back(&mut self) {
+        self.turn = None;
     }
 
     /// As [`Self::exchange`], of a request that is answered after `block`, and then in `patience`; what
@@ -313,6 +318,9 @@ mod tests {
         let (mut link, answers) = asking.await.unwrap();
         assert_eq!(answers.unwrap(), [Value::Bytes(large.into())]);
         assert_eq!(turns.available_permits(), 0, "the reply may still be in memory");
+        link.give_turn_back();
+        assert_eq!(turns.available_permits(), 1);
+        link.turn = turns.clone().try_acquire_owned().ok();
         let mut redis = answering.await.unwrap();
         redis.write_all(b":1\r\n").await.unwrap();
         link.exchange(&Request::new(&[b"B"])).await.unwrap();

@@ -93,6 +93,11 @@ impl Reader {
         }
     }
 
+    /// The last reply is no longer in memory: others that are large may have its turn.
+    pub(in crate::source) fn let_others(&mut self) {
+        self.link.give_turn_back();
+    }
+
     /// What the primary says of the stream, where this reads from another server.
     pub(in crate::source) async fn primary_says(
         &self,
