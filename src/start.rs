@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Replay;
-use crate::event::{Gap, Reason, StreamId};
+use crate::event::{Entry, Gap, Reason, StreamId};
 use crate::source::{Class, Error, Info, Source};
 use crate::topic::{Found, Topic, count_for};
 
@@ -171,7 +171,7 @@ impl Look<'_> {
             let Some(last) = entries.last() else { break };
             oldest = Some(last.id);
             left -= entries.len() as u64;
-            let largest = entries.iter().map(crate::event::Entry::size_bytes).max();
+            let largest = entries.iter().map(Entry::memory_bytes).max();
             ask = count_for(largest.unwrap_or(0), LOOK_BACK_BYTES).min(ask * 8);
         }
         Ok(oldest)

@@ -12,7 +12,7 @@ const GROWTH: u64 = 8;
 /// A reply that was too large is made so many times smaller.
 const SHRINKING: u64 = 8;
 
-/// The size of the largest recent entry, and how many came last. Reads that go on at once may disagree a little: it is a guess
+/// What the largest recent entry takes in memory, and how many came last. Reads that go on at once may disagree a little: it is a guess
 /// of what the next one brings.
 #[derive(Debug, Default)]
 pub struct Sizes {
@@ -25,7 +25,7 @@ impl Sizes {
     /// Learns from what a read brought.
     pub fn observe(&self, entries: &[Entry]) {
         self.last_count.store(entries.len() as u64, Ordering::Relaxed);
-        let Some(largest) = entries.iter().map(Entry::size_bytes).max() else { return };
+        let Some(largest) = entries.iter().map(Entry::memory_bytes).max() else { return };
         let before = self.largest_bytes();
         // Forgets slowly, so that one small reply does not let the next one grow large.
         self.set(largest.max(before - before / 8));
@@ -89,6 +89,14 @@ mod tests {
         assert_eq!(sizes.count(1 << 20), 100 * GROWTH);
         sizes.observe(&small(1));
         assert_eq!(sizes.count(1 << 20), FIRST_COUNT);
+    }
+
+    #[test]
+    fn of_many_small_fields_more_counts_than_their_bytes() {
+        let sizes = Sizes::default();
+        let entry = Entry { id: StreamId::ZERO, fields: vec![("f".into(), "x".into()); 700] };
+        sizes.observe(&vec![entry; 16]);
+        assert_eq!(sizes.count(2 << 20), 15);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -24,15 +24,16 @@ use super::too_late;
 use crate::config::{Address, Secret, Tls};
 use crate::source::{Class, Error};
 
+mod weight;
+
+use weight::{MOST_AT_ONCE_BYTES, SMALL_REPLY_BYTES, held_bytes, too_large};
+
 /// Room for the input at first, of which a reply's strings are parts; a larger reply makes it larger.
 const INPUT_BYTES: usize = 4 << 10;
 /// With less room than this left it is made larger.
 const LEAST_ROOM_BYTES: usize = 1 << 10;
 /// Redis that has something to say is not silent for longer than this.
 const SILENCE: Duration = Duration::from_secs(3);
-/// What has come of a reply before it needs a turn, where large replies take turns.
-const SMALL_REPLY_BYTES: usize = 16 << 10;
-
 /// How to be let in, by whichever server it is.
 #[derive(Clone, Default)]
 pub(super) struct Login {
@@ -156,7 +157,7 @@ impl Link {
             return Err(garbled("an answer to nothing"));
         }
         self.turn = None;
-        self.received_bytes = 0;
+        (self.received_bytes, self.decoder.values) = (0, 0);
         self.write(request.bytes()).await?;
         let mut answers = Vec::with_capacity(request.commands());
         for _ in 0..request.commands() {
@@ -182,28 +183,37 @@ impl Link {
     async fn answer(&mut self, most_bytes: usize) -> Result<Value, Error> {
         loop {
             let whole = self.decoder.next(&mut self.input);
-            if let Some(value) = whole.map_err(|malformed| garbled(malformed.0))? {
+            let whole = whole.map_err(|malformed| garbled(malformed.0))?;
+            self.weigh(most_bytes).await?;
+            if let Some(value) = whole {
                 return Ok(value);
             }
             if self.input.capacity() - self.input.len() < LEAST_ROOM_BYTES {
                 self.input.reserve(INPUT_BYTES.max(self.input.len()));
             }
-            self.receive(most_bytes).await?;
+            self.receive().await?;
         }
     }
 
-    async fn receive(&mut self, most_bytes: usize) -> Result<(), Error> {
-        let count = by(self.deadline, self.silence, self.socket.read_buf(&mut self.input)).await?;
+    async fn receive(&mut self) -> Result<(), Error> {
+        let mut input = (&mut self.input).limit(MOST_AT_ONCE_BYTES);
+        let count = by(self.deadline, self.silence, self.socket.read_buf(&mut input)).await?;
         if count == 0 {
             return Err(lost(&io::ErrorKind::UnexpectedEof.into()));
         }
         // What it has begun to say it goes on with.
         self.silence = SILENCE;
         self.received_bytes += count;
-        if self.received_bytes > most_bytes {
+        Ok(())
+    }
+
+    /// Holds what the answers so far take in memory against what they may, and waits for a turn.
+    async fn weigh(&mut self, most_bytes: usize) -> Result<(), Error> {
+        let held_bytes = held_bytes(self.received_bytes, self.decoder.values);
+        if held_bytes > most_bytes {
             return Err(too_large(most_bytes));
         }
-        if self.received_bytes > SMALL_REPLY_BYTES && self.turn.is_none() {
+        if held_bytes > SMALL_REPLY_BYTES && self.turn.is_none() {
             self.wait_for_turn().await;
         }
         Ok(())
@@ -238,11 +248,6 @@ async fn by<T>(
     let deadline = deadline.map_or(silent, |deadline| deadline.min(silent));
     let outcome = timeout_at(deadline, work).await.map_err(|_| too_late("silence"))?;
     outcome.map_err(|error| lost(&error))
-}
-
-fn too_large(most_bytes: usize) -> Error {
-    let message = format!("a reply of more than {most_bytes} bytes: fewer entries are asked for");
-    Error { class: Class::TooLarge, code: "TOOLARGE", message }
 }
 
 /// Whatever Redis says against a login, nothing but the operator helps; unless it is busy, or full, which

@@ -50,6 +50,8 @@ fn write_length(out: &mut Vec<u8>, kind: u8, length: usize) {
 pub(super) struct Decoder {
     /// Lists that are not whole yet, outermost first: how many items each still lacks, and the rest.
     open: Vec<(usize, Vec<Value>)>,
+    /// Values so far, lists among them, since whoever reads on set it to zero.
+    pub(super) values: usize,
 }
 
 enum Token {
@@ -63,6 +65,7 @@ impl Decoder {
     /// `None`: more bytes are needed.
     pub(super) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Value>, Malformed> {
         while let Some(token) = next_token(input)? {
+            self.values += 1;
             match token {
                 Token::List(_) if self.open.len() == DEEPEST => {
                     return Err(Malformed("lists within lists without end"));
@@ -175,6 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::PART_BYTES;
 
     fn all(bytes: &[u8]) -> Result<Vec<Value>, Malformed> {
         in_pieces(bytes, bytes.len().max(1))
@@ -236,6 +240,15 @@ mod tests {
     #[test]
     fn an_announced_length_takes_no_memory() {
         assert_eq!(all(b"*9223372036854775807\r\n$536870912\r\nabc"), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_value_takes_no_more_than_is_counted_for_it() {
+        assert!(2 * size_of::<Value>() <= PART_BYTES, "{}", size_of::<Value>());
+        let mut decoder = Decoder::default();
+        let mut input = BytesMut::from("*2\r\n$1\r\na\r\n*1\r\n:1\r\n+OK\r\n");
+        while decoder.next(&mut input).unwrap().is_some() {}
+        assert_eq!(decoder.values, 5);
     }
 
     fn encode(value: &Value, out: &mut Vec<u8>) {

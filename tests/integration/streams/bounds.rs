@@ -141,3 +141,33 @@ fn a_herd_that_resumes_at_one_id_shares_its_reads_of_redis() {
     assert!(looks <= HERD as u64, "one look at most whether the id is there: {looks}");
     assert_eq!(looks_back, 0);
 }
+
+/// In memory they are many times what they are on the wire: a reply of as many as its bytes allow would
+/// take all memory, or be given up again and again.
+#[test]
+fn entries_of_many_small_fields_are_read_few_at_a_time() {
+    const ENTRIES: usize = 2_000;
+    let redis = Redis::start();
+    let all_fields = "[[route]]\npath = \"/all/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\ndata = \"*\"\n";
+    let gateway = Setup::redis(&redis).routes(all_fields).start_ready();
+    let mut client = Client::open(&gateway.address, "/all/a");
+    client.live();
+    let script = "local words = {}
+        for i = 1, 700 do words[2 * i - 1] = 'f'; words[2 * i] = 'x' end
+        for i = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], i .. '-0', unpack(words)) end";
+    redis.run(&["EVAL", script, "1", "events:a", &ENTRIES.to_string()]);
+    let mut resumed = Client::resume(&gateway.address, "/all/a", "0-0");
+    for client in [&mut client, &mut resumed] {
+        for number in 1..=ENTRIES {
+            let entry = client.entry();
+            assert_eq!(
+                (&*entry.last_event_id, &*entry.data),
+                (&*format!("{number}-0"), "{\"f\":\"x\"}")
+            );
+        }
+    }
+    let given_up = gateway.metric("ssegate_reader_errors_total{code=\"TOOLARGE\"}");
+    assert!(given_up <= 1.0, "{given_up}");
+    let peak_bytes = gateway.peak_bytes();
+    assert!(peak_bytes < 64 << 20, "{peak_bytes}");
+}
