@@ -82,7 +82,8 @@ pub(super) fn client_stalled(scene: &mut Scene) -> Over {
 pub(super) fn slow_clients_cut(scene: &mut Scene) -> Over {
     scene.client_side().strike_all(Ill::Stalled);
     assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
-    scene.wait(1_500, 2_000);
+    // Twice as long: what the kernel still had room for at first looks like taking.
+    scene.wait(2_500, 3_000);
     scene.client_side().heal();
     let over = Over::now();
     let cut = || scene.gateway().metric("ssegate_client_disconnects_total{reason=\"slow\"}");
