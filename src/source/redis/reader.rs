@@ -85,12 +85,13 @@ impl Reader {
     }
 
     pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<Info>, Error> {
-        loop {
+        for _ in 0..MOST_REDIRECTIONS {
             match unless_left(&self.redis, &self.node, self.link.info(key)).await {
                 Err(error) => self.follow(error).await?,
                 info => return info,
             }
         }
+        unless_left(&self.redis, &self.node, self.link.info(key)).await
     }
 
     /// The last reply is no longer in memory: others that are large may have its turn.
