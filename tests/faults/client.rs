@@ -8,10 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hyper::Request;
 use ssegate::event::parse::{Event, Item, Parser};
 use ssegate::event::{CONTROL_EVENT, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 use crate::chunks::Chunks;
 use crate::history::{AMID_AN_EVENT, Gap, Heard, What};
@@ -65,12 +67,21 @@ impl Record {
     }
 }
 
+/// A client's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    /// HTTP/1.0, where nothing but its end frames the body.
+    Old,
+    /// By prior knowledge.
+    Http2,
+}
+
 /// One client.
 pub struct Client {
     pub address: SocketAddr,
     pub path: &'static str,
-    /// Speaks HTTP/1.0, where nothing but its end frames the body.
-    pub old: bool,
+    pub speaks: Speaks,
     pub record: Arc<Record>,
 }
 
@@ -83,12 +94,30 @@ impl From<std::io::Error> for Lost {
     }
 }
 
+impl From<h2::Error> for Lost {
+    fn from(error: h2::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Its end of the connection's work ends with it.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Client {
     /// Listens until it is dropped.
     pub async fn run(self) {
         let mut parser = Parser::new();
         loop {
-            let Err(Lost(why)) = self.connection(&mut parser).await;
+            let Err(Lost(why)) = match self.speaks {
+                Speaks::Http2 => self.http2(&mut parser).await,
+                Speaks::Http1 | Speaks::Old => self.connection(&mut parser).await,
+            };
             self.record.note(What::Closed(why));
             parser.reconnect();
             let told = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
@@ -123,12 +152,43 @@ impl Client {
             self.take(parser, &mut chunks, &piece[..length])?;
             // With its chunk's end, or without.
             let piece = &piece[..length];
-            between_events = piece.ends_with(b"\n\n\r\n") || (self.old && piece.ends_with(b"\n\n"));
+            between_events =
+                piece.ends_with(b"\n\n\r\n") || (self.is_old() && piece.ends_with(b"\n\n"));
         }
     }
 
+    async fn http2(&self, parser: &mut Parser) -> Result<std::convert::Infallible, Lost> {
+        let stream = TcpStream::connect(self.address).await?;
+        let (mut sender, connection) = h2::client::handshake(stream).await?;
+        let _driver = Driver(tokio::spawn(connection).abort_handle());
+        let last_event_id = parser.last_event_id().to_owned();
+        let mut request = Request::get(format!("http://x{}", self.path));
+        if !last_event_id.is_empty() {
+            request = request.header("last-event-id", &last_event_id);
+        }
+        let (response, _) = sender.send_request(request.body(()).unwrap(), true)?;
+        let response = response.await?;
+        if response.status() != 200 || response.headers()["content-type"] != "text/event-stream" {
+            return Err(self.wrong(format!("not a stream: {response:?}")));
+        }
+        self.record.note(What::Opened(last_event_id));
+        let mut body = response.into_body();
+        let mut between_events = true;
+        while let Some(piece) = body.data().await {
+            let piece = piece?;
+            body.flow_control().release_capacity(piece.len())?;
+            self.take(parser, &mut None, &piece)?;
+            between_events = piece.ends_with(b"\n\n");
+        }
+        Err(Lost(if between_events { "its end" } else { AMID_AN_EVENT }.into()))
+    }
+
+    fn is_old(&self) -> bool {
+        self.speaks == Speaks::Old
+    }
+
     fn request(&self, last_event_id: &str) -> String {
-        let version = if self.old { "1.0" } else { "1.1" };
+        let version = if self.is_old() { "1.0" } else { "1.1" };
         let resume = match last_event_id {
             "" => String::new(),
             id => format!("Last-Event-ID: {id}\r\n"),
@@ -143,7 +203,7 @@ impl Client {
         let ok = lower.split(' ').nth(1) == Some("200")
             && lower.contains("\r\ncontent-type: text/event-stream");
         let chunked = lower.contains("\r\ntransfer-encoding: chunked\r\n");
-        if !ok || chunked == self.old {
+        if !ok || chunked == self.is_old() {
             return Err(self.wrong(format!("not a stream: {head:?}")));
         }
         Ok(chunked.then(Chunks::default))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::client::{Client, Record};
+use crate::client::{Client, Record, Speaks};
 use crate::proxy::{Proxy, Upstream};
 use crate::support::gateway::Gateway;
 use crate::support::redis::{Answer, Connection, Redis, own_ip};
@@ -213,8 +213,12 @@ impl Scene {
             (0..self.plan.clients).map(|_| Arc::new(Record::new(self.began))).collect();
         for (index, record) in records.iter().enumerate() {
             let path = if index % 3 == 2 { "/told" } else { "/events" };
-            let (old, record) = (index % 5 == 4, record.clone());
-            let client = Client { address, path, old, record };
+            let speaks = match index % 5 {
+                3 => Speaks::Http2,
+                4 => Speaks::Old,
+                _ => Speaks::Http1,
+            };
+            let client = Client { address, path, speaks, record: record.clone() };
             self.clients.spawn_on(client.run(), &self.runtime);
         }
         eventually("every client is live", || records.iter().all(|record| record.is_live()));
