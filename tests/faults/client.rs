@@ -175,7 +175,11 @@ impl Client {
         let mut body = response.into_body();
         let mut between_events = true;
         while let Some(piece) = body.data().await {
-            let piece = piece?;
+            let piece = match piece {
+                // How HTTP/2 ends a stream that cannot be finished.
+                Err(error) if error.is_reset() && !between_events => break,
+                piece => piece?,
+            };
             body.flow_control().release_capacity(piece.len())?;
             self.take(parser, &mut None, &piece)?;
             between_events = piece.ends_with(b"\n\n");

@@ -53,7 +53,8 @@ struct Options {
     /// Each fault with this seed, as it was told where one failed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Faults last as long as they do in earnest, and `block` is what it is by default.
+    /// Faults last as long as they do in earnest, `block` is what it is by default, and some clients speak
+    /// HTTP/2.
     #[arg(long)]
     long: bool,
     /// Clients in each run.

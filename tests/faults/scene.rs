@@ -214,7 +214,7 @@ impl Scene {
         for (index, record) in records.iter().enumerate() {
             let path = if index % 3 == 2 { "/told" } else { "/events" };
             let speaks = match index % 5 {
-                3 => Speaks::Http2,
+                3 if self.plan.long => Speaks::Http2,
                 4 => Speaks::Old,
                 _ => Speaks::Http1,
             };
