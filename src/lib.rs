@@ -1,61 +1,37 @@
 //! ssegate tails Redis Streams and fans each one out as Server-Sent Events.
 //!
-//! The crate's map, from the source of the entries to the clients; imports point upwards only:
+//! The crate's rooms, from what everything uses to what uses everything; each imports only those above it
+//! (ARCHITECTURE.md, "Rooms"; a test holds it):
 //!
-//! - [`event`]: stream ids, entries, and the SSE grammar
-//! - [`histogram`]: histograms with fixed buckets
-//! - [`jwk`]: keys that verify tokens
+//! - [`sse`]: ids, entries, rendering, control events, and the parser
 //! - [`config`]: gateway.toml, as written and as meant
-//! - [`source`]: Redis, or the embedded source
-//! - [`continuity`]: whether a read went on where the last one ended
-//! - [`metrics`], [`limits`]: what is counted, what is refused
-//! - [`shared`], [`sparingly`]: answers that many ask for at once, log lines that many would write
-//! - [`standing`]: what each stream was let in by
-//! - [`topic`]: ring and broadcast of one stream key
-//! - [`reader`]: one task per stream key, from the source to the topic
-//! - [`start`], [`replay`]: where a client begins, and reads of the past
-//! - [`fanout`]: packs and followers, from the topic to the sockets
-//! - [`state`]: all of these, joined
-//! - [`report`]: what the gateway is doing, for the operator
-//! - [`notify`]: what the service manager is told of it
+//! - [`telemetry`]: metrics and the log
+//! - [`net`]: how we connect, and the certificates that clients are shown
+//! - [`source`]: where entries come from: Redis, or the embedded source
+//! - [`limits`], [`auth`]: who is refused, and who may read
+//! - [`stream`]: one stream key: reader, ring, replay, where a client begins
+//! - [`fanout`]: from a topic to its subscribers
 //! - [`demo`]: the sample feed and its page
+//! - [`state`]: the parts, joined
 //! - [`http`], [`admin`]: the public side and the operator's
+//! - [`gateway`]: the life of the gateway
+//! - [`cli`]: the command line
 //! - `fuzz`, under test only: what hostile bytes may not do
-//! - [`budget`]: what a configuration may come to need
-//! - [`tail`], [`logging`], [`process`]: the reference client; the log; signals and limits
-//! - [`version`]: what this binary is
-//!
-//! [`Gateway`] is the only place that joins them.
 
 pub mod admin;
-pub mod budget;
+pub mod auth;
+pub mod cli;
 pub mod config;
-pub mod continuity;
 pub mod demo;
-pub mod event;
 pub mod fanout;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod gateway;
-pub mod histogram;
+pub mod gateway;
 pub mod http;
-pub mod jwk;
 pub mod limits;
-pub mod logging;
-pub mod metrics;
-pub mod notify;
-pub mod process;
-pub mod reader;
-pub mod replay;
-pub mod report;
-pub mod shared;
+pub mod net;
 pub mod source;
-pub mod sparingly;
-pub mod standing;
-pub mod start;
+pub mod sse;
 pub mod state;
-pub mod tail;
-pub mod topic;
-pub mod version;
-
-pub use gateway::{BindError, Gateway, Reload};
+pub mod stream;
+pub mod telemetry;

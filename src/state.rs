@@ -8,16 +8,16 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Gate;
+use crate::auth::grant::Standings;
 use crate::config::Config;
 use crate::fanout::{Fanout, Id, Settings};
-use crate::http::access::Gate;
-use crate::http::tls::Certificates;
 use crate::limits::{Bounds, Limits, Pending, Reached, Whom};
-use crate::metrics::{Metrics, Now};
-use crate::reader::Readers;
-use crate::sparingly::Sparingly;
-use crate::standing::Standings;
-use crate::topic::{Hub, Lease, Reader, TooManyReaders};
+use crate::net::certificates::Certificates;
+use crate::stream::reader::Readers;
+use crate::stream::{Hub, Lease, Reader, TooManyReaders};
+use crate::telemetry::metrics::{Metrics, Now};
+use crate::telemetry::throttle::Sparingly;
 
 /// What one configuration comes to. A reload exchanges all of it at once, and a request is decided by
 /// one from its beginning to its end.
@@ -92,7 +92,7 @@ impl State {
         }
         let all_taken = self.hub.readers() >= bounds.max_readers();
         let permit = if all_taken { Err(Reached("readers")) } else { permit }?;
-        let start = |topic: &Arc<crate::topic::Topic>| {
+        let start = |topic: &Arc<crate::stream::Topic>| {
             let (readers, topic) = (self.readers.clone(), topic.clone());
             tokio::spawn(async move { readers.run(topic, permit).await });
         };

@@ -8,9 +8,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Admin;
 use super::events::{Events, Gone};
-use crate::histogram::Counts;
-use crate::report;
+use crate::admin::report;
 use crate::state::State;
+use crate::telemetry::histogram::Counts;
 
 /// How often it is told.
 const EVERY: Duration = Duration::from_secs(1);

@@ -12,13 +12,13 @@ use tokio::time::sleep;
 
 use super::events::{Events, Gone};
 use super::guard::Refusal;
-use crate::event::parse::{Event, Item, Parser};
-use crate::event::{Control, StreamId, write_control};
 use crate::http::router::text;
 use crate::limits::{Reached, Whom};
+use crate::sse::parse::{Event, Item, Parser};
+use crate::sse::unframed;
+use crate::sse::{Control, StreamId, write_control};
 use crate::state::State;
-use crate::topic::batch::unframed;
-use crate::topic::{Lease, Reader, Ring, Topic};
+use crate::stream::{Lease, Reader, Ring, Topic};
 
 /// It begins with as many entries as these, where the ring has them.
 const BACKLOG: u64 = 20;

@@ -7,7 +7,7 @@ use jsonwebtoken::Algorithm;
 use url::Url;
 
 use super::Tls;
-use crate::jwk::VerifyingKey;
+use crate::config::jwk::VerifyingKey;
 
 /// Who may read a route.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::fault::Spot;
+use super::diagnostics::Spot;
 use super::{Loaded, Setting};
 
 /// The effective configuration as a gateway.toml of its own, but for masked secrets.

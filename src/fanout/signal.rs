@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::config::Signals;
-use crate::event::{Control, StreamId, comment, write_control, write_retry};
-use crate::topic::Reader;
+use crate::sse::{Control, StreamId, comment, write_control, write_retry};
+use crate::stream::Reader;
 
 use super::{Settings, View};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Control, StreamId, write_control};
-use crate::topic::Batch;
-use crate::topic::batch::{LAST_CHUNK, unframed, write_chunk};
+use crate::sse::{Control, StreamId, write_control};
+use crate::sse::{LAST_CHUNK, unframed, write_chunk};
+use crate::stream::Batch;
 
 /// How a client wants its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,8 +175,8 @@ pub(super) fn age_ms(id: StreamId, now_ms: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Data, Entry, EventName, Gap, Reason, Rendering};
-    use crate::topic::Item;
+    use crate::sse::{Data, Entry, EventName, Gap, Reason, Rendering};
+    use crate::stream::Item;
 
     const MAX_ENTRY_BYTES: usize = 2000;
 
@@ -301,7 +301,7 @@ mod tests {
         let id = Some(StreamId { ms: u64::MAX, seq: u64::MAX });
         let gap = Gap { after: id, next: id, lost: Some(u64::MAX), reason: Reason::Oversize };
         let mut event = Vec::new();
-        crate::event::write_control(&mut event, id, crate::event::Control::Gap(gap));
+        crate::sse::write_control(&mut event, id, crate::sse::Control::Gap(gap));
         assert!(View { rendering: 0, framed: true }.frame(&event).len() <= SMALL_REST_BYTES);
     }
 }

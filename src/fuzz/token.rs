@@ -12,10 +12,10 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::Value;
 
 use super::CONFIG;
+use crate::auth::Gate;
+use crate::config::jwk::{self, VerifyingKey};
 use crate::config::{Access, Jwt, KeyPlace, Keys, Route};
-use crate::http::access::Gate;
-use crate::jwk::{self, VerifyingKey};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 

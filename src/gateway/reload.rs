@@ -8,9 +8,9 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::{BindError, sends_at_once, serving};
+use crate::auth::KeysAway;
 use crate::config::{Config, Fault, Faults, Loaded, Log, Setting};
-use crate::http::access::KeysAway;
-use crate::http::again;
+use crate::http::reauthorize;
 use crate::limits::TooFewDescriptors;
 use crate::state::{Serving, State};
 
@@ -140,7 +140,7 @@ impl Reload {
     /// not the workers'.
     async fn judge(&self, before: Arc<Serving>, now: Arc<Serving>) {
         let standings = self.state.standings.clone();
-        let judge = move || standings.judge(|basis| again::is_let_in(&before, &now, basis));
+        let judge = move || standings.judge(|basis| reauthorize::is_let_in(&before, &now, basis));
         let judged = match spawn_blocking(judge).await {
             Ok(judged) => judged,
             Err(error) => return error!(%error, "no stream was held against the new configuration"),

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::BindError;
+use crate::auth::Gate;
 use crate::config::Config;
 use crate::fanout::Settings;
-use crate::http::access::Gate;
-use crate::http::tls::Certificates;
 use crate::limits::Bounds;
-use crate::metrics::Metrics;
+use crate::net::certificates::Certificates;
 use crate::state::Serving;
+use crate::telemetry::metrics::Metrics;
 
 /// All of it or nothing; a drain is spread over no more than `longest_spread`.
 pub(super) fn of(

@@ -10,13 +10,14 @@ use tracing::{debug, warn};
 
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
-use super::prefixed::Prefixed;
+use super::rewind::Prefixed;
 use super::takeover::{HEAD_BYTES, Requests, open, serve_http};
-use super::tls::Certificates;
 use super::visit::Caller;
-use super::{head, hosted, proxy_header, tls};
+use super::{head, hosted, proxy_header};
 use crate::config;
 use crate::limits::{Cut, Place};
+use crate::net::certificates;
+use crate::net::certificates::Certificates;
 use crate::state::State;
 
 /// Serves public connections.
@@ -66,7 +67,7 @@ impl Serve for Public {
                 Box::pin(hosted::serve_http2(&self, connection, client, place)).await;
             }
             Ok(Some(Arrived::Encrypted(connection, client))) => {
-                if connection.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
+                if connection.get_ref().1.alpn_protocol() == Some(certificates::HTTP2) {
                     Box::pin(hosted::serve_http2(&self, connection, client, place)).await;
                 } else {
                     Box::pin(hosted::serve_http1(&self, connection, client, place)).await;

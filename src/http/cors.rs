@@ -4,10 +4,11 @@
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, COOKIE,
-    HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
+    HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request};
 
+use crate::auth::cookies::{is_listed, is_of_host};
 use crate::config::{Cors, Origins};
 
 /// What a stream is asked for with. `EventSource` itself sends an id that is no id of ours only after a
@@ -88,32 +89,6 @@ pub fn preflight(cors: &Cors, request: &HeaderMap) -> Option<HeaderMap> {
     Some(allowed)
 }
 
-/// Whether a cookie counts for this request: a browser adds it to whatever a page of any site asks for.
-/// It counts for our own origin, for those that may use credentials, and for clients that are no
-/// browsers of today, which send neither header.
-pub fn may_use_cookies(cors: &Cors, request: &HeaderMap) -> bool {
-    let trusted = || match (&cors.origins, request.get(ORIGIN)) {
-        (Origins::Listed(listed), Some(origin)) => cors.credentials && is_listed(listed, origin),
-        _ => false,
-    };
-    match (request.get("sec-fetch-site"), request.get(ORIGIN)) {
-        (Some(site), _) => site == "same-origin" || site == "none" || trusted(),
-        (None, Some(origin)) => is_of_host(origin, request) || trusted(),
-        (None, None) => true,
-    }
-}
-
-fn is_listed(listed: &[HeaderValue], origin: &HeaderValue) -> bool {
-    listed.iter().any(|listed| listed == origin)
-}
-
-fn is_of_host(origin: &HeaderValue, request: &HeaderMap) -> bool {
-    let host = request.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    let schemes = [&b"http://"[..], b"https://"];
-    let mut names = schemes.iter().filter_map(|scheme| origin.as_bytes().strip_prefix(*scheme));
-    !host.is_empty() && names.any(|name| name.eq_ignore_ascii_case(host))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,34 +104,6 @@ mod tests {
     fn listed(credentials: bool) -> Cors {
         let origin = HeaderValue::from_static("https://app.example");
         Cors { origins: Origins::Listed(vec![origin]), credentials }
-    }
-
-    #[test]
-    fn a_cookie_counts_for_our_own_pages_and_those_that_may_use_credentials() {
-        let own = [
-            &[][..],
-            &[("sec-fetch-site", "same-origin")],
-            &[("sec-fetch-site", "none")],
-            &[("origin", "https://gateway.example:8443"), ("host", "gateway.example:8443")],
-            &[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")],
-        ];
-        for pairs in own {
-            assert!(may_use_cookies(&listed(true), &request(pairs)), "{pairs:?}");
-        }
-        let foreign = [
-            &[("sec-fetch-site", "cross-site")][..],
-            &[("sec-fetch-site", "same-site"), ("origin", "https://evil.example")],
-            &[("sec-fetch-site", ""), ("origin", "null")],
-            &[("origin", "https://gateway.example.evil"), ("host", "gateway.example")],
-            &[("origin", "https://")],
-            &[("origin", "null")],
-        ];
-        for pairs in foreign {
-            assert!(!may_use_cookies(&listed(true), &request(pairs)), "{pairs:?}");
-        }
-        let app = request(&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")]);
-        assert!(!may_use_cookies(&listed(false), &app));
-        assert!(!may_use_cookies(&Cors { origins: Origins::Any, credentials: false }, &app));
     }
 
     #[test]

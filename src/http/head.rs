@@ -4,7 +4,7 @@
 use std::io;
 
 use super::listener::Connection;
-use super::prefixed::Prefixed;
+use super::rewind::Prefixed;
 
 /// Waits until `connection` has a whole head to read, or whatever hyper will refuse: something else, or
 /// more than `limit` bytes of it. It is an error that its input ends before.

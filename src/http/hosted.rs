@@ -23,7 +23,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::arrival::{Public, is_cut};
-use super::linger::Linger;
+use super::lingering_close::Linger;
 use super::meter::Meter;
 use super::peer::Peer;
 use super::router::{self, Decision};

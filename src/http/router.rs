@@ -16,12 +16,12 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 
-use super::access::{Denied, Gate, Grant};
-use super::{asked, cors};
+use super::{cors, start_param};
+use crate::auth::TokenEnd;
+use crate::auth::grant::{Basis, Credential};
+use crate::auth::{Denied, Gate, Grant};
 use crate::config::{Config, Route};
-use crate::fanout::TokenEnd;
-use crate::standing::{Basis, Credential};
-use crate::start::Start;
+use crate::stream::start::Start;
 
 /// What a request gets.
 pub enum Decision {
@@ -129,7 +129,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     };
     check_accept(request.headers())?;
     check_bodiless(request.headers())?;
-    let start = asked::start(request, route.replay).map_err(|why| bad(&why))?;
+    let start = start_param::start(request, route.replay).map_err(|why| bad(&why))?;
     let plan = Plan {
         route: index,
         key: route.key.key(&variables),

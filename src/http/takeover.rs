@@ -20,15 +20,15 @@ use super::arrival::Public;
 use super::listener::Connection;
 use super::router::{self, Decision, Plan};
 use super::visit::{Caller, answered, decide, protocol};
-use super::{again, forwarded};
+use super::{forwarded, reauthorize};
+use crate::auth::grant::Basis;
 use crate::config::Refuse;
-use crate::event::{Control, comment, write_control, write_retry};
 use crate::fanout::{self, Begin, Client, Id, Record, Socket, View, farewell, say, welcome};
 use crate::limits::{Permit, Place, Reached, Turn, Whom};
-use crate::standing::Basis;
-use crate::start::Start;
+use crate::sse::{Control, comment, write_control, write_retry};
 use crate::state::{Serving, State};
-use crate::topic::{Lease, Reader, Topic};
+use crate::stream::start::Start;
+use crate::stream::{Lease, Reader, Topic};
 
 /// A live start on a key whose position is not known waits this long for Redis.
 const TAIL_WAIT: Duration = Duration::from_secs(2);
@@ -159,7 +159,7 @@ impl Asked {
         let whom = Whom { address, principal: plan.principal.clone() };
         let is_local = peer.address().is_some_and(|address| address.is_loopback());
         let for_many = !peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
-        let basis = again::basis(request, &plan.key, plan.credential.take());
+        let basis = reauthorize::basis(request, &plan.key, plan.credential.take());
         Box::new(Self { plan, serving, id, record, basis, whom, for_many })
     }
 }
@@ -250,7 +250,7 @@ pub(super) fn client(state: &State, asked: &Asked, permit: Permit, lease: Lease)
     let rendering = lease.topic().state().rendering(&route.rendering);
     let standing = state.standings.enter(&asked.basis);
     let now = state.serving();
-    if !Arc::ptr_eq(&now, serving) && !again::is_let_in(serving, &now, standing.basis()) {
+    if !Arc::ptr_eq(&now, serving) && !reauthorize::is_let_in(serving, &now, standing.basis()) {
         standing.revoke();
     }
     Client {

@@ -5,8 +5,9 @@ use hyper::{Request, Version};
 use super::forwarded;
 use super::peer::Peer;
 use super::router::{self, Decision};
-use crate::fanout::{ACCESS, Id};
+use crate::fanout::Id;
 use crate::state::{Serving, State};
+use crate::telemetry::log::ACCESS;
 
 /// One connection, or one request of it where it has many at once.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::{Ask, Class, Error, Info, Reply, Seen};
 use crate::config::Ring;
-use crate::event::{Entry, StreamId};
+use crate::sse::{Entry, StreamId};
 
 /// More stream keys than this are refused: whoever may publish may not fill the memory.
 const MAX_KEYS: usize = 10_000;

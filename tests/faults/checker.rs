@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use crate::history::{Allowed, Gap, Heard, History, What, account};
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::Request;
-use ssegate::event::parse::{Event, Item, Parser};
-use ssegate::event::{CONTROL_EVENT, StreamId};
+use ssegate::sse::parse::{Event, Item, Parser};
+use ssegate::sse::{CONTROL_EVENT, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;

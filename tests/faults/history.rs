@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 /// What became of one attempt to write an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use crate::history::Fate;
 use crate::payload;

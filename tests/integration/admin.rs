@@ -89,7 +89,7 @@ fn every_sample_is_described_typed_and_named_by_the_conventions() {
     let build = format!(
         "ssegate_build_info{{version=\"{}\",commit=\"{}\"}}",
         env!("CARGO_PKG_VERSION"),
-        ssegate::version::COMMIT
+        ssegate::telemetry::version::COMMIT
     );
     assert_eq!(samples[&build], 1.0);
     let leaks = samples.keys().find(|name| name.contains("events:a"));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ssegate::event::parse::{Event, Item};
+use ssegate::sse::parse::{Event, Item};
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ssegate::event::parse::{Item, Parser};
+use ssegate::sse::parse::{Item, Parser};
 
 use crate::support::browser::Browser;
 use crate::support::gateway::{Gateway, SOON, Setup};

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use ssegate::event::parse::Item;
+use ssegate::sse::parse::Item;
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup, exchange};

@@ -30,7 +30,7 @@ fn the_first_lines_say_what_was_read_and_what_listens() {
     let first = &lines[0];
     assert_eq!(first["message"], "ssegate starts", "{first}");
     assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(first["commit"], ssegate::version::COMMIT);
+    assert_eq!(first["commit"], ssegate::telemetry::version::COMMIT);
     let file = gateway.folder.0.join("gateway.toml");
     assert_eq!(first["configuration"], file.to_str().unwrap(), "{first}");
     let address = |message: &str| {

@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use crate::support::redis::{Answer, Connection, Redis};
 
-#[path = "../../src/continuity/model.rs"]
+#[path = "../../src/stream/continuity/model.rs"]
 mod played;
 
 use played::{Command, Model, Stream, any_change};

@@ -1,7 +1,7 @@
 //! What is in an entry and what of it reaches the client: fields, line ends, odd bytes, sizes.
 
 use serde_json::{Value, json};
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};

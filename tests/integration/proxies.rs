@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use hyper::{Method, StatusCode};
-use ssegate::event::parse::Item;
+use ssegate::sse::parse::Item;
 use tokio::runtime::Runtime;
 
 use crate::support::front::{Front, Protocol, header, soon};

@@ -159,7 +159,7 @@ fn every_read_names_a_concrete_id() {
     });
     for read in monitor.reads() {
         assert_eq!((&*read[1], &*read[3], &*read[5]), ("COUNT", "BLOCK", "STREAMS"), "{read:?}");
-        let id = read[7].parse::<ssegate::event::StreamId>();
+        let id = read[7].parse::<ssegate::sse::StreamId>();
         assert!(id.is_ok() && read.len() == 8, "one key, a concrete id: {read:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use serde_json::json;
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::link::{Link, Login};
-use super::reply::refused;
-use super::request::Request;
-use super::resp::Value;
-use super::servers::Node;
-use super::{ANSWER_TIMEOUT, in_time};
+use super::client::replies::refused;
+use super::client::request::Request;
+use super::client::resp::Value;
+use super::client::{ANSWER_TIMEOUT, Link, Login, in_time};
+use super::topology::Node;
 use crate::config::Address;
 use crate::source::{Class, Error, Links};
 

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::link::Link;
-use super::role::Role;
-use super::servers::{Node, Wanted};
-use super::{ANSWER_TIMEOUT, MOST_REDIRECTIONS, Redis, adrift, in_time};
+use super::client::role::Role;
+use super::client::{ANSWER_TIMEOUT, Link, in_time};
+use super::replication::PATIENCE;
+use super::topology::{Node, Wanted};
+use super::{MOST_REDIRECTIONS, Redis};
 use crate::config::{Address, ReadFrom};
 use crate::source::{Ask, Class, Error, Info, Reply, Seen};
 
@@ -67,7 +68,7 @@ impl Reader {
         block: Duration,
     ) -> Result<Reply, Error> {
         // Not longer than it is given to find its primary again.
-        let left = |since: Instant| adrift::PATIENCE.saturating_sub(since.elapsed());
+        let left = |since: Instant| PATIENCE.saturating_sub(since.elapsed());
         let block = self.adrift.map_or(block, |since| block.min(left(since)));
         // None at all would be for ever.
         let block = block.max(Duration::from_millis(1));
@@ -124,8 +125,8 @@ impl Reader {
         let role = unless_left(&self.redis, &self.node, asked).await?;
         self.no_role = role.is_none();
         let hears = !matches!(role, Some(Role::Replica { hears: false, .. }));
-        self.adrift = self.redis.adrift().note(&self.node.address, hears);
-        let too_long = self.adrift.is_some_and(|since| since.elapsed() >= adrift::PATIENCE);
+        self.adrift = self.redis.orphans().note(&self.node.address, hears);
+        let too_long = self.adrift.is_some_and(|since| since.elapsed() >= PATIENCE);
         if !too_long {
             return Ok(());
         }
@@ -160,7 +161,7 @@ impl Reader {
 mod tests {
     use tokio::net::TcpListener;
 
-    use super::super::servers::Servers;
+    use super::super::topology::Servers;
     use super::*;
     use crate::config;
 

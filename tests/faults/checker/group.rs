@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use crate::history::Gap;
 

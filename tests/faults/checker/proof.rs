@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use ssegate::event::StreamId;
-use ssegate::event::parse::Parser;
+use ssegate::sse::StreamId;
+use ssegate::sse::parse::Parser;
 
 use super::{Findings, check};
 use crate::chunks::Chunks;

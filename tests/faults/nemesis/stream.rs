@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use super::Over;
 use crate::proxy::Ill;

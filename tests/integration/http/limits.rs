@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ssegate::event::parse::Item;
+use ssegate::sse::parse::Item;
 
 use super::{clients, head_lines};
 use crate::support::client::Client;

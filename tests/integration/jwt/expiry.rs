@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ssegate::event::parse::Item;
+use ssegate::sse::parse::Item;
 
 use super::*;
 use crate::support::multiplexed::{End, Session};

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use ssegate::event::parse::Item;
+use ssegate::sse::parse::Item;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 

@@ -1,6 +1,6 @@
 //! A start at a time: so long ago, or a time of RFC 3339.
 
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 
 use super::{everywhere, newest, replays};
 use crate::support::client::Client;

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use ssegate::event::parse::{Event, Item, Parser};
+use ssegate::sse::parse::{Event, Item, Parser};
 
 use super::{DEADLINE, read};
 

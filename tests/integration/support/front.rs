@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use ssegate::event::parse::{Event, Item, Parser};
+use ssegate::sse::parse::{Event, Item, Parser};
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ssegate::event::StreamId;
-use ssegate::event::parse::Item;
+use ssegate::sse::StreamId;
+use ssegate::sse::parse::Item;
 
 use super::client::Client;
 use super::redis::{Answer, Connection, Redis};

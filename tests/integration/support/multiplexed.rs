@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use ssegate::event::parse::{Event, Item, Parser};
+use ssegate::sse::parse::{Event, Item, Parser};
 
 use super::DEADLINE;
 

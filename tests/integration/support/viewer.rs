@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ssegate::event::parse::{Event, Item};
+use ssegate::sse::parse::{Event, Item};
 use tokio::runtime::Runtime;
 
 use super::redis::{Connection, Redis};

@@ -1,0 +1,249 @@
+//! The operator's listener: probes, metrics, the state of the streams, a page that shows it, publishing.
+//!
+//! - `GET /livez`, `GET /readyz`, `GET /metrics`: without a token
+//! - `GET /streams`, `GET /state`
+//! - `GET /`: the page, for a browser without a token; a list of these, for others
+//! - `GET /overview`, `GET /tail/{key}`: event streams, which the page follows
+//! - `POST /publish/{key}`, where `admin.publish` is on
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use http_body_util::Either;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::http::listener::{Connection, Serve};
+use crate::http::peer::Peer;
+use crate::http::router::text;
+use crate::limits::Place;
+use crate::state::State;
+
+mod events;
+mod guard;
+mod overview;
+mod page;
+mod publish;
+pub mod report;
+mod tail;
+
+use guard::Refusal;
+
+/// Serves admin connections.
+#[derive(Clone)]
+pub struct Admin {
+    state: Arc<State>,
+    /// Permits for event streams.
+    streams: Arc<Semaphore>,
+    /// When the gateway began to serve.
+    since: Instant,
+}
+
+/// A connection is kept no longer than this, however busy,
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// but for one with an event stream.
+const MAX_STREAM_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of a stream whose client is slow hyper holds no more than this.
+const BUFFER_BYTES: usize = 32 << 10;
+
+type Full = http_body_util::Full<Bytes>;
+type Answer = Response<Either<Full, events::Stream>>;
+
+/// One connection, as its requests see it.
+struct Visit {
+    admin: Admin,
+    peer: Peer,
+    /// Whether it has an event stream.
+    streaming: AtomicBool,
+    /// Its client takes nothing.
+    cut: CancellationToken,
+}
+
+impl Admin {
+    /// One for all listeners.
+    pub fn new(state: Arc<State>) -> Self {
+        let streams = Arc::new(Semaphore::new(events::MOST_STREAMS));
+        Self { state, streams, since: Instant::now() }
+    }
+}
+
+impl Serve for Admin {
+    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
+        let state = self.state.clone();
+        let id = state.next_connection();
+        let turn = place.turn();
+        // From here on: nobody has shown a token yet.
+        let recalled = state.admin_recalled.notified();
+        let (streaming, cut) = (AtomicBool::new(false), CancellationToken::new());
+        let visit = Arc::new(Visit { admin: self, peer, streaming, cut });
+        let service = service_fn(|request| {
+            turn.put_off();
+            let visit = visit.clone();
+            async move { Ok::<_, Infallible>(answer(&visit, request).await) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(state.config().limits.header_timeout)
+            .max_buf_size(BUFFER_BYTES)
+            .serve_connection(TokioIo::new(connection), service);
+        let served = async {
+            tokio::select! {
+                outcome = served => Some(outcome),
+                () = visit.cut.cancelled() => None,
+                () = visit.is_overdue() => None,
+                () = recalled => None,
+            }
+        };
+        match place.until(MAX_STREAM_AGE, served).await {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(error))) => {
+                debug!(connection = id.connection, %error, "admin connection ended");
+            }
+            Ok(None) => {
+                debug!(
+                    connection = id.connection,
+                    "admin connection closed: too old, too slow, or of another token"
+                );
+            }
+            Err(cut) => {
+                debug!(connection = id.connection, why = cut.as_str(), "admin connection closed");
+            }
+        }
+    }
+}
+
+impl Visit {
+    /// Returns at the end of its time, which a connection with a stream has more of.
+    async fn is_overdue(&self) {
+        tokio::time::sleep(MAX_AGE).await;
+        if self.streaming.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn answer(visit: &Visit, request: Request<Incoming>) -> Answer {
+    let state = &visit.admin.state;
+    let path = request.uri().path().to_owned();
+    if let Some(key) = path.strip_prefix("/publish/") {
+        let outcome = publish::publish(state, key, request).await;
+        return outcome.unwrap_or_else(|refusal| *refusal).map(Either::Left);
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refusal = *text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+        refusal.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a header value"));
+        return refusal.map(Either::Left);
+    }
+    if path == "/overview" || path.starts_with("/tail/") {
+        let streamed = stream(visit, &path, &request);
+        return streamed.unwrap_or_else(|refusal| refusal.map(Either::Left));
+    }
+    let shown = show(visit, &path, &request).await;
+    shown.unwrap_or_else(|refusal| *refusal).map(Either::Left)
+}
+
+/// What is no stream.
+async fn show(
+    visit: &Visit,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Result<Response<Full>, Refusal> {
+    let state = &visit.admin.state;
+    if let Some(file) = page::file(path, request.headers()) {
+        return Ok(file);
+    }
+    match path {
+        "/streams" | "/state" => guard::read(state, visit.peer, request.headers())?,
+        "/" => guard::token(state, request.headers())?,
+        _ => {}
+    }
+    Ok(match path {
+        "/livez" => *text(StatusCode::OK, "ok"),
+        "/readyz" => ready(state, request.uri().query() == Some("strict")),
+        "/metrics" => metrics(state.clone()).await,
+        "/streams" => json_body(&report::streams(state)),
+        "/state" => json_body(&report::gateway(state)),
+        "/" => *text(
+            StatusCode::OK,
+            "ssegate\n\n/livez\n/readyz\n/readyz?strict\n/metrics\n/streams\n/state\n/overview\n/tail/{key}",
+        ),
+        _ => return Err(text(StatusCode::NOT_FOUND, "no such page; / lists what there is")),
+    })
+}
+
+/// What the page follows.
+fn stream(
+    visit: &Visit,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Box<Response<Full>>> {
+    let state = &visit.admin.state;
+    guard::read(state, visit.peer, request.headers())?;
+    if request.method() == Method::HEAD {
+        return Ok(events::head(Either::Left(Full::default())));
+    }
+    let response = match path.strip_prefix("/tail/") {
+        Some(key) => {
+            let tail = tail::open(state, &decoded_key(key)?)?;
+            events::open(visit, |events| tail.tell(state.clone(), events))
+        }
+        None => events::open(visit, |events| overview::tell(visit.admin.clone(), events)),
+    };
+    response.map(|response| response.map(Either::Right))
+}
+
+/// The stream key that a path names.
+fn decoded_key(key: &str) -> Result<String, Refusal> {
+    let key = percent_encoding::percent_decode_str(key).decode_utf8().ok();
+    let key = key.filter(|key| !key.is_empty());
+    key.map(std::borrow::Cow::into_owned)
+        .ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))
+}
+
+/// Ready once Redis has answered once, and then until drain: a Redis that blinks must not empty the
+/// load balancer, for the streams that are open here stay open.
+fn ready(state: &State, strict: bool) -> Response<Full> {
+    let up = state.source_up.load(Ordering::Relaxed);
+    let draining = state.fanout.draining.is_cancelled();
+    let seen = state.source_seen.load(Ordering::Relaxed);
+    let ready = !draining && seen && (up || !strict);
+    let source = match (up, seen) {
+        (true, _) => "up",
+        (false, true) => "away",
+        (false, false) => "never answered yet",
+    };
+    let draining = if draining { "draining" } else { "serving" };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    *text(status, &format!("{draining}\nsource: {source}"))
+}
+
+/// Beside the workers: with many clients, counting descriptors takes its time before Linux 6.2.
+async fn metrics(state: Arc<State>) -> Response<Full> {
+    let render = move || state.metrics.render(&state.now());
+    match tokio::task::spawn_blocking(render).await {
+        Ok(text) => body("text/plain; version=0.0.4; charset=utf-8", text),
+        // The process ends this moment.
+        Err(error) => *text(StatusCode::SERVICE_UNAVAILABLE, &format!("no metrics: {error}")),
+    }
+}
+
+fn json_body(content: &serde_json::Value) -> Response<Full> {
+    body("application/json", content.to_string())
+}
+
+fn body(content_type: &'static str, content: String) -> Response<Full> {
+    let mut response = Response::new(Full::from(content));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type.parse().expect("a header value"));
+    headers.insert(CACHE_CONTROL, "no-store".parse().expect("a header value"));
+    response
+}

@@ -1,0 +1,80 @@
+//! Whether a browser's cookie counts: it is sent with whatever a page of any site asks for.
+
+use hyper::HeaderMap;
+use hyper::header::{HOST, HeaderValue, ORIGIN};
+
+use crate::config::{Cors, Origins};
+
+/// Whether a cookie counts for this request: a browser adds it to whatever a page of any site asks for.
+/// It counts for our own origin, for those that may use credentials, and for clients that are no
+/// browsers of today, which send neither header.
+pub fn may_use_cookies(cors: &Cors, request: &HeaderMap) -> bool {
+    let trusted = || match (&cors.origins, request.get(ORIGIN)) {
+        (Origins::Listed(listed), Some(origin)) => cors.credentials && is_listed(listed, origin),
+        _ => false,
+    };
+    match (request.get("sec-fetch-site"), request.get(ORIGIN)) {
+        (Some(site), _) => site == "same-origin" || site == "none" || trusted(),
+        (None, Some(origin)) => is_of_host(origin, request) || trusted(),
+        (None, None) => true,
+    }
+}
+
+/// Whether this origin is among those that are listed, to the letter.
+pub fn is_listed(listed: &[HeaderValue], origin: &HeaderValue) -> bool {
+    listed.iter().any(|listed| listed == origin)
+}
+
+/// Whether this origin is the one that the request was for.
+pub fn is_of_host(origin: &HeaderValue, request: &HeaderMap) -> bool {
+    let host = request.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let schemes = [&b"http://"[..], b"https://"];
+    let mut names = schemes.iter().filter_map(|scheme| origin.as_bytes().strip_prefix(*scheme));
+    !host.is_empty() && names.any(|name| name.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn listed(credentials: bool) -> Cors {
+        let origin = HeaderValue::from_static("https://app.example");
+        Cors { origins: Origins::Listed(vec![origin]), credentials }
+    }
+
+    #[test]
+    fn a_cookie_counts_for_our_own_pages_and_those_that_may_use_credentials() {
+        let own = [
+            &[][..],
+            &[("sec-fetch-site", "same-origin")],
+            &[("sec-fetch-site", "none")],
+            &[("origin", "https://gateway.example:8443"), ("host", "gateway.example:8443")],
+            &[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")],
+        ];
+        for pairs in own {
+            assert!(may_use_cookies(&listed(true), &request(pairs)), "{pairs:?}");
+        }
+        let foreign = [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site"), ("origin", "https://evil.example")],
+            &[("sec-fetch-site", ""), ("origin", "null")],
+            &[("origin", "https://gateway.example.evil"), ("host", "gateway.example")],
+            &[("origin", "https://")],
+            &[("origin", "null")],
+        ];
+        for pairs in foreign {
+            assert!(!may_use_cookies(&listed(true), &request(pairs)), "{pairs:?}");
+        }
+        let app = request(&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")]);
+        assert!(!may_use_cookies(&listed(false), &app));
+        assert!(!may_use_cookies(&Cors { origins: Origins::Any, credentials: false }, &app));
+    }
+}

@@ -1,0 +1,79 @@
+//! Where a token is in a request. The first place that has one counts, good or bad.
+
+use std::borrow::Cow;
+
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue};
+
+use super::Denied;
+use super::cookies::may_use_cookies;
+use crate::config::{Cors, TokenPlace};
+
+/// A token is no longer than this; a cookie is not, and a head with more is refused anyway.
+const MAX_BYTES: usize = 8 << 10;
+
+/// The token of a request with this head and query, and where it is.
+pub(super) fn find<'a>(
+    places: &'a [TokenPlace],
+    cors: &Cors,
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+) -> Result<(&'a TokenPlace, Cow<'a, str>), Denied> {
+    for place in places {
+        let found = match place {
+            TokenPlace::Header => bearer(headers)?,
+            TokenPlace::Cookie(name) => match cookie(headers, name)? {
+                Some(_) if !may_use_cookies(cors, headers) => return Err(Denied::Foreign),
+                found => found,
+            },
+            TokenPlace::Query(name) => parameter(query.unwrap_or(""), name)?,
+        };
+        match found {
+            Some(token) if token.len() > MAX_BYTES => return Err(Denied::Malformed),
+            Some(token) => return Ok((place, token)),
+            None => {}
+        }
+    }
+    Err(Denied::Missing)
+}
+
+/// The only one of `found`.
+fn only<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, Denied> {
+    let first = found.next();
+    if found.next().is_some() { Err(Denied::Ambiguous) } else { Ok(first) }
+}
+
+/// RFC 6750, 2.1. Another scheme is meant for somebody else, such as a proxy.
+fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Denied> {
+    const SCHEME: &[u8] = b"bearer";
+    let token = |value: &'_ HeaderValue| -> Option<Result<String, Denied>> {
+        let (scheme, rest) = value.as_bytes().split_at_checked(SCHEME.len())?;
+        if !scheme.eq_ignore_ascii_case(SCHEME) {
+            return None;
+        }
+        let text = std::str::from_utf8(rest).ok();
+        let token = text.filter(|text| text.is_empty() || text.starts_with(' '));
+        Some(token.map(|token| token.trim().to_owned()).ok_or(Denied::Malformed))
+    };
+    let found = only(headers.get_all(AUTHORIZATION).iter().filter_map(token))?;
+    found.transpose().map(|token| token.map(Cow::Owned))
+}
+
+/// RFC 6265, 4.2.1. Two of one name come from two pages of one site, of which one may be an attacker's.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, Denied> {
+    let lines = headers.get_all(COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let named = pairs.filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        (pair[..at].trim_ascii() == name.as_bytes()).then_some(pair[at + 1..].trim_ascii())
+    });
+    let Some(value) = only(named)? else { return Ok(None) };
+    let value = std::str::from_utf8(value).map_err(|_| Denied::Malformed)?;
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    Ok(Some(Cow::Borrowed(bare.unwrap_or(value))))
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Denied> {
+    let pairs = url::form_urlencoded::parse(query.as_bytes());
+    only(pairs.filter_map(|(found, value)| (found == name).then_some(value)))
+}

@@ -1,0 +1,211 @@
+//! What a configuration may come to need: clients, memory, connections, and what whoever stands before and
+//! behind the gateway has to allow. `ssegate check` ends with it.
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, Place, ReadFrom};
+use crate::limits::{Bounds, Division, TooFewDescriptors};
+use crate::source::{LOOK_BACK_BYTES, SHARED_LINKS};
+use crate::stream::reader::MOST_REPLIES_BYTES;
+use crate::stream::replay::PAGES_BYTES;
+
+mod text;
+
+/// The process holds so much for a client that is live (measured; README, Performance),
+const LIVE_CLIENT_BYTES: u64 = 281;
+/// for one that is behind over plain HTTP/1 (a follower; about),
+const BEHIND_CLIENT_BYTES: u64 = 8 << 10;
+/// and for one whose window stays shut: over HTTP/2 its stream, a piece, and what h2 holds.
+const STALLED_CLIENT_BYTES: u64 = 40 << 10;
+/// For a connection that is no stream: its task, and what it has sent.
+const PENDING_BYTES: u64 = 20 << 10;
+/// Linux's own for an idle TCP connection: socket, inode, file, the epoll's entry (x86-64).
+const KERNEL_CONNECTION_BYTES: u64 = 4 << 10;
+/// Linux doubles what `SO_SNDBUF` is set to, for its own bookkeeping (socket(7)).
+const KERNEL_DOUBLES: u64 = 2;
+/// Ports that a host has for connections to one address and port: Linux's default range has 28,232.
+const EPHEMERAL_PORTS: u64 = 28_000;
+/// A proxy's own: listeners, connections that are no streams, logs.
+const PROXY_SPARE: u64 = 512;
+
+/// What a configuration may come to need.
+pub struct Budget {
+    open_files: usize,
+    division: Division,
+    bounds: Bounds,
+    config: Config,
+}
+
+impl Budget {
+    /// Of this configuration, with so many open files; fails as the gateway itself would.
+    pub fn new(config: &Config, open_files: usize) -> Result<Self, TooFewDescriptors> {
+        let bounds = Bounds::new(&config.limits, open_files)?;
+        let division = Division::of(&config.limits, open_files);
+        Ok(Self { open_files, division, bounds, config: config.clone() })
+    }
+
+    fn clients(&self) -> u64 {
+        self.bounds.max_clients() as u64
+    }
+
+    fn readers(&self) -> u64 {
+        self.config.limits.readers as u64
+    }
+
+    /// The setting that a greater number of clients would need changed first.
+    fn clients_bound_by(&self) -> &'static str {
+        let wanted = self.config.limits.clients;
+        if wanted > 0 && wanted == self.bounds.max_clients() {
+            "limits.clients"
+        } else {
+            "open files"
+        }
+    }
+
+    fn rings_bytes(&self) -> u64 {
+        self.config.ring.total_bytes as u64
+    }
+
+    /// Each reader may just have read an entry that its ring has no room for.
+    fn largest_entries_bytes(&self) -> u64 {
+        self.readers().saturating_mul(self.config.source.max_entry_bytes as u64)
+    }
+
+    fn replies_bytes(&self) -> u64 {
+        let look_backs = (self.config.limits.replays as u64).saturating_mul(LOOK_BACK_BYTES as u64);
+        (MOST_REPLIES_BYTES + PAGES_BYTES) as u64 + look_backs
+    }
+
+    fn pending_bytes(&self) -> u64 {
+        (self.bounds.max_pending(0) as u64).saturating_mul(PENDING_BYTES)
+    }
+
+    fn each_client(&self, bytes: u64) -> u64 {
+        self.clients().saturating_mul(bytes)
+    }
+
+    fn process_bytes(&self) -> u64 {
+        let rest = self.rings_bytes() + self.replies_bytes() + self.pending_bytes();
+        let clients = self.each_client(STALLED_CLIENT_BYTES);
+        rest.saturating_add(self.largest_entries_bytes()).saturating_add(clients)
+    }
+
+    /// What Linux holds for the sockets of clients that take nothing.
+    fn kernel_bytes(&self) -> u64 {
+        let send_buffer = kernel_send_buffer(self.config.limits.send_buffer_bytes);
+        self.each_client(KERNEL_CONNECTION_BYTES + send_buffer)
+    }
+
+    /// Connections that Redis may see of us, at all its servers; in a cluster those that are not named add
+    /// theirs.
+    fn redis_connections(&self) -> u64 {
+        let source = &self.config.source;
+        let replica = u64::from(source.read_from == ReadFrom::Replica);
+        let (servers, others) = match &source.place {
+            Place::Memory => return 0,
+            Place::Server { .. } => (1 + replica, 0),
+            Place::Sentinel { sentinels, .. } => (1 + replica, sentinels.len() as u64),
+            // One more asks for the map of slots.
+            Place::Cluster { nodes } => (nodes.len() as u64, 1),
+        };
+        self.readers() + servers * SHARED_LINKS as u64 + others
+    }
+
+    /// Of a proxy before us, which has two for each client.
+    fn proxy_connections(&self) -> u64 {
+        self.each_client(2).saturating_add(PROXY_SPARE)
+    }
+
+    /// Addresses that a proxy on one host needs to connect to, over TCP.
+    fn upstream_addresses(&self) -> u64 {
+        self.clients().div_ceil(EPHEMERAL_PORTS)
+    }
+
+    /// The same, for programs: sizes in bytes.
+    pub fn json(&self) -> Value {
+        json!({
+            "open_files": self.open_files,
+            "open_files_for": {
+                "gateway": self.division.own,
+                "readers": self.division.readers,
+                "connections": self.division.connections,
+            },
+            "clients": self.clients(),
+            "clients_bound_by": self.clients_bound_by(),
+            "pending": self.bounds.max_pending(0),
+            "readers": self.readers(),
+            "process_bytes": {
+                "rings": self.rings_bytes(),
+                "largest_entries": self.largest_entries_bytes(),
+                "replies": self.replies_bytes(),
+                "pending": self.pending_bytes(),
+                "clients_live": self.each_client(LIVE_CLIENT_BYTES),
+                "clients_worst": self.each_client(STALLED_CLIENT_BYTES),
+                "worst": self.process_bytes(),
+            },
+            "kernel_bytes": {
+                "clients_live": self.each_client(KERNEL_CONNECTION_BYTES),
+                "worst": self.kernel_bytes(),
+            },
+            "redis_connections": self.redis_connections(),
+            "proxy_connections": self.proxy_connections(),
+            "upstream_addresses": self.upstream_addresses(),
+        })
+    }
+}
+
+/// What Linux lets a socket hold whose `SO_SNDBUF` is set to this.
+fn kernel_send_buffer(send_buffer_bytes: usize) -> u64 {
+    (send_buffer_bytes as u64).saturating_mul(KERNEL_DOUBLES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn budget(toml: &str, open_files: usize) -> Budget {
+        let text = format!("{toml}\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"\n");
+        let loaded = crate::config::parse(&text, "gateway.toml", &[], false).expect("it is good");
+        Budget::new(&loaded.config, open_files).expect("there are enough open files")
+    }
+
+    #[test]
+    fn what_binds_is_named() {
+        let url = "[source]\nurl = \"memory:\"\n[limits]\n";
+        assert_eq!(budget(url, 1000).clients_bound_by(), "open files");
+        assert_eq!(
+            budget(&format!("{url}clients = 100"), 1000).clients_bound_by(),
+            "limits.clients"
+        );
+        let wanting = budget(&format!("{url}clients = 100000"), 1000);
+        assert_eq!(wanting.clients_bound_by(), "open files");
+        assert!(wanting.lines().contains("limits.clients asks for 100,000"), "{}", wanting.lines());
+        assert!(wanting.lines().contains("more than 125 at once"), "{}", wanting.lines());
+    }
+
+    #[test]
+    fn ports_are_counted_where_a_proxy_needs_them() {
+        let with = |listen: &str| {
+            format!(
+                "[source]\nurl = \"memory:\"\n[server]\nlisten = [{listen}]\n[limits]\nclients = 60000"
+            )
+        };
+        let few = budget(&with("\"127.0.0.1:1\", \"127.0.0.1:2\""), 1 << 20);
+        assert_eq!(few.upstream_addresses(), 3);
+        assert!(few.upstream_note().contains("list more in server.listen"));
+        for enough in ["\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"", "\"unix:/tmp/x\""] {
+            let note = budget(&with(enough), 1 << 20).upstream_note();
+            assert!(!note.contains("list more"), "{note}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_doubles_as_is_said() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let bytes = 100 << 10;
+        socket.set_send_buffer_size(bytes).expect("it is set");
+        let kept = socket.send_buffer_size().expect("it is told");
+        assert_eq!(kernel_send_buffer(bytes), kept as u64);
+    }
+}

@@ -1,0 +1,391 @@
+//! `ssegate tail`: the client that the server is held against. It does what a browser's
+//! `EventSource` does (read, reconnect, resume) and says aloud what a page cannot see: the lag of
+//! each event, gaps, and what the server answered when it refused.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use url::{Host, Position, Url};
+
+use crate::sse::parse::{Event, Item, Parser, TooLarge};
+use crate::sse::{CONTROL_EVENT, StreamId, comment};
+
+pub(super) mod command;
+mod progress;
+mod refusal;
+
+use progress::Progress;
+use refusal::refusal;
+
+/// Where the server names no reconnection time.
+const RECONNECTION_TIME: Duration = Duration::from_secs(3);
+/// A server that names zero must not make us spin.
+const SHORTEST_RECONNECTION_TIME: Duration = Duration::from_millis(100);
+/// To connect and to get the head of the answer; a gateway sends it at once or within seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Ids below this (2001-09-09) are not clock times, so they tell no lag.
+const FIRST_CLOCK_MS: u64 = 1_000_000_000_000;
+
+/// What to tail.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The stream's URL, `http://` only.
+    pub url: String,
+    /// Where to resume; `None` leaves it to the URL's query, else the stream is read from now on.
+    pub last_event_id: Option<String>,
+    /// Whether the notes are a terminal's, and get a line of figures that is written over each second.
+    pub progress: bool,
+}
+
+/// Why tailing ended before it was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line asks for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    /// The server answered, but not with a stream that can be read.
+    #[error("{0}")]
+    Refused(String),
+    /// The events have nowhere to go.
+    #[error("cannot write the events: {0}; is the disk full?")]
+    Output(io::Error),
+}
+
+/// Prints a stream's events to `out`, one a line, and what happens to the stream to `notes`, until
+/// `stop`, the server's 204, or the end of whoever reads `out`: those are successes.
+///
+/// A line is `ID LAG TYPE DATA`: control characters are escaped, a lag that the id does not tell is
+/// `-`. Connections that fail are tried again after the reconnection time, for ever.
+pub async fn run(
+    options: Options,
+    out: &mut impl Write,
+    notes: &mut impl Write,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let mut tail = Tail::new(options, out, notes)?;
+    let end = tokio::select! {
+        () = stop => {
+            tail.note(&format!("stopped {}", tail.position()));
+            Ok(())
+        }
+        end = tail.follow() => end,
+    };
+    tail.sum_up();
+    match end {
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        end => end,
+    }
+}
+
+/// How a connection ended that is no failure.
+enum End {
+    /// The server wants no client to come back.
+    Finished,
+    /// It is to be continued by another connection.
+    Lost(String),
+}
+
+struct Tail<'a, O, N> {
+    url: Url,
+    out: &'a mut O,
+    notes: &'a mut N,
+    parser: Parser,
+    /// Whether Redis is there for the server; comments tell the loss again and again.
+    source_up: bool,
+    /// `None`: nobody sees it.
+    progress: Option<Progress>,
+}
+
+impl<'a, O: Write, N: Write> Tail<'a, O, N> {
+    fn new(options: Options, out: &'a mut O, notes: &'a mut N) -> Result<Self, Failure> {
+        let url = stream_url(&options.url)?;
+        let last_event_id = options.last_event_id.unwrap_or_default();
+        if HeaderValue::from_str(&last_event_id).is_err() {
+            let problem = "holds control characters; give the id as the server sent it, such as 1700000000000-0";
+            return Err(Failure::Usage(format!("--last-event-id {last_event_id:?} {problem}")));
+        }
+        let parser = Parser::new().with_last_event_id(last_event_id);
+        let progress = options.progress.then(Progress::begin);
+        Ok(Self { url, out, notes, parser, source_up: true, progress })
+    }
+
+    async fn follow(&mut self) -> Result<(), Failure> {
+        loop {
+            let why = match self.connection().await? {
+                End::Finished => {
+                    self.note(&format!(
+                        "the server has finished the stream (204) {}",
+                        self.position()
+                    ));
+                    return Ok(());
+                }
+                End::Lost(why) => why,
+            };
+            self.parser.reconnect();
+            let pause = self.parser.reconnection_time().unwrap_or(RECONNECTION_TIME);
+            let pause = pause.max(SHORTEST_RECONNECTION_TIME);
+            self.note(&format!(
+                "{why}; reconnecting in {} ms {}",
+                pause.as_millis(),
+                self.position()
+            ));
+            self.meanwhile(sleep(pause)).await;
+        }
+    }
+
+    /// Waits for some work, and shows how it goes.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let Some(progress) = &mut self.progress else { return work.await };
+            tokio::select! {
+                done = &mut work => return done,
+                () = progress.is_due() => progress.show(self.notes),
+            }
+        }
+    }
+
+    /// One connection from its request to its end.
+    async fn connection(&mut self) -> Result<End, Failure> {
+        let request = self.request()?;
+        let url = self.url.clone();
+        let answer = timeout(ANSWER_TIMEOUT, ask(&url, request));
+        let answer = match self.meanwhile(answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Ok(End::Lost(format!("{error:#}"))),
+            Err(_) => {
+                let seconds = ANSWER_TIMEOUT.as_secs();
+                return Ok(End::Lost(format!(
+                    "{} gave no answer in {seconds} s",
+                    authority(&self.url)
+                )));
+            }
+        };
+        if answer.status() == StatusCode::NO_CONTENT {
+            return Ok(End::Finished);
+        }
+        if answer.status() != StatusCode::OK || !is_event_stream(&answer) {
+            return Err(Failure::Refused(refusal(&self.url, answer).await));
+        }
+        self.source_up = true;
+        if let Some(progress) = &mut self.progress {
+            progress.connected();
+        }
+        self.note(&format!("connected to {} {}", authority(&self.url), self.position()));
+        self.read(answer.into_body()).await
+    }
+
+    fn request(&self) -> Result<Request<Empty<Bytes>>, Failure> {
+        let mut request = Request::get(&self.url[Position::BeforePath..Position::AfterQuery])
+            .header(HOST, authority(&self.url))
+            .header(ACCEPT, "text/event-stream")
+            .header(CACHE_CONTROL, "no-cache")
+            .header(USER_AGENT, concat!("ssegate-tail/", env!("CARGO_PKG_VERSION")));
+        let id = self.parser.last_event_id();
+        if !id.is_empty() {
+            request = request.header("Last-Event-ID", id);
+        }
+        request.body(Empty::new()).map_err(|error| {
+            Failure::Refused(format!("cannot ask to resume after the server's id {id:?}: {error}"))
+        })
+    }
+
+    async fn read(&mut self, mut body: Incoming) -> Result<End, Failure> {
+        let mut items = Vec::new();
+        while let Some(frame) = self.meanwhile(body.frame()).await {
+            let bytes = match frame {
+                Ok(frame) => frame.into_data().unwrap_or_default(),
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    return Ok(End::Lost(format!("the connection broke ({error:#})")));
+                }
+            };
+            let fed = self.parser.feed(&bytes, &mut items);
+            for item in items.drain(..) {
+                self.show(item)?;
+            }
+            self.out.flush().map_err(Failure::Output)?;
+            fed.map_err(|error: TooLarge| Failure::Refused(format!("the stream holds {error}")))?;
+        }
+        Ok(End::Lost("the server closed the stream".to_owned()))
+    }
+
+    fn show(&mut self, item: Item) -> Result<(), Failure> {
+        match item {
+            Item::Event(event) if event.event_type == CONTROL_EVENT => self.show_control(&event),
+            Item::Event(event) => return self.print(&event),
+            Item::Comment(text) if is_comment(&text, comment::RECONNECTING) => self.source(false),
+            Item::Comment(text) if is_comment(&text, comment::RECONNECTED) => self.source(true),
+            Item::Comment(_) => {}
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, event: &Event) -> Result<(), Failure> {
+        let id = if event.last_event_id.is_empty() { "-" } else { &event.last_event_id };
+        let lag = lag_ms(id, SystemTime::now());
+        if let Some(progress) = &mut self.progress {
+            progress.event(lag);
+            progress.hide(self.notes);
+        }
+        let lag = lag.map_or_else(|| "-".to_owned(), in_words);
+        let (id, event_type) = (printable(id), printable(&event.event_type));
+        writeln!(self.out, "{id} {lag} {event_type} {}", printable(&event.data))
+            .map_err(Failure::Output)
+    }
+
+    fn show_control(&mut self, event: &Event) {
+        let control: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
+        let member = |name: &str| match &control[name] {
+            serde_json::Value::Null => "unknown".to_owned(),
+            serde_json::Value::String(text) => printable(text),
+            other => other.to_string(),
+        };
+        let told = match control["type"].as_str() {
+            Some("live") => format!("live {}, {} replayed", self.position(), member("replayed")),
+            Some("gap") => {
+                if let Some(progress) = &mut self.progress {
+                    progress.gap(control["lost"].as_u64());
+                }
+                format!(
+                    "*** GAP *** reason: {}, lost: {}, after: {}, next: {}",
+                    member("reason"),
+                    member("lost"),
+                    member("after"),
+                    member("next")
+                )
+            }
+            Some("drain") => format!("the server drains and will close {}", self.position()),
+            Some("expiring") => format!("the token expires in {} s", member("seconds")),
+            Some("expired") => format!("the token has expired {}", self.position()),
+            Some("unavailable") => format!("the server cannot serve now: {}", member("reason")),
+            Some("source") => return self.source(control["up"] == true),
+            Some("ping") => return,
+            _ => format!("control event: {}", printable(&event.data)),
+        };
+        self.note(&told);
+    }
+
+    fn sum_up(&mut self) {
+        if let Some(line) = self.progress.as_ref().map(Progress::line) {
+            self.note(&line);
+        }
+    }
+
+    fn source(&mut self, up: bool) {
+        if std::mem::replace(&mut self.source_up, up) != up {
+            let told = if up { "is back at" } else { "is lost to" };
+            self.note(&format!("Redis {told} the server; the stream stays open"));
+        }
+    }
+
+    fn position(&self) -> String {
+        match self.parser.last_event_id() {
+            "" => "with no event id yet".to_owned(),
+            id => format!("after {}", printable(id)),
+        }
+    }
+
+    /// Tells the operator. Nobody has to listen: the events go on if this fails.
+    fn note(&mut self, text: &str) {
+        if let Some(progress) = &mut self.progress {
+            progress.hide(self.notes);
+        }
+        let _ = writeln!(self.notes, "ssegate: {text}");
+    }
+}
+
+fn stream_url(text: &str) -> Result<Url, Failure> {
+    // A token may be in the query.
+    let shown = text.split_once('?').map_or(text, |(before, _)| before);
+    let usage = |problem: String| {
+        Err(Failure::Usage(format!("{shown:?} {problem}; expected http://HOST:PORT/PATH")))
+    };
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return usage(format!("is no URL ({error})")),
+    };
+    match url.scheme() {
+        "http" if url.username().is_empty() && url.password().is_none() => Ok(url),
+        "http" => usage("holds a user name or password, which tail does not send".to_owned()),
+        "https" => usage("needs TLS, which tail does not speak: ask the plain listener".to_owned()),
+        other => usage(format!("has the scheme {other:?}")),
+    }
+}
+
+/// `HOST:PORT` as it stands in the `Host` header.
+fn authority(url: &Url) -> &str {
+    &url[Position::BeforeHost..Position::AfterPort]
+}
+
+async fn ask(url: &Url, request: Request<Empty<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+    let host = match url.host().expect("an http URL has a host") {
+        Host::Domain(name) => name.to_owned(),
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => address.to_string(),
+    };
+    let port = url.port_or_known_default().expect("http has a default port");
+    let socket = TcpStream::connect((host.as_str(), port))
+        .await
+        .with_context(|| format!("cannot connect to {}", authority(url)))?;
+    // A peer that vanished sends no end; without probes we would wait for it for ever.
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    SockRef::from(&socket).set_tcp_keepalive(&probes)?;
+    let no_answer = || format!("no HTTP answer from {}", authority(url));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
+        .await
+        .with_context(no_answer)?;
+    // Ends by itself when the answer's body is dropped; its errors surface there as well.
+    tokio::spawn(connection);
+    sender.send_request(request).await.with_context(no_answer)
+}
+
+fn is_event_stream(answer: &Response<Incoming>) -> bool {
+    let value = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+fn is_comment(text: &str, on_the_wire: &str) -> bool {
+    on_the_wire.trim_end().strip_prefix(": ") == Some(text)
+}
+
+/// One line that cannot talk to a terminal.
+fn printable(text: &str) -> String {
+    let escaped =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// How long ago the entry got its id, as its producer's clock and ours tell.
+fn lag_ms(id: &str, now: SystemTime) -> Option<i128> {
+    let id: StreamId = id.parse().ok()?;
+    if id.ms < FIRST_CLOCK_MS {
+        return None;
+    }
+    let now = now.duration_since(UNIX_EPOCH).ok()?.as_millis();
+    Some(i128::try_from(now).ok()? - i128::from(id.ms))
+}
+
+fn in_words(lag_ms: i128) -> String {
+    match lag_ms {
+        ..10_000 => format!("{lag_ms:+}ms"),
+        10_000..600_000 => format!("{:+}s", lag_ms / 1000),
+        600_000..172_800_000 => format!("{:+}min", lag_ms / 60_000),
+        _ => format!("{:+}d", lag_ms / 86_400_000),
+    }
+}
+
+#[cfg(test)]
+mod tests;

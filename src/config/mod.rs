@@ -1,0 +1,368 @@
+//! The configuration as meant: every value typed, every default filled in.
+//!
+//! `config/read.rs` makes it from gateway.toml and the environment, telling all faults at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::HeaderValue;
+
+use crate::sse::Rendering;
+
+mod auth;
+pub mod diagnostics;
+mod edge;
+pub mod jwk;
+pub mod print;
+mod restart_required;
+mod risks;
+pub mod template;
+#[cfg(test)]
+mod tests;
+mod toml;
+mod units;
+
+pub use auth::{Access, Jwt, KeyPlace, Keys, Match, TokenPlace};
+pub use diagnostics::{Fault, Faults};
+pub use edge::{Limits, Proxy, Trusted};
+pub use risks::{CHOICES, Risk};
+pub use template::{KeyTemplate, PathTemplate};
+pub use toml::{Identity, Loaded, Origin, Setting, Shown, Unfit, environment, load, parse};
+
+/// Everything the gateway needs to know to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The public listeners and how streams behave on them.
+    pub server: Server,
+    /// The operator's listener.
+    pub admin: Admin,
+    /// Where entries come from.
+    pub source: Source,
+    /// What is kept for replay.
+    pub ring: Ring,
+    /// What is refused, and when.
+    pub limits: Limits,
+    /// Which pages of other origins may read.
+    pub cors: Cors,
+    /// Whose word about clients is taken.
+    pub proxy: Proxy,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What tokens are good.
+    pub jwt: Jwt,
+    /// What clients may read.
+    pub routes: Vec<Route>,
+    /// Whether this is `--demo`: the embedded source fed by a sample, a page at `/`.
+    pub demo: bool,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
+    /// A stream silent for this long gets a comment.
+    pub keepalive: Duration,
+    /// Base of the reconnection time; each client gets 1-3 times this.
+    pub retry: Duration,
+    /// Each stream is closed after 80-100 % of this; zero: never.
+    pub max_connection_age: Duration,
+    /// Closes are spread over this on shutdown.
+    pub drain: Duration,
+    /// How overload, drain and start-up are answered.
+    pub refuse: Refuse,
+    /// Allowed Host names, lower case, without ports; empty: any.
+    pub hosts: Vec<String>,
+    /// Fan-out workers; never zero here.
+    pub workers: usize,
+    /// Whether many sends are handed to the kernel in one call, where it takes them so.
+    pub io_uring: bool,
+    /// What TCP listeners show who they are; none: they speak no TLS.
+    pub tls: Option<Identity>,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `HOST:PORT`, resolved; port 0 takes any.
+    Tcp(SocketAddr),
+    /// `unix:/path`
+    Unix(PathBuf),
+    /// `systemd:NAME`: every socket of this name that the process was started with.
+    Systemd(String),
+}
+
+impl Listen {
+    /// Whether others than this machine's users can connect, as far as its name tells.
+    pub(crate) fn is_reachable(&self) -> bool {
+        matches!(self, Self::Tcp(address) if !address.ip().to_canonical().is_loopback())
+    }
+}
+
+/// As it is written in the configuration, host names resolved.
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+/// How a client that cannot be served now is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuse {
+    /// 200, a control event, a long `retry:`, close: an `EventSource` comes back.
+    Retry,
+    /// 503 with Retry-After.
+    Status,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `None`: off.
+    pub listen: Option<Listen>,
+    /// Bearer token for everything but probes and metrics.
+    pub token: Option<Secret>,
+    /// Whether `POST /publish/{key}` works.
+    pub publish: bool,
+}
+
+/// `[source]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Where the entries are.
+    pub place: Place,
+    /// `AUTH` user name; empty: none.
+    pub username: String,
+    /// `AUTH` password.
+    pub password: Option<Secret>,
+    /// `AUTH` user name at the sentinels; empty: none.
+    pub sentinel_username: String,
+    /// `AUTH` password at the sentinels.
+    pub sentinel_password: Option<Secret>,
+    /// How to speak TLS; `None`: in plain.
+    pub tls: Option<Tls>,
+    /// Which of the servers that hold a stream is read from.
+    pub read_from: ReadFrom,
+    /// Upper bound of `XREAD COUNT`.
+    pub read_count: u64,
+    /// `XREAD BLOCK`.
+    pub block: Duration,
+    /// Largest data sent, inclusive.
+    pub max_entry_bytes: usize,
+    /// A reader outlives its last client by this.
+    pub linger: Duration,
+}
+
+/// Which of the servers that hold a stream is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The one that is written to.
+    Primary,
+    /// One that follows it, and may lag.
+    Replica,
+}
+
+/// Where the entries are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this process (`memory:`).
+    Memory,
+    /// On one Redis server (`redis://host:port/database`, `redis+unix:///path?db=0`).
+    Server {
+        /// Where it is.
+        address: Address,
+        /// `SELECT`ed database.
+        database: u8,
+    },
+    /// On the server that sentinels name (`redis-sentinel://host:port,host:port/name/database`).
+    Sentinel {
+        /// Where the sentinels are.
+        sentinels: Vec<Address>,
+        /// What they call the primary.
+        name: String,
+        /// `SELECT`ed database.
+        database: u8,
+    },
+    /// On the servers of a cluster (`redis-cluster://host:port,host:port`).
+    Cluster {
+        /// Some of its nodes; they know the others.
+        nodes: Vec<Address>,
+    },
+}
+
+/// Where one server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// At a TCP port of a host name or address.
+    Tcp(String, u16),
+    /// Behind a unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Without user and password, for the log.
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |addresses: &[Address]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        match self {
+            Self::Memory => f.write_str("memory:"),
+            Self::Server { address: address @ Address::Unix(_), database } => {
+                write!(f, "redis+unix://{address}?db={database}")
+            }
+            Self::Server { address, database } => write!(f, "redis://{address}/{database}"),
+            Self::Sentinel { sentinels, name, database } => {
+                write!(f, "redis-sentinel://{}/{name}/{database}", list(sentinels))
+            }
+            Self::Cluster { nodes } => write!(f, "redis-cluster://{}", list(nodes)),
+        }
+    }
+}
+
+/// How to speak TLS to Redis: whom to trust, and what to show.
+#[derive(Clone)]
+pub struct Tls(pub Arc<rustls::ClientConfig>);
+
+/// One is read from each configuration, and it is as good as another only if it is the same.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TLS")
+    }
+}
+
+/// `[ring]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Entries per stream key.
+    pub entries: usize,
+    /// Bytes per stream key.
+    pub bytes: usize,
+    /// Bytes of all stream keys.
+    pub total_bytes: usize,
+}
+
+/// `[cors]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// Whose pages may read.
+    pub origins: Origins,
+    /// Whether they may with a browser's cookies.
+    pub credentials: bool,
+}
+
+/// Origins whose pages may read, besides our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// No other.
+    None,
+    /// Any, without credentials.
+    Any,
+    /// These, each as a browser writes it.
+    Listed(Vec<HeaderValue>),
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A tracing filter.
+    pub level: String,
+    /// Whether there is a line for each stream that ends and each request.
+    pub access: bool,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// To journald with its own fields under systemd, text on a terminal, else JSON.
+    Auto,
+    /// For eyes.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+/// `[[route]]`: one path template and what is read there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// What matches.
+    pub path: PathTemplate,
+    /// The stream key it reads.
+    pub key: KeyTemplate,
+    /// Who may read it.
+    pub access: Access,
+    /// What becomes of an entry.
+    pub rendering: Rendering,
+    /// Entries a client may ask back for.
+    pub replay: Replay,
+    /// How keepalives and the loss of Redis are told.
+    pub signals: Signals,
+}
+
+/// Entries a client may ask back for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Replay {
+    /// At most so many; zero: live only.
+    Newest(u64),
+    /// Whatever the stream still holds.
+    All,
+}
+
+/// How keepalives and the loss of Redis are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// As comments only.
+    Comment,
+    /// As control events as well, which JavaScript sees.
+    Event,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MASKED")
+    }
+}
+
+/// Reads a duration as the configuration writes it: `250ms`, `15s`, `5m`, `2h`, `1d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::duration(&units::Written::from(text)).ok()
+}

@@ -1,0 +1,184 @@
+//! From gateway.toml and the environment, as written, to the configuration as meant.
+//!
+//! Nothing stops at the first fault: all are collected and told together.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::diagnostics::{Fault, Faults, Spot};
+use super::{Config, Risk, units};
+use reader::Reader;
+
+pub use identity::{Identity, Shown, Unfit};
+
+mod access;
+mod address;
+mod cors;
+mod identity;
+mod jwt;
+mod proxy;
+mod reader;
+mod routes;
+mod secret;
+mod section;
+mod sections;
+mod source;
+mod source_url;
+mod tls;
+
+/// Looked for in this order where no file is named.
+const FILES: [&str; 2] = ["gateway.toml", "/etc/ssegate/gateway.toml"];
+
+/// A configuration without a fault, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What was read.
+    pub origin: Origin,
+    /// Every key with its effective value.
+    pub settings: Vec<Setting>,
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<Fault>,
+}
+
+/// What was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This file.
+    File(PathBuf),
+    /// Nothing: the built-in defaults of `--demo`.
+    Demo,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Demo => f.write_str("no file (--demo)"),
+        }
+    }
+}
+
+/// A key and its effective value, as shown to the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its section: `server`, `admin`, …; `route` for each route, `path` being its first key.
+    pub section: &'static str,
+    /// Its name within the section.
+    pub key: &'static str,
+    /// Its value in TOML form, secrets masked.
+    pub value: String,
+    /// Where the value came from.
+    pub spot: Spot,
+}
+
+/// The process's environment, for [`load`]. What is not Unicode is no setting of ours.
+pub fn environment() -> Vec<(String, String)> {
+    let unicode = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    };
+    std::env::vars_os().filter_map(unicode).collect()
+}
+
+/// Reads the file at `path`, or else `./gateway.toml`, or else `/etc/ssegate/gateway.toml`.
+///
+/// With `demo` and without `path` no file is read.
+pub fn load(path: Option<&Path>, demo: bool, env: &[(String, String)]) -> Result<Loaded, Faults> {
+    let found = match path {
+        Some(path) => Some((path.to_owned(), content(path)?)),
+        None if demo => None,
+        None => Some(first_of(&FILES.map(Path::new))?),
+    };
+    match found {
+        Some((path, text)) => parse(&text, &path.to_string_lossy(), env, demo),
+        None => parse("", "", env, true).map(|loaded| Loaded { origin: Origin::Demo, ..loaded }),
+    }
+}
+
+fn first_of(candidates: &[&Path]) -> Result<(PathBuf, String), Faults> {
+    for &path in candidates {
+        match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            read => return Ok((path.to_owned(), read.map_err(|error| unreadable(path, &error))?)),
+        }
+    }
+    let names: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+    Err(Faults::whole(
+        &names.join(", "),
+        "no such file; write one of them, name another with --config, or try --demo".into(),
+    ))
+}
+
+fn content(path: &Path) -> Result<String, Faults> {
+    std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Faults {
+    Faults::whole(&path.to_string_lossy(), format!("cannot be read: {error}"))
+}
+
+/// Reads `text`, the content of `file`, under the environment `env`.
+pub fn parse(
+    text: &str,
+    file: &str,
+    env: &[(String, String)],
+    demo: bool,
+) -> Result<Loaded, Faults> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let malformed: Vec<Fault> = errors
+        .iter()
+        .map(|error| Fault {
+            spot: Spot::in_text(file, text, error.span().map_or(0, |span| span.start)),
+            subject: String::new(),
+            message: format!("not TOML: {}", error.message()),
+        })
+        .collect();
+    let root = units::items(table.get_ref());
+    let mut reader = Reader::new(text, file, env, demo);
+    let config = sections::config(&mut reader, root);
+    let faults = reader.faults(malformed);
+    if !faults.is_empty() {
+        return Err(Faults::new(faults));
+    }
+    let (settings, mut warnings) = (reader.settings, reader.warnings);
+    warnings.extend(config.risks().into_iter().map(|risk| told(&risk, &settings)));
+    warnings.sort();
+    let origin = Origin::File(PathBuf::from(file));
+    Ok(Loaded { config, origin, settings, warnings })
+}
+
+/// A risk, at the place of the setting that makes it.
+fn told(risk: &Risk, settings: &[Setting]) -> Fault {
+    let (section, key) = risk.setting;
+    let setting = settings.iter().find(|setting| (setting.section, setting.key) == (section, key));
+    let setting = setting.expect("every key of a section is shown");
+    Fault {
+        spot: setting.spot.clone(),
+        subject: format!("{section}.{key} = {}", setting.value),
+        message: risk.message.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_file_is_found_a_way_out_is_told() {
+        let faults = first_of(&[Path::new("no/such.toml"), Path::new("nor/this.toml")]);
+        let told = faults.expect_err("neither exists").to_string();
+        assert!(told.starts_with("no/such.toml, nor/this.toml: no such file; "), "{told}");
+        assert!(told.ends_with("or try --demo"), "{told}");
+    }
+
+    #[test]
+    fn the_first_file_that_exists_is_read() {
+        let (path, _) = first_of(&[Path::new("no/such.toml"), Path::new("Cargo.toml")])
+            .expect("tests run beside Cargo.toml");
+        assert_eq!(path, Path::new("Cargo.toml"));
+    }
+}

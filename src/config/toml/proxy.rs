@@ -1,0 +1,72 @@
+//! `[proxy]`: networks whose word is taken, and listeners that require the PROXY protocol.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::address;
+use super::section::Section;
+use crate::config::units::Written;
+use crate::config::{Listen, Proxy, Trusted};
+
+/// The section; `public` are the listeners that it may name.
+pub(super) fn proxy(mut section: Section<'_, '_>, public: &[Listen]) -> Proxy {
+    let found = section.found("trusted", Written::list([]));
+    section.show(&found, found.value.to_string());
+    let trusted = section.list(&found, trusted);
+    let networks: Vec<IpNet> = trusted.iter().flatten().copied().collect();
+    let unix = trusted.contains(&None);
+    if networks.iter().any(|network| network.prefix_len() == 0) {
+        let everybody =
+            "trusts everybody to say who they are; list the networks of your own proxies";
+        section.reader.warn(&found, everybody);
+    }
+
+    let found = section.found("protocol", Written::list([]));
+    section.show(&found, found.value.to_string());
+    let protocol = section.list(&found, |text| listener(text, public));
+    if protocol.iter().any(Listen::is_reachable) {
+        section.reader.warn(
+            &found,
+            "can be reached from other machines, and whoever does may claim any address; let nobody but the proxy connect there",
+        );
+    }
+    section.end();
+    Proxy { trusted: Trusted { networks, unix }, protocol }
+}
+
+/// A network or one address; `None`: unix sockets.
+fn trusted(text: &str) -> Result<Option<IpNet>, String> {
+    if text == "unix" {
+        return Ok(None);
+    }
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = network.map_err(|_| {
+        "not a network; write one as in \"10.0.0.0/8\" or \"fd00::/8\", an address, or \"unix\""
+    })?;
+    Ok(Some(canonical(network)))
+}
+
+/// An IPv4 network in IPv6 clothes is an IPv4 network, as addresses are compared.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    let IpNet::V6(mapped) = network else { return network };
+    match mapped.addr().to_ipv4_mapped() {
+        Some(address) if mapped.prefix_len() >= MAPPED => {
+            ipv4(address, mapped.prefix_len() - MAPPED)
+        }
+        _ => network,
+    }
+}
+
+fn ipv4(address: Ipv4Addr, prefix: u8) -> IpNet {
+    Ipv4Net::new(address, prefix).expect("an IPv6 prefix is 96 longer at most").into()
+}
+
+fn listener(text: &str, public: &[Listen]) -> Result<Listen, String> {
+    let listen = address::listen(text)?;
+    if public.contains(&listen) {
+        return Ok(listen);
+    }
+    Err("not in server.listen; write it as it is written there".into())
+}

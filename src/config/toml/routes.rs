@@ -1,0 +1,237 @@
+//! The routes: what each means, and that no two want the same path.
+
+use super::access;
+use super::reader::Reader;
+use super::section::{Found, Section};
+use crate::config::diagnostics::{Spot, did_you_mean};
+use crate::config::units::{self, Item, Written};
+use crate::config::{KeyTemplate, PathTemplate, Replay, Route, Signals};
+use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
+
+/// `EventSource` itself dispatches events of these types.
+const EVENT_SOURCES_OWN: [&str; 2] = ["open", "error"];
+const DEFAULT_EVENT: &str = "message";
+
+/// The route of `--demo`, where the file has none.
+struct BuiltIn {
+    path: &'static str,
+    key: &'static str,
+    access: &'static str,
+}
+
+const DEMO: BuiltIn = BuiltIn { path: "/events/{name}", key: "events:{name}", access: "public" };
+
+/// Every route, the more specific first: of those that match a path, the first is meant.
+/// `has_keys`: tokens can be verified.
+pub(super) fn routes(reader: &mut Reader<'_>, root: &mut Vec<Item>, has_keys: bool) -> Vec<Route> {
+    let tables = tables(reader, root);
+    let mut routes: Vec<(Route, Spot)> = Vec::new();
+    if tables.is_empty() && reader.demo {
+        routes.extend(route(reader.route(Vec::new()), &Spot::Demo, Some(&DEMO), has_keys));
+    }
+    for (at, items) in tables {
+        let header = reader.spot(at);
+        let read = route(reader.route(items), &header, None, has_keys);
+        let Some((route, spot)) = read else { continue };
+        tell_ambiguity(reader, &route, &spot, &routes);
+        routes.push((route, spot));
+    }
+    routes.sort_by(|(a, _), (b, _)| a.path.by_specificity(&b.path));
+    routes.into_iter().map(|(route, _)| route).collect()
+}
+
+fn tables(reader: &mut Reader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Vec<Item>)> {
+    let Some(routes) = units::take(root, "route") else {
+        if !reader.demo {
+            let whole = reader.whole();
+            reader.missing(
+                whole,
+                "[[route]]",
+                "missing: nothing would be served; write one with path, key and access",
+            );
+        }
+        return Vec::new();
+    };
+    let mut tables = Vec::new();
+    let wrong = "not a list of routes; begin each with [[route]]";
+    let Written::List(elements) = routes.value else {
+        reader.fault(reader.spot(routes.name_at), "route", wrong);
+        return tables;
+    };
+    for (at, element) in elements {
+        match element {
+            Written::Table(items) => tables.push((at, items)),
+            _ => reader.fault(reader.spot(at), "route", wrong),
+        }
+    }
+    tables
+}
+
+fn tell_ambiguity(reader: &mut Reader<'_>, route: &Route, spot: &Spot, earlier: &[(Route, Spot)]) {
+    let same = |(other, _): &&(Route, Spot)| route.path.is_ambiguous_with(&other.path);
+    let Some((other, other_spot)) = earlier.iter().find(same) else { return };
+    let subject = format!("route.path = \"{}\"", route.path);
+    let message = format!(
+        "can match the same path as \"{}\" ({other_spot}) and is not more specific; make a segment of one of them a literal that the other does not have",
+        other.path
+    );
+    reader.fault(spot.clone(), &subject, message);
+}
+
+/// One route and where its path is written; `header` is where it begins.
+fn route(
+    mut section: Section<'_, '_>,
+    header: &Spot,
+    built_in: Option<&BuiltIn>,
+    has_keys: bool,
+) -> Option<(Route, Spot)> {
+    let path = section.required(
+        "path",
+        built_in.map(|route| route.path),
+        header,
+        "write what clients ask for, as in path = \"/events/{name}\"",
+        |text| PathTemplate::parse(text).map_err(|bad| bad.to_string()),
+    );
+    let key = section.required(
+        "key",
+        built_in.map(|route| route.key),
+        header,
+        "write the stream key that is read, as in key = \"events:{name}\"",
+        |text| KeyTemplate::parse(text).map_err(|bad| bad.to_string()),
+    );
+    let access = section.required(
+        "access",
+        built_in.map(|route| route.access),
+        header,
+        "there is no default; write access = \"public\" if everybody may read it",
+        access::access,
+    );
+    let access = access::rules(&mut section, access, path.as_ref().map(|(path, _)| path), has_keys);
+    let rendering = Rendering {
+        event: event(&mut section),
+        data: data(&mut section),
+        missing: missing(&mut section),
+    };
+    let replay = section.read("replay", Written::Integer(10_000), replay).0;
+    let signals =
+        section.word("signals", &[("comment", Signals::Comment), ("event", Signals::Event)]).0;
+    if let (Some(path), Some(key)) = (&path, &key) {
+        check_variables(&mut section, path, key);
+    }
+    section.end();
+    let ((path, found), (key, _)) = (path?, key?);
+    Some((Route { path, key, access: access?, rendering, replay, signals }, found.spot))
+}
+
+fn check_variables(
+    section: &mut Section<'_, '_>,
+    (path, path_found): &(PathTemplate, Found),
+    (key, key_found): &(KeyTemplate, Found),
+) {
+    let strangers: Vec<&str> =
+        key.variables().filter(|name| !path.variables().any(|known| known == *name)).collect();
+    for name in strangers {
+        let hint = did_you_mean(name, path.variables());
+        let message = format!("{{{name}}} is no variable of the path \"{path}\"{hint}");
+        section.fault(key_found, message);
+    }
+    for name in path.variables().filter(|name| !key.variables().any(|used| used == *name)) {
+        let message =
+            format!("{{{name}}} is not used in the key: all its values read the same stream");
+        section.reader.warn(path_found, message);
+    }
+    if key.is_bare() {
+        section.reader.warn(
+            key_found,
+            "nothing but variables: clients can name every Redis key of that form; begin it with a literal, as in \"events:{name}\"",
+        );
+    }
+}
+
+fn event(section: &mut Section<'_, '_>) -> EventName {
+    let (name, found) = section.read("event", DEFAULT_EVENT, event_name);
+    let (EventName::Fixed(fixed) | EventName::Field { otherwise: fixed, .. }) = &name;
+    if EVENT_SOURCES_OWN.contains(&fixed.as_str()) {
+        let message = format!(
+            "EventSource has events \"{fixed}\" of its own: clients cannot tell them apart; choose another name"
+        );
+        section.reader.warn(&found, message);
+    }
+    name
+}
+
+fn event_name(written: &Written) -> Result<EventName, String> {
+    let Written::Table(items) = written else {
+        return fixed_name(written).map(EventName::Fixed);
+    };
+    let (mut field, mut otherwise) = (None, DEFAULT_EVENT.to_owned());
+    for item in items {
+        match item.name.as_str() {
+            "field" => field = Some(field_name(&item.value)?),
+            "otherwise" => otherwise = fixed_name(&item.value)?,
+            name => return Err(format!("unknown key \"{name}\"; it takes field and otherwise")),
+        }
+    }
+    let field =
+        field.ok_or("names no field; write { field = \"type\", otherwise = \"message\" }")?;
+    Ok(EventName::Field { field, otherwise })
+}
+
+fn fixed_name(written: &Written) -> Result<String, String> {
+    let Written::Text(name) = written else {
+        return Err("not an event's name; write \"message\" or { field = \"type\", otherwise = \"message\" }".into());
+    };
+    if name == CONTROL_EVENT {
+        return Err("taken: the gateway's own control events have this name; choose another".into());
+    }
+    if is_event_name(name) {
+        return Ok(name.clone());
+    }
+    Err("not an event's name; write one line that is not empty".into())
+}
+
+fn data(section: &mut Section<'_, '_>) -> Data {
+    section.read("data", "payload", data_fields).0
+}
+
+fn data_fields(written: &Written) -> Result<Data, String> {
+    let Written::List(elements) = written else {
+        let field = field_name(written)?;
+        return Ok(if field == "*" { Data::All } else { Data::Field(field) });
+    };
+    let fields: Vec<String> =
+        elements.iter().map(|(_, field)| field_name(field)).collect::<Result<_, _>>()?;
+    if fields.is_empty() {
+        return Err("names no field; write \"*\" for all of them".into());
+    }
+    match fields.iter().enumerate().find(|&(index, field)| fields[..index].contains(field)) {
+        Some((_, field)) => Err(format!("names the field \"{field}\" twice")),
+        None => Ok(Data::Fields(fields)),
+    }
+}
+
+fn field_name(written: &Written) -> Result<String, String> {
+    match written {
+        Written::Text(name) if !name.is_empty() => Ok(name.clone()),
+        _ => Err("not an entry's field; write its name, as in \"payload\"".into()),
+    }
+}
+
+fn missing(section: &mut Section<'_, '_>) -> Option<String> {
+    let read = |written: &Written| {
+        match written {
+        Written::Text(text) => Ok(Some(text.clone())),
+        Written::Flag(false) => Ok(None),
+        _ => Err("neither a text nor false; write what is sent where the field is absent, or false to skip the entry".into()),
+    }
+    };
+    section.read("missing", "{}", read).0
+}
+
+fn replay(written: &Written) -> Result<Replay, String> {
+    match units::count(written) {
+        Ok(entries) => Ok(Replay::Newest(entries)),
+        Err(_) if *written == Written::from("all") => Ok(Replay::All),
+        Err(_) => Err("not a number of entries; write one from 0 up, or \"all\"".into()),
+    }
+}

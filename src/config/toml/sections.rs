@@ -1,0 +1,232 @@
+//! Every section but the source and the routes: each key with its default and its bounds, once.
+
+use std::path::Path;
+
+use super::reader::Reader;
+use super::section::Section;
+use super::{address, cors, identity, jwt, proxy, routes, secret, source};
+use crate::config::diagnostics::did_you_mean;
+use crate::config::units::{self, Item, Written};
+use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server};
+
+/// Loopback names: what a page on another site cannot make a browser send as Host.
+const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+const SECTIONS: [&str; 11] = [
+    "server",
+    "server.tls",
+    "admin",
+    "source",
+    "ring",
+    "limits",
+    "log",
+    "route",
+    "auth.jwt",
+    "cors",
+    "proxy",
+];
+/// Any number: a limit that is as high as one likes.
+const ANY: u32 = u32::MAX;
+
+/// The whole configuration. Where there were faults it is not to be used.
+pub(super) fn config(reader: &mut Reader<'_>, mut root: Vec<Item>) -> Config {
+    let server = server(reader.section(&mut root, "server"));
+    let admin = admin(reader.section(&mut root, "admin"), &server.listen);
+    let source = source::source(reader.section(&mut root, "source"));
+    let ring = ring(reader.section(&mut root, "ring"), source.max_entry_bytes);
+    let limits = limits(reader.section(&mut root, "limits"));
+    let cors = cors::cors(reader.section(&mut root, "cors"));
+    let proxy = proxy::proxy(reader.section(&mut root, "proxy"), &server.listen);
+    let log = log(reader.section(&mut root, "log"));
+    let (jwt, has_keys) = jwt::jwt(reader.section_within(&mut root, ("auth", "jwt"), "auth.jwt"));
+    let routes = routes::routes(reader, &mut root, has_keys);
+    reader.end_of_file(root, &SECTIONS);
+    reader.end_of_environment();
+    let demo = reader.demo;
+    Config { server, admin, source, ring, limits, cors, proxy, log, jwt, routes, demo }
+}
+
+fn server(mut section: Section<'_, '_>) -> Server {
+    let hosts: &[&str] = if section.reader.demo { &LOOPBACK_HOSTS } else { &[] };
+    let listen = listeners(&mut section);
+    let mut server = Server {
+        listen,
+        keepalive: section.duration("keepalive", "15s", "1s", "1d"),
+        retry: section.duration("retry", "2s", "100ms", "1h"),
+        max_connection_age: section.duration_or_never("max_connection_age", "1h", "1s", "365d"),
+        drain: section.duration("drain", "20s", "0s", "1h"),
+        refuse: section.word("refuse", &[("retry", Refuse::Retry), ("status", Refuse::Status)]).0,
+        hosts: section.listed("hosts", hosts, address::host),
+        workers: workers(&mut section),
+        io_uring: section.flag("io_uring", true),
+        tls: None,
+    };
+    server.tls = identity::identity(section.section("tls", "server.tls"), &server.listen);
+    section.end();
+    server
+}
+
+fn listeners(section: &mut Section<'_, '_>) -> Vec<Listen> {
+    let found = section.found("listen", Written::list(["127.0.0.1:8080"]));
+    section.show(&found, found.value.to_string());
+    let listeners = section.list(&found, address::listen);
+    if matches!(&found.value, Written::List(elements) if elements.is_empty()) {
+        section.fault(&found, "nowhere to listen; write at least one, as in [\"127.0.0.1:8080\"]");
+    }
+    for (index, listener) in listeners.iter().enumerate() {
+        if listeners[..index].iter().any(|earlier| collide(earlier, listener)) {
+            section.fault(&found, "has the same address twice; remove one of them");
+        }
+    }
+    listeners
+}
+
+/// Whether two listeners cannot both be bound. Port 0 is another one each time.
+fn collide(a: &Listen, b: &Listen) -> bool {
+    a == b && !matches!(a, Listen::Tcp(address) if address.port() == 0)
+}
+
+fn workers(section: &mut Section<'_, '_>) -> usize {
+    const MOST: u32 = 1024;
+    match section.count("workers", 0, 0, MOST) {
+        0 => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            section.correct_shown(cores.to_string());
+            cores
+        }
+        workers => workers,
+    }
+}
+
+fn admin(mut section: Section<'_, '_>, public: &[Listen]) -> Admin {
+    let read = |written: &Written| match units::text(written)?.as_str() {
+        "" => Ok(None),
+        text => address::listen(text).map(Some),
+    };
+    let (listen, found) = section.read("listen", "127.0.0.1:9464", read);
+    let token = secret_in(&mut section, "token_file", secret::token);
+    let publish = section.reader.demo;
+    let publish = section.flag("publish", publish);
+    if listen.as_ref().is_some_and(|listen| public.iter().any(|other| collide(listen, other))) {
+        section
+            .fault(&found, "is in server.listen too; the admin listener has an address of its own");
+    }
+    if listen.as_ref().is_some_and(Listen::is_reachable) && token.is_none() {
+        section.fault(
+            &found,
+            "is reachable from other machines and unguarded; set admin.token_file, or listen on 127.0.0.1 or \"unix:/path\"",
+        );
+    }
+    section.end();
+    Admin { listen, token, publish }
+}
+
+/// The secret in the file that `key` names; none where it names none.
+pub(super) fn secret_in(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    read: fn(&str, Option<&Path>) -> Result<Secret, String>,
+) -> Option<Secret> {
+    let (name, found) = section.text(key, "");
+    if name.is_empty() {
+        return None;
+    }
+    match read(&name, section.reader.credentials.as_deref()) {
+        Ok(secret) => Some(secret),
+        Err(why) => {
+            section.fault(&found, why);
+            None
+        }
+    }
+}
+
+fn ring(mut section: Section<'_, '_>, max_entry_bytes: usize) -> Ring {
+    let entries = section.count("entries", 10_000, 1, ANY);
+    let (bytes, bytes_found) = section.size_bytes("bytes", "8MiB", "1KiB", "1024GiB");
+    let (total_bytes, total_found) = section.size_bytes("total_bytes", "256MiB", "1KiB", "1024GiB");
+    if total_bytes < bytes {
+        section
+            .reader
+            .warn(&total_found, "less than ring.bytes, which no stream key can reach then");
+    }
+    if bytes < max_entry_bytes {
+        section
+            .reader
+            .warn(&bytes_found, "less than source.max_entry: such an entry is not kept for replay");
+    }
+    section.end();
+    Ring { entries, bytes, total_bytes }
+}
+
+fn limits(mut section: Section<'_, '_>) -> Limits {
+    let clients = section.count("clients", 0, 0, ANY);
+    let clients_per_ip = section.count("clients_per_ip", 0, 0, ANY);
+    let clients_per_principal = section.count("clients_per_principal", 0, 0, ANY);
+    let clients_per_key = section.count("clients_per_key", 0, 0, ANY);
+    let new_clients_per_second = section.count("new_clients_per_second", 0, 0, ANY);
+    let new_clients_per_second_per_ip = section.count("new_clients_per_second_per_ip", 0, 0, ANY);
+    let readers = section.count("readers", 1000, 1, ANY);
+    let limits = Limits {
+        clients,
+        clients_per_ip,
+        clients_per_principal,
+        clients_per_key,
+        new_clients_per_second,
+        new_clients_per_second_per_ip,
+        readers,
+        readers_per_ip: readers_per_ip(&mut section, readers),
+        readers_per_principal: section.count("readers_per_principal", 0, 0, ANY),
+        pending: section.count("pending", 0, 0, ANY),
+        replays: section.count("replays", 8, 1, 10_000),
+        header_timeout: section.duration("header_timeout", "10s", "100ms", "1h"),
+        write_stall: section.duration("write_stall", "30s", "100ms", "1h"),
+        max_lag: section.duration_or_never("max_lag", "0s", "100ms", "365d"),
+        send_buffer_bytes: section.size_bytes("send_buffer", "128KiB", "4KiB", "256MiB").0,
+    };
+    section.end();
+    limits
+}
+
+/// By default nobody may use up the readers with made-up names: four hosts would have to.
+fn readers_per_ip(section: &mut Section<'_, '_>, readers: usize) -> usize {
+    match section.count("readers_per_ip", 0, 0, ANY) {
+        0 => {
+            let share = readers.div_ceil(4);
+            section.correct_shown(share.to_string());
+            share
+        }
+        readers_per_ip => readers_per_ip,
+    }
+}
+
+fn log(mut section: Section<'_, '_>) -> Log {
+    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let (format, _) = section.word("format", &formats);
+    let (level, _) = section.read("level", "info", |written| filter(units::text(written)?));
+    let access = section.flag("access", false);
+    section.end();
+    Log { format, level, access }
+}
+
+/// A tracing filter. To the filter's own parser a misspelt level is a target's name.
+fn filter(text: String) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let wrong = |why: &str| {
+        format!("not a filter: {why}; write a level, as in \"info\", or \"info,ssegate=debug\"")
+    };
+    if text.trim().is_empty() {
+        return Err(wrong("it is empty"));
+    }
+    for part in text.split(',').map(str::trim) {
+        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part));
+        let hint = did_you_mean(part, LEVELS);
+        if !is_level && !hint.is_empty() {
+            return Err(format!(
+                "\"{part}\" is neither a level nor a target with one (as in \"ssegate=debug\"){hint}"
+            ));
+        }
+    }
+    match tracing_subscriber::EnvFilter::builder().parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(wrong(&error.to_string())),
+    }
+}

@@ -1,0 +1,115 @@
+//! `[source]`: where Redis is, how to get in, which of its servers to read from, and how.
+
+use super::section::{Found, Section};
+use super::sections::secret_in;
+use super::{secret, source_url, tls};
+use crate::config::diagnostics::Spot;
+use crate::config::units::{self, Written};
+use crate::config::{Place, ReadFrom, Secret, Source, Tls};
+
+pub(super) fn source(mut section: Section<'_, '_>) -> Source {
+    let (url, found) = source_url(&mut section);
+    let (username, password) = login(&mut section, &url, &found);
+    let (sentinel_username, sentinel_password) = sentinel_login(&mut section, &url.place);
+    let tls = tls(&mut section, url.tls);
+    let words = [("primary", ReadFrom::Primary), ("replica", ReadFrom::Replica)];
+    let (read_from, read_from_found) = section.word("read_from", &words);
+    if url.place == Place::Memory && read_from == ReadFrom::Replica {
+        section.fault(&read_from_found, "the embedded source has no replica; write \"primary\"");
+    }
+    let source = Source {
+        place: url.place,
+        username,
+        password,
+        sentinel_username,
+        sentinel_password,
+        tls,
+        read_from,
+        read_count: section.count("read_count", 500, 1, 100_000) as u64,
+        block: section.duration("block", "5s", "1ms", "1h"),
+        max_entry_bytes: section.size_bytes("max_entry", "1MiB", "1B", "512MiB").0,
+        linger: section.duration("linger", "30s", "0s", "1d"),
+    };
+    section.end();
+    source
+}
+
+fn login(
+    section: &mut Section<'_, '_>,
+    url: &source_url::SourceUrl,
+    found: &Found,
+) -> (String, Option<Secret>) {
+    let (username, username_found) = section.text("username", "");
+    let password = secret_in(section, "password_file", secret::read);
+    if !url.username.is_empty() && !username.is_empty() {
+        section.fault(&username_found, "source.url names a user too; name it in one place");
+    }
+    if url.password.is_some() && password.is_some() {
+        section
+            .fault(found, "holds a password although source.password_file is set; keep the file");
+    } else if url.password.is_some() {
+        section.reader.warn(
+            found,
+            "a password in a URL is easily seen; put it in a file and name that in source.password_file",
+        );
+    }
+    let username = if username.is_empty() { url.username.clone() } else { username };
+    (username, password.or(url.password.clone()))
+}
+
+fn sentinel_login(section: &mut Section<'_, '_>, place: &Place) -> (String, Option<Secret>) {
+    let (username, found) = section.text("sentinel_username", "");
+    let password = secret_in(section, "sentinel_password_file", secret::read);
+    let is_set = !username.is_empty() || password.is_some();
+    if is_set && !matches!(place, Place::Sentinel { .. }) {
+        section.fault(
+            &found,
+            "sentinels have a login here, but source.url names none; leave sentinel_username and sentinel_password_file empty",
+        );
+    }
+    (username, password)
+}
+
+fn tls(section: &mut Section<'_, '_>, speaks: bool) -> Option<Tls> {
+    let files = tls::Files::named(section);
+    if speaks {
+        return files.read(section);
+    }
+    files.of_no_use(section);
+    None
+}
+
+/// The one key without a default, and the one whose value may hold a secret.
+fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
+    let embedded = Written::from("memory:");
+    let mut found = section.found("url", embedded.clone());
+    if found.spot == Spot::Default && !section.reader.demo {
+        let whole = section.reader.whole();
+        section.reader.missing(
+            whole,
+            "source.url",
+            "missing, and there is no default; write [source] and url = \"redis://127.0.0.1:6379\", or set SSEGATE_SOURCE_URL",
+        );
+    }
+    let read = |written: &Written| units::text(written).and_then(|text| source_url::source(&text));
+    if section.reader.demo && found.spot != Spot::Default && found.value != embedded {
+        section.fault(
+            &found,
+            "--demo fills its own embedded source and no other; leave --demo out, or this",
+        );
+    }
+    let name = found.subject.split(" = ").next().unwrap_or_default().to_owned();
+    let url = read(&found.value).map_err(|why| {
+        let scheme = units::text(&found.value).ok().and_then(|text| source_url::scheme(&text));
+        found.subject = match scheme {
+            Some(scheme) => format!("{name} = \"{scheme}:…\""),
+            None => name.clone(),
+        };
+        section.fault(&found, why);
+    });
+    let url = url.unwrap_or_else(|()| read(&embedded).expect("the embedded source is valid"));
+    let shown = Written::from(url.shown.as_str()).to_string();
+    found.subject = format!("{name} = {shown}");
+    section.show(&found, shown);
+    (url, found)
+}

@@ -1,0 +1,380 @@
+//! What a client is told that comes back with an id, held against random histories of its stream: the
+//! rule of a resume, the pages that follow it, and the deletions ahead. Others come between any two
+//! commands of ours, between a read and its look at the stream too.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::super::super::body::{Body, body};
+use super::super::{Begin, Outlet};
+use super::tests::{hear, step};
+use super::*;
+use crate::config::Replay;
+use crate::fanout::testing::World;
+use crate::source::Info;
+use crate::sse::parse::Parser;
+use crate::sse::{CONTROL_EVENT, Entry};
+use crate::stream::Lease;
+use crate::stream::continuity::histories::{info, read};
+use crate::stream::continuity::model::{Change, Command, Model, Stream, any_change, id};
+use crate::stream::start::Start;
+
+const CASES: u32 = 2_000;
+
+/// What a client comes back with.
+#[derive(Clone, Debug)]
+enum Had {
+    /// The id of an entry that was there when it left, or the one less that a gap before it carries.
+    Entry { place: usize, gap: bool },
+    /// Any.
+    Foreign(u64),
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    /// Redis 7, or one before.
+    counts: bool,
+    before: Vec<Change>,
+    had: Had,
+    away: Vec<Change>,
+    /// Before each of the commands that we send then.
+    between: Vec<Vec<Change>>,
+    /// Entries in a page.
+    read_count: usize,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let changes = |most| prop::collection::vec(any_change(), 0..most);
+    let had = prop_oneof![
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(place, gap)| Had::Entry { place, gap }),
+        1 => (0..40_u64).prop_map(Had::Foreign),
+    ];
+    let calm = prop_oneof![2 => Just(Vec::new()), 1 => changes(3)];
+    let between = prop::collection::vec(calm, 0..12);
+    (any::<bool>(), changes(8), had, changes(6), between, 1..4_usize).prop_map(
+        |(counts, before, had, away, between, read_count)| Case {
+            counts,
+            before,
+            had,
+            away,
+            between,
+            read_count,
+        },
+    )
+}
+
+/// The stream, and what is to happen to it.
+#[derive(Default)]
+struct Scene {
+    model: Model,
+    next: u64,
+    counts: bool,
+    between: VecDeque<Vec<Change>>,
+    /// What `XDEL` took in this life.
+    deleted: Vec<StreamId>,
+    /// The stream as of each command, and its life.
+    looks: Vec<(u64, Option<Stream>)>,
+}
+
+impl Scene {
+    fn play(&mut self, changes: &[Change]) {
+        for change in changes {
+            let life = self.model.life;
+            for command in self.model.play(change, &mut self.next) {
+                if let Command::Delete(ids) = command {
+                    self.deleted.extend(ids);
+                }
+            }
+            if self.model.life != life {
+                self.deleted.clear();
+            }
+        }
+    }
+
+    /// What the next command finds.
+    fn come(&mut self) -> Option<(Vec<Entry>, Info)> {
+        let changes = self.between.pop_front().unwrap_or_default();
+        self.play(&changes);
+        self.looks.push((self.model.life, self.model.stream.clone()));
+        let info = info(self.model.stream.as_ref()?, self.counts);
+        Some((read(&self.model, StreamId::ZERO, usize::MAX), info))
+    }
+
+    fn stream(&self) -> Stream {
+        self.model.stream.clone().unwrap_or_default()
+    }
+
+    /// What was there after `id` and is not any more.
+    fn gone(&self, id: StreamId) -> Vec<StreamId> {
+        let stream = self.stream();
+        let history = stream.history.iter().copied();
+        history.filter(|at| *at > id && !stream.entries.contains(at)).collect()
+    }
+
+    /// Whether at any of our looks `id` could not be told from one of this life.
+    fn looked_known(&self, id: StreamId) -> bool {
+        let looked_known = |(_, stream): &(u64, Option<Stream>)| {
+            let Some(stream) = stream else { return id == StreamId::ZERO };
+            let info = info(stream, self.counts);
+            let holds = |id| stream.entries.contains(&id);
+            let held = holds(id) || id.next().is_some_and(holds);
+            let deleted = info.first.is_some_and(|first| first <= id) && id <= info.max_deleted;
+            held || deleted || id == info.last_generated || id == StreamId::ZERO
+        };
+        self.looks.iter().any(looked_known)
+    }
+}
+
+/// A gap that was told.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    gap: Gap,
+    /// The last that was deleted until then.
+    deleted: StreamId,
+}
+
+impl Told {
+    /// Without a number a gap tells of what stands between its ids, and of deletions up to the last.
+    fn covers(&self, id: StreamId, deleted: bool) -> bool {
+        let Gap { after, next, lost, reason } = self.gap;
+        let within = after.is_some_and(|after| after < id);
+        let ahead = deleted && reason == Reason::Deleted && id <= self.deleted;
+        lost.is_none() && within && (ahead || next.is_none_or(|next| id < next))
+    }
+}
+
+/// A client and what it hears.
+struct Visit {
+    scene: Arc<Mutex<Scene>>,
+    follower: Follower,
+    body: Body,
+    parser: Parser,
+    delivered: Vec<StreamId>,
+    gaps: Vec<Told>,
+    _lease: Lease,
+}
+
+impl Visit {
+    fn new(scene: Scene, read_count: usize, start: Start) -> Self {
+        let world = World::of(&format!("[source]\nread_count = {read_count}"));
+        let (mut client, lease) = world.stranger("a");
+        client.view.framed = false;
+        let (scene, others) = {
+            let scene = Arc::new(Mutex::new(scene));
+            (scene.clone(), Box::new(move || scene.lock().unwrap().come()))
+        };
+        world.source.leave_to("a", others);
+        lease.topic().begin_anew(StreamId::ZERO);
+        lease.topic().state().ring.reaches_nowhere();
+        let begin = Begin::new(&client, Replay::All, start, Vec::new());
+        let (sink, body) = body();
+        let follower = Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin);
+        let (parser, delivered, gaps) = Default::default();
+        Self { scene, follower, body, parser, delivered, gaps, _lease: lease }
+    }
+
+    fn scene(&self) -> MutexGuard<'_, Scene> {
+        self.scene.lock().unwrap()
+    }
+
+    /// A step, and what is heard by then; whether it did not wait.
+    async fn step(&mut self) -> bool {
+        let went_on = step(&mut self.follower).await;
+        self.hear();
+        went_on
+    }
+
+    fn hear(&mut self) {
+        for event in hear(&mut self.body, &mut self.parser) {
+            if event.event_type == CONTROL_EVENT {
+                let told =
+                    Told { gap: gap(&event.data), deleted: self.scene().stream().max_deleted };
+                self.gaps.push(told);
+            } else {
+                self.delivered.push(event.last_event_id.parse().unwrap());
+            }
+        }
+    }
+
+    /// The id that it goes on after, and what it was told before that.
+    async fn resume(&mut self) -> (StreamId, Option<Gap>) {
+        while matches!(self.follower.place, Place::Start { .. }) {
+            self.step().await;
+        }
+        let Place::Source(past) = &self.follower.place else { panic!("the source has it") };
+        let after = past.from.cursor();
+        while !self.follower.unsent.is_empty() {
+            self.step().await;
+        }
+        (after, self.gaps.first().map(|told| told.gap))
+    }
+
+    /// Whether it came to the end, and no other life began since the first look: that is for the reader
+    /// to tell.
+    async fn reads_to_the_end(&mut self) -> bool {
+        let mut waits = 0;
+        for _ in 0..500 {
+            let (one_life, calm) = {
+                let scene = self.scene();
+                let of_it = |(life, _): &(u64, _)| *life == scene.model.life;
+                (scene.looks.iter().all(of_it), scene.between.is_empty())
+            };
+            if !one_life || (waits >= 3 && calm) {
+                return one_life;
+            }
+            waits = if self.step().await { 0 } else { waits + 1 };
+        }
+        panic!("reading does not come to an end");
+    }
+
+    /// All that is there after `id` was delivered, once and in order, and the rest told, but for what
+    /// was `gone` before.
+    fn is_complete(&self, id: StreamId, gone: &[StreamId]) {
+        let scene = self.scene();
+        let (stream, delivered) = (scene.stream(), &self.delivered);
+        let there: Vec<_> = stream.after(id).filter(|at| !delivered.contains(at)).collect();
+        assert_eq!(there, [], "of {stream:?}");
+        assert!(delivered.is_sorted_by(|a, b| a < b), "{delivered:?}");
+        let mut lost = scene.gone(id);
+        lost.retain(|at| !delivered.contains(at));
+        let counted: u64 = self.gaps.iter().filter_map(|told| told.gap.lost).sum();
+        // `XSETID` back keeps the count of what was added in the life before.
+        let before_it = stream.entries_added.saturating_sub(stream.history.len() as u64);
+        let most = lost.len() as u64 + before_it;
+        assert!(counted <= most, "{counted} of {lost:?}: {:?}", self.gaps);
+        let covered = |at: StreamId, deleted| self.gaps.iter().any(|t| t.covers(at, deleted));
+        lost.retain(|at| {
+            let deleted = scene.deleted.contains(at);
+            // What never was, by `XSETID`, or was deleted before Redis 7, need not be told.
+            let silent = stream.deleted.contains(at) && !(deleted && scene.counts);
+            !silent && !gone.contains(at) && !covered(*at, deleted)
+        });
+        assert!(lost.len() as u64 <= counted, "{lost:?} {:?}", self.gaps);
+    }
+}
+
+fn gap(data: &str) -> Gap {
+    let told: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert_eq!(told["type"], "gap");
+    let id = |name| told[name].as_str().map(|id: &str| id.parse().unwrap());
+    let reason = Reason::ALL.into_iter().find(|reason| told["reason"] == reason.as_str()).unwrap();
+    Gap { after: id("after"), next: id("next"), lost: told["lost"].as_u64(), reason }
+}
+
+/// What the cases were about: a property that nothing comes to holds of anything.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    exact: usize,
+    trimmed: usize,
+    reset: usize,
+    to_the_end: usize,
+    deleted: usize,
+    counted: usize,
+}
+
+impl Tally {
+    fn add(&mut self, visit: &Visit, resumed: Option<Gap>, to_the_end: bool) {
+        let resumed = resumed.map(|gap| gap.reason);
+        self.exact += usize::from(resumed.is_none());
+        self.trimmed += usize::from(resumed == Some(Reason::Trimmed));
+        self.reset += usize::from(resumed == Some(Reason::Reset));
+        self.to_the_end += usize::from(to_the_end);
+        let told = |is: fn(&Gap) -> bool| usize::from(visit.gaps.iter().any(|told| is(&told.gap)));
+        self.deleted += told(|gap| gap.reason == Reason::Deleted && gap.lost.is_none());
+        self.counted += told(|gap| gap.lost.is_some());
+    }
+}
+
+async fn play(case: &Case, tally: &RefCell<Tally>) {
+    let mut scene = Scene { next: 10, counts: case.counts, ..Scene::default() };
+    scene.play(&case.before);
+    let (left_in, entries) = (scene.model.life, scene.stream().entries);
+    let (id, known) = match case.had {
+        Had::Entry { place, gap } if !entries.is_empty() => {
+            let entry = entries[place % entries.len()];
+            (if gap { entry.prev() } else { entry }, true)
+        }
+        Had::Entry { place, .. } => (id(place as u64 % 40), false),
+        Had::Foreign(number) => (id(number), false),
+    };
+    scene.play(&case.away);
+    scene.between = case.between.clone().into();
+    let mut visit = Visit::new(scene, case.read_count, Start::After(id));
+    let (after, told) = visit.resume().await;
+    let (origin, gone) = {
+        let scene = visit.scene();
+        let same_life = known && scene.model.life == left_in;
+        is_right(&scene, id, same_life, told);
+        if told.is_some() {
+            let kept = scene.stream();
+            let before_first = kept.entries.first().map_or(kept.last_generated, |id| id.prev());
+            assert_eq!(after, before_first, "all that is kept comes");
+        }
+        if same_life { (id, Vec::new()) } else { (after, scene.gone(after)) }
+    };
+    let to_the_end = visit.reads_to_the_end().await;
+    if to_the_end {
+        visit.is_complete(origin, &gone);
+    }
+    tally.borrow_mut().add(&visit, told, to_the_end);
+}
+
+/// In the same life only what is below the first entry is told; an id of another one is, where it
+/// can be told apart.
+fn is_right(scene: &Scene, id: StreamId, same_life: bool, told: Option<Gap>) {
+    let stream = scene.stream();
+    match told {
+        Some(gap) if same_life => {
+            let below = stream.entries.first().is_none_or(|first| id < *first);
+            // Before Redis 7 nothing tells a deleted id from one of another life.
+            let deleted = [Some(id), id.next()].into_iter().flatten();
+            let unknown =
+                !scene.counts && deleted.into_iter().any(|id| stream.deleted.contains(&id));
+            let trimmed = gap.reason == Reason::Trimmed && below;
+            assert!(trimmed || unknown, "{id} is {gap:?} of {stream:?}");
+        }
+        None if !same_life => assert!(scene.looked_known(id), "{id} is none of {stream:?}"),
+        _ => {}
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+#[test]
+fn a_resume_is_exact_or_says_so() {
+    let runtime = runtime();
+    let tally = RefCell::<Tally>::default();
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) };
+    let played = TestRunner::new(config).run(&cases(), |case| {
+        runtime.block_on(play(&case, &tally));
+        Ok(())
+    });
+    played.unwrap();
+    let tally = tally.into_inner();
+    let Tally { exact, trimmed, reset, to_the_end, deleted, counted } = tally;
+    assert!(exact.min(trimmed).min(reset) > CASES as usize / 10, "{tally:?}");
+    assert!(to_the_end > CASES as usize / 2, "{tally:?}");
+    assert!(deleted > CASES as usize / 40 && counted > CASES as usize / 200, "{tally:?}");
+}
+
+/// Redis says that one was added to this stream, which has no id.
+#[test]
+fn a_gap_that_leads_nowhere_is_told_once() {
+    let case = Case {
+        counts: true,
+        before: vec![Change::Create],
+        had: Had::Foreign(0),
+        away: vec![Change::SetCount(1)],
+        between: Vec::new(),
+        read_count: 1,
+    };
+    let tally = RefCell::<Tally>::default();
+    runtime().block_on(play(&case, &tally));
+    assert_eq!((tally.borrow().to_the_end, tally.borrow().counted), (1, 1));
+}

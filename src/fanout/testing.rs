@@ -1,0 +1,132 @@
+//! A fan-out of a test's own, with clients in its packs.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::catchup::History;
+use super::{Client, Fanout, Id, Settings, Socket, View};
+use crate::auth::grant::{Basis, Standings};
+use crate::config::{self, Config};
+use crate::limits::{Limits, Whom};
+use crate::source::Source;
+use crate::stream::replay::Replays;
+use crate::stream::{Hub, Lease};
+use crate::telemetry::metrics::Metrics;
+
+pub(crate) struct World {
+    config: Config,
+    pub(crate) source: Source,
+    pub(crate) fanout: Arc<Fanout>,
+    hub: Hub,
+    limits: Arc<Limits>,
+    pub(crate) standings: Arc<Standings>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::of("")
+    }
+
+    /// With these settings; the rest is the demo's.
+    pub(crate) fn of(toml: &str) -> Self {
+        let config = config::parse(toml, "", &[], true).unwrap().config;
+        let metrics = Arc::new(Metrics::new(&config.routes));
+        let source = Source::open(&config);
+        let replays = Replays::new(source.clone(), metrics.clone(), &config);
+        let settings = Settings::new(&config, config.server.drain, false);
+        let fanout = Arc::new(Fanout::new(settings.into(), metrics, replays));
+        let hub = Hub::new(config.ring.clone(), config.limits.readers);
+        let limits = Limits::new(&config.limits, 10_000).unwrap();
+        Self { config, source, fanout, hub, limits, standings: Arc::default() }
+    }
+
+    /// The other end of a client in a pack of `key`, and a hold on the topic.
+    pub(crate) fn client(&self, key: &str) -> (UnixStream, Lease) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (client, lease) = self.stranger(key);
+        let history = History { last_id: None, live: true, down: false };
+        self.fanout.join(Socket::new(OwnedFd::from(ours)), client, 0, history);
+        (theirs, lease)
+    }
+
+    /// A client of `key` that nobody follows yet, and a hold on the topic.
+    pub(crate) fn stranger(&self, key: &str) -> (Client, Lease) {
+        let lease = || self.hub.open(key, |_| {}).unwrap();
+        let route = &self.config.routes[0];
+        let rendering = lease().topic().state().rendering(&route.rendering);
+        let client = Client {
+            lease: lease(),
+            permit: self.limits.admit(&self.limits.bounds(), &Whom::default()).unwrap(),
+            standing: self.standings.enter(&basis(key)),
+            view: View { rendering: rendering.try_into().unwrap(), framed: true },
+            route: 0,
+            signals: route.signals,
+            id: Id { connection: 1, stream: None },
+            record: None,
+            opened: Instant::now(),
+            expires: None,
+            token: None,
+        };
+        (client, lease())
+    }
+
+    pub(crate) async fn goes_round(&self, within: Duration) -> bool {
+        timeout(within, self.fanout.round()).await.is_ok()
+    }
+
+    /// Whether it stops going round, for so long at least: a pack may still come to a probe before it
+    /// comes to what it hangs on.
+    pub(crate) async fn stops(&self, for_so_long: Duration) -> bool {
+        for _ in 0..100 {
+            if !self.goes_round(for_so_long).await {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn basis(key: &str) -> Basis {
+    let (host, origin, site, credential) = Default::default();
+    Basis { path: key.into(), key: key.into(), host, origin, site, cookies: false, credential }
+}
+
+/// A pack that hangs, on a lock that is not given back before this is dropped.
+pub(crate) struct Hung {
+    let_go: Option<mpsc::Sender<()>>,
+    holder: Option<JoinHandle<()>>,
+}
+
+impl Hung {
+    /// Hangs the packs of a topic.
+    pub(crate) fn packs_of(lease: &Lease) -> Self {
+        let topic = lease.topic().clone();
+        let (let_go, held) = mpsc::channel::<()>();
+        let (holds, is_held) = mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            let state = topic.state();
+            // They look at the state for what is new.
+            topic.announce();
+            holds.send(()).unwrap();
+            let _ = held.recv();
+            drop(state);
+        });
+        is_held.recv().unwrap();
+        Self { let_go: Some(let_go), holder: Some(holder) }
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        drop(self.let_go.take());
+        if let Some(holder) = self.holder.take() {
+            let _ = holder.join();
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! What Redis answers, read with suspicion: entries, the state of a stream, errors.
+
+use super::resp::Value;
+use crate::source::{AWAY_CODES, Class, Error, Info, KEY_CODES, LOGIN_CODES};
+use crate::sse::{Entry, StreamId};
+use bytes::Bytes;
+
+/// The entries of an `XREAD` reply about the stream `key`; none where it timed out.
+pub(in crate::source::redis) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
+    let mut streams = match answered(value)? {
+        Value::Nil => return Ok(Vec::new()),
+        streams => list(streams)?.into_iter(),
+    };
+    let (Some(stream), None) = (streams.next(), streams.next()) else {
+        return Err(garbled("XREAD about one key answered about none or several"));
+    };
+    let mut pair = list(stream)?.into_iter();
+    let (Some(name), Some(found), None) = (pair.next(), pair.next(), pair.next()) else {
+        return Err(garbled("XREAD answered with no pair of key and entries"));
+    };
+    if bytes(name)? != key.as_bytes() {
+        return Err(garbled("XREAD answered about another key"));
+    }
+    entries(found)
+}
+
+pub(in crate::source::redis) fn entries(value: Value) -> Result<Vec<Entry>, Error> {
+    list(value)?.into_iter().map(entry).collect()
+}
+
+fn entry(value: Value) -> Result<Entry, Error> {
+    let mut parts = list(value)?.into_iter();
+    let (Some(id), Some(fields), None) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(garbled("an entry that is no pair of id and fields"));
+    };
+    let mut fields_left = list(fields)?.into_iter();
+    let mut fields = Vec::with_capacity(fields_left.len() / 2);
+    while let Some(name) = fields_left.next() {
+        let value = fields_left.next().ok_or_else(|| garbled("a field without a value"))?;
+        fields.push((bytes(name)?, bytes(value)?));
+    }
+    Ok(Entry { id: stream_id(&id)?, fields })
+}
+
+/// What `XINFO STREAM` says; `None`: there is no such key.
+pub(in crate::source::redis) fn stream_info(value: Value) -> Result<Option<Info>, Error> {
+    if matches!(&value, Value::Refusal(words) if words.contains("no such key")) {
+        return Ok(None);
+    }
+    let value = answered(value)?;
+    let mut info = Info::default();
+    let (mut has_length, mut has_end) = (false, false);
+    let mut parts = list(value)?.into_iter();
+    while let Some(name) = parts.next() {
+        let value = parts.next().ok_or_else(|| garbled("XINFO STREAM: a name without a value"))?;
+        match &*bytes(name)? {
+            b"length" => (info.length, has_length) = (number(&value)?, true),
+            b"last-generated-id" => {
+                (info.last_generated, has_end) = (stream_id(&value)?, true);
+            }
+            b"max-deleted-entry-id" => info.max_deleted = stream_id(&value)?,
+            b"entries-added" => info.entries_added = Some(number(&value)?),
+            b"first-entry" if value != Value::Nil => info.first = Some(entry(value)?.id),
+            b"last-entry" if value != Value::Nil => info.last = Some(entry(value)?.id),
+            _ => {}
+        }
+    }
+    if has_length && has_end {
+        return Ok(Some(info));
+    }
+    Err(garbled("XINFO STREAM without length or last-generated-id"))
+}
+
+/// An answer, unless Redis refuses.
+pub(in crate::source::redis) fn answered(value: Value) -> Result<Value, Error> {
+    match value {
+        Value::Refusal(words) => Err(refused(&words)),
+        value => Ok(value),
+    }
+}
+
+pub(in crate::source::redis) fn list(value: Value) -> Result<Vec<Value>, Error> {
+    match value {
+        Value::List(values) => Ok(values),
+        _ => Err(garbled("not the list that was expected")),
+    }
+}
+
+/// A string that is text.
+pub(in crate::source::redis) fn text(value: Value) -> Result<String, Error> {
+    let text = String::from_utf8(bytes(value)?.to_vec());
+    text.map_err(|_| garbled("not the text that was expected"))
+}
+
+pub(in crate::source::redis) fn bytes(value: Value) -> Result<Bytes, Error> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        Value::Integer(number) => Ok(Bytes::from(number.to_string())),
+        _ => Err(garbled("not the string that was expected")),
+    }
+}
+
+pub(in crate::source::redis) fn number(value: &Value) -> Result<u64, Error> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| garbled("not the number that was expected"))
+}
+
+pub(in crate::source::redis) fn stream_id(value: &Value) -> Result<StreamId, Error> {
+    let id = match value {
+        Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    id.ok_or_else(|| garbled("not the stream id that was expected"))
+}
+
+pub(in crate::source::redis) fn garbled(what: &str) -> Error {
+    let message = format!("Redis answered what we do not understand: {what}");
+    Error { class: Class::Away, code: "PROTOCOL", message }
+}
+
+/// Whether Redis has as many clients as it takes: then this is the answer to whatever it is asked first.
+pub(in crate::source::redis) fn is_full(words: &str) -> bool {
+    words.starts_with("ERR max number of clients")
+}
+
+/// Sorts a refusal by what helps against it, from the first word of what Redis says.
+pub(in crate::source::redis) fn refused(words: &str) -> Error {
+    let word = words.split_whitespace().next().unwrap_or_default();
+    let known = |codes: &[&'static str]| codes.iter().find(|code| **code == word).copied();
+    let (class, code) = if let Some(code) = known(&KEY_CODES) {
+        (Class::Key, code)
+    } else if let Some(code) = known(&LOGIN_CODES) {
+        (Class::Login, code)
+    } else {
+        (Class::Away, known(&AWAY_CODES).unwrap_or("ERR"))
+    };
+    Error { class, code, message: words.to_owned() }
+}
+
+/// The answer to a request of one command.
+pub(in crate::source::redis) fn sole(answers: Vec<Value>) -> Result<Value, Error> {
+    answers.into_iter().next().ok_or_else(|| garbled("no answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn list<const N: usize>(values: [Value; N]) -> Value {
+        Value::List(values.into())
+    }
+
+    /// An entry of this id with one field.
+    fn good(id: &str) -> Value {
+        list([text(id), list([text("name"), text("value")])])
+    }
+
+    /// What is no list where one has to be.
+    fn scalars() -> [Value; 5] {
+        [Value::Nil, text("5-0"), Value::Integer(5), Value::Integer(-1), text("")]
+    }
+
+    fn is_garbled<T: std::fmt::Debug>(outcome: Result<T, Error>, reply: &Value) {
+        let error = outcome.expect_err(&format!("{reply:?}"));
+        assert_eq!((error.class, error.code), (Class::Away, "PROTOCOL"), "{reply:?}");
+    }
+
+    #[test]
+    fn one_streams_entries_are_read_and_nil_is_none() {
+        let reply = list([list([text("key"), list([good("5-0"), good("5-1")])])]);
+        let entries = streams(reply, "key").unwrap();
+        assert_eq!(entries.iter().map(|e| e.id.to_string()).collect::<Vec<_>>(), ["5-0", "5-1"]);
+        assert_eq!(entries[0].fields, [("name".into(), "value".into())]);
+        assert_eq!(streams(Value::Nil, "key").unwrap(), []);
+    }
+
+    #[test]
+    fn bytes_and_numbers_are_values_as_well() {
+        let fields = list([Value::Bytes(Bytes::from_static(b"\xff\0")), Value::Integer(-7)]);
+        let entries = entries(list([list([text("5-0"), fields])])).unwrap();
+        assert_eq!(entries[0].fields, [(Bytes::from_static(b"\xff\0"), "-7".into())]);
+    }
+
+    #[test]
+    fn a_read_of_no_stream_or_several_or_of_another_form_is_garbled() {
+        let stream = || list([text("key"), list([good("5-0")])]);
+        let mut replies = vec![list([]), list([stream(), stream()]), list([list([])])];
+        replies.extend(scalars().into_iter().skip(1));
+        replies.extend(scalars().map(|scalar| list([scalar])));
+        replies.extend(scalars().map(|scalar| list([list([text("key"), scalar])])));
+        let of_another = list([text("other"), list([good("5-0")])]);
+        let without_key = list([list([good("5-0")])]);
+        let with_more = list([text("key"), list([good("5-0")]), list([])]);
+        replies.extend([of_another, without_key, with_more].map(|stream| list([stream])));
+        for reply in replies {
+            is_garbled(streams(reply.clone(), "key"), &reply);
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_none_is_garbled_wherever_it_stands() {
+        let fields = || list([text("name"), text("value")]);
+        let mut wrong = vec![
+            list([]),
+            list([text("5-0")]),
+            list([text("5-0"), fields(), fields()]),
+            list([text("5-0"), list([text("name")])]),
+            list([text("5-0"), list([text("name"), text("value"), text("name")])]),
+            list([text("5-0"), list([text("name"), Value::Nil])]),
+            list([text("5-0"), list([list([]), text("value")])]),
+        ];
+        wrong.extend(scalars());
+        wrong.extend(scalars().map(|scalar| list([text("5-0"), scalar])));
+        for id in
+            ["", "5", "-", "5-", "-5", "5-0-0", "05-0", "+5-0", "x-0", "18446744073709551616-0"]
+        {
+            wrong.push(list([text(id), fields()]));
+        }
+        for id in
+            [Value::Nil, Value::Integer(5), list([]), Value::Bytes(Bytes::from_static(b"\xff"))]
+        {
+            wrong.push(list([id, fields()]));
+        }
+        for entry in wrong {
+            let reply = list([good("5-0"), entry, good("6-0")]);
+            is_garbled(entries(reply.clone()), &reply);
+        }
+    }
+
+    /// As `XINFO STREAM` of Redis 7 answers, with one value replaced.
+    fn info(name: &str, value: &Value) -> Value {
+        let mut pairs = vec![
+            ("length", Value::Integer(2)),
+            ("radix-tree-keys", Value::Integer(1)),
+            ("last-generated-id", text("9-0")),
+            ("max-deleted-entry-id", text("3-0")),
+            ("entries-added", Value::Integer(4)),
+            ("first-entry", good("5-0")),
+            ("last-entry", good("9-0")),
+        ];
+        for pair in pairs.iter_mut().filter(|pair| pair.0 == name) {
+            pair.1 = value.clone();
+        }
+        Value::List(pairs.into_iter().flat_map(|(name, value)| [text(name), value]).collect())
+    }
+
+    #[test]
+    fn a_stream_is_described_and_an_empty_one_has_no_first_entry() {
+        let id = |ms| StreamId { ms, seq: 0 };
+        let full = Info {
+            length: 2,
+            last_generated: id(9),
+            first: Some(id(5)),
+            last: Some(id(9)),
+            max_deleted: id(3),
+            entries_added: Some(4),
+        };
+        assert_eq!(stream_info(info("", &Value::Nil)).unwrap(), Some(full));
+        let without = |name| stream_info(info(name, &Value::Nil)).unwrap();
+        assert_eq!(without("first-entry"), Some(Info { first: None, ..full }));
+        assert_eq!(without("last-entry"), Some(Info { last: None, ..full }));
+    }
+
+    #[test]
+    fn a_redis_before_7_counts_no_entries_ever_added() {
+        let reply =
+            list([text("length"), Value::Integer(0), text("last-generated-id"), text("9-0")]);
+        let info = stream_info(reply).unwrap().unwrap();
+        assert_eq!((info.entries_added, info.max_deleted), (None, StreamId::ZERO));
+        assert_eq!(info.last_generated.to_string(), "9-0");
+    }
+
+    #[test]
+    fn a_stream_described_in_another_form_is_garbled() {
+        for reply in scalars() {
+            is_garbled(stream_info(reply.clone()), &reply);
+        }
+        let numbers = ["length", "entries-added"].map(|name| (name, Value::Integer(-1)));
+        let words = ["length", "entries-added"].map(|name| (name, text("many")));
+        let nils = ["length", "entries-added", "last-generated-id", "max-deleted-entry-id"]
+            .map(|name| (name, Value::Nil));
+        let ids = ["last-generated-id", "max-deleted-entry-id"].map(|name| (name, text("9")));
+        let none = ["first-entry", "last-entry"].map(|name| (name, list([])));
+        let bare = ["first-entry", "last-entry"].map(|name| (name, text("5-0")));
+        let entries = none.iter().chain(&bare);
+        for (name, value) in numbers.iter().chain(&words).chain(&nils).chain(&ids).chain(entries) {
+            let reply = info(name, value);
+            is_garbled(stream_info(reply.clone()), &reply);
+        }
+    }
+
+    #[test]
+    fn a_description_that_lacks_what_continuity_needs_is_garbled() {
+        for reply in [
+            list([]),
+            list([text("length"), Value::Integer(2)]),
+            list([text("last-generated-id"), text("9-0")]),
+            list([text("length"), Value::Integer(2), text("last-generated-id")]),
+            list([Value::Nil, Value::Nil]),
+        ] {
+            is_garbled(stream_info(reply.clone()), &reply);
+        }
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_helps() {
+        let sorted = |words| {
+            let error = refused(words);
+            (error.class, error.code)
+        };
+        assert_eq!(sorted("WRONGTYPE Operation against a key"), (Class::Key, "WRONGTYPE"));
+        assert_eq!(sorted("NOPERM no permissions"), (Class::Key, "NOPERM"));
+        assert_eq!(sorted("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
+        assert_eq!(sorted("LOADING Redis is loading"), (Class::Away, "LOADING"));
+        assert_eq!(sorted("WRONGTYPES are none"), (Class::Away, "ERR"));
+        assert_eq!(sorted(""), (Class::Away, "ERR"));
+        let denied = Value::Refusal("NOPERM no permissions".into());
+        assert_eq!(streams(denied.clone(), "key").unwrap_err().class, Class::Key);
+        assert_eq!(stream_info(denied).unwrap_err().class, Class::Key);
+        assert_eq!(stream_info(Value::Refusal("ERR no such key".into())).unwrap(), None);
+    }
+
+    /// Any reply at all, of the words and forms that real ones have.
+    fn reply() -> impl Strategy<Value = Value> {
+        let word = prop_oneof!["[0-9]{1,3}-[0-9]", ".{0,8}", Just("length".to_owned())];
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            any::<i64>().prop_map(Value::Integer),
+            "[A-Z]{0,4} .{0,8}".prop_map(Value::Refusal),
+            word.prop_map(|word| text(&word)),
+            any::<Vec<u8>>().prop_map(|bytes| Value::Bytes(bytes.into())),
+        ];
+        leaf.prop_recursive(5, 40, 4, |inner| {
+            proptest::collection::vec(inner, 0..4).prop_map(Value::List)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_panics(reply in reply()) {
+            let _ = streams(reply.clone(), "key");
+            let _ = entries(reply.clone());
+            let _ = stream_info(reply.clone());
+            let _ = stream_id(&reply);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! A cluster: which node serves a slot, learnt from its nodes and from their redirections.
+//! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::node::{Node, Wanted, about_no_key, suspicion};
+use super::slot::{SLOTS, slot};
+use crate::config::Address;
+use crate::source::redis::client::replies::{answered, garbled, list, number, text};
+use crate::source::redis::client::resp::Value;
+use crate::source::redis::client::{ANSWER_TIMEOUT, Link, Login, in_time};
+use crate::source::{Class, Error};
+
+/// The nodes are asked for the slots no more often than this.
+const REFRESH_PAUSE: Duration = Duration::from_millis(250);
+/// A node that takes longer has not answered.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A cluster.
+pub(in crate::source::redis) struct Cluster {
+    seeds: Vec<Address>,
+    login: Login,
+    replica: bool,
+    /// Which of a primary's replicas is read from: another gateway may choose another one.
+    choice: usize,
+    state: Mutex<State>,
+    /// Held while the nodes are asked: one asks for all.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    ranges: Vec<Range>,
+    /// Slots that were heard to have moved since.
+    moved: HashMap<u16, Address>,
+    stale: bool,
+    asked: Option<Instant>,
+    /// Nodes that are asked last until then, and not read from if there is another.
+    suspects: HashMap<Address, Instant>,
+}
+
+/// Slots that a primary serves.
+#[derive(Debug, PartialEq)]
+struct Range {
+    first: u16,
+    last: u16,
+    primary: Address,
+    /// In the order of their addresses.
+    replicas: Vec<Address>,
+}
+
+impl Cluster {
+    pub(super) fn new(seeds: Vec<Address>, login: Login, replica: bool) -> Self {
+        Self {
+            seeds,
+            login: Login { readonly: replica, ..login },
+            replica,
+            choice: fastrand::usize(..),
+            state: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) async fn find(&self, key: &str, wanted: Wanted) -> Result<Node, Error> {
+        let slot = slot(key);
+        let known = self.state().find(slot).is_some();
+        if !known || self.state().stale {
+            let refreshed = self.refresh().await;
+            // What is known already is better than nothing.
+            refreshed.or_else(|error| if known { Ok(()) } else { Err(error) })?;
+        }
+        let state = self.state();
+        let Some((primary, replicas)) = state.find(slot) else {
+            let message = format!("no node of the cluster serves slot {slot}");
+            return Err(Error { class: Class::Away, code: "CLUSTERDOWN", message });
+        };
+        let reads = self.replica && wanted == Wanted::Reading;
+        let well: Vec<_> =
+            replicas.iter().filter(|address| reads && !state.is_suspect(address)).collect();
+        let replica = well.get(self.choice % well.len().max(1)).copied();
+        Ok(Node::at(replica.unwrap_or(primary).clone()))
+    }
+
+    /// Learns from what went wrong at `node`; where to ask instead, if that was said.
+    pub(super) fn failed(&self, node: &Node, error: &Error) -> Option<Node> {
+        let mut state = self.state();
+        if let Some((slot, address)) = redirection(error, node) {
+            let asking = error.code == "ASK";
+            if !asking {
+                state.moved.insert(slot, address.clone());
+                state.stale = true;
+            }
+            return Some(Node { asking, ..Node::at(address) });
+        }
+        if error.class == Class::Away {
+            state.stale = true;
+            state.suspect(&node.address, error);
+        }
+        None
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// Asks one node after another which one serves which slots, until one answers.
+    async fn refresh(&self) -> Result<(), Error> {
+        let _alone = self.refreshing.lock().await;
+        let candidates = {
+            let mut state = self.state();
+            if state.asked.is_some_and(|asked| asked.elapsed() < REFRESH_PAUSE) {
+                return Ok(());
+            }
+            state.asked = Some(Instant::now());
+            state.suspects.retain(|_, until| Instant::now() < *until);
+            state.candidates(&self.seeds)
+        };
+        let asked = async {
+            let mut last = None;
+            for address in &candidates {
+                match in_time(TIMEOUT, "CLUSTER SLOTS", self.ask(address)).await {
+                    Ok(ranges) => return Ok((address, ranges)),
+                    Err(error) => {
+                        if error.class == Class::Away {
+                            self.state().suspect(address, &error);
+                        }
+                        last = Some(error);
+                    }
+                }
+            }
+            Err(last.expect("source.url names at least one node"))
+        };
+        let (address, ranges) = in_time(ANSWER_TIMEOUT, "CLUSTER SLOTS", asked).await?;
+        tracing::debug!(%address, "a node told of the cluster's slots");
+        let mut state = self.state();
+        state.stale = ranges.is_empty();
+        state.ranges = ranges;
+        state.moved.clear();
+        Ok(())
+    }
+
+    async fn ask(&self, address: &Address) -> Result<Vec<Range>, Error> {
+        let mut link = Link::open(address, &self.login).await?;
+        let answer = answered(link.ask(&[b"CLUSTER", b"SLOTS"]).await?);
+        let slots = list(answer.map_err(about_no_key)?)?;
+        slots.into_iter().map(|slots| range(slots, address)).collect()
+    }
+}
+
+impl State {
+    fn find(&self, slot: u16) -> Option<(&Address, &[Address])> {
+        let range = self.ranges.iter().find(|range| (range.first..=range.last).contains(&slot));
+        match self.moved.get(&slot) {
+            Some(moved) => Some((moved, &[])),
+            None => range.map(|range| (&range.primary, &*range.replicas)),
+        }
+    }
+
+    fn suspect(&mut self, address: &Address, error: &Error) {
+        self.suspects.insert(address.clone(), Instant::now() + suspicion(error));
+    }
+
+    fn is_suspect(&self, address: &Address) -> bool {
+        self.suspects.get(address).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Every node that is known, in no order but that what failed comes last.
+    fn candidates(&self, seeds: &[Address]) -> Vec<Address> {
+        let known = self
+            .ranges
+            .iter()
+            .flat_map(|range| std::iter::once(&range.primary).chain(&range.replicas));
+        let mut all: Vec<_> = known.chain(seeds).cloned().collect();
+        all.sort_unstable();
+        all.dedup();
+        fastrand::shuffle(&mut all);
+        all.sort_by_key(|address| self.is_suspect(address));
+        all
+    }
+}
+
+/// Slot and place of `MOVED 3999 127.0.0.1:6381`, or of an ASK.
+fn redirection(error: &Error, node: &Node) -> Option<(u16, Address)> {
+    if !matches!(error.code, "MOVED" | "ASK") {
+        return None;
+    }
+    let mut words = error.message.split_whitespace().skip(1);
+    let slot = words.next()?.parse().ok().filter(|slot| *slot < SLOTS)?;
+    let (host, port) = words.next()?.rsplit_once(':')?;
+    Some((slot, located(host, port.parse().ok()?, &node.address)))
+}
+
+/// A node that does not know its own name is where it was asked.
+fn located(host: &str, port: u16, asked: &Address) -> Address {
+    match asked {
+        Address::Tcp(same, _) if host.is_empty() => Address::Tcp(same.clone(), port),
+        _ => Address::Tcp(host.to_owned(), port),
+    }
+}
+
+/// First and last slot, then the nodes, the primary first.
+fn range(value: Value, asked: &Address) -> Result<Range, Error> {
+    let mut parts = list(value)?.into_iter();
+    let mut slot = || {
+        let slot = number(&parts.next().unwrap_or(Value::Nil))?;
+        let slot = u16::try_from(slot).ok().filter(|slot| *slot < SLOTS);
+        slot.ok_or_else(|| garbled("a slot that is none"))
+    };
+    let (first, last) = (slot()?, slot()?);
+    let mut nodes = parts.map(|node| located_node(node, asked));
+    let primary = nodes.next().ok_or_else(|| garbled("slots without a node"))??;
+    let mut replicas = nodes.collect::<Result<Vec<_>, _>>()?;
+    replicas.sort_unstable();
+    Ok(Range { first, last, primary, replicas })
+}
+
+fn located_node(value: Value, asked: &Address) -> Result<Address, Error> {
+    let mut parts = list(value)?.into_iter();
+    let (Some(host), Some(port)) = (parts.next(), parts.next()) else {
+        return Err(garbled("a node without host and port"));
+    };
+    let host = if host == Value::Nil { String::new() } else { text(host)? };
+    let port = u16::try_from(number(&port)?).map_err(|_| garbled("a port that is none"))?;
+    Ok(located(&host, port, asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::source::redis::client::replies::refused;
+
+    fn at(host: &str, port: u16) -> Address {
+        Address::Tcp(host.into(), port)
+    }
+
+    fn list<const N: usize>(values: [Value; N]) -> Value {
+        Value::List(values.into())
+    }
+
+    fn node(host: &str, port: i64) -> Value {
+        list([Value::Bytes(Bytes::copy_from_slice(host.as_bytes())), Value::Integer(port)])
+    }
+
+    #[test]
+    fn slots_are_read_with_their_nodes() {
+        let (first, last) = (Value::Integer(0), Value::Integer(5));
+        let nodes = [first, last, node("a", 1), node("c", 3), node("", 2)];
+        let read = range(list(nodes), &at("asked", 9)).unwrap();
+        let replicas = vec![at("asked", 2), at("c", 3)];
+        assert_eq!(read, Range { first: 0, last: 5, primary: at("a", 1), replicas });
+    }
+
+    #[test]
+    fn slots_of_another_form_are_garbled() {
+        let slot = Value::Integer;
+        for wrong in [
+            Value::Nil,
+            list([]),
+            list([slot(0), slot(5)]),
+            list([slot(0), slot(16384), node("a", 1)]),
+            list([slot(-1), slot(5), node("a", 1)]),
+            list([slot(0), slot(5), node("a", 65536)]),
+            list([slot(0), slot(5), node("a", 1), Value::Nil]),
+        ] {
+            let error = range(wrong.clone(), &at("asked", 9)).unwrap_err();
+            assert_eq!(error.code, "PROTOCOL", "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_redirection_says_where_and_how_to_ask() {
+        let cluster = Cluster::new(vec![at("seed", 1)], Login::default(), false);
+        let asked = Node::at(at("asked", 1));
+        let to = |words: &str| cluster.failed(&asked, &refused(words));
+        let moved = Node::at(at("::1", 7));
+        assert_eq!(to("MOVED 5 ::1:7"), Some(moved));
+        assert_eq!(to("MOVED 6 :7"), Some(Node::at(at("asked", 7))));
+        assert_eq!(to("ASK 8 h:7"), Some(Node { asking: true, ..Node::at(at("h", 7)) }));
+        let state = cluster.state();
+        assert_eq!(state.find(5).unwrap().0, &at("::1", 7));
+        assert_eq!(state.find(8), None, "ASK is about one command");
+        assert!(state.stale);
+    }
+
+    #[test]
+    fn a_redirection_that_is_none_leads_nowhere() {
+        let cluster = Cluster::new(vec![at("seed", 1)], Login::default(), false);
+        for words in
+            ["MOVED", "MOVED 5", "MOVED x h:7", "MOVED 16384 h:7", "MOVED 5 h", "ASK 5 h:x"]
+        {
+            assert_eq!(cluster.failed(&Node::at(at("a", 1)), &refused(words)), None, "{words}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_tell_of_the_slots_is_asked_last() {
+        // The kernel accepts, and nobody answers.
+        let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let frozen = at("127.0.0.1", frozen.local_addr().unwrap().port());
+        let cluster = Cluster::new(vec![frozen.clone()], Login::default(), false);
+        cluster.refresh().await.unwrap_err();
+        let seeds = [frozen.clone(), at("other", 1)];
+        assert_eq!(cluster.state().candidates(&seeds), [at("other", 1), frozen]);
+    }
+
+    #[test]
+    fn who_failed_is_asked_last() {
+        let (a, b) = (at("a", 1), at("b", 1));
+        let cluster = Cluster::new(vec![a.clone(), b.clone()], Login::default(), false);
+        cluster.failed(&Node::at(a.clone()), &refused("LOADING"));
+        assert_eq!(cluster.state().candidates(&cluster.seeds), [b, a]);
+    }
+}

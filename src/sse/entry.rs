@@ -1,0 +1,35 @@
+//! One entry of a Redis Stream, as a read found it.
+
+use bytes::Bytes;
+
+use super::StreamId;
+
+/// What each part of an entry takes in memory besides its bytes: its id, its list of fields, itself, and
+/// each name and value. A part is 40 bytes in a list that may have just grown to twice what it holds.
+pub const PART_BYTES: usize = 96;
+
+/// One entry of a Redis Stream, its fields in the order in which they were added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id within the stream.
+    pub id: StreamId,
+    /// Names and values; a name may repeat.
+    pub fields: Vec<(Bytes, Bytes)>,
+}
+
+impl Entry {
+    /// The first value of `name`.
+    pub(super) fn field(&self, name: &str) -> Option<&Bytes> {
+        self.fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// Bytes of all names and values together.
+    pub fn size_bytes(&self) -> usize {
+        self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// About what it takes in memory while it is read: of many small fields much more than their bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.size_bytes() + (3 + 2 * self.fields.len()) * PART_BYTES
+    }
+}

@@ -1,0 +1,20 @@
+//! Entries and the SSE grammar: the only room that knows how an event looks on the wire.
+//!
+//! The rules are those of the WHATWG HTML standard, section 9.2 ("Server-sent events").
+
+mod chunk;
+mod control;
+mod entry;
+mod id;
+mod line;
+pub mod parse;
+mod render;
+#[cfg(test)]
+mod tests;
+
+pub use chunk::{LAST_CHUNK, unframed, write_chunk};
+pub use control::{CONTROL_EVENT, Control, Gap, Reason, comment, write_control};
+pub use entry::{Entry, PART_BYTES};
+pub use id::{NotAnId, StreamId};
+pub use line::write_retry;
+pub use render::{Data, EventName, Rendering, Written, is_event_name, write_entry};

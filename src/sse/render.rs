@@ -1,0 +1,174 @@
+//! From an entry to an event: what a route makes of it, and its bytes.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use super::line::write_line;
+use super::{CONTROL_EVENT, Entry};
+
+/// What a route makes of an entry. Routes with equal renderings share their encoded bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rendering {
+    /// Where the event's type comes from.
+    pub event: EventName,
+    /// Where its data come from.
+    pub data: Data,
+    /// Sent where a single data field is absent; `None`: the entry is skipped.
+    pub missing: Option<String>,
+}
+
+/// Where an event's type comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EventName {
+    /// Always this.
+    Fixed(String),
+    /// The value of a field, where it can stand in an `event:` line and is not [`CONTROL_EVENT`].
+    Field {
+        /// The field.
+        field: String,
+        /// The type where the field is absent or unusable.
+        otherwise: String,
+    },
+}
+
+/// Where an event's data come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Data {
+    /// One field, verbatim.
+    Field(String),
+    /// These fields as one JSON object of strings.
+    Fields(Vec<String>),
+    /// All fields as one JSON object of strings.
+    All,
+}
+
+/// What became of an entry in [`write_entry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// An event was written.
+    Event,
+    /// Nothing was written: the route skips entries without its data field.
+    Skipped,
+    /// Nothing was written: the data are larger than `max_entry_bytes`.
+    Oversize,
+}
+
+/// Writes `entry` as one event, whole, or nothing.
+///
+/// Data arrive verbatim up to what SSE can carry: CR, LF and CRLF as LF, invalid UTF-8 as U+FFFD.
+/// `max_entry_bytes` bounds the data as the client sees them, inclusive.
+pub fn write_entry(
+    out: &mut Vec<u8>,
+    entry: &Entry,
+    rendering: &Rendering,
+    max_entry_bytes: usize,
+) -> Written {
+    let Some(data) = data_of(entry, rendering) else { return Written::Skipped };
+    if joined_len_bytes(&data) > max_entry_bytes {
+        return Written::Oversize;
+    }
+    write_line(out, "id", &entry.id.to_string());
+    write_line(out, "event", &event_of(entry, &rendering.event));
+    for line in lines(&data) {
+        write_line(out, "data", line);
+    }
+    out.push(b'\n');
+    Written::Event
+}
+
+fn data_of<'a>(entry: &'a Entry, rendering: &'a Rendering) -> Option<Cow<'a, str>> {
+    match &rendering.data {
+        Data::Field(name) => match entry.field(name) {
+            Some(value) => Some(String::from_utf8_lossy(value)),
+            None => rendering.missing.as_deref().map(Cow::Borrowed),
+        },
+        Data::Fields(names) => {
+            let chosen = |name: &str| names.iter().any(|n| n == name);
+            let object = object_of(entry, chosen);
+            if object.is_empty() {
+                return rendering.missing.as_deref().map(Cow::Borrowed);
+            }
+            Some(Cow::Owned(json(&object)))
+        }
+        Data::All => Some(Cow::Owned(json(&object_of(entry, |_| true)))),
+    }
+}
+
+/// The chosen fields in entry order; of a repeated one the last value, at its first place.
+fn object_of(entry: &Entry, chosen: impl Fn(&str) -> bool) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    let mut object: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(entry.fields.len());
+    let mut places = std::collections::HashMap::new();
+    for (name, value) in &entry.fields {
+        let name = String::from_utf8_lossy(name);
+        if !chosen(&name) {
+            continue;
+        }
+        let value = String::from_utf8_lossy(value);
+        if let Some(&place) = places.get(&name) {
+            object[place] = (name, value);
+        } else {
+            places.insert(name.clone(), object.len());
+            object.push((name, value));
+        }
+    }
+    object
+}
+
+fn json(object: &[(Cow<'_, str>, Cow<'_, str>)]) -> String {
+    let mut text = String::from("{");
+    for (index, (name, value)) in object.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(text, "{comma}{}:{}", json_string(name), json_string(value))
+            .expect("writing to a String succeeds");
+    }
+    text.push('}');
+    text
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::to_string(text).expect("a string is always JSON")
+}
+
+fn event_of<'a>(entry: &'a Entry, name: &'a EventName) -> Cow<'a, str> {
+    match name {
+        EventName::Fixed(name) => Cow::Borrowed(name),
+        EventName::Field { field, otherwise } => {
+            match entry.field(field).map(|v| String::from_utf8_lossy(v)) {
+                Some(value) if is_event_name(&value) => value,
+                _ => Cow::Borrowed(otherwise),
+            }
+        }
+    }
+}
+
+/// An event's type is no longer than this; it is a name, and `max_entry` does not bound it.
+const EVENT_NAME_BYTES: usize = 1024;
+
+/// Whether `name` can be an event's type: one line of at most 1,024 bytes, not empty, and not the
+/// control events' own.
+pub fn is_event_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= EVENT_NAME_BYTES
+        && name != CONTROL_EVENT
+        && !name.contains(['\r', '\n', '\0'])
+}
+
+/// The lines of `text`, ended by CRLF, CR or LF alike; one more than there are line ends.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(['\r', '\n']) else {
+            rest = None;
+            return Some(text);
+        };
+        let width = if text[end..].starts_with("\r\n") { 2 } else { 1 };
+        rest = Some(&text[end + width..]);
+        Some(&text[..end])
+    })
+}
+
+/// Bytes of `text` as the client's parser joins its lines again.
+fn joined_len_bytes(text: &str) -> usize {
+    text.len() - text.matches("\r\n").count()
+}

@@ -1,0 +1,192 @@
+//! What one read found, encoded once for everybody: SSE bytes, framed as HTTP chunks.
+//!
+//! Each event is a chunk of its own, so a client may start, stop and go on at any event; whoever
+//! needs no frames (HTTP/1.0, HTTP/2, TLS) has them taken off, which copies nothing.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::sse::{
+    Control, Entry, Gap, Reason, Rendering, StreamId, Written, write_chunk, write_control,
+    write_entry,
+};
+
+/// One thing that every client of a stream key is told, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// An entry.
+    Entry(Entry),
+    /// Entries are missing here; the last event id that goes with it.
+    Gap(Gap, StreamId),
+}
+
+impl Item {
+    /// The last event id of a client that was told this.
+    pub fn id(&self) -> StreamId {
+        match self {
+            Self::Entry(entry) => entry.id,
+            Self::Gap(_, id) => *id,
+        }
+    }
+
+    /// About as many bytes as its event will have.
+    fn room_bytes(&self) -> usize {
+        const AROUND_BYTES: usize = 64;
+        match self {
+            Self::Entry(entry) => entry.size_bytes() + AROUND_BYTES,
+            Self::Gap(..) => 4 * AROUND_BYTES,
+        }
+    }
+}
+
+/// Items of one read, encoded for each rendering of their topic.
+#[derive(Debug)]
+pub struct Batch {
+    /// The first item's number in the topic.
+    pub first_seq: u64,
+    /// When its items were there to be encoded.
+    pub since: Instant,
+    ids: Vec<StreamId>,
+    /// Which items are gaps, by index; hardly ever any.
+    gaps: Vec<usize>,
+    rendered: Vec<Rendered>,
+}
+
+/// The bytes of a batch in one rendering.
+#[derive(Debug)]
+struct Rendered {
+    bytes: Bytes,
+    /// Where each item ends; an item that this rendering skips is empty.
+    ends: Vec<usize>,
+    /// Which entries are too large, by index, so that a notice stands for them.
+    oversize: Vec<usize>,
+}
+
+impl Batch {
+    /// Encodes `items` for each rendering; the ring numbers them.
+    pub fn encode(items: &[Item], renderings: &[Rendering], max_entry_bytes: usize) -> Self {
+        let since = Instant::now();
+        let rendered =
+            renderings.iter().map(|r| Rendered::new(items, r, max_entry_bytes)).collect();
+        let gap = |(index, item): (usize, &Item)| matches!(item, Item::Gap(..)).then_some(index);
+        Self {
+            first_seq: 0,
+            since,
+            ids: items.iter().map(Item::id).collect(),
+            gaps: items.iter().enumerate().filter_map(gap).collect(),
+            rendered,
+        }
+    }
+
+    /// The number after the last item's.
+    pub fn end_seq(&self) -> u64 {
+        self.first_seq + self.ids.len() as u64
+    }
+
+    /// Each item's last event id.
+    pub fn ids(&self) -> &[StreamId] {
+        &self.ids
+    }
+
+    /// The same, of the items from `from_seq` on.
+    pub fn ids_from(&self, from_seq: u64) -> &[StreamId] {
+        self.ids.get(self.index(from_seq)..).unwrap_or_default()
+    }
+
+    /// Memory held, roughly: what the ring accounts for.
+    pub fn size_bytes(&self) -> usize {
+        let places = size_of::<usize>() * self.ids.len();
+        let rendered: usize = self.rendered.iter().map(|r| r.bytes.len() + places).sum();
+        rendered + self.ids.len() * size_of::<StreamId>() + size_of::<Self>()
+    }
+
+    /// Whether it was encoded for this rendering.
+    pub fn has(&self, rendering: usize) -> bool {
+        rendering < self.rendered.len()
+    }
+
+    /// Whether the item is a gap.
+    pub fn is_gap(&self, seq: u64) -> bool {
+        self.gaps.contains(&self.index(seq))
+    }
+
+    /// How many entries are among the items from `from_seq` on.
+    pub fn entries_from(&self, from_seq: u64) -> u64 {
+        let from = self.index(from_seq);
+        let gaps = self.gaps.iter().filter(|gap| **gap >= from).count();
+        self.ids.len().saturating_sub(from + gaps) as u64
+    }
+
+    /// Notices, in all renderings, of entries that are too large to be sent.
+    pub fn oversize(&self) -> u64 {
+        self.rendered.iter().map(|rendered| rendered.oversize.len() as u64).sum()
+    }
+
+    /// Whether the item is an entry's event: no gap, no notice, and not skipped by this rendering.
+    pub fn is_entry(&self, rendering: usize, seq: u64) -> bool {
+        let (rendered, index) = (&self.rendered[rendering], self.index(seq));
+        let control = self.is_gap(seq) || rendered.oversize.contains(&index);
+        !control && !rendered.range(index).is_empty()
+    }
+
+    /// The framed bytes of the items from `from_seq` on.
+    pub fn framed(&self, rendering: usize, from_seq: u64) -> Bytes {
+        let rendered = &self.rendered[rendering];
+        rendered.bytes.slice(rendered.start(self.index(from_seq))..)
+    }
+
+    /// The framed bytes of one item; none where this rendering skips it.
+    pub fn item(&self, rendering: usize, seq: u64) -> Bytes {
+        let rendered = &self.rendered[rendering];
+        rendered.bytes.slice(rendered.range(self.index(seq)))
+    }
+
+    fn index(&self, seq: u64) -> usize {
+        usize::try_from(seq.saturating_sub(self.first_seq)).expect("a batch has few items")
+    }
+}
+
+impl Rendered {
+    fn new(items: &[Item], rendering: &Rendering, max_entry_bytes: usize) -> Self {
+        let mut bytes = Vec::with_capacity(items.iter().map(Item::room_bytes).sum());
+        let mut ends = Vec::with_capacity(items.len());
+        let mut oversize = Vec::new();
+        let mut event = Vec::new();
+        let mut before = None;
+        for (index, item) in items.iter().enumerate() {
+            event.clear();
+            match item {
+                Item::Gap(gap, id) => write_control(&mut event, Some(*id), Control::Gap(*gap)),
+                Item::Entry(entry) => {
+                    let written = write_entry(&mut event, entry, rendering, max_entry_bytes);
+                    if written == Written::Oversize {
+                        oversize.push(index);
+                        write_oversize(&mut event, entry.id, before, items.get(index + 1));
+                    }
+                }
+            }
+            write_chunk(&mut bytes, &event);
+            ends.push(bytes.len());
+            before = Some(item.id());
+        }
+        // Copied, so that a ring holds no capacity that it does not account for.
+        Self { bytes: Bytes::copy_from_slice(&bytes), ends, oversize }
+    }
+
+    fn start(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1] }
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
+        self.start(index)..self.ends[index]
+    }
+}
+
+fn write_oversize(out: &mut Vec<u8>, id: StreamId, before: Option<StreamId>, next: Option<&Item>) {
+    let after = Some(before.unwrap_or(id.prev()));
+    let next = next.map(Item::id).filter(|next| *next > id);
+    let gap = Gap { after, next, lost: Some(1), reason: Reason::Oversize };
+    write_control(out, Some(next.map_or(id, StreamId::prev)), Control::Gap(gap));
+}

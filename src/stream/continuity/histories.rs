@@ -1,0 +1,365 @@
+//! Random histories of a stream, and what a reader says of them held against what was.
+//!
+//! Each step is a command: others come between any two of the reader's, between a read and its look
+//! at the stream too.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::model::{Change, Model, Stream, any_change, change};
+use super::{Continuity, Verdict};
+use crate::source::{Info, Reply, Seen};
+use crate::sse::{Entry, Gap, Reason, StreamId};
+
+/// Histories for each property.
+const CASES: u32 = 2_000;
+
+/// What happens next.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Change(Change),
+    Read(Read),
+}
+
+/// The reader reads up to so many and looks at the stream; this comes between.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    count: usize,
+    between: Vec<Change>,
+}
+
+fn steps(
+    change: impl Strategy<Value = Change> + Clone + 'static,
+) -> impl Strategy<Value = Vec<Step>> {
+    let between = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => prop::collection::vec(change.clone(), 1..3)
+    ];
+    let read =
+        (1..5_usize, between).prop_map(|(count, between)| Step::Read(Read { count, between }));
+    prop::collection::vec(prop_oneof![change.prop_map(Step::Change), read], 1..25)
+}
+
+/// What `XINFO STREAM` says, of Redis 7 or before.
+pub(crate) fn info(stream: &Stream, counts: bool) -> Info {
+    Info {
+        length: stream.entries.len() as u64,
+        last_generated: stream.last_generated,
+        first: stream.entries.first().copied(),
+        last: stream.entries.last().copied(),
+        max_deleted: if counts { stream.max_deleted } else { StreamId::ZERO },
+        entries_added: counts.then_some(stream.entries_added),
+    }
+}
+
+/// What `XREAD` answers.
+pub(crate) fn read(model: &Model, after: StreamId, count: usize) -> Vec<Entry> {
+    let fields = vec![(Bytes::from_static(b"payload"), Bytes::from_static(b"x"))];
+    let entry = |id| Entry { id, fields: fields.clone() };
+    model.stream.iter().flat_map(|stream| stream.after(after)).take(count).map(entry).collect()
+}
+
+/// A reader, and what is true of what it says.
+struct Reader {
+    model: Model,
+    /// Where the next life begins.
+    next: u64,
+    counts: bool,
+    continuity: Continuity,
+    /// The life that it reads. Where a new one could not be told apart nothing exact is known
+    /// until the next reset.
+    life: u64,
+    blurred: bool,
+    /// The last look, and the life it was taken in.
+    looked: Option<(Info, u64)>,
+    /// What it has to deliver: what was there when the life began to be read, and what came since.
+    kept: Vec<StreamId>,
+    since: usize,
+    delivered: Vec<StreamId>,
+    gaps: Vec<Gap>,
+    resets: usize,
+    /// What was lost and passed as of the last read; `None` once it did not look at the stream.
+    overdue: Option<u64>,
+}
+
+impl Reader {
+    fn begin(changes: &[Change], counts: bool) -> Self {
+        let (mut model, mut next) = (Model::default(), 10);
+        for change in changes {
+            model.play(change, &mut next);
+        }
+        let look = model.stream.as_ref().map(|stream| info(stream, counts));
+        let mut reader = Self {
+            continuity: Continuity::at_tail(look.as_ref()),
+            life: model.life,
+            blurred: false,
+            looked: look.map(|look| (look, model.life)),
+            kept: Vec::new(),
+            since: 0,
+            delivered: Vec::new(),
+            gaps: Vec::new(),
+            resets: 0,
+            overdue: Some(0),
+            model,
+            next,
+            counts,
+        };
+        reader.begin_life();
+        reader.kept.clear();
+        reader
+    }
+
+    fn begin_life(&mut self) {
+        let stream = self.model.stream.clone().unwrap_or_default();
+        self.life = self.model.life;
+        self.blurred = false;
+        self.since = stream.history.len();
+        self.kept = stream.entries;
+        self.delivered.clear();
+        self.gaps.clear();
+        self.overdue = Some(0);
+    }
+
+    fn play(&mut self, change: &Change) {
+        // XSETID takes no counts before Redis 7.
+        let change = match *change {
+            Change::SetCount(_) if !self.counts => return,
+            Change::SetEnd { ahead, .. } if !self.counts => {
+                &Change::SetEnd { ahead, added: None, deleted: false }
+            }
+            _ => change,
+        };
+        self.model.play(change, &mut self.next);
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Change(change) => self.play(change),
+            Step::Read(read) => self.read(read),
+        }
+    }
+
+    fn read(&mut self, step: &Read) {
+        let before = self.continuity;
+        let entries = read(&self.model, before.cursor(), step.count);
+        // Ids alone do not tell: what it got is of this life.
+        let read_in = self.model.life;
+        for change in &step.between {
+            self.play(change);
+        }
+        let seen = match &self.model.stream {
+            None => Seen::Missing,
+            Some(stream) => Seen::Stream(info(stream, self.counts)),
+        };
+        let reply = Reply { entries, seen };
+        let verdict = self.continuity.check(&reply);
+        self.see(before, &reply, verdict);
+        if let Verdict::Reset(gap) = verdict {
+            assert_eq!((gap.after, gap.reason), (Some(before.cursor()), Reason::Reset));
+            assert!(self.life != self.model.life || self.blurred, "no other life has begun");
+            self.resets += 1;
+            self.begin_life();
+            return;
+        }
+        assert!(self.continuity.cursor() >= before.cursor(), "the cursor went back");
+        if read_in != self.life || self.model.life != self.life {
+            self.blurred = true;
+        }
+        self.deliver(&reply, verdict);
+    }
+
+    /// A new life is told at the first look at it, unless it has outgrown the one that was read.
+    fn see(&mut self, before: Continuity, reply: &Reply, verdict: Verdict) {
+        let told = matches!(verdict, Verdict::Reset(_));
+        match reply.seen {
+            Seen::Missing if reply.entries.is_empty() => {
+                let known =
+                    self.looked.is_some_and(|(look, _)| look.last_generated > StreamId::ZERO);
+                assert!(told || !(known || before.cursor() > StreamId::ZERO), "the key is gone");
+                self.looked = None;
+            }
+            Seen::Stream(look)
+                if reply.entries.last().is_none_or(|e| e.id <= look.last_generated) =>
+            {
+                if let Some((old, life)) = self.looked {
+                    let other = life != self.model.life && !has_outgrown(&old, &look);
+                    assert!(told || !other, "another life: {old:?}, now {look:?}");
+                }
+                self.looked = Some((look, self.model.life));
+            }
+            _ => {}
+        }
+    }
+
+    fn deliver(&mut self, reply: &Reply, verdict: Verdict) {
+        let ids = reply.entries.iter().map(|entry| entry.id);
+        if self.blurred {
+            return;
+        }
+        if let Verdict::Missing(gap) = verdict {
+            let first = reply.entries.first().map(|entry| entry.id);
+            assert!(first.is_none() || gap.next == first, "{gap:?}");
+            self.gaps.push(gap);
+        }
+        self.delivered.extend(ids);
+        assert!(self.delivered.is_sorted_by(|a, b| a < b), "{:?}", self.delivered);
+        if !self.counts {
+            return;
+        }
+        let lost = self.lost().len() as u64;
+        assert!(self.told() <= lost, "told {} of {lost}: {:?}", self.told(), self.gaps);
+        // Only where something was deleted may a gap come later than with the next read.
+        let deleted = self.model.stream.as_ref().is_none_or(Stream::had_deletions);
+        let cursor = self.continuity.cursor();
+        let passed = self.lost().iter().filter(|id| **id <= cursor).count() as u64;
+        let looked = matches!(reply.seen, Seen::Stream(_)) && !deleted;
+        self.overdue = self.overdue.filter(|_| looked).map(|overdue| {
+            assert!(self.told() >= overdue, "{overdue} were lost: {:?}", self.gaps);
+            passed
+        });
+    }
+
+    fn told(&self) -> u64 {
+        self.gaps.iter().map(|gap| gap.lost.expect("everything is counted")).sum()
+    }
+
+    /// What was to be delivered.
+    fn due(&self) -> impl Iterator<Item = StreamId> {
+        let history = self.model.stream.iter().flat_map(|stream| &stream.history[self.since..]);
+        self.kept.iter().chain(history).copied()
+    }
+
+    fn holds(&self, id: StreamId) -> bool {
+        self.model.stream.as_ref().is_some_and(|stream| stream.entries.binary_search(&id).is_ok())
+    }
+
+    /// What was to be delivered, is not there any more, and was not delivered.
+    fn lost(&self) -> Vec<StreamId> {
+        self.due()
+            .filter(|id| !self.holds(*id) && self.delivered.binary_search(id).is_err())
+            .collect()
+    }
+
+    fn read_to_the_end(&mut self) {
+        for _ in 0..200 {
+            let before = self.continuity;
+            self.read(&Read { count: 3, between: Vec::new() });
+            let left = read(&self.model, self.continuity.cursor(), 1);
+            if before == self.continuity && left.is_empty() {
+                return;
+            }
+        }
+        panic!("reading does not come to an end");
+    }
+
+    /// At the end of the stream: all of it was delivered or told.
+    fn is_complete(&self) {
+        let missed = |id: &StreamId| self.holds(*id) && !self.delivered.contains(id);
+        assert_eq!(self.due().filter(missed).collect::<Vec<_>>(), []);
+        let mut lost = self.lost();
+        if self.counts {
+            assert_eq!(self.told(), lost.len() as u64, "{lost:?} {:?}", self.gaps);
+            return;
+        }
+        let covers = |gap: &Gap, id: StreamId| {
+            gap.after.is_some_and(|after| after < id) && gap.next.is_none_or(|next| id < next)
+        };
+        let deleted = self.model.stream.iter().flat_map(|stream| &stream.deleted);
+        let deleted: Vec<_> = deleted.collect();
+        lost.retain(|id| !deleted.contains(&id) && !self.gaps.iter().any(|gap| covers(gap, *id)));
+        assert_eq!(lost, [], "{:?}", self.gaps);
+    }
+}
+
+/// A new life that is in nothing behind the old one, as of the last look at that, cannot be told
+/// apart: its end, its first entry, how many were added and how many of these removed.
+fn has_outgrown(old: &Info, new: &Info) -> bool {
+    let first = |info: &Info| info.first.or(info.last_generated.next());
+    let removed = |info: &Info| info.entries_added.map(|added| added.saturating_sub(info.length));
+    let goes_on = new.last_generated > old.last_generated;
+    let holds_old = new.first.is_some_and(|first| first <= old.last_generated);
+    new.last_generated >= old.last_generated
+        && first(new) >= first(old)
+        && new.entries_added >= old.entries_added
+        && removed(new) >= removed(old)
+        && (goes_on || new.entries_added == old.entries_added)
+        && (holds_old || removed(new) >= old.entries_added)
+}
+
+fn play(begin: &[Change], steps: &[Step], counts: bool) -> Reader {
+    let mut reader = Reader::begin(begin, counts);
+    for step in steps {
+        reader.step(step);
+    }
+    reader.read_to_the_end();
+    reader
+}
+
+/// What the histories were, as the reader left them: a property that nothing comes to holds of anything.
+#[derive(Debug, Default)]
+struct Tally {
+    blurred: usize,
+    reset: usize,
+    trimmed: usize,
+    deleted: usize,
+}
+
+impl Tally {
+    fn add(&mut self, reader: &Reader) {
+        let told = |reason| reader.gaps.iter().any(|gap| gap.reason == reason);
+        self.blurred += usize::from(reader.blurred);
+        self.reset += usize::from(reader.resets > 0);
+        self.trimmed += usize::from(told(Reason::Trimmed));
+        self.deleted += usize::from(told(Reason::Deleted));
+    }
+
+    /// Resets were told, and few histories are such that nothing exact is known of them at the end.
+    fn is_of_lives(&self) {
+        assert!(self.reset > CASES as usize / 4, "{self:?}");
+        assert!(self.blurred < CASES as usize / 4, "{self:?}");
+    }
+}
+
+/// Plays histories of such changes, each to its end, which is complete unless it is blurred.
+fn play_all(change: impl Strategy<Value = Change> + Clone + 'static, counts: bool) -> Tally {
+    let tally = RefCell::<Tally>::default();
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) };
+    let begin = prop::collection::vec(change.clone(), 0..4);
+    let played = TestRunner::new(config).run(&(begin, steps(change)), |(begin, steps)| {
+        let reader = play(&begin, &steps, counts);
+        if !reader.blurred {
+            reader.is_complete();
+        }
+        tally.borrow_mut().add(&reader);
+        Ok(())
+    });
+    played.unwrap();
+    tally.into_inner()
+}
+
+/// Within one life what is not delivered is counted, to the entry, and nothing else is told.
+#[test]
+fn what_is_lost_is_told() {
+    let tally = play_all(change().boxed(), true);
+    assert_eq!((tally.blurred, tally.reset), (0, 0), "{tally:?}");
+    assert!(tally.trimmed.min(tally.deleted) > CASES as usize / 4, "{tally:?}");
+}
+
+/// A new life is told, and all that it holds delivered or counted.
+#[test]
+fn a_new_life_is_told() {
+    let tally = play_all(any_change().boxed(), true);
+    tally.is_of_lives();
+    assert!(tally.trimmed.min(tally.deleted) > CASES as usize / 20, "{tally:?}");
+}
+
+/// Before Redis 7 nothing is counted: told is that something was trimmed, deletions are not.
+#[test]
+fn without_counts_a_trim_is_told() {
+    let tally = play_all(any_change().boxed(), false);
+    tally.is_of_lives();
+    assert!(tally.trimmed > CASES as usize / 4 && tally.deleted == 0, "{tally:?}");
+}

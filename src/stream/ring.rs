@@ -1,0 +1,331 @@
+//! Recent batches of one stream key, in order: what replay and the packs read from.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Batch;
+use crate::config;
+use crate::sse::StreamId;
+
+/// Recent batches of one stream key. Every item has a number that is never used again.
+pub struct Ring {
+    limits: config::Ring,
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+    next_seq: u64,
+    /// The last id of this life of the stream that is no longer here: everything after it is.
+    floor: StreamId,
+    tail: StreamId,
+    /// The id that this life of the stream began after.
+    base: StreamId,
+    /// The first item of this life; ids before it have no order with those after.
+    life_seq: u64,
+    /// Counts the stream's lives as this topic saw them.
+    life: u64,
+}
+
+/// Where an id stands against the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Known; go on at this number.
+    At(u64),
+    /// Within the ring's reach, but no id of this life of the stream.
+    Stranger,
+    /// Older than the ring, or newer than its tail: the source has to tell.
+    Outside,
+}
+
+impl Ring {
+    pub(super) fn new(limits: config::Ring) -> Self {
+        Self {
+            limits,
+            batches: VecDeque::new(),
+            bytes: 0,
+            next_seq: 0,
+            floor: StreamId::ZERO,
+            tail: StreamId::ZERO,
+            base: StreamId::ZERO,
+            life_seq: 0,
+            life: 0,
+        }
+    }
+
+    /// The number that the next item gets.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// The last event id of a client that is level with the tail.
+    pub fn tail(&self) -> StreamId {
+        self.tail
+    }
+
+    /// The id that this life of the stream began after.
+    pub fn base(&self) -> StreamId {
+        self.base
+    }
+
+    /// Counts the stream's lives as this topic saw them.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// Memory held.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Items held.
+    pub fn items(&self) -> usize {
+        usize::try_from(self.next_seq - self.first_seq()).expect("the ring is bounded")
+    }
+
+    /// The number of the oldest item held.
+    pub fn first_seq(&self) -> u64 {
+        self.batches.front().map_or(self.next_seq, |batch| batch.first_seq)
+    }
+
+    /// Appends a batch, and drops what is over the limits and that no pack still needs.
+    pub(super) fn push(&mut self, mut batch: Batch, needed_seq: u64) {
+        let Some(last) = batch.ids().last() else { return };
+        self.tail = *last;
+        batch.first_seq = self.next_seq;
+        self.next_seq = batch.end_seq();
+        self.bytes += batch.size_bytes();
+        self.batches.push_back(Arc::new(batch));
+        self.shrink_to(self.limits.bytes, needed_seq);
+    }
+
+    /// Drops the oldest batches down to `bytes` and the limit of entries; zero: drops all.
+    pub(super) fn shrink_to(&mut self, bytes: usize, needed_seq: u64) {
+        while let Some(first) = self.batches.front() {
+            let over = self.bytes > bytes || self.items() > self.limits.entries;
+            let last_one = self.batches.len() == 1 && bytes > 0;
+            if !over || last_one || first.end_seq() > needed_seq {
+                return;
+            }
+            if first.end_seq() > self.life_seq {
+                self.floor = *first.ids().last().expect("a batch has items");
+            }
+            self.bytes -= first.size_bytes();
+            self.batches.pop_front();
+        }
+    }
+
+    /// Begins a new life of the stream, after `base`.
+    pub(super) fn begin_anew(&mut self, base: StreamId) {
+        self.life += 1;
+        self.life_seq = self.next_seq;
+        (self.floor, self.tail, self.base) = (base, base, base);
+    }
+
+    /// Everybody is past it.
+    #[cfg(test)]
+    pub(crate) fn reaches_nowhere(&mut self) {
+        self.floor = StreamId { ms: u64::MAX, seq: u64::MAX };
+    }
+
+    /// Whether whoever is at `seq` has more than half a ring before him.
+    pub(super) fn is_far_behind(&self, seq: u64) -> bool {
+        if seq >= self.next_seq {
+            return false;
+        }
+        let items = usize::try_from(self.next_seq - seq).unwrap_or(usize::MAX);
+        let behind = self.batches.iter().rev().take_while(|batch| batch.end_seq() > seq);
+        let bytes: usize = behind.map(|batch| batch.size_bytes()).sum();
+        items > self.limits.entries / 2 || bytes > self.limits.bytes / 2
+    }
+
+    /// The batch that holds the item `seq`.
+    pub fn at(&self, seq: u64) -> Option<&Arc<Batch>> {
+        self.from(seq).next().filter(|batch| batch.first_seq <= seq)
+    }
+
+    /// The batches that hold items from `seq` on.
+    pub fn from(&self, seq: u64) -> impl Iterator<Item = &Arc<Batch>> {
+        let index = self.batches.partition_point(|batch| batch.end_seq() <= seq);
+        self.batches.range(index..)
+    }
+
+    /// The last event id of a client that has everything before `seq`.
+    pub fn id_before(&self, seq: u64) -> StreamId {
+        let before = seq.checked_sub(1).filter(|before| *before >= self.life_seq);
+        before.and_then(|before| self.id_of(before)).unwrap_or(self.floor)
+    }
+
+    /// The same, where that can still be known: the ring reaches back to `seq`, and the client was
+    /// told of this life of the stream.
+    pub fn told_before(&self, seq: u64) -> Option<StreamId> {
+        (seq >= self.first_seq() && self.is_in_life(seq)).then(|| self.id_before(seq))
+    }
+
+    fn id_of(&self, seq: u64) -> Option<StreamId> {
+        let batch = self.at(seq)?;
+        batch.ids().get(usize::try_from(seq - batch.first_seq).ok()?).copied()
+    }
+
+    /// Where a client goes on that names `id` as the last it has.
+    ///
+    /// Known are the ids that we may have told somebody: an item's own, the one less than it that
+    /// a gap before it carries, and the two ends.
+    pub fn find(&self, id: StreamId) -> Found {
+        let Some(seq) = self.reach(id) else { return Found::Outside };
+        let known = id == self.floor
+            || id == self.tail
+            || self.id_before(seq) == id
+            || id.next().is_some_and(|next| self.id_of(seq) == Some(next));
+        if known { Found::At(seq) } else { Found::Stranger }
+    }
+
+    /// The first item with a greater id, where everything after `id` is here.
+    pub fn reach(&self, id: StreamId) -> Option<u64> {
+        (id >= self.floor && id <= self.tail).then(|| self.first_after(id))
+    }
+
+    /// Whether a client at `seq` was told of this life of the stream, and not only of an earlier one.
+    pub fn is_in_life(&self, seq: u64) -> bool {
+        self.life <= 1 || seq > self.life_seq
+    }
+
+    /// How many entries are among the items from `seq` on; the others are gaps.
+    pub fn entries_from(&self, seq: u64) -> u64 {
+        self.from(seq).map(|batch| batch.entries_from(seq)).sum()
+    }
+
+    /// The number of the `count`-th newest entry of this life, if it is here.
+    pub fn nth_newest(&self, count: u64) -> Option<u64> {
+        let mut left = count;
+        for batch in self.batches.iter().rev() {
+            let first = batch.first_seq.max(self.life_seq);
+            let entries = batch.entries_from(first);
+            if entries >= left {
+                return (first..batch.end_seq()).rev().find(|seq| batch.entries_from(*seq) == left);
+            }
+            left -= entries;
+        }
+        None
+    }
+
+    /// The oldest item that is here and belongs to this life.
+    pub fn first_in_life(&self) -> u64 {
+        self.first_seq().max(self.life_seq)
+    }
+
+    /// The first item that whoever names `id` may not have been told of. A gap that is told late may
+    /// carry the id of the entry right before it: it is told again rather than never.
+    fn first_after(&self, id: StreamId) -> u64 {
+        let (mut low, mut high) = (self.first_in_life(), self.next_seq);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.id_of(middle).is_some_and(|at| at <= id) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        // The first item of a life has none before it.
+        while low > self.life_seq + 1 && self.is_gap(low - 1) && self.id_before(low - 1) == id {
+            low -= 1;
+        }
+        low
+    }
+
+    fn is_gap(&self, seq: u64) -> bool {
+        self.at(seq).is_some_and(|batch| batch.is_gap(seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Item;
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    fn ring(entries: usize) -> Ring {
+        let limits = config::Ring { entries, bytes: 1 << 20, total_bytes: 1 << 20 };
+        Ring::new(limits)
+    }
+
+    fn batch(ids: &[u64]) -> Batch {
+        let entry = |ms: &u64| Item::Entry(crate::sse::Entry { id: id(*ms), fields: Vec::new() });
+        Batch::encode(&ids.iter().map(entry).collect::<Vec<_>>(), &[], 1024)
+    }
+
+    #[test]
+    fn an_id_is_found_where_it_stands_and_a_stranger_is_one() {
+        let mut ring = ring(100);
+        ring.begin_anew(id(10));
+        ring.push(batch(&[20, 30]), u64::MAX);
+        assert_eq!(ring.find(id(10)), Found::At(0));
+        assert_eq!(ring.find(id(20)), Found::At(1));
+        assert_eq!(ring.find(id(30)), Found::At(2));
+        assert_eq!(ring.find(id(30).prev()), Found::At(1));
+        assert_eq!(ring.find(id(25)), Found::Stranger);
+        assert_eq!(ring.find(id(9)), Found::Outside);
+        assert_eq!(ring.find(id(31)), Found::Outside);
+    }
+
+    #[test]
+    fn what_no_pack_needs_is_dropped_and_the_floor_rises() {
+        let mut ring = ring(2);
+        ring.begin_anew(id(0));
+        for ms in 1..=5 {
+            ring.push(batch(&[ms]), 3);
+        }
+        assert_eq!((ring.first_seq(), ring.items()), (3, 2));
+        assert_eq!(ring.find(id(3)), Found::At(3));
+        assert_eq!(ring.find(id(2)), Found::Outside);
+        ring.push(batch(&[6]), 0);
+        assert_eq!(ring.first_seq(), 3, "a pack still needs it");
+        assert_eq!(ring.id_before(3), id(3));
+    }
+
+    #[test]
+    fn ids_of_an_earlier_life_are_outside() {
+        let mut ring = ring(100);
+        ring.begin_anew(id(0));
+        ring.push(batch(&[20, 30]), u64::MAX);
+        ring.begin_anew(id(4));
+        ring.push(batch(&[5]), u64::MAX);
+        assert_eq!(ring.find(id(20)), Found::Outside);
+        assert_eq!(ring.find(id(4)), Found::At(2));
+        assert_eq!(ring.id_before(2), id(4));
+        assert!(!ring.is_in_life(2), "at the new life's first item nobody has been told yet");
+        assert!(ring.is_in_life(3));
+    }
+
+    #[test]
+    fn a_gap_with_the_id_of_the_entry_before_it_is_told_to_whoever_has_that() {
+        let gap = |next: StreamId| {
+            let reason = crate::sse::Reason::Deleted;
+            let gap = crate::sse::Gap { after: None, next: Some(next), lost: Some(1), reason };
+            Batch::encode(&[Item::Gap(gap, next.prev())], &[], 1024)
+        };
+        let mut ring = ring(100);
+        ring.begin_anew(id(1));
+        // As the reader tells of a life's beginning: whoever names its id has heard it.
+        ring.push(gap(StreamId { ms: 1, seq: 1 }), u64::MAX);
+        ring.push(batch(&[5]), u64::MAX);
+        ring.push(gap(StreamId { ms: 5, seq: 1 }), u64::MAX);
+        ring.push(batch(&[7]), u64::MAX);
+        ring.push(gap(id(9)), u64::MAX);
+        assert_eq!(ring.find(id(1)), Found::At(1));
+        assert_eq!(ring.find(id(5)), Found::At(2));
+        assert_eq!(ring.find(id(7)), Found::At(4));
+        assert_eq!(ring.find(id(9).prev()), Found::At(5));
+    }
+
+    #[test]
+    fn half_a_ring_is_far() {
+        let mut ring = ring(10);
+        for ms in 1..=6 {
+            ring.push(batch(&[ms]), u64::MAX);
+        }
+        assert!(ring.is_far_behind(0));
+        assert!(!ring.is_far_behind(1));
+        assert!(!ring.is_far_behind(6));
+    }
+}

@@ -1,0 +1,295 @@
+//! One stream key that somebody reads: its ring, the broadcast of its news, and its life.
+//!
+//! The ring is the only store; the broadcast says that there is something new in it.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use crate::sse::{Rendering, StreamId};
+
+use super::batch::{Batch, Item};
+use super::catchup::Followers;
+use super::ring::Ring;
+use super::sizes::Sizes;
+use super::status::{Account, Failure};
+
+/// News that a lagging receiver may skip: the ring has the rest.
+const NEWS_KEPT: usize = 16;
+
+/// Reads of one stream's past at once. Of a herd that is near together only those ask whose places no page
+/// holds yet: the more of them at once, the more pages that hold the same.
+const PAST_READS: usize = 2;
+
+/// Topics opened so far.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
+/// One stream key that somebody reads.
+pub struct Topic {
+    /// Unlike its key never used again.
+    pub id: u64,
+    /// The stream key.
+    pub key: Arc<str>,
+    /// Ends its reader and its packs.
+    pub closed: CancellationToken,
+    /// How large the entries are that clients replay from the source.
+    pub past_sizes: Sizes,
+    /// Turns for reads of the past.
+    pub past_turns: Semaphore,
+    /// Clients at their own pace.
+    pub followers: Followers,
+    /// Held for one push or one look at a time, never across an await.
+    state: Mutex<State>,
+    news: broadcast::Sender<()>,
+    /// The last client has left: the reader may begin to linger.
+    pub(crate) abandoned: Notify,
+    /// A pack has moved on, so that the reader may.
+    progress: Notify,
+    /// Bytes of all rings together.
+    total_bytes: Arc<AtomicUsize>,
+}
+
+/// What is true of a topic now.
+pub struct State {
+    /// What is kept for replay.
+    pub ring: Ring,
+    /// How its reader fares.
+    pub reader: Reader,
+    /// What it says of itself.
+    pub account: Account,
+    /// The renderings that new batches are encoded for; a client names its own by index.
+    pub renderings: Vec<Rendering>,
+    /// Clients that hold it open.
+    pub clients: usize,
+    /// When its last client left, or it was opened.
+    pub idle_since: Instant,
+    /// When its reader last had an answer.
+    pub polled: SystemTime,
+    /// Where each pack is in the ring, by pack; the reader does not run away from the slowest.
+    pub packs: Vec<(usize, u64)>,
+    /// Those among the clients that are the operator's, who looks on.
+    pub onlookers: usize,
+    /// Entries read since it was opened.
+    pub entries: u64,
+    /// Gaps told since then: by the reader to everybody, or to a client that resumed.
+    pub gaps: u64,
+}
+
+/// How a topic's reader fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// It has never read; the tail is not known.
+    Starting,
+    /// It is connected.
+    Up,
+    /// Redis is away; the code of the last failure.
+    Away(&'static str),
+    /// The key cannot be read (WRONGTYPE, NOPERM): its clients are sent away.
+    Refused(&'static str),
+}
+
+impl Topic {
+    pub(super) fn new(
+        key: &str,
+        limits: &crate::config::Ring,
+        total_bytes: Arc<AtomicUsize>,
+    ) -> Self {
+        let state = State {
+            ring: Ring::new(limits.clone()),
+            reader: Reader::Starting,
+            account: Account::default(),
+            renderings: Vec::new(),
+            clients: 0,
+            idle_since: Instant::now(),
+            polled: SystemTime::now(),
+            packs: Vec::new(),
+            onlookers: 0,
+            entries: 0,
+            gaps: 0,
+        };
+        Self {
+            id: OPENED.fetch_add(1, Ordering::Relaxed),
+            key: key.into(),
+            closed: CancellationToken::new(),
+            past_sizes: Sizes::default(),
+            past_turns: Semaphore::new(PAST_READS),
+            followers: Followers::default(),
+            state: Mutex::new(state),
+            news: broadcast::Sender::new(NEWS_KEPT),
+            abandoned: Notify::new(),
+            progress: Notify::new(),
+            total_bytes,
+        }
+    }
+
+    /// The topic as it is; hold it shortly.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// Hears of every change from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// Appends what one read found and tells the packs; how many notices of entries that are too large
+    /// are in it.
+    pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> u64 {
+        self.append(None, items, max_entry_bytes)
+    }
+
+    /// The same, with the first of what a read found in a new life of the stream, which begins after `base`:
+    /// in one step, for whoever comes in between would take that for something to be told of.
+    pub fn push_anew(&self, base: StreamId, items: &[Item], max_entry_bytes: usize) -> u64 {
+        self.append(Some(base), items, max_entry_bytes)
+    }
+
+    fn append(&self, base: Option<StreamId>, items: &[Item], max_entry_bytes: usize) -> u64 {
+        let mut renderings = self.state().renderings.clone();
+        // Encoded outside the lock; once more if a rendering was registered meanwhile, so that
+        // whoever takes a position in the ring finds his own rendering from there on.
+        let (batch, mut state) = loop {
+            let batch = Batch::encode(items, &renderings, max_entry_bytes);
+            let state = self.state();
+            if state.renderings.len() == renderings.len() {
+                break (batch, state);
+            }
+            renderings.clone_from(&state.renderings);
+        };
+        let oversize = batch.oversize();
+        let entries = batch.entries_from(0);
+        state.entries += entries;
+        state.gaps += items.len() as u64 - entries + oversize;
+        let before = state.ring.size_bytes();
+        let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
+        if let Some(base) = base {
+            state.ring.begin_anew(base);
+        }
+        state.ring.push(batch, needed);
+        self.account(before, state.ring.size_bytes());
+        drop(state);
+        self.announce();
+        oversize
+    }
+
+    /// Begins a new life of the stream: what came before is no longer a place to resume from.
+    pub fn begin_anew(&self, base: StreamId) {
+        self.state().ring.begin_anew(base);
+    }
+
+    /// The reader had an answer.
+    pub fn answered(&self) {
+        let mut state = self.state();
+        state.polled = SystemTime::now();
+        state.account.failure = None;
+        drop(state);
+        self.set_reader(Reader::Up);
+    }
+
+    /// The reader cannot read, and tries again in a while.
+    pub fn failed(&self, reader: Reader, failure: Failure) {
+        self.state().account.failure = Some(failure);
+        self.set_reader(reader);
+    }
+
+    /// Records how the reader fares and tells the packs.
+    fn set_reader(&self, reader: Reader) {
+        let changed = {
+            let mut state = self.state();
+            let changed = state.reader != reader;
+            state.reader = reader;
+            if changed {
+                state.account.since = SystemTime::now();
+            }
+            changed
+        };
+        if changed {
+            self.announce();
+        }
+    }
+
+    /// Lets everybody who waits for news look around.
+    pub fn announce(&self) {
+        // Nobody listening is fine: whoever comes next looks at the state first.
+        let _ = self.news.send(());
+    }
+
+    /// Waits until the slowest pack is no more than half a ring behind: Redis is the buffer.
+    pub async fn room(&self) {
+        loop {
+            let mut progress = std::pin::pin!(self.progress.notified());
+            progress.as_mut().enable();
+            if !self.state().crowded() {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// A pack has handled everything before `position`; whether there is more already.
+    pub fn moved(&self, pack: usize, position: u64) -> bool {
+        let mut state = self.state();
+        let was_crowded = state.crowded();
+        for (_, at) in state.packs.iter_mut().filter(|(id, _)| *id == pack) {
+            *at = position;
+        }
+        if was_crowded && !state.crowded() {
+            self.progress.notify_waiters();
+        }
+        state.ring.next_seq() > position
+    }
+
+    /// A pack has ended.
+    pub fn pack_ended(&self, pack: usize) {
+        self.state().packs.retain(|(id, _)| *id != pack);
+        self.progress.notify_waiters();
+    }
+
+    /// Gives back the ring's memory; whoever wants to replay reads from the source.
+    pub fn forget_ring(&self) -> usize {
+        let mut state = self.state();
+        let before = state.ring.size_bytes();
+        let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
+        state.ring.shrink_to(0, needed);
+        self.account(before, state.ring.size_bytes());
+        before - state.ring.size_bytes()
+    }
+
+    fn account(&self, before: usize, after: usize) {
+        if after >= before {
+            self.total_bytes.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.total_bytes.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        self.account(self.state().ring.size_bytes(), 0);
+    }
+}
+
+impl State {
+    /// The index of a rendering, registered where it is new: batches from now on carry it.
+    pub fn rendering(&mut self, rendering: &Rendering) -> usize {
+        let known = self.renderings.iter().position(|r| r == rendering);
+        known.unwrap_or_else(|| {
+            self.renderings.push(rendering.clone());
+            self.renderings.len() - 1
+        })
+    }
+
+    /// Clients but for the operator's.
+    pub fn audience(&self) -> usize {
+        self.clients - self.onlookers
+    }
+
+    /// Whether the slowest pack is so far behind that the reader has to wait for it.
+    pub fn crowded(&self) -> bool {
+        self.packs.iter().any(|(_, position)| self.ring.is_far_behind(*position))
+    }
+}

@@ -1,0 +1,375 @@
+//! Every metric's name, once. Counts are kept where they happen and rendered for the admin listener.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::Guard;
+use metrics::{Counter, Gauge, Label, counter, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+use crate::config::{CHOICES, Risk, Route};
+use crate::sse::{Gap, Reason};
+use crate::telemetry::histogram::{Histogram, LIFE_SECONDS, WORK_SECONDS};
+use crate::telemetry::version;
+
+mod labels;
+mod process;
+mod routes;
+mod totals;
+
+pub use labels::{Left, Scope};
+pub use routes::{RouteMetrics, TooManyRoutes};
+pub use totals::Totals;
+
+use labels::REFUSALS;
+use routes::Routes;
+
+/// Everything that is counted.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    /// For whoever reads counts back.
+    pub totals: Totals,
+    routes: Routes,
+    /// Connections on public listeners that speak HTTP/1, or do not say in time what they speak.
+    pub accepted: Counter,
+    /// Those that speak HTTP/2.
+    pub accepted_http2: Counter,
+    /// Entries that readers took from the source.
+    pub reader_entries: Counter,
+    /// Bytes of their fields.
+    pub reader_bytes: Counter,
+    /// Readers that found Redis again.
+    pub redis_reconnects: Counter,
+    /// Comments and events sent only to keep a stream alive.
+    pub heartbeats: Counter,
+    last_poll: Gauge,
+    lag_entries: Gauge,
+    buffered_bytes: Gauge,
+    buffered_limit_bytes: Gauge,
+    clients: Gauge,
+    clients_limit: Gauge,
+    pending: Gauge,
+    readers: Gauge,
+    readers_limit: Gauge,
+    redis_connected: Gauge,
+    reload_successful: Gauge,
+    reload_success: Gauge,
+    /// From an entry's id to the write to the socket.
+    pub latency: Histogram,
+    /// From a reply to the last write of it, for each pack.
+    pub fanout: Histogram,
+    lives: Histogram,
+}
+
+/// What is read off when somebody looks.
+pub struct Now<'a> {
+    /// Streams open.
+    pub clients: usize,
+    /// Streams that may be open.
+    pub clients_limit: usize,
+    /// Public connections that are no streams.
+    pub pending: usize,
+    /// Stream keys with a reader.
+    pub readers: usize,
+    /// Stream keys that may have one.
+    pub readers_limit: usize,
+    /// When the reader that has waited longest had its last answer; now where there is none.
+    pub last_poll: SystemTime,
+    /// Entries that the reader that is furthest behind had to read as of its last answer.
+    pub lag_entries: u64,
+    /// Bytes of all rings.
+    pub buffered_bytes: usize,
+    /// Bytes that all rings may have.
+    pub buffered_limit_bytes: usize,
+    /// Whether Redis answers.
+    pub redis_connected: bool,
+    /// How long Redis takes to answer; `None`: there is no Redis.
+    pub redis_commands: Option<&'a Histogram>,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new(routes: &[Route]) -> Self {
+        let totals = Totals::default();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, describe);
+        let named = |name: &'static str| metrics::with_local_recorder(&recorder, || counter!(name));
+        let gauge = |name: &'static str| metrics::with_local_recorder(&recorder, || gauge!(name));
+        let accepted = |proto: &'static str| {
+            metrics::with_local_recorder(
+                &recorder,
+                || counter!("ssegate_connections_accepted_total", "proto" => proto),
+            )
+        };
+        let metrics = Self {
+            routes: Routes::default(),
+            accepted: totals.http1.beside(accepted("http1")),
+            accepted_http2: totals.http2.beside(accepted("http2")),
+            reader_entries: totals.entries.beside(named("ssegate_reader_entries_total")),
+            reader_bytes: named("ssegate_reader_bytes_total"),
+            redis_reconnects: named("ssegate_redis_reconnects_total"),
+            heartbeats: named("ssegate_heartbeats_total"),
+            last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),
+            lag_entries: gauge("ssegate_reader_lag_entries"),
+            buffered_bytes: gauge("ssegate_buffered_bytes"),
+            buffered_limit_bytes: gauge("ssegate_buffered_limit_bytes"),
+            clients: gauge("ssegate_clients"),
+            clients_limit: gauge("ssegate_clients_limit"),
+            pending: gauge("ssegate_connections_pending"),
+            readers: gauge("ssegate_readers"),
+            readers_limit: gauge("ssegate_readers_limit"),
+            redis_connected: gauge("ssegate_redis_connected"),
+            reload_successful: gauge("ssegate_config_last_reload_successful"),
+            reload_success: gauge("ssegate_config_last_reload_success_timestamp_seconds"),
+            latency: Histogram::new(WORK_SECONDS),
+            fanout: Histogram::new(WORK_SECONDS),
+            lives: Histogram::new(LIFE_SECONDS),
+            totals,
+            recorder,
+        };
+        metrics.start_at_zero();
+        metrics.number_routes(routes).expect("one file does not have so many");
+        metrics.reloaded(true);
+        metrics
+    }
+
+    /// The number of each of these routes among all that there were since the start.
+    pub fn number_routes(&self, routes: &[Route]) -> Result<Vec<u16>, TooManyRoutes> {
+        let count = |path: &str| {
+            let label = path.to_owned();
+            metrics::with_local_recorder(&self.recorder, || RouteMetrics {
+                events: self
+                    .totals
+                    .deliveries
+                    .beside(counter!("ssegate_events_sent_total", "route" => label.clone())),
+                bytes: counter!("ssegate_bytes_sent_total", "route" => label.clone()),
+            })
+        };
+        self.routes.numbers(routes.iter().map(|route| route.path.as_str()), count)
+    }
+
+    /// What is counted per route, by its number.
+    pub fn routes(&self) -> Guard<Arc<Vec<RouteMetrics>>> {
+        self.routes.all()
+    }
+
+    /// A configuration was taken, or refused.
+    pub fn reloaded(&self, taken: bool) {
+        self.reload_successful.set(f64::from(u8::from(taken)));
+        if taken {
+            self.reload_success.set(unix_seconds(SystemTime::now()));
+        }
+    }
+
+    /// Label sets that are known beforehand exist from the start, so that the first increase shows.
+    fn start_at_zero(&self) {
+        for left in Left::ALL {
+            self.labelled("ssegate_client_disconnects_total", &[("reason", left.as_str())], 0);
+        }
+        for result in ["ring", "redis", "gap", "invalid"] {
+            self.resumed(result, 0);
+        }
+        for reason in REFUSALS {
+            self.labelled("ssegate_rejected_total", &[("reason", reason)], 0);
+        }
+        for scope in [Scope::Reader, Scope::Resume] {
+            self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], 0);
+            for reason in Reason::ALL {
+                let labels = [("scope", scope.as_str()), ("reason", reason.as_str())];
+                self.labelled("ssegate_gaps_total", &labels, 0);
+            }
+        }
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", version::COMMIT)];
+        self.gauge_labelled("ssegate_build_info", &build, 1.0);
+    }
+
+    /// Reasons for which tokens may be refused exist from the start.
+    pub fn token_reasons(&self, reasons: &[&'static str]) {
+        for reason in reasons {
+            self.labelled("ssegate_auth_failures_total", &[("reason", reason)], 0);
+        }
+    }
+
+    /// Codes with which readers may fail exist from the start.
+    pub fn reader_codes(&self, codes: impl Iterator<Item = &'static str>) {
+        for code in codes {
+            self.labelled("ssegate_reader_errors_total", &[("code", code)], 0);
+        }
+    }
+
+    /// Status codes of responses exist from the start.
+    pub fn response_codes(&self, codes: &[u16]) {
+        for code in codes {
+            let labels = [("code", &*code.to_string())];
+            self.labelled("ssegate_http_responses_total", &labels, 0);
+        }
+    }
+
+    /// A token was refused, or was missing.
+    pub fn token_refused(&self, reason: &'static str) {
+        self.labelled("ssegate_auth_failures_total", &[("reason", reason)], 1);
+    }
+
+    /// Which unsafe choices the configuration makes, each by its name.
+    pub fn unsafe_choices(&self, made: &[Risk]) {
+        for choice in CHOICES {
+            let is_made = made.iter().any(|risk| risk.choice == choice);
+            let value = if is_made { 1.0 } else { 0.0 };
+            self.gauge_labelled("ssegate_unsafe_config", &[("choice", choice)], value);
+        }
+    }
+
+    /// A stream ended that was opened at `opened`.
+    pub fn left(&self, why: Left, opened: Instant) {
+        self.lives.observe(opened.elapsed(), 1);
+        self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
+    }
+
+    /// A stream, a request or a connection was refused; `reason` is one of `REFUSALS`.
+    pub fn rejected(&self, reason: &'static str) {
+        debug_assert!(REFUSALS.contains(&reason), "{reason} would come up out of nothing");
+        self.labelled("ssegate_rejected_total", &[("reason", reason)], 1);
+    }
+
+    /// An ordinary response, or a stream's head, went out.
+    pub fn responded(&self, code: u16) {
+        let code = code.to_string();
+        self.labelled("ssegate_http_responses_total", &[("code", &code)], 1);
+    }
+
+    /// A client named a last event id, and this is where it was served from.
+    pub fn resumed(&self, result: &'static str, times: u64) {
+        self.labelled("ssegate_resume_total", &[("result", result)], times);
+    }
+
+    /// A reader failed with this code.
+    pub fn reader_error(&self, code: &'static str) {
+        self.labelled("ssegate_reader_errors_total", &[("code", code)], 1);
+    }
+
+    /// Clients are told that entries are missing.
+    pub fn gap(&self, scope: Scope, gap: Gap) {
+        let labels = [("scope", scope.as_str()), ("reason", gap.reason.as_str())];
+        self.labelled("ssegate_gaps_total", &labels, 1);
+        self.totals.gaps.add(1);
+        let lost = gap.lost.unwrap_or(0);
+        self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], lost);
+    }
+
+    /// Entries are too large to be sent, and clients are told instead.
+    pub fn oversize(&self, scope: Scope, entries: u64) {
+        if entries > 0 {
+            let labels = [("scope", scope.as_str()), ("reason", Reason::Oversize.as_str())];
+            self.labelled("ssegate_gaps_total", &labels, entries);
+            self.totals.gaps.add(entries);
+            self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], entries);
+        }
+    }
+
+    /// Prometheus' text format.
+    pub fn render(&self, now: &Now<'_>) -> String {
+        self.clients.set(now.clients as f64);
+        self.clients_limit.set(now.clients_limit as f64);
+        self.pending.set(now.pending as f64);
+        self.readers.set(now.readers as f64);
+        self.readers_limit.set(now.readers_limit as f64);
+        self.last_poll.set(unix_seconds(now.last_poll));
+        self.lag_entries.set(now.lag_entries as f64);
+        self.buffered_bytes.set(now.buffered_bytes as f64);
+        self.buffered_limit_bytes.set(now.buffered_limit_bytes as f64);
+        self.redis_connected.set(f64::from(u8::from(now.redis_connected)));
+        let mut text = self.recorder.handle().render();
+        let none = Histogram::new(WORK_SECONDS);
+        let commands = now.redis_commands.unwrap_or(&none);
+        for (histogram, name, help) in [
+            (&self.latency, "ssegate_delivery_latency_seconds", LATENCY_HELP),
+            (&self.fanout, "ssegate_fanout_duration_seconds", FANOUT_HELP),
+            (
+                &self.lives,
+                "ssegate_client_duration_seconds",
+                "How long streams lasted that have ended.",
+            ),
+            (commands, "ssegate_redis_command_duration_seconds", COMMANDS_HELP),
+        ] {
+            histogram.render(name, help, &mut text);
+        }
+        process::render(&mut text);
+        text
+    }
+
+    fn labelled(&self, name: &'static str, labels: &[(&'static str, &str)], by: u64) {
+        let labels: Vec<Label> =
+            labels.iter().map(|(k, v)| Label::new(*k, (*v).to_owned())).collect();
+        metrics::with_local_recorder(&self.recorder, || counter!(name, labels).increment(by));
+    }
+
+    fn gauge_labelled(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        let labels: Vec<Label> =
+            labels.iter().map(|(k, v)| Label::new(*k, (*v).to_owned())).collect();
+        metrics::with_local_recorder(&self.recorder, || gauge!(name, labels).set(value));
+    }
+}
+
+const LATENCY_HELP: &str =
+    "From an entry's id to the write to the socket; live deliveries, ids within an hour of now.";
+const FANOUT_HELP: &str =
+    "From the reply of a read to the last write of it to those level with the tail, for each pack.";
+const COMMANDS_HELP: &str = "From a command to its answer or failure, what it waits for a connection included; no blocked reads.";
+
+fn describe() {
+    use metrics::{describe_counter, describe_gauge};
+    describe_gauge!(
+        "ssegate_build_info",
+        "The version that runs, and the commit it was built from."
+    );
+    describe_gauge!("ssegate_unsafe_config", "Unsafe choices of the configuration, by name.");
+    describe_gauge!(
+        "ssegate_config_last_reload_successful",
+        "Whether the configuration was taken when it was last read."
+    );
+    describe_gauge!(
+        "ssegate_config_last_reload_success_timestamp_seconds",
+        "When a configuration was last taken, at the start or by a reload."
+    );
+    describe_gauge!("ssegate_clients", "Streams open.");
+    describe_gauge!("ssegate_clients_limit", "Streams that may be open.");
+    describe_gauge!("ssegate_connections_pending", "Public connections that are no streams.");
+    describe_gauge!("ssegate_readers", "Stream keys with a reader.");
+    describe_gauge!("ssegate_readers_limit", "Stream keys that may have a reader.");
+    describe_gauge!("ssegate_redis_connected", "Whether the source answers.");
+    describe_gauge!(
+        "ssegate_reader_last_poll_timestamp_seconds",
+        "When the reader that has waited longest last had an answer."
+    );
+    describe_gauge!(
+        "ssegate_reader_lag_entries",
+        "Entries that the reader that is furthest behind had to read as of its last answer (Redis 7)."
+    );
+    describe_gauge!("ssegate_buffered_bytes", "Events kept in memory, which all clients share.");
+    describe_gauge!("ssegate_buffered_limit_bytes", "Bytes of events that may be kept in memory.");
+    describe_counter!("ssegate_connections_accepted_total", "Connections on public listeners.");
+    describe_counter!("ssegate_http_responses_total", "Responses by status code.");
+    describe_counter!("ssegate_client_disconnects_total", "Streams that ended, by reason.");
+    describe_counter!(
+        "ssegate_rejected_total",
+        "Streams, requests and connections that were refused, by reason."
+    );
+    describe_counter!("ssegate_auth_failures_total", "Tokens that were refused, by reason.");
+    describe_counter!("ssegate_events_sent_total", "Events written, by route.");
+    describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
+    describe_counter!("ssegate_heartbeats_total", "Signs of life sent to silent streams.");
+    describe_counter!("ssegate_reader_entries_total", "Entries read from the source.");
+    describe_counter!(
+        "ssegate_reader_bytes_total",
+        "Bytes read from the source: names and values of fields."
+    );
+    describe_counter!("ssegate_reader_errors_total", "Failures of readers, by code.");
+    describe_counter!("ssegate_redis_reconnects_total", "Readers that found Redis again.");
+    describe_counter!("ssegate_resume_total", "Resumes, by where they were served from.");
+    describe_counter!("ssegate_gaps_total", "Gaps told to clients, by scope and reason.");
+    describe_counter!("ssegate_entries_lost_total", "Entries told as missing, where counted.");
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
