@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Gate;
-use crate::auth::grant::Standings;
+use crate::auth::grant::Grants;
 use crate::config::Config;
-use crate::fanout::{Fanout, Id, Settings};
-use crate::limits::{Bounds, Limits, Pending, Reached, Whom};
+use crate::fanout::{Fanout, LogId, Settings};
+use crate::limits::{Bounds, ClientIdentity, LimitExceeded, Limits, Pending};
 use crate::net::certificates::Certificates;
 use crate::stream::reader::Readers;
-use crate::stream::{Hub, Lease, Reader, TooManyReaders};
-use crate::telemetry::metrics::{Metrics, Now};
-use crate::telemetry::throttle::Sparingly;
+use crate::stream::{Hub, Lease, ReaderState, TooManyReaders};
+use crate::telemetry::metrics::{Gauges, Metrics};
+use crate::telemetry::throttle::LogThrottle;
 
 /// What one configuration comes to. A reload exchanges all of it at once, and a request is decided by
 /// one from its beginning to its end.
@@ -32,7 +32,7 @@ pub struct Serving {
     pub certificates: Option<Certificates>,
     /// How much there may be of what is limited.
     pub bounds: Arc<Bounds>,
-    /// How packs and followers behave.
+    /// How packs and catch-up subscribers behave.
     pub settings: Arc<Settings>,
 }
 
@@ -44,13 +44,13 @@ pub struct State {
     /// All topics.
     pub hub: Arc<Hub>,
     /// What each stream was let in by.
-    pub standings: Arc<Standings>,
+    pub grants: Arc<Grants>,
     /// Permits.
     pub limits: Arc<Limits>,
     /// Public connections that are no streams.
     pub pending: Arc<Pending>,
     /// Told when the operator's token is another one.
-    pub admin_recalled: Notify,
+    pub admin_recheck: Notify,
     /// The operator's connections.
     pub admin_pending: Arc<Pending>,
     /// Counts.
@@ -66,7 +66,7 @@ pub struct State {
     /// Whether the configuration was refused when it was last read: a restart would fail.
     pub reload_refused: AtomicBool,
     /// Which refusals the log has told of, by reason.
-    pub refusals_told: Sparingly,
+    pub refusals_told: LogThrottle,
     /// So many came so far.
     pub(crate) connections: AtomicU64,
 }
@@ -83,40 +83,45 @@ impl State {
     }
 
     /// Holds the topic of `key` open, with a reader if it is new.
-    pub fn topic(&self, bounds: &Bounds, key: &str, whom: &Whom) -> Result<Lease, Reached> {
+    pub fn topic(
+        &self,
+        bounds: &Bounds,
+        key: &str,
+        identity: &ClientIdentity,
+    ) -> Result<Lease, LimitExceeded> {
         // Asked for in any case, given back at once where the topic is there already.
-        let permit = self.limits.admit_reader(bounds, whom);
+        let permit = self.limits.admit_reader(bounds, identity);
         let known = self.hub.open_known(key);
         if let Some(lease) = known {
             return Ok(lease);
         }
         let all_taken = self.hub.readers() >= bounds.max_readers();
-        let permit = if all_taken { Err(Reached("readers")) } else { permit }?;
+        let permit = if all_taken { Err(LimitExceeded("readers")) } else { permit }?;
         let start = |topic: &Arc<crate::stream::Topic>| {
             let (readers, topic) = (self.readers.clone(), topic.clone());
             tokio::spawn(async move { readers.run(topic, permit).await });
         };
-        self.hub.open(key, start).map_err(|TooManyReaders| Reached("readers"))
+        self.hub.open(key, start).map_err(|TooManyReaders| LimitExceeded("readers"))
     }
 
     /// Names a connection in the log.
-    pub fn next_connection(&self) -> Id {
-        Id { connection: self.connections.fetch_add(1, Ordering::Relaxed) + 1, stream: None }
+    pub fn next_connection(&self) -> LogId {
+        LogId { connection: self.connections.fetch_add(1, Ordering::Relaxed) + 1, stream: None }
     }
 
     /// Gauges and the like, read off now.
-    pub fn now(&self) -> Now<'_> {
+    pub fn now(&self) -> Gauges<'_> {
         let (mut last_poll, mut lag_entries) = (SystemTime::now(), 0);
         for topic in self.hub.all() {
             let state = topic.state();
             // Whoever waits for a key that cannot be read was sent away; that is told as an error.
-            if !matches!(state.reader, Reader::Refused(_)) {
+            if !matches!(state.reader, ReaderState::Refused(_)) {
                 last_poll = last_poll.min(state.polled);
-                lag_entries = lag_entries.max(state.account.lag_entries.unwrap_or(0));
+                lag_entries = lag_entries.max(state.status.lag_entries.unwrap_or(0));
             }
         }
         let Serving { config, bounds, .. } = &**self.serving.load();
-        Now {
+        Gauges {
             clients: self.limits.clients(),
             clients_limit: bounds.max_clients(),
             pending: self.pending.count(),

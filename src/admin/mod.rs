@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::http::listener::{Connection, Serve};
 use crate::http::peer::Peer;
 use crate::http::router::text;
-use crate::limits::Place;
+use crate::limits::PendingSlot;
 use crate::state::State;
 
 mod events;
@@ -77,16 +77,16 @@ impl Admin {
 }
 
 impl Serve for Admin {
-    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
+    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut slot: PendingSlot) {
         let state = self.state.clone();
         let id = state.next_connection();
-        let turn = place.turn();
+        let eviction = slot.eviction_handle();
         // From here on: nobody has shown a token yet.
-        let recalled = state.admin_recalled.notified();
+        let recheck = state.admin_recheck.notified();
         let (streaming, cut) = (AtomicBool::new(false), CancellationToken::new());
         let visit = Arc::new(Visit { admin: self, peer, streaming, cut });
         let service = service_fn(|request| {
-            turn.put_off();
+            eviction.postpone();
             let visit = visit.clone();
             async move { Ok::<_, Infallible>(answer(&visit, request).await) }
         });
@@ -100,10 +100,10 @@ impl Serve for Admin {
                 outcome = served => Some(outcome),
                 () = visit.cut.cancelled() => None,
                 () = visit.is_overdue() => None,
-                () = recalled => None,
+                () = recheck => None,
             }
         };
-        match place.until(MAX_STREAM_AGE, served).await {
+        match slot.until(MAX_STREAM_AGE, served).await {
             Ok(Some(Ok(()))) => {}
             Ok(Some(Err(error))) => {
                 debug!(connection = id.connection, %error, "admin connection ended");

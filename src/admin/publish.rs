@@ -12,7 +12,7 @@ use tracing::debug;
 use super::guard::{self, Refusal};
 use super::{Full, body, decoded_key};
 use crate::http::router::text;
-use crate::source::{Class, Error};
+use crate::source::{Error, ErrorClass};
 use crate::state::State;
 
 /// A body of what is to be published takes no longer than this.
@@ -56,8 +56,8 @@ fn not_published(key: &str, error: &Error) -> Refusal {
     debug!(key, %error, "not published");
     let status = match (error.class, error.code) {
         (_, "WRONGTYPE") => StatusCode::CONFLICT,
-        (Class::Key | Class::Login, _) => StatusCode::FORBIDDEN,
-        (Class::Away | Class::TooLarge, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (ErrorClass::Key | ErrorClass::Login, _) => StatusCode::FORBIDDEN,
+        (ErrorClass::Away | ErrorClass::TooLarge, _) => StatusCode::SERVICE_UNAVAILABLE,
     };
     text(status, &error.to_string())
 }

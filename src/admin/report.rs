@@ -11,7 +11,7 @@ use tracing::info;
 use crate::config::Address;
 use crate::state::State;
 use crate::stream::replay::PAGES_BYTES;
-use crate::stream::{self, Reader, Topic};
+use crate::stream::{self, ReaderState, Topic};
 
 /// `/state` and the log tell of so many streams, those with the most clients.
 const MOST_STREAMS: usize = 100;
@@ -41,8 +41,8 @@ struct Stream {
     server: Option<String>,
     source_last_id: Option<String>,
     lag_entries: Option<u64>,
-    packs: Vec<Pack>,
-    followers: Followers,
+    shards: Vec<Pack>,
+    catch_ups: CatchUpRegistry,
 }
 
 /// Clients that are level with the end, in one loop.
@@ -52,7 +52,7 @@ struct Pack {
 }
 
 /// Clients at their own pace.
-struct Followers {
+struct CatchUpRegistry {
     count: usize,
     /// Those that read from the source, for the ring does not reach back to them.
     past: usize,
@@ -103,7 +103,7 @@ pub fn whole(state: &State) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "draining": state.fanout.draining.is_cancelled(),
         "source": {
-            "place": state.config().source.place.to_string(),
+            "place": state.config().source.location.to_string(),
             "up": now.redis_connected,
             "seen": state.source_seen.load(Ordering::Relaxed),
             "links": links.collect::<Vec<_>>(),
@@ -128,7 +128,7 @@ impl Report {
         let links = state.readers.source.links();
         info!(
             draining = state.fanout.draining.is_cancelled(),
-            source = %state.config().source.place,
+            source = %state.config().source.location,
             source_up = now.redis_connected,
             links_in_use = links.iter().map(|links| links.in_use).sum::<usize>(),
             links_idle = links.iter().map(|links| links.idle).sum::<usize>(),
@@ -159,31 +159,32 @@ fn largest(state: &State, most: usize) -> (Vec<Stream>, usize) {
 
 impl Stream {
     fn of(gateway: &State, topic: &Topic) -> Self {
-        let packs = gateway.fanout.packs_of(topic);
-        let places = topic.followers.places();
+        let shards = gateway.fanout.shards_of(topic);
+        let places = topic.catch_ups.places();
         let is_full = gateway.hub.is_full();
         let state = topic.state();
         let (reader, error) = match state.reader {
-            Reader::Starting => ("starting", None),
-            Reader::Up => ("up", None),
-            Reader::Away(code) => ("away", Some(code)),
-            Reader::Refused(code) => ("refused", Some(code)),
+            ReaderState::Starting => ("starting", None),
+            ReaderState::Up => ("up", None),
+            ReaderState::Away(code) => ("away", Some(code)),
+            ReaderState::Refused(code) => ("refused", Some(code)),
         };
         let next_seq = state.ring.next_seq();
-        let position =
-            |number| state.packs.iter().find(|(n, _)| *n == number).map_or(next_seq, |(_, at)| *at);
-        let packs = packs.into_iter().map(|(number, clients)| Pack {
+        let position = |number| {
+            state.shards.iter().find(|(n, _)| *n == number).map_or(next_seq, |(_, at)| *at)
+        };
+        let shards = shards.into_iter().map(|(number, clients)| Pack {
             clients,
             behind_entries: next_seq - position(number).min(next_seq),
         });
-        let failure = state.account.failure.as_ref();
+        let failure = state.status.failure.as_ref();
         Self {
             key: topic.key.clone(),
             clients: state.audience(),
             entries: state.entries,
             gaps: state.gaps,
             onlookers: state.onlookers,
-            last_id: (state.ring.life() > 0).then(|| state.ring.tail().to_string()),
+            last_id: (state.ring.generation() > 0).then(|| state.ring.tail().to_string()),
             ring_entries: state.ring.items(),
             ring_bytes: state.ring.size_bytes(),
             reader,
@@ -191,21 +192,20 @@ impl Stream {
             error_text: failure.map(|failure| failure.message.clone()),
             retry_in_ms: failure.map(|failure| milliseconds_until(failure.retry_at)),
             waits_for: waits_for(&state, is_full),
-            since: state.account.since,
+            since: state.status.since,
             last_answer: state.polled,
-            server: state.account.server.as_ref().map(Address::to_string),
-            source_last_id: state.account.source_last_id.map(|id| id.to_string()),
-            lag_entries: state.account.lag_entries,
-            packs: packs.collect(),
-            followers: Followers::at(&places, next_seq),
+            server: state.status.server.as_ref().map(Address::to_string),
+            source_last_id: state.status.source_last_id.map(|id| id.to_string()),
+            lag_entries: state.status.lag_entries,
+            shards: shards.collect(),
+            catch_ups: CatchUpRegistry::at(&places, next_seq),
         }
     }
 
     fn json(&self) -> Value {
-        let packs = self
-            .packs
-            .iter()
-            .map(|pack| json!({ "clients": pack.clients, "behind_entries": pack.behind_entries }));
+        let shards = self.shards.iter().map(
+            |shard| json!({ "clients": shard.clients, "behind_entries": shard.behind_entries }),
+        );
         json!({
             "key": &*self.key,
             "clients": self.clients,
@@ -225,11 +225,11 @@ impl Stream {
             "server": self.server,
             "source_last_id": self.source_last_id,
             "lag_entries": self.lag_entries,
-            "packs": packs.collect::<Vec<_>>(),
+            "packs": shards.collect::<Vec<_>>(),
             "followers": {
-                "count": self.followers.count,
-                "past": self.followers.past,
-                "behind_entries_most": self.followers.behind_entries_most,
+                "count": self.catch_ups.count,
+                "past": self.catch_ups.past,
+                "behind_entries_most": self.catch_ups.behind_entries_most,
             },
         })
     }
@@ -240,10 +240,10 @@ impl Stream {
             clients = self.clients,
             entries = self.entries,
             gaps = self.gaps,
-            packs = ?self.packs.iter().map(|pack| pack.clients).collect::<Vec<_>>(),
-            followers = self.followers.count,
-            followers_past = self.followers.past,
-            followers_behind_entries_most = self.followers.behind_entries_most,
+            shards = ?self.shards.iter().map(|shard| shard.clients).collect::<Vec<_>>(),
+            catch_ups = self.catch_ups.count,
+            followers_past = self.catch_ups.past,
+            followers_behind_entries_most = self.catch_ups.behind_entries_most,
             reader = self.reader,
             error = self.error,
             error_text = self.error_text,
@@ -261,22 +261,22 @@ impl Stream {
     }
 }
 
-impl Followers {
+impl CatchUpRegistry {
     fn at(places: &[Option<u64>], next_seq: u64) -> Self {
         let last = places.iter().flatten().min();
         Self {
             count: places.len(),
-            past: places.iter().filter(|place| place.is_none()).count(),
+            past: places.iter().filter(|slot| slot.is_none()).count(),
             behind_entries_most: last.map_or(0, |at| next_seq.saturating_sub(*at)),
         }
     }
 }
 
 /// What the reader of a topic waits for, while all rings together have no room or have.
-fn waits_for(state: &stream::State, is_full: bool) -> &'static str {
-    match &state.account.failure {
+fn waits_for(state: &stream::TopicState, is_full: bool) -> &'static str {
+    match &state.status.failure {
         Some(_) => "retry",
-        None if state.reader == Reader::Starting => "answer",
+        None if state.reader == ReaderState::Starting => "answer",
         None if state.crowded() => "slow_clients",
         None if is_full => "memory",
         None => "entries",
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
     use crate::config::Ring;
     use crate::sse::{Entry, StreamId};
-    use crate::stream::{Failure, Hub, Item};
+    use crate::stream::{Hub, Item, ReadFailure};
 
     #[test]
     fn a_reader_that_may_not_read_ahead_says_for_whom_it_waits() {
@@ -306,9 +306,9 @@ mod tests {
         let topic = lease.topic();
         let waits = || waits_for(&topic.state(), hub.is_full());
         assert_eq!(waits(), "answer");
-        topic.begin_anew(StreamId::ZERO);
+        topic.start_generation(StreamId::ZERO);
         topic.answered();
-        topic.state().packs.push((7, 0));
+        topic.state().shards.push((7, 0));
         assert_eq!(waits(), "entries");
         for ms in 1..=4 {
             let entry = Entry { id: StreamId { ms, seq: 0 }, fields: Vec::new() };
@@ -324,8 +324,8 @@ mod tests {
         assert_eq!(waits(), "memory");
         topic.forget_ring();
         assert_eq!(waits(), "entries");
-        let failure = Failure { message: "gone".into(), retry_at: Instant::now() };
-        topic.failed(Reader::Away("IO"), failure);
+        let failure = ReadFailure { message: "gone".into(), retry_at: Instant::now() };
+        topic.failed(ReaderState::Away("IO"), failure);
         assert_eq!(waits(), "retry");
     }
 

@@ -13,12 +13,12 @@ use tokio::time::sleep;
 use super::events::{Events, Gone};
 use super::guard::Refusal;
 use crate::http::router::text;
-use crate::limits::{Reached, Whom};
+use crate::limits::{ClientIdentity, LimitExceeded};
 use crate::sse::parse::{Event, Item, Parser};
 use crate::sse::unframed;
 use crate::sse::{Control, StreamId, write_control};
 use crate::state::State;
-use crate::stream::{Lease, Reader, Ring, Topic};
+use crate::stream::{Lease, ReaderState, Ring, Topic};
 
 /// It begins with as many entries as these, where the ring has them.
 const BACKLOG: u64 = 20;
@@ -42,7 +42,7 @@ pub(super) struct Tail {
     /// The next item; `None` until the stream's end is known.
     seq: Option<u64>,
     /// How the reader fared when that was last told.
-    reader: Reader,
+    reader: ReaderState,
 }
 
 /// One thing that is told.
@@ -82,9 +82,11 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
                 "no route reads this key, and nobody follows it",
             ));
         }
-        None => state.topic(&serving.bounds, key, &Whom::default()).map_err(|Reached(limit)| {
-            text(StatusCode::SERVICE_UNAVAILABLE, &format!("not now: {limit}"))
-        })?,
+        None => state.topic(&serving.bounds, key, &ClientIdentity::default()).map_err(
+            |LimitExceeded(limit)| {
+                text(StatusCode::SERVICE_UNAVAILABLE, &format!("not now: {limit}"))
+            },
+        )?,
     };
     let rendering = {
         let mut topic = lease.topic().state();
@@ -94,7 +96,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     };
     // A reader without a route of its own is one whose route has gone; its clients have a rendering.
     let rendering = rendering.unwrap_or(0);
-    Ok(Tail { onlooker: Onlooker::new(lease), rendering, seq: None, reader: Reader::Starting })
+    Ok(Tail { onlooker: Onlooker::new(lease), rendering, seq: None, reader: ReaderState::Starting })
 }
 
 impl Tail {
@@ -130,14 +132,16 @@ impl Tail {
         if now == self.reader {
             return Ok(());
         }
-        let was_up =
-            matches!(std::mem::replace(&mut self.reader, now), Reader::Starting | Reader::Up);
+        let was_up = matches!(
+            std::mem::replace(&mut self.reader, now),
+            ReaderState::Starting | ReaderState::Up
+        );
         let told = match &self.reader {
-            Reader::Starting => return Ok(()),
-            Reader::Up if was_up => return Ok(()),
-            Reader::Up => control(None, Control::Source { up: true }),
-            Reader::Away(_) => control(None, Control::Source { up: false }),
-            Reader::Refused(reason) => control(None, Control::Unavailable { reason }),
+            ReaderState::Starting => return Ok(()),
+            ReaderState::Up if was_up => return Ok(()),
+            ReaderState::Up => control(None, Control::Source { up: true }),
+            ReaderState::Away(_) => control(None, Control::Source { up: false }),
+            ReaderState::Refused(reason) => control(None, Control::Unavailable { reason }),
         };
         events.tell("control", &told).await
     }
@@ -169,11 +173,12 @@ impl Tail {
         let topic = self.topic().clone();
         let state = topic.state();
         let ring = &state.ring;
-        if ring.life() == 0 {
+        if ring.generation() == 0 {
             return Look::default();
         }
         let end = ring.next_seq();
-        let begin = seq.unwrap_or_else(|| end.saturating_sub(BACKLOG).max(ring.first_in_life()));
+        let begin =
+            seq.unwrap_or_else(|| end.saturating_sub(BACKLOG).max(ring.first_in_generation()));
         let mut look = Look::at(ring, rendering, begin..end);
         look.live = seq.is_none().then(|| ring.tail());
         drop(state);

@@ -11,12 +11,12 @@ use crate::config::{Secret, TokenPlace};
 
 /// What a stream was asked for with, as far as it decides who is let in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Basis {
+pub struct AuthContext {
     /// The path, as it was sent.
     pub path: Box<str>,
     /// The stream key that it named then.
     pub key: Box<str>,
-    /// Whom it was for.
+    /// ClientIdentity it was for.
     pub host: Option<Box<[u8]>>,
     /// Whose page asked.
     pub origin: Option<Box<[u8]>>,
@@ -56,90 +56,90 @@ impl Hash for Credential {
 }
 
 /// One basis, shared by all streams that have it.
-pub struct Standing {
-    basis: Arc<Basis>,
+pub struct Grant {
+    context: Arc<AuthContext>,
     revoked: AtomicBool,
     /// Changed while all of them are locked.
     streams: AtomicUsize,
-    among: Arc<Standings>,
+    among: Arc<Grants>,
 }
 
 /// One stream's share in its standing; given back on drop.
-pub struct Held(Arc<Standing>);
+pub struct GrantHandle(Arc<Grant>);
 
 /// Every standing that some stream has.
 #[derive(Default)]
-pub struct Standings(Mutex<All>);
+pub struct Grants(Mutex<All>);
 
-type All = HashMap<Arc<Basis>, Arc<Standing>>;
+type All = HashMap<Arc<AuthContext>, Arc<Grant>>;
 
 /// What became of the streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Judged {
+pub struct Reauthorized {
     /// So many go on.
     pub kept: usize,
     /// So many end.
     pub ended: usize,
 }
 
-impl Standings {
+impl Grants {
     /// A stream with this basis begins.
-    pub fn enter(self: &Arc<Self>, basis: &Basis) -> Held {
+    pub fn enter(self: &Arc<Self>, context: &AuthContext) -> GrantHandle {
         let mut all = self.all();
-        if let Some(known) = all.get(basis) {
+        if let Some(known) = all.get(context) {
             known.streams.fetch_add(1, Ordering::Relaxed);
-            return Held(known.clone());
+            return GrantHandle(known.clone());
         }
         let (revoked, streams) = (AtomicBool::new(false), AtomicUsize::new(1));
-        let (basis, among) = (Arc::new(basis.clone()), self.clone());
-        let standing = Arc::new(Standing { basis: basis.clone(), revoked, streams, among });
-        all.insert(basis, standing.clone());
-        Held(standing)
+        let (context, among) = (Arc::new(context.clone()), self.clone());
+        let grant = Arc::new(Grant { context: context.clone(), revoked, streams, among });
+        all.insert(context, grant.clone());
+        GrantHandle(grant)
     }
 
     /// Revokes each whose basis is not good any more. One that is entered meanwhile may not be among
     /// those that are judged.
-    pub fn judge(&self, is_good: impl Fn(&Basis) -> bool) -> Judged {
+    pub fn reauthorize(&self, is_good: impl Fn(&AuthContext) -> bool) -> Reauthorized {
         let all: Vec<_> = self.all().values().cloned().collect();
-        let mut judged = Judged::default();
-        for standing in all {
-            if is_good(&standing.basis) {
-                judged.kept += standing.streams.load(Ordering::Relaxed);
+        let mut outcome = Reauthorized::default();
+        for grant in all {
+            if is_good(&grant.context) {
+                outcome.kept += grant.streams.load(Ordering::Relaxed);
             } else {
-                judged.ended += self.revoke(&standing);
+                outcome.ended += self.revoke(&grant);
             }
         }
-        judged
+        outcome
     }
 
     /// How many streams end with it.
-    fn revoke(&self, standing: &Arc<Standing>) -> usize {
+    fn revoke(&self, grant: &Arc<Grant>) -> usize {
         let mut all = self.all();
-        standing.leave(&mut all);
+        grant.leave(&mut all);
         // Whoever enters with the same basis from now on was let in by what holds then.
-        standing.revoked.store(true, Ordering::Relaxed);
-        standing.streams.load(Ordering::Relaxed)
+        grant.revoked.store(true, Ordering::Relaxed);
+        grant.streams.load(Ordering::Relaxed)
     }
 
-    /// Held for one look or change.
+    /// GrantHandle for one look or change.
     fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
 
-impl Standing {
+impl Grant {
     /// Takes it from among all, unless another with its basis is there by now.
     fn leave(self: &Arc<Self>, all: &mut All) {
-        if all.get(&self.basis).is_some_and(|known| Arc::ptr_eq(known, self)) {
-            all.remove(&self.basis);
+        if all.get(&self.context).is_some_and(|known| Arc::ptr_eq(known, self)) {
+            all.remove(&self.context);
         }
     }
 }
 
-impl Held {
+impl GrantHandle {
     /// What it was let in by.
-    pub fn basis(&self) -> &Basis {
-        &self.0.basis
+    pub fn context(&self) -> &AuthContext {
+        &self.0.context
     }
 
     /// Whether it has to end.
@@ -153,7 +153,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GrantHandle {
     fn drop(&mut self) {
         let mut all = self.0.among.all();
         if self.0.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -166,8 +166,8 @@ impl Drop for Held {
 mod tests {
     use super::*;
 
-    fn basis(path: &str) -> Basis {
-        Basis {
+    fn context(path: &str) -> AuthContext {
+        AuthContext {
             path: path.into(),
             key: path.into(),
             host: None,
@@ -180,23 +180,23 @@ mod tests {
 
     #[test]
     fn those_that_were_let_in_by_the_same_share_it_and_are_judged_together() {
-        let all = Arc::new(Standings::default());
-        let held = ["/a", "/a", "/b"].map(|path| all.enter(&basis(path)));
+        let all = Arc::new(Grants::default());
+        let held = ["/a", "/a", "/b"].map(|path| all.enter(&context(path)));
         assert!(Arc::ptr_eq(&held[0].0, &held[1].0) && !Arc::ptr_eq(&held[0].0, &held[2].0));
-        let judged = all.judge(|basis| &*basis.path == "/b");
-        assert_eq!(judged, Judged { kept: 1, ended: 2 });
-        assert_eq!([true, true, false], held.each_ref().map(Held::is_revoked));
+        let outcome = all.reauthorize(|context| &*context.path == "/b");
+        assert_eq!(outcome, Reauthorized { kept: 1, ended: 2 });
+        assert_eq!([true, true, false], held.each_ref().map(GrantHandle::is_revoked));
     }
 
     #[test]
     fn what_was_revoked_is_not_what_comes_after_it() {
-        let all = Arc::new(Standings::default());
-        let before = all.enter(&basis("/a"));
-        assert_eq!(all.judge(|_| false).ended, 1);
-        let after = all.enter(&basis("/a"));
+        let all = Arc::new(Grants::default());
+        let before = all.enter(&context("/a"));
+        assert_eq!(all.reauthorize(|_| false).ended, 1);
+        let after = all.enter(&context("/a"));
         assert!(before.is_revoked() && !after.is_revoked());
         drop(before);
-        assert_eq!(all.judge(|_| true), Judged { kept: 1, ended: 0 });
+        assert_eq!(all.reauthorize(|_| true), Reauthorized { kept: 1, ended: 0 });
         drop(after);
         assert!(all.all().is_empty(), "who left is forgotten");
     }

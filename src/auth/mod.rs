@@ -11,7 +11,7 @@ use tracing::info;
 
 use crate::config::{Access, Cors, Jwt, Match, Route, Secret};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::throttle::Sparingly;
+use crate::telemetry::throttle::LogThrottle;
 
 mod claims;
 pub mod cookies;
@@ -106,9 +106,9 @@ impl Denied {
     }
 }
 
-/// Whom the gate has let in.
+/// ClientIdentity the gate has let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
+pub struct Admission {
     /// Issuer and subject of the token, where it names a subject.
     pub principal: Option<Arc<str>>,
     /// When the token ends; `None`: there is none.
@@ -123,7 +123,7 @@ pub struct Gate {
     cors: Cors,
     keyring: Keyring,
     metrics: Arc<Metrics>,
-    told: Sparingly,
+    told: LogThrottle,
 }
 
 impl Gate {
@@ -132,7 +132,7 @@ impl Gate {
         metrics.token_reasons(&Denied::ALL.map(Denied::as_str));
         let keyring = Keyring::new(&rules.keys);
         let (rules, cors) = (rules.clone(), cors.clone());
-        Self { rules, cors, keyring, metrics, told: Sparingly::default() }
+        Self { rules, cors, keyring, metrics, told: LogThrottle::default() }
     }
 
     /// Begins to fetch the keys that are elsewhere, and to keep them fresh for as long as there is the gate.
@@ -157,15 +157,15 @@ impl Gate {
         route: &Route,
         variables: &[(String, String)],
         request: &Request<B>,
-    ) -> Result<Grant, Denied> {
-        let Access::Jwt(matches) = &route.access else { return Ok(Grant::default()) };
+    ) -> Result<Admission, Denied> {
+        let Access::Jwt(matches) = &route.access else { return Ok(Admission::default()) };
         let admitted = self.check(matches, variables, request, None);
         admitted.inspect_err(|denied| self.tell(*denied, route))
     }
 
     /// Whether whoever was let in before, with this token if with any, would be once more. Nobody is turned
     /// away because of keys that cannot be had now.
-    pub fn readmits<B>(
+    pub fn still_allows<B>(
         &self,
         route: &Route,
         variables: &[(String, String)],
@@ -183,7 +183,7 @@ impl Gate {
         variables: &[(String, String)],
         request: &Request<B>,
         before: Option<&Credential>,
-    ) -> Result<Grant, Denied> {
+    ) -> Result<Admission, Denied> {
         let (headers, query) = (request.headers(), request.uri().query());
         let (place, token) = token::find(&self.rules.from, &self.cors, headers, query)?;
         let verified = before.filter(|before| before.token.expose() == token);
@@ -195,13 +195,13 @@ impl Gate {
         let end = Some(TokenEnd::after(lasts, self.rules.warn));
         let token = Secret::new(token.into_owned());
         let credential = Some(Credential { place: place.clone(), token, signed_by });
-        Ok(Grant { principal: claims::principal(&claims), token: end, credential })
+        Ok(Admission { principal: claims::principal(&claims), token: end, credential })
     }
 
     fn tell(&self, denied: Denied, route: &Route) {
         let reason = denied.as_str();
         self.metrics.token_refused(reason);
-        if self.told.may_tell(reason) {
+        if self.told.allows(reason) {
             info!(
                 reason,
                 route = %route.path,

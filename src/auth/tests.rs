@@ -105,7 +105,7 @@ fn keys_of_a_set_that_would_break_the_library_are_passed_over() {
 }
 
 /// What a request with this in place of its token gets.
-fn admitted(gate: &Gate, token: &[u8]) -> Result<Grant, Denied> {
+fn admitted(gate: &Gate, token: &[u8]) -> Result<Admission, Denied> {
     let value = [b"Bearer ", token].concat();
     let Ok(value) = hyper::header::HeaderValue::from_bytes(&value) else {
         return Err(Denied::Malformed);

@@ -6,7 +6,7 @@ use std::fmt;
 ///
 /// The order is that in which faults are told: from the top of the file down, then the environment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Spot {
+pub enum Location {
     /// Nowhere: the built-in default holds.
     Default,
     /// Nowhere: `--demo` changes the default.
@@ -26,7 +26,7 @@ pub enum Spot {
     Variable(String),
 }
 
-impl Spot {
+impl Location {
     /// The place in `text`, the content of `file`, that starts at byte `offset`.
     pub(super) fn in_text(file: &str, text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
@@ -49,7 +49,7 @@ impl Spot {
     }
 }
 
-impl fmt::Display for Spot {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -65,7 +65,7 @@ impl fmt::Display for Spot {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
     /// Where.
-    pub spot: Spot,
+    pub location: Location,
     /// What: a key with its value (`server.keepalive = "15x"`), a section; may be empty.
     pub subject: String,
     /// Why it is wrong, and what would be right.
@@ -74,9 +74,9 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.spot {
-            Spot::Variable(_) => f.write_str("environment")?,
-            spot => write!(f, "{spot}")?,
+        match &self.location {
+            Location::Variable(_) => f.write_str("environment")?,
+            location => write!(f, "{location}")?,
         }
         if !self.subject.is_empty() {
             write!(f, ": {}", self.subject)?;
@@ -99,8 +99,8 @@ impl Faults {
 
     /// A fault of the whole of `file`.
     pub(super) fn whole(file: &str, message: String) -> Self {
-        let spot = Spot::Whole(file.to_owned());
-        Self::new(vec![Fault { spot, subject: String::new(), message }])
+        let location = Location::Whole(file.to_owned());
+        Self::new(vec![Fault { location, subject: String::new(), message }])
     }
 
     /// Each fault.

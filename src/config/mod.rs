@@ -29,7 +29,9 @@ pub use diagnostics::{Fault, Faults};
 pub use edge::{Limits, Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
 pub use template::{KeyTemplate, PathTemplate};
-pub use toml::{Identity, Loaded, Origin, Setting, Shown, Unfit, environment, load, parse};
+pub use toml::{
+    Identity, IdentityError, Loaded, LoadedIdentity, Origin, Setting, environment, load, parse,
+};
 
 /// Everything the gateway needs to know to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,7 +138,7 @@ pub struct Admin {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Where the entries are.
-    pub place: Place,
+    pub location: SourceLocation,
     /// `AUTH` user name; empty: none.
     pub username: String,
     /// `AUTH` password.
@@ -170,7 +172,7 @@ pub enum ReadFrom {
 
 /// Where the entries are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SourceLocation {
     /// In this process (`memory:`).
     Memory,
     /// On one Redis server (`redis://host:port/database`, `redis+unix:///path?db=0`).
@@ -216,7 +218,7 @@ impl std::fmt::Display for Address {
 }
 
 /// Without user and password, for the log.
-impl std::fmt::Display for Place {
+impl std::fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let list = |addresses: &[Address]| {
             addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::diagnostics::Spot;
+use super::diagnostics::Location;
 use super::{Loaded, Setting};
 
 /// The effective configuration as a gateway.toml of its own, but for masked secrets.
@@ -29,14 +29,14 @@ fn print_section(text: &mut String, settings: &[Setting]) {
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0).min(60);
     write!(text, "\n{header}\n").expect("writing to a String succeeds");
     for (line, setting) in lines.iter().zip(settings) {
-        let origin = origin(&setting.spot);
+        let origin = origin(&setting.location);
         writeln!(text, "{line:width$}  # {origin}").expect("writing to a String succeeds");
     }
 }
 
-fn origin(spot: &Spot) -> String {
-    match spot {
-        Spot::File { file, line, .. } => format!("{file}:{line}"),
-        spot => spot.to_string(),
+fn origin(location: &Location) -> String {
+    match location {
+        Location::File { file, line, .. } => format!("{file}:{line}"),
+        location => location.to_string(),
     }
 }

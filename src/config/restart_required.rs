@@ -18,16 +18,16 @@ const KEYS: [(&str, &str); 5] = [
 impl Loaded {
     /// Leaves what lasts as it is in the `running` configuration, which was `started` with; names each key
     /// that would have been another one.
-    pub fn keep_what_lasts(&mut self, running: &Config, started: &[Setting]) -> Vec<String> {
+    pub fn keep_restart_required(&mut self, running: &Config, started: &[Setting]) -> Vec<String> {
         let Config { server, admin, source, proxy, .. } = &mut self.config;
-        let lasting = self.settings.iter().filter(|setting| lasts(setting));
+        let restart_required = self.settings.iter().filter(|setting| requires_restart(setting));
         let is_other = |setting: &&Setting| {
             let name = (setting.section, setting.key);
             let before = started.iter().find(|before| (before.section, before.key) == name);
             before.is_none_or(|before| before.value != setting.value)
         };
         let name = |setting: &Setting| format!("{}.{}", setting.section, setting.key);
-        let mut others: Vec<_> = lasting.filter(is_other).map(name).collect();
+        let mut others: Vec<_> = restart_required.filter(is_other).map(name).collect();
         // What is in these files is not shown.
         for (key, before, now) in [
             ("source.password_file", &running.source.password, &source.password),
@@ -53,7 +53,7 @@ impl Loaded {
     }
 }
 
-fn lasts(setting: &Setting) -> bool {
+fn requires_restart(setting: &Setting) -> bool {
     KEYS.contains(&(setting.section, setting.key))
         || SECTIONS.contains(&setting.section) && !OF_READERS.contains(&setting.key)
 }

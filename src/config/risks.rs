@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{Access, Address, Config, KeyPlace, Keys, Listen, Origins, Place, Route, Trusted};
+use super::{
+    Access, Address, Config, KeyPlace, Keys, Listen, Origins, Route, SourceLocation, Trusted,
+};
 
 /// An unsafe choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,12 +69,11 @@ impl Config {
 
     fn is_redis_plain(&self) -> bool {
         let source = &self.source;
-        let elsewhere = match &source.place {
-            Place::Memory => false,
-            Place::Server { address, .. } => is_elsewhere(address),
-            Place::Sentinel { sentinels: servers, .. } | Place::Cluster { nodes: servers } => {
-                servers.iter().any(is_elsewhere)
-            }
+        let elsewhere = match &source.location {
+            SourceLocation::Memory => false,
+            SourceLocation::Server { address, .. } => is_elsewhere(address),
+            SourceLocation::Sentinel { sentinels: servers, .. }
+            | SourceLocation::Cluster { nodes: servers } => servers.iter().any(is_elsewhere),
         };
         elsewhere && source.tls.is_none()
     }

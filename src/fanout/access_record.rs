@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::Client;
+use super::Subscriber;
 use crate::telemetry::log::ACCESS;
-use crate::telemetry::metrics::{Left, Metrics};
+use crate::telemetry::metrics::{DisconnectReason, Metrics};
 
 /// Names a connection in every line of the log, and its streams where it has many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Id {
+pub struct LogId {
     /// Counts connections.
     pub connection: u64,
     /// Counts its requests, over HTTP/2.
@@ -19,9 +19,9 @@ pub struct Id {
 }
 
 /// What the access log says of one stream.
-pub struct Record {
-    id: Id,
-    asked: Asked,
+pub struct AccessRecord {
+    id: LogId,
+    asked: AccessedStream,
     begun: Instant,
     events: AtomicU64,
     gaps: AtomicU64,
@@ -30,7 +30,7 @@ pub struct Record {
 
 /// What a stream was asked for with.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct AccessedStream {
     /// The client's.
     pub address: Option<IpAddr>,
     /// Without the query, where tokens may be.
@@ -41,9 +41,9 @@ pub struct Asked {
     pub protocol: &'static str,
 }
 
-impl Record {
+impl AccessRecord {
     /// Of a stream that begins now; `None`: nobody wants to know.
-    pub fn begin(id: Id, asked: impl FnOnce() -> Asked) -> Option<Arc<Self>> {
+    pub fn handoff(id: LogId, asked: impl FnOnce() -> AccessedStream) -> Option<Arc<Self>> {
         tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(|| {
             let [events, gaps, bytes] = Default::default();
             Arc::new(Self { id, asked: asked(), begun: Instant::now(), events, gaps, bytes })
@@ -62,7 +62,7 @@ impl Record {
 
     /// The line of a stream that has ended, or never began.
     pub fn end(&self, reason: &'static str) {
-        let Asked { address, path, route, protocol } = &self.asked;
+        let AccessedStream { address, path, route, protocol } = &self.asked;
         tracing::info!(
             target: ACCESS,
             connection = self.id.connection,
@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-impl Client {
+impl Subscriber {
     /// Counts what was written to it.
     pub(super) fn record(&self, events: u64, gaps: u64, bytes: usize) {
         if let Some(record) = &self.record {
@@ -90,10 +90,10 @@ impl Client {
     }
 
     /// Its stream has ended.
-    pub(super) fn ended(&self, metrics: &Metrics, why: Left) {
-        let (Id { connection, stream }, why_text) = (self.id, why.as_str());
+    pub(super) fn ended(&self, metrics: &Metrics, why: DisconnectReason) {
+        let (LogId { connection, stream }, why_text) = (self.id, why.as_str());
         tracing::debug!(connection, stream, why = why_text, "stream ended");
-        metrics.left(why, self.opened);
+        metrics.disconnected(why, self.opened);
         if let Some(record) = &self.record {
             record.end(why_text);
         }

@@ -1,7 +1,7 @@
-//! The body of a stream that hyper writes (HTTP/2, TLS): its follower puts one piece at a time into
+//! The body of a stream that hyper writes (HTTP/2, TLS): its catch-up subscriber puts one piece at a time into
 //! it, and hyper takes that when the client can be sent more.
 //!
-//! Both are polled in one task, the follower first: no delivery wakes a second task, and the follower's
+//! Both are polled in one task, the catch-up subscriber first: no delivery wakes a second task, and the catch-up subscriber's
 //! clocks run while hyper waits for a client that takes nothing and so does not poll the body.
 
 use std::convert::Infallible;
@@ -21,18 +21,18 @@ pub(super) const PIECE_BYTES: usize = 16 << 10;
 /// The body, as hyper sees it.
 pub struct Body(Slot);
 
-/// The body, as its follower sees it.
+/// The body, as its catch-up subscriber sees it.
 pub(super) struct Sink(Slot);
 
-/// A follower whose client's bytes hyper writes.
+/// A catch-up subscriber whose client's bytes hyper writes.
 pub struct Following {
-    follower: Pin<Box<dyn Future<Output = Said> + Send>>,
+    follower: Pin<Box<dyn Future<Output = BodyEnd> + Send>>,
     slot: Slot,
 }
 
-/// How such a follower ended.
+/// How such a catch-up subscriber ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum BodyEnd {
     /// Hyper took everything, the end of the body too, or is gone itself.
     All,
     /// The client is cut where it stands.
@@ -50,11 +50,11 @@ struct State {
     ended: bool,
     /// Hyper has dropped the body: all is said, or the client left.
     gone: bool,
-    /// The follower waits for the piece to be taken.
+    /// The catch-up subscriber waits for the piece to be taken.
     awaited: bool,
 }
 
-/// A body and its follower's end of it.
+/// A body and its catch-up subscriber's end of it.
 pub(super) fn body() -> (Sink, Body) {
     let slot = Slot::default();
     (Sink(slot.clone()), Body(slot))
@@ -103,9 +103,9 @@ impl Sink {
     }
 
     /// Says the last words and ends the body; returns when hyper is done with it.
-    pub(super) async fn finish(&self, last_words: &[u8], write_stall: Duration) -> Said {
+    pub(super) async fn finish(&self, closing_frame: &[u8], write_stall: Duration) -> BodyEnd {
         let finish = async {
-            for piece in last_words.chunks(PIECE_BYTES) {
+            for piece in closing_frame.chunks(PIECE_BYTES) {
                 self.has_room().await;
                 self.put(|| Bytes::copy_from_slice(piece))?;
             }
@@ -113,8 +113,8 @@ impl Sink {
             Ok::<_, io::Error>(())
         };
         match tokio::time::timeout(write_stall, finish).await {
-            Ok(Ok(())) => Said::All,
-            Ok(Err(_)) | Err(_) => Said::Part,
+            Ok(Ok(())) => BodyEnd::All,
+            Ok(Err(_)) | Err(_) => BodyEnd::Part,
         }
     }
 }
@@ -148,18 +148,21 @@ impl Drop for Body {
 }
 
 impl Following {
-    pub(super) fn new(body: &Body, follower: impl Future<Output = Said> + Send + 'static) -> Self {
+    pub(super) fn new(
+        body: &Body,
+        follower: impl Future<Output = BodyEnd> + Send + 'static,
+    ) -> Self {
         Self { follower: Box::pin(follower), slot: body.0.clone() }
     }
 
-    /// Whether the follower can go on at once, for hyper has taken what it waited for.
+    /// Whether the catch-up subscriber can go on at once, for hyper has taken what it waited for.
     fn can_go_on(&self) -> bool {
         let slot = self.slot.state();
         slot.awaited && slot.piece.is_none()
     }
 }
 
-/// Runs `hyper`, and beside it the follower that `opened` hands out once there is one, to the end of
+/// Runs `hyper`, and beside it the catch-up subscriber that `opened` hands out once there is one, to the end of
 /// both. A client that is cut is one whose `hyper` is dropped unfinished; one to whom everything was
 /// said gets `write_stall` to take it.
 pub async fn beside<H: Future>(
@@ -192,13 +195,13 @@ pub async fn beside<H: Future>(
         }
     });
     match first.await {
-        Ok(Said::Part) => None,
-        Ok(Said::All) => {
+        Ok(BodyEnd::Part) => None,
+        Ok(BodyEnd::All) => {
             let running = hyper.as_mut().as_pin_mut()?;
             tokio::time::timeout(write_stall, running).await.ok()
         }
         Err(output) => {
-            // With its body: the follower hears of it.
+            // With its body: the catch-up subscriber hears of it.
             hyper.set(None);
             if let Some(following) = following.or_else(opened) {
                 following.follower.await;

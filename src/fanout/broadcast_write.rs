@@ -1,4 +1,4 @@
-//! One pass of a pack: the same batches to all of its sockets. Whatever is cheaper than a send per
+//! One pass of a shard: the same batches to all of its sockets. Whatever is cheaper than a send per
 //! client goes in here and nowhere else.
 
 use std::io;
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::wire::{Done, Spot, age_ms, now_ms};
-use super::{Client, Socket, View, uring};
+use super::wire::{WritePosition, WriteProgress, age_ms, now_ms};
+use super::{Socket, Subscriber, WireFormat, uring};
 use crate::stream::Batch;
 use crate::telemetry::metrics::Metrics;
 
-pub(super) struct Pass<'a> {
+pub(super) struct BroadcastWrite<'a> {
     batches: &'a [Arc<Batch>],
     start: u64,
     /// What goes to whom: one for each view, and one for each client that is ahead of the start.
     parts: Vec<Part>,
-    due: Vec<Due>,
+    due: Vec<Recipient>,
     outcomes: Vec<io::Result<usize>>,
     /// Events and bytes written, by route: counted here, published once.
     tally: Vec<(u64, u64)>,
@@ -28,18 +28,18 @@ pub(super) struct Pass<'a> {
 
 /// What goes to one kind of client.
 struct Part {
-    view: View,
+    format: WireFormat,
     seq: u64,
     bytes: Bytes,
     events: u64,
     gaps: u64,
     /// So many got all of it.
-    clients: u64,
+    subscribers: u64,
 }
 
 /// One client that is to be written to.
 #[derive(Clone, Copy)]
-struct Due {
+struct Recipient {
     slot: usize,
     part: usize,
 }
@@ -47,12 +47,12 @@ struct Due {
 /// What became of one client.
 pub(super) enum Sent {
     /// Its socket took only so much.
-    Short(Done),
+    Short(WriteProgress),
     /// It is gone.
     Failed,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> BroadcastWrite<'a> {
     /// Batches that go to everybody from the item `start` on.
     pub(super) fn new(batches: &'a [Arc<Batch>], start: u64, routes: usize) -> Self {
         Self {
@@ -67,17 +67,17 @@ impl<'a> Pass<'a> {
     }
 
     /// Adds a client that is to get what it has not got: everything from the start on, or less.
-    pub(super) fn add(&mut self, slot: usize, view: View, has_until: u64) {
+    pub(super) fn add(&mut self, slot: usize, format: WireFormat, has_until: u64) {
         let seq = self.start.max(has_until);
-        let known = self.parts.iter().position(|part| part.view == view && part.seq == seq);
+        let known = self.parts.iter().position(|part| part.format == format && part.seq == seq);
         let part = known.unwrap_or_else(|| {
-            self.parts.push(Part::new(self.batches, view, seq));
+            self.parts.push(Part::new(self.batches, format, seq));
             self.parts.len() - 1
         });
         if self.parts[part].bytes.is_empty() {
             self.silent = true;
         } else {
-            self.due.push(Due { slot, part });
+            self.due.push(Recipient { slot, part });
         }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Pass<'a> {
     pub(super) fn send<'m>(
         &mut self,
         at_once: bool,
-        member: impl Fn(usize) -> (&'m Socket, &'m Client),
+        member: impl Fn(usize) -> (&'m Socket, &'m Subscriber),
     ) -> Vec<(usize, Sent)> {
         let parts = &self.parts;
         let sends = self.due.iter().map(|due| (member(due.slot).0, &*parts[due.part].bytes));
@@ -102,18 +102,19 @@ impl<'a> Pass<'a> {
                 not_whole.push((due.slot, Sent::Failed));
                 continue;
             };
-            let client = member(due.slot).1;
-            let (events, bytes) = &mut self.tally[usize::from(client.route)];
+            let subscriber = member(due.slot).1;
+            let (events, bytes) = &mut self.tally[usize::from(subscriber.route)];
             *bytes += sent as u64;
             if sent == part.bytes.len() {
                 *events += part.events;
-                client.record(part.events, part.gaps, sent);
-                part.clients += 1;
+                subscriber.record(part.events, part.gaps, sent);
+                part.subscribers += 1;
                 continue;
             }
-            let done = part.view.advance(self.batches, Spot { seq: part.seq, offset: 0 }, sent);
+            let done =
+                part.format.advance(self.batches, WritePosition { seq: part.seq, offset: 0 }, sent);
             *events += done.events;
-            client.record(done.events, done.gaps, sent);
+            subscriber.record(done.events, done.gaps, sent);
             not_whole.push((due.slot, Sent::Short(done)));
         }
         not_whole
@@ -133,18 +134,18 @@ impl<'a> Pass<'a> {
             }
         }
         let end = self.batches.last().map_or(self.start, |batch| batch.end_seq());
-        for part in self.parts.iter().filter(|part| part.clients > 0) {
-            observe_latency(metrics, self.batches, part.view, part.seq..end, part.clients);
+        for part in self.parts.iter().filter(|part| part.subscribers > 0) {
+            observe_latency(metrics, self.batches, part.format, part.seq..end, part.subscribers);
         }
     }
 }
 
 impl Part {
-    fn new(batches: &[Arc<Batch>], view: View, seq: u64) -> Self {
-        let from = Spot { seq, offset: 0 };
-        let all = view.advance(batches, from, usize::MAX);
-        let bytes = view.bytes_of(batches, from, usize::MAX);
-        Self { view, seq, bytes, events: all.events, gaps: all.gaps, clients: 0 }
+    fn new(batches: &[Arc<Batch>], format: WireFormat, seq: u64) -> Self {
+        let from = WritePosition { seq, offset: 0 };
+        let all = format.advance(batches, from, usize::MAX);
+        let bytes = format.bytes_of(batches, from, usize::MAX);
+        Self { format, seq, bytes, events: all.events, gaps: all.gaps, subscribers: 0 }
     }
 }
 
@@ -152,27 +153,27 @@ impl Part {
 pub(super) fn observe_latency(
     metrics: &Metrics,
     batches: &[Arc<Batch>],
-    view: View,
+    format: WireFormat,
     seqs: Range<u64>,
-    clients: u64,
+    subscribers: u64,
 ) {
     let now = now_ms();
-    let ids = batches.iter().flat_map(|batch| view.entries_of(batch, seqs.clone()));
+    let ids = batches.iter().flat_map(|batch| format.entries_of(batch, seqs.clone()));
     for age in ids.filter_map(|id| age_ms(id, now)) {
-        metrics.latency.observe(Duration::from_millis(age), clients);
+        metrics.latency.observe(Duration::from_millis(age), subscribers);
     }
 }
 
 /// What was made once for each kind of client; there are few kinds.
-pub(super) struct Shared<K, V>(Vec<(K, V)>);
+pub(super) struct PerKind<K, V>(Vec<(K, V)>);
 
-impl<K, V> Default for Shared<K, V> {
+impl<K, V> Default for PerKind<K, V> {
     fn default() -> Self {
         Self(Vec::with_capacity(1))
     }
 }
 
-impl<K: PartialEq, V: Clone> Shared<K, V> {
+impl<K: PartialEq, V: Clone> PerKind<K, V> {
     pub(super) fn get(&mut self, kind: K, produce: impl FnOnce() -> V) -> V {
         if let Some((_, made)) = self.0.iter().find(|(known, _)| *known == kind) {
             return made.clone();

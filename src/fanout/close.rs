@@ -15,25 +15,25 @@ use super::{Fanout, Socket};
 const CLIENTS_END: Duration = Duration::from_secs(1);
 
 /// Says the last words and closes; `held` (a client's permits) is given back when that is done.
-pub fn farewell<T: Send + 'static>(
+pub fn close<T: Send + 'static>(
     fanout: &Arc<Fanout>,
     socket: Socket,
     held: T,
-    last_words: Vec<u8>,
+    closing_frame: Vec<u8>,
 ) {
     let write_stall = fanout.settings().write_stall;
     fanout.tasks.spawn(async move {
-        say(socket, last_words, write_stall).await;
+        close_with(socket, closing_frame, write_stall).await;
         drop(held);
     });
 }
 
 /// Says the last words, which a client takes within `write_stall` or not at all, and closes.
-pub async fn say(socket: Socket, last_words: Vec<u8>, write_stall: Duration) {
+pub async fn close_with(socket: Socket, closing_frame: Vec<u8>, write_stall: Duration) {
     let Ok(socket) = watched(socket, Interest::READABLE | Interest::WRITABLE) else {
         return;
     };
-    if matches!(timeout(write_stall, send_all(&socket, &last_words)).await, Ok(Ok(()))) {
+    if matches!(timeout(write_stall, send_all(&socket, &closing_frame)).await, Ok(Ok(()))) {
         socket.get_ref().finish();
         // Whether it closed or took too long: the socket is closed now.
         let _ = timeout(CLIENTS_END, read_to_end(&socket)).await;

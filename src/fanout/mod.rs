@@ -1,4 +1,4 @@
-//! From a topic to its clients: packs for those that are level with the tail, a follower for each
+//! StartPoint a topic to its clients: shards for those that are level with the tail, a catch-up subscriber for each
 //! of the others, and the farewell of those that go.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::TokenEnd;
-use crate::auth::grant::Held;
+use crate::auth::grant::GrantHandle;
 use crate::config::{Config, Refuse, Signals};
 use crate::limits::Permit;
 use crate::stream::replay::Replays;
 use crate::stream::{Lease, Topic};
-use crate::telemetry::metrics::{Left, Metrics};
+use crate::telemetry::metrics::{DisconnectReason, Metrics};
 
 mod access_record;
 mod body;
@@ -36,27 +36,27 @@ mod uring;
 mod wire;
 mod writer;
 
-pub use access_record::{Asked, Id, Record};
+pub use access_record::{AccessRecord, AccessedStream, LogId};
 pub use body::{Body, Following, beside};
-pub use catchup::{Begin, follow_in_body, welcome};
-pub use close::{farewell, say};
+pub use catchup::{Handoff, follow_in_body, welcome};
+pub use close::{close, close_with};
 pub use socket::Socket;
-pub use wire::View;
+pub use wire::WireFormat;
 
-use catchup::History;
-use probe::Visitor;
-use shard::{Arrival, PackHandle};
+use catchup::DeliveryState;
+use probe::ShardMessage;
+use shard::{Joining, ShardHandle};
 
-/// A pack takes this many clients before another one is opened for the same topic.
-const PACK_MIN_CLIENTS: usize = 256;
+/// A shard takes this many clients before another one is opened for the same topic.
+const SHARD_MIN_SUBSCRIBERS: usize = 256;
 /// A client that was told to go has this long to read it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// After so many writes to those that replay, which take a millisecond or two,
 const REPLAY_WRITES: usize = 16;
 /// they pause for this long.
 const REPLAY_PAUSE: Duration = Duration::from_millis(1);
 
-/// What packs and followers share.
+/// What shards and catch-up subscribers share.
 pub struct Fanout {
     settings: ArcSwap<Settings>,
     /// What is counted.
@@ -66,7 +66,7 @@ pub struct Fanout {
     /// Set when the server begins to drain.
     pub draining: CancellationToken,
     /// Told when some clients may not stay.
-    recalled: Notify,
+    recheck: Notify,
     /// For writes to those that are not live yet.
     replay_turns: Semaphore,
     /// How many of them there were.
@@ -75,12 +75,12 @@ pub struct Fanout {
     pub tasks: TaskTracker,
     /// When the last client is closed; set with the drain's first.
     drained: OnceLock<Instant>,
-    opened_packs: AtomicUsize,
-    /// By topic; a topic's packs end with it.
-    packs: DashMap<u64, Vec<PackHandle>>,
+    opened_shards: AtomicUsize,
+    /// By topic; a topic's shards end with it.
+    shards: DashMap<u64, Vec<ShardHandle>>,
 }
 
-/// How packs and followers behave.
+/// How shards and catch-up subscribers behave.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// A stream silent for this long gets a comment.
@@ -99,7 +99,7 @@ pub struct Settings {
     pub refuse: Refuse,
     /// Packs per topic at most.
     pub workers: usize,
-    /// Whether a pack's sends are handed to the kernel in one call.
+    /// Whether a shard's sends are handed to the kernel in one call.
     pub at_once: bool,
 }
 
@@ -109,23 +109,23 @@ pub fn may_send_at_once() -> std::io::Result<()> {
 }
 
 /// A client of a topic, besides its socket. There are many: keep it small.
-pub struct Client {
+pub struct Subscriber {
     /// Holds the topic open.
     pub lease: Lease,
     /// Its place among all clients.
     pub permit: Permit,
     /// What it was let in by.
-    pub standing: Held,
+    pub grant: GrantHandle,
     /// How it wants its bytes.
-    pub view: View,
+    pub format: WireFormat,
     /// Index of its route in the configuration.
     pub route: u16,
     /// Whether keepalives and the loss of Redis are events to it.
     pub signals: Signals,
     /// Names it in the log.
-    pub id: Id,
+    pub id: LogId,
     /// For the access log, where there is one.
-    pub record: Option<Arc<Record>>,
+    pub record: Option<Arc<AccessRecord>>,
     /// When its stream began.
     pub opened: Instant,
     /// When it is closed so that it resumes elsewhere.
@@ -134,7 +134,7 @@ pub struct Client {
     pub token: Option<Box<TokenEnd>>,
 }
 
-impl Client {
+impl Subscriber {
     /// Its topic.
     pub fn topic(&self) -> &Arc<Topic> {
         self.lease.topic()
@@ -161,7 +161,7 @@ impl Settings {
     /// How long a drain may take: the last client is told at the end of `drain`, and has `write_stall`
     /// to take it.
     pub fn longest_drain(&self) -> Duration {
-        self.drain + self.write_stall + LAST_WORDS
+        self.drain + self.write_stall + CLOSING_TIME
     }
 
     /// A reconnection time for one client: 1-3 times the base, so that they don't return at once.
@@ -192,15 +192,15 @@ impl Fanout {
             replay_turns,
             replay_writes: AtomicUsize::new(0),
             draining: CancellationToken::new(),
-            recalled: Notify::new(),
+            recheck: Notify::new(),
             tasks: TaskTracker::new(),
             drained: OnceLock::new(),
-            opened_packs: AtomicUsize::new(0),
-            packs: DashMap::new(),
+            opened_shards: AtomicUsize::new(0),
+            shards: DashMap::new(),
         }
     }
 
-    /// How packs and followers behave now.
+    /// How shards and catch-up subscribers behave now.
     pub fn settings(&self) -> Guard<Arc<Settings>> {
         self.settings.load()
     }
@@ -210,28 +210,35 @@ impl Fanout {
         self.settings.store(settings);
     }
 
-    /// Hands a client that has everything before `next_seq` to a pack of its topic.
-    fn join(self: &Arc<Self>, socket: Socket, client: Client, next_seq: u64, history: History) {
-        let topic = client.topic().clone();
-        let mut packs = self.packs.entry(topic.id).or_default();
-        let smallest = packs.iter().min_by_key(|pack| pack.clients());
-        let full = smallest.is_none_or(|pack| pack.clients() >= PACK_MIN_CLIENTS);
-        if full && packs.len() < self.settings().workers {
-            let number = self.opened_packs.fetch_add(1, Ordering::Relaxed);
+    /// Hands a client that has everything before `next_seq` to a shard of its topic.
+    fn join(
+        self: &Arc<Self>,
+        socket: Socket,
+        subscriber: Subscriber,
+        next_seq: u64,
+        delivery: DeliveryState,
+    ) {
+        let topic = subscriber.topic().clone();
+        let mut shards = self.shards.entry(topic.id).or_default();
+        let smallest = shards.iter().min_by_key(|shard| shard.subscribers());
+        let full = smallest.is_none_or(|shard| shard.subscribers() >= SHARD_MIN_SUBSCRIBERS);
+        if full && shards.len() < self.settings().workers {
+            let number = self.opened_shards.fetch_add(1, Ordering::Relaxed);
             match shard::open(self, &topic, number) {
-                Ok(pack) => packs.push(pack),
+                Ok(shard) => shards.push(shard),
                 Err(error) => {
                     tracing::warn!(key = %topic.key, %error, "no descriptor for one more pack (raise LimitNOFILE=)");
                 }
             }
         }
-        if let Some(pack) = packs.iter().min_by_key(|pack| pack.clients()) {
-            return pack.send(Arrival { socket, client, next_seq, history });
+        if let Some(shard) = shards.iter().min_by_key(|shard| shard.subscribers()) {
+            return shard.send(Joining { socket, subscriber, next_seq, delivery });
         }
-        drop(packs);
-        client.ended(&self.metrics, Left::Error);
-        let words = signal::last_words(&self.settings(), client.view, history.last_id, None);
-        farewell(self, socket, client, words);
+        drop(shards);
+        subscriber.ended(&self.metrics, DisconnectReason::Error);
+        let words =
+            signal::closing_frame(&self.settings(), subscriber.format, delivery.last_id, None);
+        close(self, socket, subscriber, words);
     }
 
     /// Whoever replays waits for a turn to write: one worker is left to those that are live, where there
@@ -252,23 +259,23 @@ impl Fanout {
         now + end.saturating_duration_since(now).mul_f64(fastrand::f64())
     }
 
-    /// The packs of a topic: the number of each, and of its members.
-    pub fn packs_of(&self, topic: &Topic) -> Vec<(usize, usize)> {
-        let packs = self.packs.get(&topic.id);
-        let packs = packs.iter().flat_map(|packs| packs.iter());
-        packs.map(|pack| (pack.number(), pack.clients())).collect()
+    /// The shards of a topic: the number of each, and of its members.
+    pub fn shards_of(&self, topic: &Topic) -> Vec<(usize, usize)> {
+        let shards = self.shards.get(&topic.id);
+        let shards = shards.iter().flat_map(|shards| shards.iter());
+        shards.map(|shard| (shard.number(), shard.subscribers())).collect()
     }
 
     /// Lets every client be looked at once more: its standing may be revoked. Whoever is level with the
-    /// tail and in no pack looks when its topic has news.
-    pub fn recall(&self) {
-        for packs in &self.packs {
-            packs.iter().for_each(|pack| pack.visit(Visitor::Recall));
+    /// tail and in no shard looks when its topic has news.
+    pub fn recheck_grants(&self) {
+        for shards in &self.shards {
+            shards.iter().for_each(|shard| shard.deliver(ShardMessage::RecheckGrants));
         }
-        self.recalled.notify_waiters();
+        self.recheck.notify_waiters();
     }
 
-    fn forget_packs(&self, topic: &Topic) {
-        self.packs.remove(&topic.id);
+    fn forget_shards(&self, topic: &Topic) {
+        self.shards.remove(&topic.id);
     }
 }

@@ -1,4 +1,4 @@
-//! A pack's own epoll: hears which of its sockets have something to say.
+//! A shard's own epoll: hears which of its sockets have something to say.
 //!
 //! Sockets that wait in no runtime's reactor cost a few bytes each; the epoll itself is watched
 //! through one `AsyncFd`.
@@ -16,9 +16,9 @@ use super::socket::watched;
 /// Sockets heard of in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
-pub(super) struct Watch(AsyncFd<OwnedFd>);
+pub(super) struct SocketPoller(AsyncFd<OwnedFd>);
 
-impl Watch {
+impl SocketPoller {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         watched(epoll, Interest::READABLE).map(Self)

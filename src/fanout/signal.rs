@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::config::Signals;
 use crate::sse::{Control, StreamId, comment, write_control, write_retry};
-use crate::stream::Reader;
+use crate::stream::ReaderState;
 
-use super::{Settings, View};
+use super::{Settings, WireFormat};
 
 /// Whose token has expired comes back after once to twice this: time for a new one.
 const AFTER_EXPIRY: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ pub(super) enum Signal {
 
 impl Signal {
     /// What a silent stream is told while its reader fares like this.
-    pub(super) fn of_silence(reader: &Reader) -> Self {
+    pub(super) fn of_silence(reader: &ReaderState) -> Self {
         if is_up(reader) { Self::Keepalive } else { Self::SourceDown }
     }
 
@@ -34,7 +34,7 @@ impl Signal {
     }
 
     /// Its bytes for one kind of client.
-    pub(super) fn bytes(self, view: View, signals: Signals) -> Vec<u8> {
+    pub(super) fn bytes(self, format: WireFormat, signals: Signals) -> Vec<u8> {
         let (text, control) = match self {
             Self::Keepalive => (comment::KEEPALIVE, Control::Ping),
             Self::SourceDown => (comment::RECONNECTING, Control::Source { up: false }),
@@ -44,19 +44,19 @@ impl Signal {
         if signals == Signals::Event {
             write_control(&mut bare, None, control);
         }
-        view.frame(&bare)
+        format.frame(&bare)
     }
 }
 
 /// Whether a client may believe that it hears of everything at once.
-pub(super) fn is_up(reader: &Reader) -> bool {
-    matches!(reader, Reader::Up | Reader::Starting)
+pub(super) fn is_up(reader: &ReaderState) -> bool {
+    matches!(reader, ReaderState::Up | ReaderState::Starting)
 }
 
 /// The last words of a stream, its body's end included.
-pub(super) fn last_words(
+pub(super) fn closing_frame(
     settings: &Settings,
-    view: View,
+    format: WireFormat,
     id: Option<StreamId>,
     control: Option<Control>,
 ) -> Vec<u8> {
@@ -70,8 +70,8 @@ pub(super) fn last_words(
         };
         write_retry(&mut bare, wait);
         write_control(&mut bare, id, control);
-        view.append_event(&bare, &mut out);
+        format.append_event(&bare, &mut out);
     }
-    out.extend_from_slice(view.end());
+    out.extend_from_slice(format.end());
     out
 }

@@ -1,4 +1,4 @@
-//! A fan-out of a test's own, with clients in its packs.
+//! A fan-out of a test's own, with clients in its shards.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::catchup::History;
-use super::{Client, Fanout, Id, Settings, Socket, View};
-use crate::auth::grant::{Basis, Standings};
+use super::catchup::DeliveryState;
+use super::{Fanout, LogId, Settings, Socket, Subscriber, WireFormat};
+use crate::auth::grant::{AuthContext, Grants};
 use crate::config::{self, Config};
-use crate::limits::{Limits, Whom};
+use crate::limits::{ClientIdentity, Limits};
 use crate::source::Source;
 use crate::stream::replay::Replays;
 use crate::stream::{Hub, Lease};
 use crate::telemetry::metrics::Metrics;
 
-pub(crate) struct World {
+pub(crate) struct TestFanout {
     config: Config,
     pub(crate) source: Source,
     pub(crate) fanout: Arc<Fanout>,
     hub: Hub,
     limits: Arc<Limits>,
-    pub(crate) standings: Arc<Standings>,
+    pub(crate) grants: Arc<Grants>,
 }
 
-impl World {
+impl TestFanout {
     pub(crate) fn new() -> Self {
         Self::of("")
     }
@@ -43,44 +43,44 @@ impl World {
         let fanout = Arc::new(Fanout::new(settings.into(), metrics, replays));
         let hub = Hub::new(config.ring.clone(), config.limits.readers);
         let limits = Limits::new(&config.limits, 10_000).unwrap();
-        Self { config, source, fanout, hub, limits, standings: Arc::default() }
+        Self { config, source, fanout, hub, limits, grants: Arc::default() }
     }
 
-    /// The other end of a client in a pack of `key`, and a hold on the topic.
-    pub(crate) fn client(&self, key: &str) -> (UnixStream, Lease) {
+    /// The other end of a client in a shard of `key`, and a hold on the topic.
+    pub(crate) fn subscriber(&self, key: &str) -> (UnixStream, Lease) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (client, lease) = self.stranger(key);
-        let history = History { last_id: None, live: true, down: false };
-        self.fanout.join(Socket::new(OwnedFd::from(ours)), client, 0, history);
+        let (subscriber, lease) = self.stranger(key);
+        let delivery = DeliveryState { last_id: None, live: true, down: false };
+        self.fanout.join(Socket::new(OwnedFd::from(ours)), subscriber, 0, delivery);
         (theirs, lease)
     }
 
     /// A client of `key` that nobody follows yet, and a hold on the topic.
-    pub(crate) fn stranger(&self, key: &str) -> (Client, Lease) {
+    pub(crate) fn stranger(&self, key: &str) -> (Subscriber, Lease) {
         let lease = || self.hub.open(key, |_| {}).unwrap();
         let route = &self.config.routes[0];
         let rendering = lease().topic().state().rendering(&route.rendering);
-        let client = Client {
+        let subscriber = Subscriber {
             lease: lease(),
-            permit: self.limits.admit(&self.limits.bounds(), &Whom::default()).unwrap(),
-            standing: self.standings.enter(&basis(key)),
-            view: View { rendering: rendering.try_into().unwrap(), framed: true },
+            permit: self.limits.admit(&self.limits.bounds(), &ClientIdentity::default()).unwrap(),
+            grant: self.grants.enter(&context(key)),
+            format: WireFormat { rendering: rendering.try_into().unwrap(), framed: true },
             route: 0,
             signals: route.signals,
-            id: Id { connection: 1, stream: None },
+            id: LogId { connection: 1, stream: None },
             record: None,
             opened: Instant::now(),
             expires: None,
             token: None,
         };
-        (client, lease())
+        (subscriber, lease())
     }
 
     pub(crate) async fn goes_round(&self, within: Duration) -> bool {
         timeout(within, self.fanout.round()).await.is_ok()
     }
 
-    /// Whether it stops going round, for so long at least: a pack may still come to a probe before it
+    /// Whether it stops going round, for so long at least: a shard may still come to a probe before it
     /// comes to what it hangs on.
     pub(crate) async fn stops(&self, for_so_long: Duration) -> bool {
         for _ in 0..100 {
@@ -92,20 +92,28 @@ impl World {
     }
 }
 
-fn basis(key: &str) -> Basis {
+fn context(key: &str) -> AuthContext {
     let (host, origin, site, credential) = Default::default();
-    Basis { path: key.into(), key: key.into(), host, origin, site, cookies: false, credential }
+    AuthContext {
+        path: key.into(),
+        key: key.into(),
+        host,
+        origin,
+        site,
+        cookies: false,
+        credential,
+    }
 }
 
-/// A pack that hangs, on a lock that is not given back before this is dropped.
-pub(crate) struct Hung {
+/// A shard that hangs, on a lock that is not given back before this is dropped.
+pub(crate) struct HungShard {
     let_go: Option<mpsc::Sender<()>>,
     holder: Option<JoinHandle<()>>,
 }
 
-impl Hung {
-    /// Hangs the packs of a topic.
-    pub(crate) fn packs_of(lease: &Lease) -> Self {
+impl HungShard {
+    /// Hangs the shards of a topic.
+    pub(crate) fn shards_of(lease: &Lease) -> Self {
         let topic = lease.topic().clone();
         let (let_go, held) = mpsc::channel::<()>();
         let (holds, is_held) = mpsc::channel();
@@ -122,7 +130,7 @@ impl Hung {
     }
 }
 
-impl Drop for Hung {
+impl Drop for HungShard {
     fn drop(&mut self) {
         drop(self.let_go.take());
         if let Some(holder) = self.holder.take() {

@@ -1,4 +1,4 @@
-//! From a batch to the bytes of one client's connection, and back to a place in the batch.
+//! StartPoint a batch to the bytes of one client's connection, and back to a place in the batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::stream::Batch;
 
 /// How a client wants its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct View {
+pub struct WireFormat {
     /// Index of its rendering in the topic.
     pub rendering: u16,
     /// HTTP/1.1 chunks, or (HTTP/1.0, and where hyper makes the frames) the bare events.
@@ -20,7 +20,7 @@ pub struct View {
 
 /// A place in a topic's items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spot {
+pub struct WritePosition {
     /// The item.
     pub seq: u64,
     /// Bytes of it that are sent already.
@@ -34,9 +34,9 @@ const SMALL_REST_BYTES: usize = 512;
 
 /// What a write got done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct WriteProgress {
     /// Where it goes on once the rest is written.
-    pub spot: Spot,
+    pub position: WritePosition,
     /// Entries' events that are then complete.
     pub events: u64,
     /// And notices of what is missing.
@@ -45,7 +45,7 @@ pub struct Done {
     pub rest: Bytes,
 }
 
-impl View {
+impl WireFormat {
     fn rendering(self) -> usize {
         usize::from(self.rendering)
     }
@@ -57,8 +57,8 @@ impl View {
 
     /// The bytes of one or more batches from a place on, up to `most_bytes` of them; shared where that
     /// copies nothing and keeps no more alive than it says.
-    pub fn bytes_of(self, batches: &[Arc<Batch>], from: Spot, most_bytes: usize) -> Bytes {
-        let Spot { seq, offset } = from;
+    pub fn bytes_of(self, batches: &[Arc<Batch>], from: WritePosition, most_bytes: usize) -> Bytes {
+        let WritePosition { seq, offset } = from;
         let done = batches.iter().take_while(|batch| batch.end_seq() <= seq).count();
         let batches = &batches[done..];
         if let [only] = batches {
@@ -89,22 +89,27 @@ impl View {
     }
 
     /// Where a write of `sent` bytes that began at `from` ended.
-    pub fn advance(self, batches: &[Arc<Batch>], from: Spot, sent: usize) -> Done {
-        let mut done = Done { spot: from, ..Done::default() };
+    pub fn advance(
+        self,
+        batches: &[Arc<Batch>],
+        from: WritePosition,
+        sent: usize,
+    ) -> WriteProgress {
+        let mut done = WriteProgress { position: from, ..WriteProgress::default() };
         let mut left = sent;
         for batch in batches.iter().filter(|batch| batch.end_seq() > from.seq) {
-            while done.spot.seq < batch.end_seq() {
-                let Spot { seq, offset } = done.spot;
+            while done.position.seq < batch.end_seq() {
+                let WritePosition { seq, offset } = done.position;
                 let len = self.item(batch, seq).len();
                 let begun = offset.saturating_add(left);
                 if begun < len && (begun == 0 || len - begun > SMALL_REST_BYTES) {
-                    done.spot.offset = begun;
+                    done.position.offset = begun;
                     return done;
                 }
                 let is_entry = batch.is_entry(self.rendering(), seq);
                 done.events += u64::from(is_entry);
                 done.gaps += u64::from(!is_entry && len > 0);
-                done.spot = Spot { seq: seq + 1, offset: 0 };
+                done.position = WritePosition { seq: seq + 1, offset: 0 };
                 if begun < len {
                     done.rest = self.item(batch, seq).slice(begun..);
                     return done;
@@ -219,14 +224,14 @@ mod tests {
     fn wherever_a_write_ends_it_goes_on_with_the_next_byte() {
         let batches = batches();
         for framed in [true, false] {
-            let view = View { rendering: 0, framed };
-            let all_of = |from| view.bytes_of(&batches, from, usize::MAX);
-            let whole = all_of(Spot::default());
+            let format = WireFormat { rendering: 0, framed };
+            let all_of = |from| format.bytes_of(&batches, from, usize::MAX);
+            let whole = all_of(WritePosition::default());
             for sent in 0..=whole.len() {
-                let done = view.advance(&batches, Spot::default(), sent);
+                let done = format.advance(&batches, WritePosition::default(), sent);
                 let mut all = [&whole[..sent], &done.rest].concat();
-                if done.spot.seq < end_seq(&batches) {
-                    all.extend_from_slice(&all_of(done.spot));
+                if done.position.seq < end_seq(&batches) {
+                    all.extend_from_slice(&all_of(done.position));
                 }
                 assert!(all == whole, "after {sent} bytes: {done:?}");
             }
@@ -237,8 +242,9 @@ mod tests {
     fn whoever_is_ahead_gets_the_rest_or_nothing() {
         let batches = batches();
         for framed in [true, false] {
-            let view = View { rendering: 0, framed };
-            let from = |seq| view.bytes_of(&batches, Spot { seq, offset: 0 }, usize::MAX);
+            let format = WireFormat { rendering: 0, framed };
+            let from =
+                |seq| format.bytes_of(&batches, WritePosition { seq, offset: 0 }, usize::MAX);
             let whole = from(0);
             for seq in 0..end_seq(&batches) {
                 assert!(whole.ends_with(&from(seq)) && from(seq).len() > from(seq + 1).len());
@@ -251,16 +257,16 @@ mod tests {
     fn pieces_are_the_whole() {
         let batches = batches();
         for framed in [true, false] {
-            let view = View { rendering: 0, framed };
-            let whole = view.bytes_of(&batches, Spot::default(), usize::MAX);
+            let format = WireFormat { rendering: 0, framed };
+            let whole = format.bytes_of(&batches, WritePosition::default(), usize::MAX);
             for most_bytes in [1, 7, 100, 1000, 5000] {
-                let (mut spot, mut all) = (Spot::default(), Vec::new());
-                while spot.seq < end_seq(&batches) {
-                    let piece = view.bytes_of(&batches, spot, most_bytes);
-                    assert!((1..=most_bytes).contains(&piece.len()), "at {spot:?}");
-                    let done = view.advance(&batches, spot, piece.len());
+                let (mut position, mut all) = (WritePosition::default(), Vec::new());
+                while position.seq < end_seq(&batches) {
+                    let piece = format.bytes_of(&batches, position, most_bytes);
+                    assert!((1..=most_bytes).contains(&piece.len()), "at {position:?}");
+                    let done = format.advance(&batches, position, piece.len());
                     all.extend_from_slice(&[piece, done.rest].concat());
-                    spot = done.spot;
+                    position = done.position;
                 }
                 assert!(all == whole, "in pieces of {most_bytes}");
             }
@@ -271,12 +277,12 @@ mod tests {
     #[test]
     fn only_an_entry_is_left_half_written() {
         let batches = batches();
-        let view = View { rendering: 0, framed: true };
-        for sent in 0..view.bytes_of(&batches, Spot::default(), usize::MAX).len() {
-            let done = view.advance(&batches, Spot::default(), sent);
-            let holds = |batch: &&Arc<Batch>| done.spot.seq < batch.end_seq();
-            let is_entry = || batches.iter().find(holds).unwrap().is_entry(0, done.spot.seq);
-            assert!(done.spot.offset == 0 || is_entry(), "after {sent} bytes: {done:?}");
+        let format = WireFormat { rendering: 0, framed: true };
+        for sent in 0..format.bytes_of(&batches, WritePosition::default(), usize::MAX).len() {
+            let done = format.advance(&batches, WritePosition::default(), sent);
+            let holds = |batch: &&Arc<Batch>| done.position.seq < batch.end_seq();
+            let is_entry = || batches.iter().find(holds).unwrap().is_entry(0, done.position.seq);
+            assert!(done.position.offset == 0 || is_entry(), "after {sent} bytes: {done:?}");
         }
     }
 
@@ -285,13 +291,13 @@ mod tests {
         let all = batches();
         let one_entry = &all[..1];
         for framed in [true, false] {
-            let view = View { rendering: 0, framed };
-            let whole = view.item(&all[0], 0);
-            let from = Spot { seq: 0, offset: 20 };
-            let rest = view.bytes_of(one_entry, from, whole.len() - 20);
+            let format = WireFormat { rendering: 0, framed };
+            let whole = format.item(&all[0], 0);
+            let from = WritePosition { seq: 0, offset: 20 };
+            let rest = format.bytes_of(one_entry, from, whole.len() - 20);
             assert_eq!(rest, whole[20..]);
             assert!(!whole.as_ptr_range().contains(&rest.as_ptr()), "framed: {framed}");
-            let shared = view.bytes_of(one_entry, from, usize::MAX);
+            let shared = format.bytes_of(one_entry, from, usize::MAX);
             assert!(whole.as_ptr_range().contains(&shared.as_ptr()), "framed: {framed}");
         }
     }
@@ -302,6 +308,6 @@ mod tests {
         let gap = Gap { after: id, next: id, lost: Some(u64::MAX), reason: Reason::Oversize };
         let mut event = Vec::new();
         crate::sse::write_control(&mut event, id, crate::sse::Control::Gap(gap));
-        assert!(View { rendering: 0, framed: true }.frame(&event).len() <= SMALL_REST_BYTES);
+        assert!(WireFormat { rendering: 0, framed: true }.frame(&event).len() <= SMALL_REST_BYTES);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a follower's bytes go: a bare socket, or a body that hyper writes.
+//! Where a catch-up subscriber's bytes go: a bare socket, or a body that hyper writes.
 
 use std::io;
 
@@ -9,14 +9,14 @@ use super::Socket;
 use super::body::{PIECE_BYTES, Sink};
 use super::socket::Input;
 
-pub(super) enum Outlet {
-    /// The client's socket; it can go to a pack.
+pub(super) enum SubscriberWriter {
+    /// The client's socket; it can go to a shard.
     Socket(AsyncFd<Socket>),
-    /// A body; nobody but a follower can fill it.
+    /// A body; nobody but a catch-up subscriber can fill it.
     Body(Sink),
 }
 
-impl Outlet {
+impl SubscriberWriter {
     /// No more than this is taken in one go, and to make more ready is work for nothing.
     pub(super) fn most_bytes(&self) -> usize {
         match self {

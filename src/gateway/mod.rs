@@ -13,21 +13,21 @@ use tracing::{error, info, warn};
 
 use crate::admin::Admin;
 use crate::admin::report::Report;
-use crate::config::{Config, Faults, Loaded, Log, Setting, Unfit};
+use crate::config::{Config, Faults, IdentityError, Loaded, Log, Setting};
 use crate::demo::Feed;
 use crate::fanout::{Fanout, may_send_at_once};
-use crate::http::arrival::Public;
+use crate::http::arrival::PublicServer;
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
 use crate::http::router;
 use crate::limits::{Limits, Pending, TooFewDescriptors};
-use crate::source::{self, Class, Source};
+use crate::source::{self, ErrorClass, Source};
 use crate::state::{Serving, State};
 use crate::stream::Hub;
 use crate::stream::reader::Readers;
 use crate::stream::replay::Replays;
 use crate::telemetry::metrics::{Metrics, TooManyRoutes};
-use crate::telemetry::throttle::Sparingly;
+use crate::telemetry::throttle::LogThrottle;
 
 pub mod process;
 mod reload;
@@ -75,7 +75,7 @@ pub enum BindError {
     },
     /// The certificate or its key is not what it was when the configuration was read.
     #[error(transparent)]
-    Identity(#[from] Unfit),
+    Identity(#[from] IdentityError),
     /// Too few open files are allowed.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
@@ -164,7 +164,7 @@ impl Gateway {
         for listener in public {
             let inherited = listener.is_inherited();
             let arrivals = accepting.arrivals.clone();
-            let public = Public { state: state.clone(), behind_proxy: listener.behind_proxy };
+            let public = PublicServer { state: state.clone(), behind_proxy: listener.behind_proxy };
             let (pending, shared) = (state.pending.clone(), state.clone());
             let send_buffer = move || Some(shared.config().limits.send_buffer_bytes);
             let ends = ends(&state, inherited);
@@ -231,11 +231,11 @@ fn ends(state: &State, inherited: bool) -> CancellationToken {
 /// What accepts connections.
 #[derive(Default)]
 struct Accepting {
-    /// Public listeners were handed over.
+    /// PublicServer listeners were handed over.
     handed_over: bool,
     /// From listeners that were handed over: these end when the drain begins.
     inherited: TaskTracker,
-    /// Public connections until they are streams.
+    /// PublicServer connections until they are streams.
     arrivals: TaskTracker,
 }
 
@@ -261,8 +261,8 @@ fn join(serving: Serving, limits: Arc<Limits>, metrics: Arc<Metrics>) -> State {
         config: ArcSwap::from_pointee(config.source.clone()),
         hub: hub.clone(),
         metrics: metrics.clone(),
-        failures_told: Sparingly::default(),
-        returns_told: Sparingly::default(),
+        failures_told: LogThrottle::default(),
+        returns_told: LogThrottle::default(),
     };
     let replays = Replays::new(source, metrics.clone(), &config);
     let settings = serving.settings.clone();
@@ -270,10 +270,10 @@ fn join(serving: Serving, limits: Arc<Limits>, metrics: Arc<Metrics>) -> State {
     State {
         pending: Pending::new(move || counted.max_pending()),
         admin_pending: Pending::new(|| ADMIN_CONNECTIONS),
-        admin_recalled: Notify::new(),
+        admin_recheck: Notify::new(),
         fanout: Arc::new(Fanout::new(settings, metrics.clone(), replays)),
         hub,
-        standings: Arc::default(),
+        grants: Arc::default(),
         limits,
         metrics,
         readers: Arc::new(readers),
@@ -281,7 +281,7 @@ fn join(serving: Serving, limits: Arc<Limits>, metrics: Arc<Metrics>) -> State {
         source_up: AtomicBool::new(false),
         source_seen: AtomicBool::new(false),
         reload_refused: AtomicBool::new(false),
-        refusals_told: Sparingly::default(),
+        refusals_told: LogThrottle::default(),
         connections: AtomicU64::new(0),
         serving: ArcSwap::from_pointee(serving),
     }
@@ -298,14 +298,14 @@ fn sends_at_once() -> bool {
 
 /// Asks the source now and then whether it is there, for `/readyz` and the metrics.
 async fn probe(state: Arc<State>) {
-    let source = &*state.config().source.place.to_string();
+    let source = &*state.config().source.location.to_string();
     let mut told = None;
     loop {
         // A command that the user may not run was answered too.
         let answer = state.readers.source.ping().await;
         let answer = answer.or_else(|error| match error.class {
-            Class::Key | Class::TooLarge => Ok(()),
-            Class::Away | Class::Login => Err(error),
+            ErrorClass::Key | ErrorClass::TooLarge => Ok(()),
+            ErrorClass::Away | ErrorClass::Login => Err(error),
         });
         let up = answer.is_ok();
         state.source_up.store(up, Ordering::Relaxed);
@@ -319,7 +319,7 @@ async fn probe(state: Arc<State>) {
                         info!(clients_limit = state.limits.bounds().max_clients(), "ready");
                     }
                 }
-                Err(error) if error.class == Class::Login => {
+                Err(error) if error.class == ErrorClass::Login => {
                     error!(source, %error, "source refuses the login; set source.username and source.password_file (for TLS: ca_file, client_certificate)");
                 }
                 Err(error) => {
@@ -336,12 +336,12 @@ async fn probe(state: Arc<State>) {
 
 /// The demo's sample events.
 async fn feed(state: Arc<State>) {
-    let (mut feed, told) = (Feed::new(), Sparingly::default());
+    let (mut feed, told) = (Feed::new(), LogThrottle::default());
     loop {
         let sample = feed.next();
         let published = state.readers.source.publish("events:demo", sample.payload.into()).await;
         if let Err(error) = published
-            && told.may_tell(error.code)
+            && told.allows(error.code)
         {
             warn!(%error, "a sample event was not published");
         }

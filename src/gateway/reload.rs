@@ -49,7 +49,7 @@ struct Good {
     serving: Serving,
     warnings: Vec<Fault>,
     /// Keys that are as they were until a restart.
-    lasting: Vec<String>,
+    restart_required: Vec<String>,
 }
 
 impl Reload {
@@ -74,9 +74,9 @@ impl Reload {
         let read = self.read.clone();
         let mut loaded = spawn_blocking(move || read()).await??;
         let before = self.state.serving();
-        let mut lasting = loaded.keep_what_lasts(&before.config, &self.started);
+        let mut restart_required = loaded.keep_restart_required(&before.config, &self.started);
         let Loaded { mut config, warnings, .. } = loaded;
-        lasting.extend(self.keep_guard(&mut config, &before.config, &lasting)?);
+        restart_required.extend(self.keep_guard(&mut config, &before.config, &restart_required)?);
         let bounds = Arc::new(self.state.limits.bounds_of(&config.limits)?);
         let at_once = if config.server.io_uring == before.config.server.io_uring {
             before.settings.at_once
@@ -87,7 +87,7 @@ impl Reload {
         let put_together = move || serving::of(config, bounds, &metrics, spread, at_once);
         let serving = spawn_blocking(put_together).await??;
         serving.gate.load_keys(&before.gate).await?;
-        Ok(Good { serving, warnings, lasting })
+        Ok(Good { serving, warnings, restart_required })
     }
 
     /// The operator's listener stays as it was bound; where others can reach it, it stays guarded.
@@ -95,12 +95,12 @@ impl Reload {
         &self,
         config: &mut Config,
         before: &Config,
-        lasting: &[String],
+        restart_required: &[String],
     ) -> Result<Option<String>, BindError> {
         if !self.admin_is_reachable || config.admin.token.is_some() {
             return Ok(None);
         }
-        if lasting.iter().any(|key| key == "admin.listen") {
+        if restart_required.iter().any(|key| key == "admin.listen") {
             config.admin.token.clone_from(&before.admin.token);
             return Ok(Some("admin.token_file".to_owned()));
         }
@@ -109,7 +109,7 @@ impl Reload {
     }
 
     /// Nobody sees half of it: a request is decided by one [`Serving`] from its beginning to its end.
-    async fn take(&self, Good { serving, warnings, lasting }: Good) {
+    async fn take(&self, Good { serving, warnings, restart_required }: Good) {
         let (state, now) = (&self.state, Arc::new(serving));
         let before = state.serving.swap(now.clone());
         state.limits.set_bounds(now.bounds.clone());
@@ -120,37 +120,39 @@ impl Reload {
         state.metrics.unsafe_choices(&now.config.risks());
         (self.set_log)(&now.config.log);
         if before.config.admin.token != now.config.admin.token {
-            state.admin_recalled.notify_waiters();
+            state.admin_recheck.notify_waiters();
         }
         now.gate.fetch_keys();
         self.set_taken(true);
         for warning in warnings {
             warn!("{warning}");
         }
-        for key in lasting {
+        for key in restart_required {
             warn!(
                 key,
                 "has changed, which takes effect with a restart; until then it is as it was"
             );
         }
-        self.judge(before, now).await;
+        self.reauthorize(before, now).await;
     }
 
     /// Ends the streams that would not be let in any more. To verify their tokens takes its time, which is
     /// not the workers'.
-    async fn judge(&self, before: Arc<Serving>, now: Arc<Serving>) {
-        let standings = self.state.standings.clone();
-        let judge = move || standings.judge(|basis| reauthorize::is_let_in(&before, &now, basis));
-        let judged = match spawn_blocking(judge).await {
-            Ok(judged) => judged,
+    async fn reauthorize(&self, before: Arc<Serving>, now: Arc<Serving>) {
+        let grants = self.state.grants.clone();
+        let reauthorize = move || {
+            grants.reauthorize(|context| reauthorize::is_still_allowed(&before, &now, context))
+        };
+        let outcome = match spawn_blocking(reauthorize).await {
+            Ok(outcome) => outcome,
             Err(error) => return error!(%error, "no stream was held against the new configuration"),
         };
-        if judged.ended > 0 {
-            self.state.fanout.recall();
+        if outcome.ended > 0 {
+            self.state.fanout.recheck_grants();
         }
         // Also for how long a stream may be silent from now on.
         self.state.hub.all().iter().for_each(|topic| topic.announce());
-        let (kept, ended) = (judged.kept, judged.ended);
+        let (kept, ended) = (outcome.kept, outcome.ended);
         info!(kept, ended, "configuration reloaded; streams that it does not allow end");
     }
 }

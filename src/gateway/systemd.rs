@@ -15,10 +15,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
-use crate::config::Place;
+use crate::config::SourceLocation;
 use crate::fanout::Fanout;
 use crate::state::State;
-use crate::telemetry::throttle::Sparingly;
+use crate::telemetry::throttle::LogThrottle;
 
 /// A manager that does not read its socket has this long to do so; nothing waits for it longer.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ struct Told {
     address: SocketAddr,
     /// How often it wants to hear that we are alive, at the latest.
     watchdog: Option<Duration>,
-    failures: Sparingly,
+    failures: LogThrottle,
 }
 
 impl Manager {
@@ -56,7 +56,7 @@ impl Manager {
         );
         match address(&name) {
             Ok(address) => {
-                Self(Some(Arc::new(Told { address, watchdog, failures: Sparingly::default() })))
+                Self(Some(Arc::new(Told { address, watchdog, failures: LogThrottle::default() })))
             }
             Err(error) => {
                 warn!(name, %error, "NOTIFY_SOCKET names no unix socket; the service manager is told nothing");
@@ -86,7 +86,7 @@ impl Manager {
     async fn tell(&self, message: &str) {
         let Some(told) = &self.0 else { return };
         if let Err(error) = told.send(message).await
-            && told.failures.may_tell("failure")
+            && told.failures.allows("failure")
         {
             warn!(%error, message, "the service manager cannot be told");
         }
@@ -177,8 +177,8 @@ async fn tell_status(manager: Manager, state: Arc<State>) {
 /// One line for `systemctl status`.
 fn status(state: &State) -> String {
     let is = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
-    let source = match state.config().source.place {
-        Place::Memory => "embedded source",
+    let source = match state.config().source.location {
+        SourceLocation::Memory => "embedded source",
         _ if is(&state.source_up) => "Redis up",
         _ if is(&state.source_seen) => "Redis away",
         _ => "Redis not reached yet",
@@ -194,7 +194,7 @@ fn status(state: &State) -> String {
 mod tests {
     use super::*;
     use crate::fanout::Settings;
-    use crate::fanout::testing::{Hung, World};
+    use crate::fanout::testing::{HungShard, TestFanout};
 
     /// A manager, and its end of the socket.
     fn manager(watchdog: Option<Duration>) -> (Manager, tokio::net::UnixDatagram) {
@@ -203,7 +203,7 @@ mod tests {
         let address = address(&format!("@ssegate-unit/{}/{number}", std::process::id())).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let told = Told { address, watchdog, failures: Sparingly::default() };
+        let told = Told { address, watchdog, failures: LogThrottle::default() };
         (Manager(Some(Arc::new(told))), tokio::net::UnixDatagram::from_std(socket).unwrap())
     }
 
@@ -218,16 +218,16 @@ mod tests {
     /// Several of the pings below.
     const A_WHILE: Duration = Duration::from_millis(300);
 
-    /// `message` comes while all is well, not while one of two packs hangs, and again afterwards.
+    /// `message` comes while all is well, not while one of two shards hangs, and again afterwards.
     async fn stops_while_a_pack_hangs(
-        world: World,
+        test: TestFanout,
         socket: tokio::net::UnixDatagram,
         message: &str,
     ) {
-        let clients = ["a", "b"].map(|key| world.client(key));
+        let clients = ["a", "b"].map(|key| test.subscriber(key));
         assert_eq!(hear(&socket, LONG).await.as_deref(), Some(message));
-        let hung = Hung::packs_of(&clients[1].1);
-        assert!(world.stops(A_WHILE).await);
+        let hung = HungShard::shards_of(&clients[1].1);
+        assert!(test.stops(A_WHILE).await);
         // What was under way before it hung.
         while hear(&socket, Duration::ZERO).await.is_some() {}
         assert_eq!(hear(&socket, A_WHILE).await, None, "a fan-out that hangs is alive");
@@ -237,33 +237,33 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
     async fn the_watchdog_hears_nothing_while_a_pack_hangs() {
-        let world = World::new();
+        let test = TestFanout::new();
         let (manager, socket) = manager(None);
         let every = Duration::from_millis(20);
-        tokio::spawn(tell_rounds(manager, world.fanout.clone(), "WATCHDOG=1", every));
-        stops_while_a_pack_hangs(world, socket, "WATCHDOG=1").await;
+        tokio::spawn(tell_rounds(manager, test.fanout.clone(), "WATCHDOG=1", every));
+        stops_while_a_pack_hangs(test, socket, "WATCHDOG=1").await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
     async fn a_drain_that_hangs_is_given_no_more_time() {
-        let world = World::new();
+        let test = TestFanout::new();
         let (manager, socket) = manager(None);
-        let fanout = world.fanout.clone();
+        let fanout = test.fanout.clone();
         fanout.draining.cancel();
         let every = Duration::from_millis(20);
         tokio::spawn(async move { tell_of_drain(manager, fanout, every).await });
-        stops_while_a_pack_hangs(world, socket, "EXTEND_TIMEOUT_USEC=10000000").await;
+        stops_while_a_pack_hangs(test, socket, "EXTEND_TIMEOUT_USEC=10000000").await;
     }
 
     #[tokio::test]
     async fn a_drain_is_given_no_more_time_than_it_may_take() {
-        let world = World::new();
+        let test = TestFanout::new();
         let (drain, write_stall) = Default::default();
-        let settings = Settings { drain, write_stall, ..Settings::clone(&world.fanout.settings()) };
-        world.fanout.set_settings(settings.into());
-        world.fanout.draining.cancel();
+        let settings = Settings { drain, write_stall, ..Settings::clone(&test.fanout.settings()) };
+        test.fanout.set_settings(settings.into());
+        test.fanout.draining.cancel();
         let (manager, socket) = manager(None);
-        timeout(LONG, tell_of_drain(manager, world.fanout.clone(), A_WHILE)).await.unwrap();
+        timeout(LONG, tell_of_drain(manager, test.fanout.clone(), A_WHILE)).await.unwrap();
         assert!(hear(&socket, Duration::ZERO).await.is_some());
     }
 

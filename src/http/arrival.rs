@@ -10,19 +10,19 @@ use tracing::{debug, warn};
 
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
-use super::rewind::Prefixed;
+use super::rewind::Rewind;
 use super::takeover::{HEAD_BYTES, Requests, open, serve_http};
-use super::visit::Caller;
+use super::visit::Requester;
 use super::{head, hosted, proxy_header};
 use crate::config;
-use crate::limits::{Cut, Place};
+use crate::limits::{PendingEnd, PendingSlot};
 use crate::net::certificates;
 use crate::net::certificates::Certificates;
 use crate::state::State;
 
 /// Serves public connections.
 #[derive(Clone)]
-pub struct Public {
+pub struct PublicServer {
     /// What they may use.
     pub state: Arc<State>,
     /// Whether each of them begins with a PROXY header.
@@ -33,116 +33,117 @@ pub struct Public {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that it is known of what it is.
-enum Arrived<C> {
+enum Protocol<C> {
     /// It has a whole head to read.
-    Http1(Prefixed<C>, Caller),
+    Http1(Rewind<C>, Requester),
     /// It speaks HTTP/2.
-    Http2(Prefixed<C>, Caller),
+    Http2(Rewind<C>, Requester),
     /// It speaks TLS.
-    Encrypted(Box<TlsStream<Prefixed<C>>>, Caller),
+    Encrypted(Box<TlsStream<Rewind<C>>>, Requester),
 }
 
-impl Serve for Public {
-    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut place: Place) {
+impl Serve for PublicServer {
+    async fn serve<C: Connection>(self, connection: C, peer: Peer, mut slot: PendingSlot) {
         let state = &self.state;
         let config::Limits { header_timeout, write_stall, .. } = state.config().limits;
-        let caller = Caller { id: state.next_connection(), peer };
+        let requester = Requester { id: state.next_connection(), peer };
         let (start, mut client) = (Instant::now(), None);
-        let arrived = self.arrive(connection, caller, &mut client);
-        let arrived = place.until(header_timeout, arrived).await;
+        let arrived = self.arrive(connection, requester, &mut client);
+        let arrived = slot.until(header_timeout, arrived).await;
         match arrived {
-            Ok(Some(Arrived::Http1(connection, client))) => {
+            Ok(Some(Protocol::Http1(connection, client))) => {
                 // A head may take its time, and a response.
                 let left = (header_timeout + write_stall).saturating_sub(start.elapsed());
                 // In a box of its own, for a connection that has come so far is no stranger.
-                let requests = Requests::of(&self, client, place.turn());
-                let served = place.until(left, Box::pin(serve_http(requests, connection))).await;
+                let requests = Requests::of(&self, client, slot.eviction_handle());
+                let served = slot.until(left, Box::pin(serve_http(requests, connection))).await;
                 match served {
-                    Ok(Some((socket, asked))) => open(state, socket, asked, place).await,
+                    Ok(Some((socket, wanted))) => open(state, socket, wanted, slot).await,
                     Ok(None) => {}
                     Err(cut) => is_cut(state, client, cut),
                 }
             }
-            Ok(Some(Arrived::Http2(connection, client))) => {
-                Box::pin(hosted::serve_http2(&self, connection, client, place)).await;
+            Ok(Some(Protocol::Http2(connection, client))) => {
+                Box::pin(hosted::serve_http2(&self, connection, client, slot)).await;
             }
-            Ok(Some(Arrived::Encrypted(connection, client))) => {
+            Ok(Some(Protocol::Encrypted(connection, client))) => {
                 if connection.get_ref().1.alpn_protocol() == Some(certificates::HTTP2) {
-                    Box::pin(hosted::serve_http2(&self, connection, client, place)).await;
+                    Box::pin(hosted::serve_http2(&self, connection, client, slot)).await;
                 } else {
-                    Box::pin(hosted::serve_http1(&self, connection, client, place)).await;
+                    Box::pin(hosted::serve_http1(&self, connection, client, slot)).await;
                 }
             }
             Ok(None) => {}
-            Err(Cut::Overdue) => is_late(state, caller, client, header_timeout),
-            Err(cut) => is_cut(state, caller, cut),
+            Err(PendingEnd::Overdue) => is_late(state, requester, client, header_timeout),
+            Err(cut) => is_cut(state, requester, cut),
         }
     }
 }
 
-impl Public {
+impl PublicServer {
     /// What a connection is, and who the `client` is as soon as that is known; `None`: it is no good, or gone.
     async fn arrive<C: Connection>(
         &self,
         connection: C,
-        caller: Caller,
-        client: &mut Option<Caller>,
-    ) -> Option<Arrived<C>> {
+        requester: Requester,
+        client: &mut Option<Requester>,
+    ) -> Option<Protocol<C>> {
         let state = &*self.state;
-        let mut connection = Prefixed::new(connection);
-        let mut whom = caller;
+        let mut connection = Rewind::new(connection);
+        let mut identity = requester;
         if self.behind_proxy {
-            whom.peer = introduce(state, &mut connection, caller).await?;
+            identity.peer = introduce(state, &mut connection, requester).await?;
         }
-        *client = Some(whom);
-        let Caller { id, peer: at } = whom;
+        *client = Some(identity);
+        let Requester { id, peer: at } = identity;
         // Who is behind a unix socket is on this machine: a proxy, as a rule, that has TLS before it.
         let certificates = state.serving().certificates.clone();
-        if let Some(Certificates(acceptor)) = certificates.filter(|_| caller.peer != Peer::Unix) {
+        if let Some(Certificates(acceptor)) = certificates.filter(|_| requester.peer != Peer::Unix)
+        {
             // Boxed: it takes more than all else together.
             let shaken = Box::pin(acceptor.accept(connection)).await;
             let encrypted = shaken.inspect_err(|error| {
                 state.metrics.rejected("tls");
                 debug!(connection = id.connection, peer = %at, %error, "connection ended");
             });
-            return Some(Arrived::Encrypted(Box::new(encrypted.ok()?), whom));
+            return Some(Protocol::Encrypted(Box::new(encrypted.ok()?), identity));
         }
         let ended = |error: &io::Error| debug!(connection = id.connection, peer = %at, %error, "connection ended");
         if begins_http2(&mut connection).await.inspect_err(ended).ok()? {
-            return Some(Arrived::Http2(connection, whom));
+            return Some(Protocol::Http2(connection, identity));
         }
         state.metrics.accepted.increment(1);
         head::wait(&mut connection, HEAD_BYTES).await.inspect_err(ended).ok()?;
-        Some(Arrived::Http1(connection, whom))
+        Some(Protocol::Http1(connection, identity))
     }
 }
 
 /// Who a connection's PROXY header says is there; `None`: it has none that is any good.
 async fn introduce<C: Connection>(
     state: &State,
-    connection: &mut Prefixed<C>,
-    caller: Caller,
+    connection: &mut Rewind<C>,
+    requester: Requester,
 ) -> Option<Peer> {
     match proxy_header::read(connection).await {
-        Ok(client) => return Some(client.map_or(caller.peer, Peer::at)),
+        Ok(client) => return Some(client.map_or(requester.peer, Peer::at)),
         // As when somebody only looks whether we listen.
         Err(proxy_header::Fault::Ended(_)) if connection.ahead().is_empty() => {}
-        Err(fault) => is_not_introduced(state, caller, &fault.to_string()),
+        Err(fault) => is_not_introduced(state, requester, &fault.to_string()),
     }
     None
 }
 
-fn is_not_introduced(state: &State, caller: Caller, fault: &str) {
-    let Caller { id, peer: proxy } = caller;
+fn is_not_introduced(state: &State, requester: Requester, fault: &str) {
+    let Requester { id, peer: proxy } = requester;
     state.metrics.rejected("proxy_header");
     debug!(connection = id.connection, %proxy, fault, "connection refused");
-    if state.refusals_told.may_tell("proxy_header") {
+    if state.refusals_told.allows("proxy_header") {
         warn!(connection = id.connection, %proxy, fault, "a connection is refused (more are told of at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or take the listener from proxy.protocol");
     }
 }
 
 /// Whether all of the preface is there.
-async fn begins_http2<C: Connection>(connection: &mut Prefixed<C>) -> io::Result<bool> {
+async fn begins_http2<C: Connection>(connection: &mut Rewind<C>) -> io::Result<bool> {
     loop {
         let ahead = connection.ahead();
         if !PREFACE.starts_with(ahead) || ahead.len() == PREFACE.len() {
@@ -156,17 +157,17 @@ async fn begins_http2<C: Connection>(connection: &mut Prefixed<C>) -> io::Result
 }
 
 /// Tells of one that did not say in time what it wants, or, behind a proxy, who its `client` is.
-fn is_late(state: &State, caller: Caller, client: Option<Caller>, limit: Duration) {
-    let Some(Caller { id, peer }) = client else {
-        return is_not_introduced(state, caller, &format!("no PROXY header within {limit:?}"));
+fn is_late(state: &State, requester: Requester, client: Option<Requester>, limit: Duration) {
+    let Some(Requester { id, peer }) = client else {
+        return is_not_introduced(state, requester, &format!("no PROXY header within {limit:?}"));
     };
     state.metrics.rejected("header_timeout");
     debug!(connection = id.connection, %peer, "connection closed: no request came in time");
 }
 
 /// Tells of a connection that is no stream and is closed.
-pub(super) fn is_cut(state: &State, caller: Caller, cut: Cut) {
-    let Caller { id, peer } = caller;
+pub(super) fn is_cut(state: &State, requester: Requester, cut: PendingEnd) {
+    let Requester { id, peer } = requester;
     state.metrics.rejected(cut.as_str());
     debug!(connection = id.connection, %peer, reason = cut.as_str(), "connection closed");
 }

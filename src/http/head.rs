@@ -4,14 +4,11 @@
 use std::io;
 
 use super::listener::Connection;
-use super::rewind::Prefixed;
+use super::rewind::Rewind;
 
 /// Waits until `connection` has a whole head to read, or whatever hyper will refuse: something else, or
 /// more than `limit` bytes of it. It is an error that its input ends before.
-pub async fn wait<C: Connection>(
-    connection: &mut Prefixed<C>,
-    limit_bytes: usize,
-) -> io::Result<()> {
+pub async fn wait<C: Connection>(connection: &mut Rewind<C>, limit_bytes: usize) -> io::Result<()> {
     let mut searched = 0;
     loop {
         let ahead = connection.ahead();
@@ -28,8 +25,8 @@ pub async fn wait<C: Connection>(
 
 /// Empty lines before a request are none of it (RFC 9112, 2.2).
 fn without_empty_lines(bytes: &[u8]) -> &[u8] {
-    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    &bytes[begin.unwrap_or(bytes.len())..]
+    let handoff = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    &bytes[handoff.unwrap_or(bytes.len())..]
 }
 
 /// Whether it does not begin with a method, as TLS does not.
@@ -75,7 +72,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (connection, mut client) = UnixStream::pair().unwrap();
-                let mut connection = Prefixed::new(connection);
+                let mut connection = Rewind::new(connection);
                 let (first, second) = b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n".split_at(at);
                 client.write_all(first).await.unwrap();
                 let mut whole = std::pin::pin!(wait(&mut connection, 100));
@@ -90,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_longer_than_it_may_be_or_ends_early_is_not_waited_for() {
         let (connection, mut client) = UnixStream::pair().unwrap();
-        let mut connection = Prefixed::new(connection);
+        let mut connection = Rewind::new(connection);
         client.write_all(&[b'x'; 20]).await.unwrap();
         wait(&mut connection, 10).await.unwrap();
         assert_eq!(connection.ahead().len(), 10);

@@ -1,5 +1,5 @@
 //! Streams that stay with hyper: over HTTP/2, where a connection has many, and over TLS. Each has a
-//! follower of its own, which is polled in the task of hyper that writes its body.
+//! catch-up subscriber of its own, which is polled in the task of hyper that writes its body.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -22,16 +22,16 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use super::arrival::{Public, is_cut};
-use super::lingering_close::Linger;
+use super::arrival::{PublicServer, is_cut};
+use super::lingering_close::LingeringClose;
 use super::meter::Meter;
 use super::peer::Peer;
 use super::router::{self, Decision};
-use super::takeover::{self, Asked, HEAD_BYTES, MAX_HEADERS};
-use super::visit::{Caller, answered, decide};
+use super::takeover::{self, HEAD_BYTES, MAX_HEADERS, StreamRequest};
+use super::visit::{Requester, answered, decide};
 use crate::config::{self, Refuse};
-use crate::fanout::{Body, Client, Following, Id, beside, follow_in_body};
-use crate::limits::{Cut, Place};
+use crate::fanout::{Body, Following, LogId, Subscriber, beside, follow_in_body};
+use crate::limits::{PendingEnd, PendingSlot};
 use crate::state::State;
 
 /// Streams that one connection may have open. A browser has one connection for each host.
@@ -55,7 +55,7 @@ const REFUSED_BODY: Duration = Duration::from_millis(200);
 type Answer = Response<Either<Full<Bytes>, Body>>;
 
 tokio::task_local! {
-    /// Where the service leaves the follower of the stream that it opens in this task.
+    /// Where the service leaves the catch-up subscriber of the stream that it opens in this task.
     static DESK: Desk;
 }
 
@@ -85,21 +85,25 @@ impl Desk {
 }
 
 /// Serves HTTP/1 over TLS.
-pub(super) async fn serve_http1<C>(public: &Public, connection: C, caller: Caller, mut place: Place)
-where
+pub(super) async fn serve_http1<C>(
+    public: &PublicServer,
+    connection: C,
+    requester: Requester,
+    mut slot: PendingSlot,
+) where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let state = &public.state;
     state.metrics.accepted.increment(1);
     let desk = Desk::default();
     // Not for ever: with its first stream the connection is no longer pending.
-    let turn = Arc::downgrade(&place.turn());
+    let eviction = Arc::downgrade(&slot.eviction_handle());
     let service = service_fn(|request| {
-        if let Some(turn) = turn.upgrade() {
-            turn.put_off();
+        if let Some(eviction) = eviction.upgrade() {
+            eviction.postpone();
         }
         let (public, desk) = (public.clone(), desk.clone());
-        Box::pin(async move { answer(&public, request, caller, &desk).await })
+        Box::pin(async move { answer(&public, request, requester, &desk).await })
     });
     let config::Limits { header_timeout, write_stall, .. } = state.config().limits;
     let http = http1::Builder::new()
@@ -107,7 +111,7 @@ where
         .header_read_timeout(header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(Linger::new(connection)), service);
+        .serve_connection(TokioIo::new(LingeringClose::new(connection)), service);
     let mut served = pin!(beside(http, || desk.take(), write_stall));
     let until_stream = async {
         tokio::select! {
@@ -115,39 +119,43 @@ where
             () = desk.opened.notified() => None,
         }
     };
-    let outcome = match place.until(header_timeout + write_stall, until_stream).await {
+    let outcome = match slot.until(header_timeout + write_stall, until_stream).await {
         Ok(Some(outcome)) => outcome,
         Ok(None) => {
-            drop(place);
+            drop(slot);
             served.await
         }
-        Err(cut) => return is_cut(state, caller, cut),
+        Err(cut) => return is_cut(state, requester, cut),
     };
     if let Some(Err(error)) = outcome {
-        let Caller { id, peer } = caller;
+        let Requester { id, peer } = requester;
         takeover::count_refused_head(state, &error);
         debug!(connection = id.connection, %peer, %error, "connection ended");
     }
 }
 
 /// Serves HTTP/2.
-pub(super) async fn serve_http2<C>(public: &Public, connection: C, caller: Caller, place: Place)
-where
+pub(super) async fn serve_http2<C>(
+    public: &PublicServer,
+    connection: C,
+    requester: Requester,
+    slot: PendingSlot,
+) where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let state = &public.state;
     state.metrics.accepted_http2.increment(1);
     let open = Arc::new(watch::Sender::new(0));
-    let (Caller { id, peer }, requests) = (caller, AtomicU32::new(0));
+    let (Requester { id, peer }, requests) = (requester, AtomicU32::new(0));
     let streams = Streams { state: state.clone(), peer, desk: Desk::default(), open };
     let service = service_fn(|request| {
         let public = public.clone();
         let stream = Some(requests.fetch_add(1, Ordering::Relaxed) + 1);
-        let caller = Caller { id: Id { stream, ..caller.id }, ..caller };
+        let requester = Requester { id: LogId { stream, ..requester.id }, ..requester };
         // Boxed, so that its room is given back once the stream is open.
-        Box::pin(async move { answer(&public, request, caller, &DESK.get()).await })
+        Box::pin(async move { answer(&public, request, requester, &DESK.get()).await })
     });
-    let connection = Linger::new(connection);
+    let connection = LingeringClose::new(connection);
     let observer = connection.observer();
     let write_stall = state.config().limits.write_stall;
     let http = http2::Builder::new(streams.clone())
@@ -163,9 +171,9 @@ where
         .max_local_error_reset_streams(STREAM_ERRORS)
         .serve_connection(TokioIo::new(Meter::new(connection)), service);
     let mut http = InTurn { http: pin!(http), has_waited: false };
-    let ended = match streams.while_of_use(&mut http, place).await {
+    let ended = match streams.while_of_use(&mut http, slot).await {
         Ok(outcome) => Some(outcome),
-        Err(Some(cut)) => return is_cut(state, caller, cut),
+        Err(Some(cut)) => return is_cut(state, requester, cut),
         Err(None) => {
             http.http.as_mut().graceful_shutdown();
             observer.see_off(http, write_stall).await
@@ -212,29 +220,29 @@ struct Streams {
 }
 
 impl Streams {
-    /// Runs the connection. It is an error, without a [`Cut`], that there is no stream, and none came for
+    /// Runs the connection. It is an error, without a [`PendingEnd`], that there is no stream, and none came for
     /// a while or is to come any more. Without one it is pending, and may have to give way.
     async fn while_of_use<H: Future + Unpin>(
         &self,
         mut http: H,
-        place: Place,
-    ) -> Result<H::Output, Option<Cut>> {
+        slot: PendingSlot,
+    ) -> Result<H::Output, Option<PendingEnd>> {
         let mut open = self.open.subscribe();
-        let mut place = Some(place);
+        let mut slot = Some(slot);
         loop {
             let is_idle = *open.borrow_and_update() == 0;
             if !is_idle {
-                place = None;
+                slot = None;
                 tokio::select! {
                     outcome = &mut http => return Ok(outcome),
                     // The sender is ours: it cannot be gone.
                     _ = open.wait_for(|open| *open == 0) => continue,
                 }
             }
-            let Some(place) = &mut place else {
+            let Some(slot) = &mut slot else {
                 tokio::select! {
                     outcome = &mut http => return Ok(outcome),
-                    another = self.state.pending.place(self.peer.address()) => place = Some(another),
+                    another = self.state.pending.slot(self.peer.address()) => slot = Some(another),
                 }
                 continue;
             };
@@ -247,9 +255,9 @@ impl Streams {
                     () = sleep(self.state.config().limits.header_timeout) => Some(Err(None)),
                 }
             };
-            match place.until(Duration::MAX, idle).await {
+            match slot.until(Duration::MAX, idle).await {
                 Ok(Some(outcome)) => return outcome,
-                Ok(None) => place.turn().put_off(),
+                Ok(None) => slot.eviction_handle().postpone(),
                 Err(cut) => return Err(Some(cut)),
             }
         }
@@ -289,9 +297,9 @@ impl Drop for Counted {
 }
 
 async fn answer(
-    public: &Public,
+    public: &PublicServer,
     request: Request<Incoming>,
-    caller: Caller,
+    requester: Requester,
     desk: &Desk,
 ) -> Result<Answer, Infallible> {
     let state = &public.state;
@@ -308,13 +316,13 @@ async fn answer(
                 // A client comes back over another connection, perhaps to another gateway.
                 plan.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            let asked = Asked::by(serving, caller, plan, &request);
+            let wanted = StreamRequest::by(serving, requester, plan, &request);
             // With its head: a stream is long.
             drop(request);
-            return Ok(open(state, &asked, desk).await);
+            return Ok(open(state, &wanted, desk).await);
         }
     };
-    answered(state, &serving, caller, &request, response.status().as_u16());
+    answered(state, &serving, requester, &request, response.status().as_u16());
     // Some clients take an answer before their body's end for an error (curl 7.88).
     let body = Limited::new(request.into_body(), REFUSED_BODY_BYTES);
     let _ = timeout(REFUSED_BODY, body.collect()).await;
@@ -323,36 +331,40 @@ async fn answer(
 }
 
 /// Opens the stream, or tells the client why not now.
-async fn open(state: &Arc<State>, asked: &Asked, desk: &Desk) -> Answer {
+async fn open(state: &Arc<State>, wanted: &StreamRequest, desk: &Desk) -> Answer {
     desk.held.get_or_init(|| state.hosted.token());
-    match admit(state, asked, desk).await {
+    match admit(state, wanted, desk).await {
         Ok(client) => {
-            let begin = takeover::begin(state, &client, asked, Vec::new());
-            let (following, body) = follow_in_body(&state.fanout, client, begin);
+            let handoff = takeover::handoff(state, &client, wanted, Vec::new());
+            let (following, body) = follow_in_body(&state.fanout, client, handoff);
             desk.put(following);
-            router::stream_response(&asked.plan, Either::Right(body))
+            router::stream_response(&wanted.plan, Either::Right(body))
         }
-        Err(reason) => refuse(state, asked, reason).map(Either::Left),
+        Err(reason) => refuse(state, wanted, reason).map(Either::Left),
     }
 }
 
-async fn admit(state: &Arc<State>, asked: &Asked, desk: &Desk) -> Result<Client, &'static str> {
-    let (permit, lease) = takeover::admit(state, asked)?;
+async fn admit(
+    state: &Arc<State>,
+    wanted: &StreamRequest,
+    desk: &Desk,
+) -> Result<Subscriber, &'static str> {
+    let (permit, lease) = takeover::admit(state, wanted)?;
     // From here on it is a client, if only to wait for Redis.
     desk.opened.notify_one();
-    let client = takeover::client(state, asked, permit, lease);
-    takeover::wait_for_tail(&client.lease, asked.plan.start).await?;
+    let client = takeover::client(state, wanted, permit, lease);
+    takeover::wait_for_tail(&client.lease, wanted.plan.start).await?;
     Ok(client)
 }
 
-fn refuse(state: &State, asked: &Asked, reason: &'static str) -> Response<Full<Bytes>> {
-    takeover::tell_of_refusal(state, asked, reason);
-    let settings = &asked.serving.settings;
+fn refuse(state: &State, wanted: &StreamRequest, reason: &'static str) -> Response<Full<Bytes>> {
+    takeover::tell_of_refusal(state, wanted, reason);
+    let settings = &wanted.serving.settings;
     let wait = settings.long_reconnection_time();
     if settings.refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);
-        return router::refused_response(&asked.plan, wait, reason);
+        return router::refused_response(&wanted.plan, wait, reason);
     }
     state.metrics.responded(router::STREAM_STATUS);
-    router::stream_response(&asked.plan, Full::from(takeover::comes_back(wait, reason)))
+    router::stream_response(&wanted.plan, Full::from(takeover::comes_back(wait, reason)))
 }

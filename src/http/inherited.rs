@@ -43,7 +43,7 @@ pub enum Fault {
     #[error(
         "systemd:{name}: what was handed over is no listening TCP or unix stream socket ({error}); write ListenStream= in its .socket unit, without Accept=yes"
     )]
-    Unfit {
+    IdentityError {
         /// As in the configuration.
         name: String,
         /// Why.
@@ -87,7 +87,9 @@ impl Inherited {
         let mut found = Vec::with_capacity(wanted.len());
         for at in wanted {
             let socket = self.socket(at);
-            found.push(socket.map_err(|error| Fault::Unfit { name: name.to_owned(), error })?);
+            found.push(
+                socket.map_err(|error| Fault::IdentityError { name: name.to_owned(), error })?,
+            );
             self.names[at] = None;
         }
         Ok(found)

@@ -20,7 +20,7 @@ const CLIENTS_LAST_BYTES: usize = 256 << 10;
 const INPUT_BYTES: usize = 4096;
 
 /// A connection whose shutdown waits for the client's.
-pub(super) struct Linger<C> {
+pub(super) struct LingeringClose<C> {
     connection: C,
     progress: Arc<Progress>,
     /// Set once our end is shut down.
@@ -29,7 +29,7 @@ pub(super) struct Linger<C> {
     last_bytes: usize,
 }
 
-impl<C> Linger<C> {
+impl<C> LingeringClose<C> {
     pub(super) fn new(connection: C) -> Self {
         Self { connection, progress: Arc::default(), ends: None, last_bytes: 0 }
     }
@@ -46,7 +46,7 @@ struct Progress {
 /// Looks at a connection that somebody else has.
 pub(super) struct Observer(Arc<Progress>);
 
-impl<C> Linger<C> {
+impl<C> LingeringClose<C> {
     pub(super) fn observer(&self) -> Observer {
         Observer(self.progress.clone())
     }
@@ -74,7 +74,7 @@ impl Observer {
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Linger<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for LingeringClose<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -86,7 +86,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Linger<C> {
 
 /// Not vectored: then h2 puts frames of up to 1 KiB together into one write, instead of 256 bytes, and
 /// most events are between the two.
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::inherited::{self, Inherited};
 use super::peer::Peer;
 use crate::config::Listen;
-use crate::limits::{Pending, Place};
+use crate::limits::{Pending, PendingSlot};
 
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -96,7 +96,7 @@ pub trait Serve: Clone + Send + Sync + 'static {
         self,
         connection: C,
         peer: Peer,
-        place: Place,
+        slot: PendingSlot,
     ) -> impl Future<Output = ()> + Send;
 }
 
@@ -173,8 +173,8 @@ impl Listener {
                         Ok((connection, peer)) => {
                             prepare_tcp(&connection, send_buffer_bytes());
                             let peer = Peer::at(peer.ip());
-                            let place = pending.place(peer.address()).await;
-                            tasks.spawn(serve.clone().serve(connection, peer, place));
+                            let slot = pending.slot(peer.address()).await;
+                            tasks.spawn(serve.clone().serve(connection, peer, slot));
                         }
                         Err(error) => pause(&error).await,
                     }
@@ -185,8 +185,8 @@ impl Listener {
                     match accepted {
                         Ok((connection, _)) => {
                             limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes());
-                            let place = pending.place(None).await;
-                            tasks.spawn(serve.clone().serve(connection, Peer::Unix, place));
+                            let slot = pending.slot(None).await;
+                            tasks.spawn(serve.clone().serve(connection, Peer::Unix, slot));
                         }
                         Err(error) => pause(&error).await,
                     }

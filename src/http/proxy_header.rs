@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::listener::Connection;
-use super::rewind::Prefixed;
+use super::rewind::Rewind;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family, length.
@@ -42,7 +42,7 @@ struct Header {
 }
 
 /// Takes the header that `connection` begins with; the client's address, if it says one.
-pub async fn read<C: Connection>(connection: &mut Prefixed<C>) -> Result<Option<IpAddr>, Fault> {
+pub async fn read<C: Connection>(connection: &mut Rewind<C>) -> Result<Option<IpAddr>, Fault> {
     loop {
         if let Some(header) = parse(connection.ahead())? {
             connection.consume(header.length);

@@ -4,7 +4,7 @@ use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN
 use hyper::{HeaderMap, Request};
 
 use super::{cors, router};
-use crate::auth::grant::{Basis, Credential};
+use crate::auth::grant::{AuthContext, Credential};
 use crate::config::TokenPlace;
 use crate::state::Serving;
 
@@ -14,12 +14,16 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const HOST_BYTES: usize = 300;
 
 /// What a request for the stream `key`, with the token that it was let in with, is judged by later.
-pub(super) fn basis<B>(request: &Request<B>, key: &str, credential: Option<Credential>) -> Basis {
+pub(super) fn context<B>(
+    request: &Request<B>,
+    key: &str,
+    credential: Option<Credential>,
+) -> AuthContext {
     let headers = request.headers();
     let kept = |bytes: &[u8]| Box::from(&bytes[..bytes.len().min(HOST_BYTES)]);
     let header = |name| headers.get(name).map(|value: &HeaderValue| kept(value.as_bytes()));
     let authority = request.uri().authority().map(|authority| kept(authority.as_str().as_bytes()));
-    Basis {
+    AuthContext {
         path: request.uri().path().into(),
         key: key.into(),
         host: authority.or_else(|| header(HOST)),
@@ -31,26 +35,27 @@ pub(super) fn basis<B>(request: &Request<B>, key: &str, credential: Option<Crede
 }
 
 /// Whether whoever was let in on this basis, last by what served `before`, is let in by what serves `now`.
-pub fn is_let_in(before: &Serving, now: &Serving, basis: &Basis) -> bool {
-    let Some(request) = request(basis) else { return false };
+pub fn is_still_allowed(before: &Serving, now: &Serving, context: &AuthContext) -> bool {
+    let Some(request) = request(context) else { return false };
     let reading = |serving: &Serving| cors::reading(&serving.config.cors, request.headers());
-    reading(before) <= reading(now) && router::readmits(&now.config, &now.gate, &request, basis)
+    reading(before) <= reading(now)
+        && router::still_allows(&now.config, &now.gate, &request, context)
 }
 
 /// The request, without what decides nothing.
-fn request(basis: &Basis) -> Option<Request<()>> {
+fn request(context: &AuthContext) -> Option<Request<()>> {
     let mut headers = HeaderMap::new();
-    let known = [(HOST, &basis.host), (ORIGIN, &basis.origin), (SITE, &basis.site)];
+    let known = [(HOST, &context.host), (ORIGIN, &context.origin), (SITE, &context.site)];
     for (name, value) in known {
         if let Some(value) = value {
             headers.insert(name, HeaderValue::from_bytes(value).ok()?);
         }
     }
-    if basis.cookies {
+    if context.cookies {
         headers.insert(COOKIE, HeaderValue::from_static(""));
     }
-    let mut target = basis.path.to_string();
-    if let Some(Credential { place, token, .. }) = &basis.credential {
+    let mut target = context.path.to_string();
+    if let Some(Credential { place, token, .. }) = &context.credential {
         let token = token.expose();
         match place {
             TokenPlace::Header => {

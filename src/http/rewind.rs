@@ -15,13 +15,13 @@ use super::listener::Connection;
 const READ_BYTES: usize = 1024;
 
 /// A connection with some bytes already read.
-pub struct Prefixed<C> {
+pub struct Rewind<C> {
     /// Read, and not consumed.
     ahead: BytesMut,
     connection: C,
 }
 
-impl<C: Connection> Prefixed<C> {
+impl<C: Connection> Rewind<C> {
     /// Nothing is read yet.
     pub fn new(connection: C) -> Self {
         Self { ahead: BytesMut::new(), connection }
@@ -52,7 +52,7 @@ impl<C: Connection> Prefixed<C> {
     }
 }
 
-impl<C: Connection> AsyncRead for Prefixed<C> {
+impl<C: Connection> AsyncRead for Rewind<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -68,7 +68,7 @@ impl<C: Connection> AsyncRead for Prefixed<C> {
     }
 }
 
-impl<C: Connection> AsyncWrite for Prefixed<C> {
+impl<C: Connection> AsyncWrite for Rewind<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -98,7 +98,7 @@ impl<C: Connection> AsyncWrite for Prefixed<C> {
     }
 }
 
-impl<C: Connection> Connection for Prefixed<C> {
+impl<C: Connection> Connection for Rewind<C> {
     /// What was read and not consumed is lost.
     fn detach(self) -> io::Result<OwnedFd> {
         self.connection.detach()
@@ -114,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_looked_at_is_read_once_more_and_what_was_consumed_is_not() {
         let (connection, mut client) = UnixStream::pair().unwrap();
-        let mut connection = Prefixed::new(connection);
+        let mut connection = Rewind::new(connection);
         client.write_all(b"header\nrequest").await.unwrap();
         assert_eq!(connection.look_further(3).await.unwrap(), 3);
         assert_eq!(connection.look_further(3).await.unwrap(), 0, "no more than the limit");

@@ -18,8 +18,8 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::{cors, start_param};
 use crate::auth::TokenEnd;
-use crate::auth::grant::{Basis, Credential};
-use crate::auth::{Denied, Gate, Grant};
+use crate::auth::grant::{AuthContext, Credential};
+use crate::auth::{Admission, Denied, Gate};
 use crate::config::{Config, Route};
 use crate::stream::start::Start;
 
@@ -79,13 +79,18 @@ pub fn decide<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Decision
 }
 
 /// Whether whoever has a stream on this basis would be let in to it once more by this request.
-pub fn readmits<B>(config: &Config, gate: &Gate, request: &Request<B>, basis: &Basis) -> bool {
+pub fn still_allows<B>(
+    config: &Config,
+    gate: &Gate,
+    request: &Request<B>,
+    context: &AuthContext,
+) -> bool {
     let found = find(config, request.uri().path()).ok();
-    let is_let_in = found.is_some_and(|(_, route, variables)| {
-        route.key.key(&variables) == *basis.key
-            && gate.readmits(route, &variables, request, basis.credential.as_ref())
+    let is_still_allowed = found.is_some_and(|(_, route, variables)| {
+        route.key.key(&variables) == *context.key
+            && gate.still_allows(route, &variables, request, context.credential.as_ref())
     });
-    is_let_in && check_host(config, request).is_ok()
+    is_still_allowed && check_host(config, request).is_ok()
 }
 
 /// What a request may ask with: its target, and the query in it, where tokens are.
@@ -124,7 +129,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     let (grant, unavailable) = match gate.admit(route, &variables, request) {
         Ok(grant) => (grant, None),
         // Not the client's fault, and to be tried again.
-        Err(Denied::Keys) => (Grant::default(), Some("keys")),
+        Err(Denied::Keys) => (Admission::default(), Some("keys")),
         Err(denied) => return Err(denial(denied)),
     };
     check_accept(request.headers())?;

@@ -17,14 +17,14 @@ pub fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, String> {
     let mut start = None;
     let query = request.uri().query().unwrap_or("");
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let asked = match &*name {
+        let wanted = match &*name {
             "last_event_id" | "lastEventId" | "lastEventID" if value.is_empty() => continue,
             "last_event_id" | "lastEventId" | "lastEventID" => last_event_id(&value)?,
             "last" => newest(&value, replay)?,
             "since" => since(&value)?,
             _ => continue,
         };
-        if start.replace(asked).is_some_and(|before| before != asked) {
+        if start.replace(wanted).is_some_and(|before| before != wanted) {
             return Err("last_event_id, last and since exclude each other".into());
         }
     }

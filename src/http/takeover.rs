@@ -16,19 +16,21 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::arrival::Public;
+use super::arrival::PublicServer;
 use super::listener::Connection;
 use super::router::{self, Decision, Plan};
-use super::visit::{Caller, answered, decide, protocol};
+use super::visit::{Requester, answered, decide, protocol};
 use super::{forwarded, reauthorize};
-use crate::auth::grant::Basis;
+use crate::auth::grant::AuthContext;
 use crate::config::Refuse;
-use crate::fanout::{self, Begin, Client, Id, Record, Socket, View, farewell, say, welcome};
-use crate::limits::{Permit, Place, Reached, Turn, Whom};
+use crate::fanout::{
+    self, AccessRecord, Handoff, LogId, Socket, Subscriber, WireFormat, close, close_with, welcome,
+};
+use crate::limits::{ClientIdentity, EvictionHandle, LimitExceeded, PendingSlot, Permit};
 use crate::sse::{Control, comment, write_control, write_retry};
 use crate::state::{Serving, State};
 use crate::stream::start::Start;
-use crate::stream::{Lease, Reader, Topic};
+use crate::stream::{Lease, ReaderState, Topic};
 
 /// A live start on a key whose position is not known waits this long for Redis.
 const TAIL_WAIT: Duration = Duration::from_secs(2);
@@ -45,9 +47,9 @@ const KEPT_ALIVE: usize = 1000;
 pub(super) async fn serve_http<C: Connection>(
     requests: Requests,
     connection: C,
-) -> Option<(Socket, Box<Asked>)> {
-    let Requests { state, asked, caller, .. } = &requests;
-    let (state, asked, Caller { id, peer }) = (state.clone(), asked.clone(), *caller);
+) -> Option<(Socket, Box<StreamRequest>)> {
+    let Requests { state, wanted, requester, .. } = &requests;
+    let (state, wanted, Requester { id, peer }) = (state.clone(), wanted.clone(), *requester);
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(state.config().limits.header_timeout)
@@ -57,16 +59,16 @@ pub(super) async fn serve_http<C: Connection>(
         .serve_connection(TokioIo::new(connection), requests);
     let outcome = std::future::poll_fn(|context| {
         let polled = http.poll_without_shutdown(context);
-        match asked.take() {
-            Some(asked) => Poll::Ready(Ok(Some(asked))),
+        match wanted.take() {
+            Some(wanted) => Poll::Ready(Ok(Some(wanted))),
             None => polled.map_ok(|()| None),
         }
     });
     let outcome = outcome.await;
     let mut connection = http.into_parts().io.into_inner();
     match outcome {
-        Ok(Some(asked)) => match connection.detach() {
-            Ok(socket) => return Some((Socket::new(socket), asked)),
+        Ok(Some(wanted)) => match connection.detach() {
+            Ok(socket) => return Some((Socket::new(socket), wanted)),
             Err(error) => {
                 debug!(connection = id.connection, %peer, %error, "connection ended before its stream began");
             }
@@ -96,71 +98,75 @@ pub(super) fn count_refused_head(state: &State, error: &hyper::Error) {
 }
 
 /// A stream that somebody asks for. Boxed on its way, for each stranger has room for it in its task.
-pub(super) struct Asked {
+pub(super) struct StreamRequest {
     pub(super) plan: Plan,
     /// What it was decided by, and goes by to its end.
     pub(super) serving: Arc<Serving>,
-    id: Id,
-    record: Option<Arc<Record>>,
-    basis: Basis,
-    whom: Whom,
+    id: LogId,
+    record: Option<Arc<AccessRecord>>,
+    context: AuthContext,
+    identity: ClientIdentity,
     /// It may ask for many clients, as a proxy does, and is not trusted to say for whom.
     for_many: bool,
 }
 
 /// A stream that the service has decided on; the connection's task takes it from here.
 #[derive(Clone, Default)]
-struct AskedSlot(Arc<Mutex<Option<Box<Asked>>>>);
+struct RequestSlot(Arc<Mutex<Option<Box<StreamRequest>>>>);
 
-impl AskedSlot {
-    fn put(&self, asked: Box<Asked>) {
-        *self.lock() = Some(asked);
+impl RequestSlot {
+    fn put(&self, wanted: Box<StreamRequest>) {
+        *self.lock() = Some(wanted);
     }
 
-    fn take(&self) -> Option<Box<Asked>> {
+    fn take(&self) -> Option<Box<StreamRequest>> {
         self.lock().take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Asked>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<StreamRequest>>> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
 
 pub(super) struct Requests {
     state: Arc<State>,
-    caller: Caller,
-    turn: Arc<Turn>,
-    asked: AskedSlot,
+    requester: Requester,
+    eviction: Arc<EvictionHandle>,
+    wanted: RequestSlot,
 }
 
 impl Requests {
-    pub(super) fn of(public: &Public, caller: Caller, turn: Arc<Turn>) -> Self {
-        Self { state: public.state.clone(), caller, turn, asked: AskedSlot::default() }
+    pub(super) fn of(
+        public: &PublicServer,
+        requester: Requester,
+        eviction: Arc<EvictionHandle>,
+    ) -> Self {
+        Self { state: public.state.clone(), requester, eviction, wanted: RequestSlot::default() }
     }
 }
 
-impl Asked {
+impl StreamRequest {
     /// Who asks for a stream.
     pub(super) fn by<B>(
         serving: Arc<Serving>,
-        Caller { id, peer }: Caller,
+        Requester { id, peer }: Requester,
         mut plan: Plan,
         request: &Request<B>,
     ) -> Box<Self> {
         let (config, headers) = (&serving.config, request.headers());
         let trusted = &config.proxy.trusted;
         let address = forwarded::client(trusted, peer, headers);
-        let record = Record::begin(id, || fanout::Asked {
+        let record = AccessRecord::handoff(id, || fanout::AccessedStream {
             address,
             path: request.uri().path().into(),
             route: config.routes[plan.route].path.as_str().into(),
             protocol: protocol(request.version()),
         });
-        let whom = Whom { address, principal: plan.principal.clone() };
+        let identity = ClientIdentity { address, principal: plan.principal.clone() };
         let is_local = peer.address().is_some_and(|address| address.is_loopback());
         let for_many = !peer.is_trusted(trusted) && (is_local || forwarded::is_told(headers));
-        let basis = reauthorize::basis(request, &plan.key, plan.credential.take());
-        Box::new(Self { plan, serving, id, record, basis, whom, for_many })
+        let context = reauthorize::context(request, &plan.key, plan.credential.take());
+        Box::new(Self { plan, serving, id, record, context, identity, for_many })
     }
 }
 
@@ -170,15 +176,21 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        self.turn.put_off();
+        self.eviction.postpone();
         let serving = self.state.serving();
         match decide(&self.state, &serving, &request) {
             Decision::Respond(response) => {
-                answered(&self.state, &serving, self.caller, &request, response.status().as_u16());
+                answered(
+                    &self.state,
+                    &serving,
+                    self.requester,
+                    &request,
+                    response.status().as_u16(),
+                );
                 Answer(Some(response))
             }
             Decision::Stream(plan) => {
-                self.asked.put(Asked::by(serving, self.caller, plan, &request));
+                self.wanted.put(StreamRequest::by(serving, self.requester, plan, &request));
                 Answer(None)
             }
         }
@@ -197,44 +209,52 @@ impl Future for Answer {
 }
 
 /// Opens the stream, or tells the client why not now.
-pub(super) async fn open(state: &Arc<State>, socket: Socket, asked: Box<Asked>, mut place: Place) {
-    let (permit, lease) = match admit(state, &asked) {
+pub(super) async fn open(
+    state: &Arc<State>,
+    socket: Socket,
+    wanted: Box<StreamRequest>,
+    mut slot: PendingSlot,
+) {
+    let (permit, lease) = match admit(state, &wanted) {
         Ok(admitted) => admitted,
         Err(reason) => {
-            let words = refusal(state, &asked, reason);
-            let write_stall = asked.serving.settings.write_stall;
+            let words = refusal(state, &wanted, reason);
+            let write_stall = wanted.serving.settings.write_stall;
             state.fanout.tasks.spawn(async move {
                 // It has a second to close, unless somebody else needs the place.
-                let _ = place.until(Duration::MAX, say(socket, words, write_stall)).await;
+                let _ = slot.until(Duration::MAX, close_with(socket, words, write_stall)).await;
             });
             return;
         }
     };
     // From here on it is a client, if only to wait for Redis.
-    drop(place);
-    let client = client(state, &asked, permit, lease);
-    match wait_for_tail(&client.lease, asked.plan.start).await {
+    drop(slot);
+    let client = client(state, &wanted, permit, lease);
+    match wait_for_tail(&client.lease, wanted.plan.start).await {
         Ok(()) => {
-            let begin = begin(state, &client, &asked, router::stream_head(&asked.plan));
-            welcome(&state.fanout, socket, client, begin);
+            let handoff = handoff(state, &client, &wanted, router::stream_head(&wanted.plan));
+            welcome(&state.fanout, socket, client, handoff);
         }
         Err(reason) => {
-            farewell(&state.fanout, socket, client.permit, refusal(state, &asked, reason));
+            close(&state.fanout, socket, client.permit, refusal(state, &wanted, reason));
         }
     }
 }
 
 /// A place among the clients, and one at the stream key.
-pub(super) fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease), &'static str> {
+pub(super) fn admit(
+    state: &Arc<State>,
+    wanted: &StreamRequest,
+) -> Result<(Permit, Lease), &'static str> {
     if state.fanout.draining.is_cancelled() {
         return Err("drain");
     }
-    if let Some(reason) = asked.plan.unavailable {
+    if let Some(reason) = wanted.plan.unavailable {
         return Err(reason);
     }
-    let (limit, bounds) = (|Reached(limit)| limit, &asked.serving.bounds);
-    let permit = state.limits.admit(bounds, &asked.whom).map_err(limit)?;
-    let lease = state.topic(bounds, &asked.plan.key, &asked.whom).map_err(limit)?;
+    let (limit, bounds) = (|LimitExceeded(limit)| limit, &wanted.serving.bounds);
+    let permit = state.limits.admit(bounds, &wanted.identity).map_err(limit)?;
+    let lease = state.topic(bounds, &wanted.plan.key, &wanted.identity).map_err(limit)?;
     let allowed = bounds.max_clients_per_key();
     if allowed > 0 && lease.topic().state().audience() > allowed {
         return Err("clients_per_key");
@@ -244,27 +264,33 @@ pub(super) fn admit(state: &Arc<State>, asked: &Asked) -> Result<(Permit, Lease)
 
 /// A client that was admitted. A reload may have judged all streams before this one was among them, and
 /// after it was decided on: then it is judged here.
-pub(super) fn client(state: &State, asked: &Asked, permit: Permit, lease: Lease) -> Client {
-    let Asked { plan, serving, .. } = asked;
+pub(super) fn client(
+    state: &State,
+    wanted: &StreamRequest,
+    permit: Permit,
+    lease: Lease,
+) -> Subscriber {
+    let StreamRequest { plan, serving, .. } = wanted;
     let route = &serving.config.routes[plan.route];
     let rendering = lease.topic().state().rendering(&route.rendering);
-    let standing = state.standings.enter(&asked.basis);
+    let grant = state.grants.enter(&wanted.context);
     let now = state.serving();
-    if !Arc::ptr_eq(&now, serving) && !reauthorize::is_let_in(serving, &now, standing.basis()) {
-        standing.revoke();
+    if !Arc::ptr_eq(&now, serving) && !reauthorize::is_still_allowed(serving, &now, grant.context())
+    {
+        grant.revoke();
     }
-    Client {
+    Subscriber {
         lease,
         permit,
-        standing,
-        view: View {
+        grant,
+        format: WireFormat {
             rendering: u16::try_from(rendering).expect("there are fewer routes"),
             framed: plan.framed,
         },
         route: serving.routes[plan.route],
         signals: route.signals,
-        id: asked.id,
-        record: asked.record.clone(),
+        id: wanted.id,
+        record: wanted.record.clone(),
         opened: Instant::now(),
         expires: serving.settings.expiry(),
         token: plan.token.map(Box::new),
@@ -294,49 +320,54 @@ pub(super) async fn wait_for_tail(lease: &Lease, start: Start) -> Result<(), &'s
 fn tail_known(topic: &Topic, knows_start: bool) -> Option<Result<(), &'static str>> {
     let state = topic.state();
     match state.reader {
-        Reader::Refused(code) => Some(Err(code)),
+        ReaderState::Refused(code) => Some(Err(code)),
         // Redis may be quick to say that the key cannot be read, so even a known start waits a turn.
-        Reader::Away(_) if knows_start => Some(Ok(())),
-        _ if state.ring.life() > 0 => Some(Ok(())),
+        ReaderState::Away(_) if knows_start => Some(Ok(())),
+        _ if state.ring.generation() > 0 => Some(Ok(())),
         _ => None,
     }
 }
 
 /// How the client's stream begins, after the `head` of its response.
-pub(super) fn begin(state: &State, client: &Client, asked: &Asked, head: Vec<u8>) -> Begin {
-    let Asked { plan, whom, .. } = asked;
+pub(super) fn handoff(
+    state: &State,
+    client: &Subscriber,
+    wanted: &StreamRequest,
+    head: Vec<u8>,
+) -> Handoff {
+    let StreamRequest { plan, identity, .. } = wanted;
     state.metrics.responded(router::STREAM_STATUS);
-    let address = whom.address.map(tracing::field::display);
-    let Id { connection, stream } = client.id;
+    let address = identity.address.map(tracing::field::display);
+    let LogId { connection, stream } = client.id;
     debug!(connection, stream, address, key = %client.topic().key, start = ?plan.start, "stream opened");
     let mut opening = head;
     let mut bare = Vec::new();
-    write_retry(&mut bare, asked.serving.settings.reconnection_time());
+    write_retry(&mut bare, wanted.serving.settings.reconnection_time());
     bare.extend_from_slice(comment::OPEN.as_bytes());
-    client.view.append_event(&bare, &mut opening);
-    let replay = asked.serving.config.routes[plan.route].replay;
-    Begin::new(client, replay, plan.start, opening)
+    client.format.append_event(&bare, &mut opening);
+    let replay = wanted.serving.config.routes[plan.route].replay;
+    Handoff::new(client, replay, plan.start, opening)
 }
 
 /// What is said to whoever cannot have the stream now.
-fn refusal(state: &State, asked: &Asked, reason: &'static str) -> Vec<u8> {
-    tell_of_refusal(state, asked, reason);
-    let settings = &asked.serving.settings;
+fn refusal(state: &State, wanted: &StreamRequest, reason: &'static str) -> Vec<u8> {
+    tell_of_refusal(state, wanted, reason);
+    let settings = &wanted.serving.settings;
     let wait = settings.long_reconnection_time();
     if settings.refuse == Refuse::Status {
         state.metrics.responded(router::REFUSED_STATUS);
-        return router::refused(&asked.plan, wait, reason);
+        return router::refused(&wanted.plan, wait, reason);
     }
     state.metrics.responded(router::STREAM_STATUS);
-    unavailable(&asked.plan, wait, reason)
+    unavailable(&wanted.plan, wait, reason)
 }
 
 /// A stream that ends at once.
 fn unavailable(plan: &Plan, wait: Duration, reason: &'static str) -> Vec<u8> {
-    let view = View { rendering: 0, framed: plan.framed };
+    let format = WireFormat { rendering: 0, framed: plan.framed };
     let mut words = router::stream_head(plan);
-    view.append_event(&comes_back(wait, reason), &mut words);
-    words.extend_from_slice(view.end());
+    format.append_event(&comes_back(wait, reason), &mut words);
+    words.extend_from_slice(format.end());
     words
 }
 
@@ -350,21 +381,21 @@ pub(super) fn comes_back(wait: Duration, reason: &'static str) -> Vec<u8> {
 }
 
 /// Counts it. The operator learns of an address that was refused something only if it may be all clients' at once.
-pub(super) fn tell_of_refusal(state: &State, asked: &Asked, reason: &'static str) {
+pub(super) fn tell_of_refusal(state: &State, wanted: &StreamRequest, reason: &'static str) {
     state.metrics.rejected(reason);
-    let address = asked.whom.address.map(tracing::field::display);
+    let address = wanted.identity.address.map(tracing::field::display);
     debug!(
-        connection = asked.id.connection,
-        stream = asked.id.stream,
+        connection = wanted.id.connection,
+        stream = wanted.id.stream,
         address,
-        key = asked.plan.key,
+        key = wanted.plan.key,
         reason,
         "stream refused"
     );
-    if let Some(record) = &asked.record {
+    if let Some(record) = &wanted.record {
         record.end(reason);
     }
-    if asked.for_many && reason.ends_with("_per_ip") && state.refusals_told.may_tell(reason) {
+    if wanted.for_many && reason.ends_with("_per_ip") && state.refusals_told.allows(reason) {
         warn!(
             address,
             reason,

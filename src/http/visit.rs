@@ -5,15 +5,15 @@ use hyper::{Request, Version};
 use super::forwarded;
 use super::peer::Peer;
 use super::router::{self, Decision};
-use crate::fanout::Id;
+use crate::fanout::LogId;
 use crate::state::{Serving, State};
 use crate::telemetry::log::ACCESS;
 
 /// One connection, or one request of it where it has many at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caller {
+pub(super) struct Requester {
     /// Its name in the log.
-    pub(super) id: Id,
+    pub(super) id: LogId,
     /// Who is at the other end.
     pub(super) peer: Peer,
 }
@@ -31,7 +31,7 @@ pub(super) fn decide<B>(state: &State, serving: &Serving, request: &Request<B>) 
 pub(super) fn answered<B>(
     state: &State,
     serving: &Serving,
-    caller: Caller,
+    requester: Requester,
     request: &Request<B>,
     status: u16,
 ) {
@@ -39,9 +39,9 @@ pub(super) fn answered<B>(
     if !tracing::enabled!(target: ACCESS, tracing::Level::INFO) {
         return;
     }
-    let Id { connection, stream } = caller.id;
+    let LogId { connection, stream } = requester.id;
     let trusted = &serving.config.proxy.trusted;
-    let address = forwarded::client(trusted, caller.peer, request.headers());
+    let address = forwarded::client(trusted, requester.peer, request.headers());
     tracing::info!(
         target: ACCESS,
         connection,

@@ -15,7 +15,7 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
-pub use pending::{Cut, Pending, Place, Turn};
+pub use pending::{EvictionHandle, Pending, PendingEnd, PendingSlot};
 pub use shares::Share;
 
 use shares::{Count, Shares};
@@ -57,12 +57,12 @@ struct Arrivals {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// Whom limits count, as far as it is known.
+/// ClientIdentity limits count, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Whom {
+pub struct ClientIdentity {
     /// The real client's address.
     pub address: Option<IpAddr>,
-    /// Whom its token names.
+    /// ClientIdentity its token names.
     pub principal: Option<Arc<str>>,
 }
 
@@ -75,7 +75,7 @@ pub struct Permit {
 
 /// Which limit was reached; a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reached(pub &'static str);
+pub struct LimitExceeded(pub &'static str);
 
 /// The descriptors leave room for fewer clients than make a gateway.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ pub struct TooFewDescriptors {
 pub struct Division {
     /// For what is neither clients nor readers.
     pub own: usize,
-    /// For readers and their packs, as long as all connections are there.
+    /// For readers and their shards, as long as all connections are there.
     pub readers: usize,
     /// For connections: streams, and those that are none yet.
     pub connections: usize,
@@ -101,7 +101,7 @@ pub struct Division {
 impl Division {
     /// Of so many.
     pub fn of(config: &config::Limits, descriptors: usize) -> Self {
-        // A stream key takes its reader's connection and its pack's epoll.
+        // A stream key takes its reader's connection and its shard's epoll.
         let readers = config.readers.saturating_mul(2).min(descriptors / 4);
         let connections = descriptors.saturating_sub(OWN_DESCRIPTORS + readers);
         Self { own: OWN_DESCRIPTORS, readers, connections }
@@ -185,14 +185,18 @@ impl Limits {
     }
 
     /// A place for one more client within these bounds.
-    pub fn admit(self: &Arc<Self>, bounds: &Bounds, whom: &Whom) -> Result<Permit, Reached> {
-        self.count_arrival(&bounds.config, whom.address)?;
+    pub fn admit(
+        self: &Arc<Self>,
+        bounds: &Bounds,
+        identity: &ClientIdentity,
+    ) -> Result<Permit, LimitExceeded> {
+        self.count_arrival(&bounds.config, identity.address)?;
         let room = |clients| (clients < bounds.max_clients).then_some(clients + 1);
         self.clients
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .map_err(|_| Reached("clients"))?;
+            .map_err(|_| LimitExceeded("clients"))?;
         let mut permit = Permit { limits: self.clone(), share: None };
-        permit.share = self.share(bounds, Count::Clients, whom)?.map(Box::new);
+        permit.share = self.share(bounds, Count::Clients, identity)?.map(Box::new);
         Ok(permit)
     }
 
@@ -200,9 +204,9 @@ impl Limits {
     pub fn admit_reader(
         self: &Arc<Self>,
         bounds: &Bounds,
-        whom: &Whom,
-    ) -> Result<Option<Share>, Reached> {
-        self.share(bounds, Count::Readers, whom)
+        identity: &ClientIdentity,
+    ) -> Result<Option<Share>, LimitExceeded> {
+        self.share(bounds, Count::Readers, identity)
     }
 
     /// What `whom` may hold one more of; `None`: nobody counts it.
@@ -210,14 +214,14 @@ impl Limits {
         self: &Arc<Self>,
         Bounds { config, .. }: &Bounds,
         count: Count,
-        whom: &Whom,
-    ) -> Result<Option<Share>, Reached> {
+        identity: &ClientIdentity,
+    ) -> Result<Option<Share>, LimitExceeded> {
         let (per_ip, per_principal) = match count {
             Count::Clients => (config.clients_per_ip, config.clients_per_principal),
             Count::Readers => (config.readers_per_ip, config.readers_per_principal),
         };
-        let address = whom.address.map(network).filter(|_| per_ip > 0);
-        let principal = whom.principal.clone().filter(|_| per_principal > 0);
+        let address = identity.address.map(network).filter(|_| per_ip > 0);
+        let principal = identity.principal.clone().filter(|_| per_principal > 0);
         if address.is_none() && principal.is_none() {
             return Ok(None);
         }
@@ -240,7 +244,7 @@ impl Limits {
         &self,
         limits: &config::Limits,
         address: Option<IpAddr>,
-    ) -> Result<(), Reached> {
+    ) -> Result<(), LimitExceeded> {
         let config::Limits { new_clients_per_second, new_clients_per_second_per_ip, .. } = *limits;
         if new_clients_per_second == 0 && new_clients_per_second_per_ip == 0 {
             return Ok(());
@@ -255,10 +259,10 @@ impl Limits {
         let of_address =
             address.and_then(|address| arrivals.by_address.get(&address)).copied().unwrap_or(0);
         if full(of_address, new_clients_per_second_per_ip) {
-            return Err(Reached("new_clients_per_second_per_ip"));
+            return Err(LimitExceeded("new_clients_per_second_per_ip"));
         }
         if full(arrivals.all, new_clients_per_second) {
-            return Err(Reached("new_clients_per_second"));
+            return Err(LimitExceeded("new_clients_per_second"));
         }
         arrivals.all += 1;
         if let Some(address) = address {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Limits, Reached};
+use super::{LimitExceeded, Limits};
 
 /// What is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +32,17 @@ struct Held {
 }
 
 impl Count {
-    pub(super) fn per_ip(self) -> Reached {
+    pub(super) fn per_ip(self) -> LimitExceeded {
         match self {
-            Self::Clients => Reached("clients_per_ip"),
-            Self::Readers => Reached("readers_per_ip"),
+            Self::Clients => LimitExceeded("clients_per_ip"),
+            Self::Readers => LimitExceeded("readers_per_ip"),
         }
     }
 
-    pub(super) fn per_principal(self) -> Reached {
+    pub(super) fn per_principal(self) -> LimitExceeded {
         match self {
-            Self::Clients => Reached("clients_per_principal"),
-            Self::Readers => Reached("readers_per_principal"),
+            Self::Clients => LimitExceeded("clients_per_principal"),
+            Self::Readers => LimitExceeded("readers_per_principal"),
         }
     }
 }
@@ -58,18 +58,18 @@ impl Held {
 
 impl<K: Eq + Hash + Clone> Shares<K> {
     /// One more for `whom`, who may hold no more than `most`, which is not zero.
-    pub(super) fn take(&self, whom: &K, count: Count, most: usize) -> Option<()> {
+    pub(super) fn take(&self, identity: &K, count: Count, most: usize) -> Option<()> {
         let mut all = self.all();
-        let held = all.entry(whom.clone()).or_default().of(count);
+        let held = all.entry(identity.clone()).or_default().of(count);
         (*held < most).then(|| *held += 1)
     }
 
-    fn give_back(&self, whom: &K, count: Count) {
+    fn give_back(&self, identity: &K, count: Count) {
         let mut all = self.all();
-        let Some(held) = all.get_mut(whom) else { return };
+        let Some(held) = all.get_mut(identity) else { return };
         *held.of(count) -= 1;
         if held.clients == 0 && held.readers == 0 {
-            all.remove(whom);
+            all.remove(identity);
         }
     }
 

@@ -8,12 +8,12 @@ fn limits(change: impl FnOnce(&mut config::Limits)) -> Arc<Limits> {
     Limits::new(&config, 1000).unwrap()
 }
 
-fn at(address: &str) -> Whom {
-    Whom { address: Some(address.parse().unwrap()), principal: None }
+fn at(address: &str) -> ClientIdentity {
+    ClientIdentity { address: Some(address.parse().unwrap()), principal: None }
 }
 
-fn named(principal: &str) -> Whom {
-    Whom { address: None, principal: Some(principal.into()) }
+fn named(principal: &str) -> ClientIdentity {
+    ClientIdentity { address: None, principal: Some(principal.into()) }
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn streams_leave_the_rest_of_the_descriptors_to_connections_that_are_none() {
     let limits = limits(|_| {});
     let all = 1000 - 64 - 250;
     let mut clients = Vec::new();
-    while let Ok(client) = limits.admit(&limits.bounds(), &Whom::default()) {
+    while let Ok(client) = limits.admit(&limits.bounds(), &ClientIdentity::default()) {
         assert_eq!(limits.max_pending(), all - clients.len() - 1);
         clients.push(client);
     }
@@ -45,7 +45,7 @@ fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_one_its_own() {
     let limits = limits(|config| config.clients_per_ip = 1);
     let admit = |address: &str| limits.admit(&limits.bounds(), &at(address));
     let held = admit("2001:db8::1").unwrap();
-    assert_eq!(admit("2001:db8::2").err(), Some(Reached("clients_per_ip")));
+    assert_eq!(admit("2001:db8::2").err(), Some(LimitExceeded("clients_per_ip")));
     assert!(admit("2001:db8:0:1::1").is_ok());
     let _v4 = admit("192.0.2.1").unwrap();
     assert!(admit("::ffff:192.0.2.1").is_err());
@@ -60,11 +60,13 @@ fn a_principal_holds_no_more_than_it_may_wherever_it_is() {
         (config.clients_per_principal, config.readers_per_principal) = (1, 2);
         (config.clients_per_ip, config.readers_per_ip) = (1, 5);
     });
-    let somewhere =
-        |address: &str, principal: &str| Whom { principal: Some(principal.into()), ..at(address) };
+    let somewhere = |address: &str, principal: &str| ClientIdentity {
+        principal: Some(principal.into()),
+        ..at(address)
+    };
     let held = limits.admit(&limits.bounds(), &somewhere("192.0.2.1", "ann")).unwrap();
     let again = limits.admit(&limits.bounds(), &somewhere("192.0.2.2", "ann"));
-    assert_eq!(again.err(), Some(Reached("clients_per_principal")));
+    assert_eq!(again.err(), Some(LimitExceeded("clients_per_principal")));
     // What was taken before it was refused is given back.
     let other = limits.admit(&limits.bounds(), &somewhere("192.0.2.2", "ben")).unwrap();
     assert_eq!(limits.clients(), 2);
@@ -78,11 +80,13 @@ fn a_principal_holds_no_more_than_it_may_wherever_it_is() {
     ];
     assert_eq!(
         limits.admit_reader(&limits.bounds(), &named("ann")).err(),
-        Some(Reached("readers_per_principal"))
+        Some(LimitExceeded("readers_per_principal"))
     );
     assert!(limits.admit_reader(&limits.bounds(), &named("ben")).is_ok());
     assert!(
-        limits.admit_reader(&limits.bounds(), &Whom::default()).is_ok_and(|share| share.is_none())
+        limits
+            .admit_reader(&limits.bounds(), &ClientIdentity::default())
+            .is_ok_and(|share| share.is_none())
     );
     drop(readers);
     assert!(limits.admit_reader(&limits.bounds(), &named("ann")).is_ok());
@@ -110,7 +114,7 @@ fn who_comes_too_often_takes_nothing_from_the_others() {
         *limits.arrivals.lock().unwrap() = Arrivals::now();
         let begun = Instant::now();
         let admitted = |address: &str| {
-            limits.admit(&limits.bounds(), &at(address)).err().map(|Reached(why)| why)
+            limits.admit(&limits.bounds(), &at(address)).err().map(|LimitExceeded(why)| why)
         };
         let per_ip = Some("new_clients_per_second_per_ip");
         let told = [
@@ -139,9 +143,9 @@ fn who_is_here_stays_where_there_may_be_fewer_and_nobody_comes_until_there_are()
     (config.clients, config.clients_per_ip) = (3, 2);
     limits.set_bounds(limits.bounds_of(&config).unwrap().into());
     assert_eq!(limits.clients(), 3);
-    assert_eq!(admit("192.0.2.2").err(), Some(Reached("clients")));
+    assert_eq!(admit("192.0.2.2").err(), Some(LimitExceeded("clients")));
     held.pop();
-    assert_eq!(admit("192.0.2.1").err(), Some(Reached("clients_per_ip")));
+    assert_eq!(admit("192.0.2.1").err(), Some(LimitExceeded("clients_per_ip")));
     assert!(admit("192.0.2.2").is_ok());
     held.pop();
     assert!(admit("192.0.2.1").is_ok());

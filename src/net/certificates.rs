@@ -7,7 +7,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::sign::SingleCertAndKey;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Identity, Shown, Unfit};
+use crate::config::{Identity, IdentityError, LoadedIdentity};
 
 /// HTTP/2, in the handshake (RFC 9113, 3.2).
 pub const HTTP2: &[u8] = b"h2";
@@ -19,8 +19,8 @@ pub struct Certificates(pub TlsAcceptor);
 
 impl Certificates {
     /// Reads the files. They were good when the configuration was read, and may have changed since.
-    pub fn open(identity: &Identity) -> Result<Self, Unfit> {
-        let Shown { certified, .. } = identity.read()?;
+    pub fn open(identity: &Identity) -> Result<Self, IdentityError> {
+        let LoadedIdentity { certified, .. } = identity.read()?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider speaks TLS 1.2 and 1.3")

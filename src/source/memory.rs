@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Ask, Class, Error, Info, Reply, Seen};
+use super::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
 use crate::config::Ring;
 use crate::sse::{Entry, StreamId};
 
@@ -17,10 +17,10 @@ const MAX_KEYS: usize = 10_000;
 /// All streams. Cheap to clone.
 #[derive(Clone)]
 pub struct Memory {
-    shared: Arc<Shared>,
+    shared: Arc<Streams>,
 }
 
-struct Shared {
+struct Streams {
     /// What each stream keeps is what a ring keeps.
     keep: Ring,
     /// Held for one lookup or one addition at a time, never across an await.
@@ -32,7 +32,7 @@ struct Shared {
 
 /// What others make of a stream before each command of ours: a test's.
 #[cfg(test)]
-pub(crate) type Others = Box<dyn FnMut() -> Option<(Vec<Entry>, Info)> + Send>;
+pub(crate) type Others = Box<dyn FnMut() -> Option<(Vec<Entry>, StreamInfo)> + Send>;
 
 #[derive(Default)]
 struct Stream {
@@ -42,12 +42,12 @@ struct Stream {
     entries_added: u64,
     /// What others say of it.
     #[cfg(test)]
-    info: Option<Info>,
+    info: Option<StreamInfo>,
 }
 
 impl Memory {
     pub(super) fn new(keep: &Ring) -> Self {
-        let shared = Shared {
+        let shared = Streams {
             keep: keep.clone(),
             streams: Mutex::default(),
             added: Notify::new(),
@@ -58,12 +58,15 @@ impl Memory {
     }
 
     /// As with Redis, others may come between the read and the look at the stream.
-    pub(super) fn read(&self, ask: Ask<'_>) -> Reply {
+    pub(super) fn read(&self, ask: ReadRequest<'_>) -> Reply {
         let entries = self.after(ask);
-        Reply { entries, seen: self.info(ask.key).map_or(Seen::Missing, Seen::Stream) }
+        Reply {
+            entries,
+            seen: self.info(ask.key).map_or(StreamState::Missing, StreamState::Stream),
+        }
     }
 
-    fn after(&self, ask: Ask<'_>) -> Vec<Entry> {
+    fn after(&self, ask: ReadRequest<'_>) -> Vec<Entry> {
         let streams = self.streams();
         let Some(stream) = streams.get(ask.key) else { return Vec::new() };
         let count = usize::try_from(ask.count).unwrap_or(usize::MAX);
@@ -71,7 +74,7 @@ impl Memory {
         stream.entries.range(from..).take(count).cloned().collect()
     }
 
-    pub(super) async fn read_blocking(&self, ask: Ask<'_>, block: Duration) -> Reply {
+    pub(super) async fn read_blocking(&self, ask: ReadRequest<'_>, block: Duration) -> Reply {
         let deadline = tokio::time::Instant::now() + block;
         loop {
             let mut added = std::pin::pin!(self.shared.added.notified());
@@ -90,7 +93,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn info(&self, key: &str) -> Option<Info> {
+    pub(super) fn info(&self, key: &str) -> Option<StreamInfo> {
         self.streams().get(key).map(Stream::info)
     }
 
@@ -115,7 +118,7 @@ impl Memory {
             let mut streams = self.streams();
             if streams.len() >= MAX_KEYS && !streams.contains_key(key) {
                 return Err(Error {
-                    class: Class::Away,
+                    class: ErrorClass::Away,
                     code: "FULL",
                     message: format!("the embedded source holds {MAX_KEYS} stream keys already"),
                 });
@@ -153,12 +156,12 @@ impl Memory {
 }
 
 impl Stream {
-    fn info(&self) -> Info {
+    fn info(&self) -> StreamInfo {
         #[cfg(test)]
         if let Some(info) = self.info {
             return info;
         }
-        Info {
+        StreamInfo {
             length: self.entries.len() as u64,
             last_generated: self.last_generated,
             first: self.entries.front().map(|entry| entry.id),

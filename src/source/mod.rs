@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Address, Config, Place};
+use crate::config::{Address, Config, SourceLocation};
 use crate::sse::{Entry, StreamId};
 use crate::telemetry::histogram::Histogram;
 
@@ -33,21 +33,21 @@ pub struct Reply {
     /// Entries after the asked id, in order.
     pub entries: Vec<Entry>,
     /// The stream as it was right after the read.
-    pub seen: Seen,
+    pub seen: StreamState,
 }
 
 /// What is known of the stream right after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum StreamState {
     /// There is no such key.
     Missing,
     /// It is there.
-    Stream(Info),
+    Stream(StreamInfo),
 }
 
 /// `XINFO STREAM`, as far as continuity needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Info {
+pub struct StreamInfo {
     /// Entries in the stream.
     pub length: u64,
     /// The greatest id it ever gave.
@@ -64,14 +64,14 @@ pub struct Info {
 
 /// One read: what is asked of a stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct ReadRequest<'a> {
     /// The stream key.
     pub key: &'a str,
     /// Only entries with greater ids.
     pub after: StreamId,
     /// At most so many.
     pub count: u64,
-    /// A larger reply is given up ([`Class::TooLarge`]), unless it is about one entry. Redis alone.
+    /// A larger reply is given up ([`ErrorClass::TooLarge`]), unless it is about one entry. Redis alone.
     pub most_bytes: usize,
 }
 
@@ -106,7 +106,7 @@ pub fn codes() -> impl Iterator<Item = &'static str> {
 
 /// Connections to one server that take turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Links {
+pub struct PoolStatus {
     /// Where they lead.
     pub server: Address,
     /// Those that wait for an answer, or are being opened.
@@ -120,7 +120,7 @@ pub struct Links {
 #[error("{code}: {message}")]
 pub struct Error {
     /// What to do about it.
-    pub class: Class,
+    pub class: ErrorClass,
     /// One of [`codes`].
     pub code: &'static str,
     /// For the operator.
@@ -129,7 +129,7 @@ pub struct Error {
 
 /// What to do about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorClass {
     /// The source is away or busy: try again soon.
     Away,
     /// This key cannot be read: close its clients, look again slowly.
@@ -144,11 +144,11 @@ pub enum Class {
 impl Source {
     /// Opens what the configuration names; does not connect yet.
     pub fn open(config: &Config) -> Self {
-        match config.source.place {
-            Place::Memory => Self::Memory(memory::Memory::new(&config.ring)),
-            Place::Server { .. } | Place::Sentinel { .. } | Place::Cluster { .. } => {
-                Self::Redis(redis::Redis::new(config))
-            }
+        match config.source.location {
+            SourceLocation::Memory => Self::Memory(memory::Memory::new(&config.ring)),
+            SourceLocation::Server { .. }
+            | SourceLocation::Sentinel { .. }
+            | SourceLocation::Cluster { .. } => Self::Redis(redis::Redis::new(config)),
         }
     }
 
@@ -183,7 +183,11 @@ impl Source {
     /// A replica that lags looks like a stream that began anew. What it says is believed only after
     /// this. An error (it does not catch up within `patience`, or nobody can ask the primary): nothing
     /// is known, ask again.
-    pub async fn primary_says(&self, key: &str, patience: Duration) -> Result<Option<Seen>, Error> {
+    pub async fn primary_says(
+        &self,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<StreamState>, Error> {
         match self {
             Self::Memory(_) => Ok(None),
             Self::Redis(redis) => Box::pin(redis.primary_says_of(key, patience)).await,
@@ -191,7 +195,7 @@ impl Source {
     }
 
     /// Reads without waiting, over the shared connection.
-    pub async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {
+    pub async fn read(&self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read(ask)),
             Self::Redis(redis) => Box::pin(redis.read(ask)).await,
@@ -199,7 +203,7 @@ impl Source {
     }
 
     /// The stream itself; `None`: there is no such key.
-    pub async fn info(&self, key: &str) -> Result<Option<Info>, Error> {
+    pub async fn info(&self, key: &str) -> Result<Option<StreamInfo>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
             Self::Redis(redis) => Box::pin(redis.info(key)).await,
@@ -245,7 +249,7 @@ impl Source {
     }
 
     /// Connections for everything but readers, by server.
-    pub fn links(&self) -> Vec<Links> {
+    pub fn links(&self) -> Vec<PoolStatus> {
         match self {
             Self::Memory(_) => Vec::new(),
             Self::Redis(redis) => redis.links(),
@@ -266,13 +270,13 @@ pub enum Connection {
     /// The embedded source.
     Memory(memory::Memory),
     /// A Redis server.
-    Redis(Box<redis::Reader>),
+    Redis(Box<redis::ReaderConnection>),
 }
 
 impl Connection {
     /// Reads, waiting up to `block` for an entry. Silence well past `block` is an error, and the
     /// connection is then dead: drop it.
-    pub async fn read(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
+    pub async fn read(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read_blocking(ask, block).await),
             Self::Redis(reader) => reader.read(ask, block).await,
@@ -280,7 +284,7 @@ impl Connection {
     }
 
     /// The stream itself; `None`: there is no such key.
-    pub async fn info(&mut self, key: &str) -> Result<Option<Info>, Error> {
+    pub async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
             Self::Redis(reader) => reader.info(key).await,
@@ -289,10 +293,10 @@ impl Connection {
 
     /// The last reply is no longer in memory. Whoever waits for anything but the next reply says so
     /// before: others that have large ones may wait for that.
-    pub fn let_others(&mut self) {
+    pub fn release_permit(&mut self) {
         match self {
             Self::Memory(_) => {}
-            Self::Redis(reader) => reader.let_others(),
+            Self::Redis(reader) => reader.release_permit(),
         }
     }
 
@@ -314,14 +318,18 @@ impl Connection {
     }
 
     /// Holds against the server what was found about its answers: another one is read from, if there is.
-    pub fn blame(&self, error: &Error) {
+    pub fn report_lagging(&self, error: &Error) {
         if let Self::Redis(reader) = self {
-            reader.blame(error);
+            reader.report_lagging(error);
         }
     }
 
     /// As [`Source::primary_says`], for the server that this connection is to.
-    pub async fn primary_says(&self, key: &str, patience: Duration) -> Result<Option<Seen>, Error> {
+    pub async fn primary_says(
+        &self,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<StreamState>, Error> {
         match self {
             Self::Memory(_) => Ok(None),
             Self::Redis(reader) => Box::pin(reader.primary_says(key, patience)).await,

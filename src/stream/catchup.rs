@@ -12,16 +12,16 @@ const PAST: u64 = u64::MAX;
 
 /// Where each of them is.
 #[derive(Default)]
-pub struct Followers(Mutex<Slab<Arc<AtomicU64>>>);
+pub struct CatchUpRegistry(Mutex<Slab<Arc<AtomicU64>>>);
 
 /// One of them; forgotten on drop.
-pub struct Follower {
+pub struct CatchUpPosition {
     topic: Arc<Topic>,
     slot: usize,
     at: Arc<AtomicU64>,
 }
 
-impl Followers {
+impl CatchUpRegistry {
     /// The number in the ring that each is at; `None`: it is in the past.
     pub fn places(&self) -> Vec<Option<u64>> {
         let at = |at: &AtomicU64| Some(at.load(Ordering::Relaxed)).filter(|at| *at != PAST);
@@ -34,11 +34,11 @@ impl Followers {
     }
 }
 
-impl Follower {
+impl CatchUpPosition {
     /// One more of `topic`.
     pub fn of(topic: &Arc<Topic>) -> Self {
         let at = Arc::new(AtomicU64::new(PAST));
-        let slot = topic.followers.all().insert(at.clone());
+        let slot = topic.catch_ups.all().insert(at.clone());
         Self { topic: topic.clone(), slot, at }
     }
 
@@ -48,8 +48,8 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for CatchUpPosition {
     fn drop(&mut self) {
-        self.topic.followers.all().remove(self.slot);
+        self.topic.catch_ups.all().remove(self.slot);
     }
 }

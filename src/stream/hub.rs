@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 use super::Topic;
 use crate::config;
 
-/// While all rings together are too large, packs are given this long to move on.
+/// While all rings together are too large, shards are given this long to move on.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 /// All topics, by stream key.
@@ -130,7 +130,7 @@ impl Hub {
     }
 
     /// Waits until all rings together are within `total_bytes`: what is over that when nothing else
-    /// can give way, packs still need. They wait for nobody, so they soon do not.
+    /// can give way, shards still need. They wait for nobody, so they soon do not.
     pub async fn room(&self) {
         if !self.is_full() {
             return;

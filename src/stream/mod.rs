@@ -13,9 +13,9 @@ mod status;
 mod topic;
 
 pub use batch::{Batch, Item};
-pub use catchup::{Follower, Followers};
+pub use catchup::{CatchUpPosition, CatchUpRegistry};
 pub use hub::{Hub, Lease, TooManyReaders};
-pub use ring::{Found, Ring};
+pub use ring::{Ring, RingLookup};
 pub use sizes::{Sizes, count_for};
-pub use status::{Account, Failure};
-pub use topic::{Reader, State, Topic};
+pub use status::{ReadFailure, ReaderStatus};
+pub use topic::{ReaderState, Topic, TopicState};

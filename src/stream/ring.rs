@@ -1,4 +1,4 @@
-//! Recent batches of one stream key, in order: what replay and the packs read from.
+//! Recent batches of one stream key, in order: what replay and the shards read from.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ pub struct Ring {
     /// The id that this life of the stream began after.
     base: StreamId,
     /// The first item of this life; ids before it have no order with those after.
-    life_seq: u64,
+    generation_seq: u64,
     /// Counts the stream's lives as this topic saw them.
-    life: u64,
+    generation: u64,
 }
 
 /// Where an id stands against the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum RingLookup {
     /// Known; go on at this number.
     At(u64),
     /// Within the ring's reach, but no id of this life of the stream.
-    Stranger,
+    Foreign,
     /// Older than the ring, or newer than its tail: the source has to tell.
     Outside,
 }
@@ -45,8 +45,8 @@ impl Ring {
             floor: StreamId::ZERO,
             tail: StreamId::ZERO,
             base: StreamId::ZERO,
-            life_seq: 0,
-            life: 0,
+            generation_seq: 0,
+            generation: 0,
         }
     }
 
@@ -66,8 +66,8 @@ impl Ring {
     }
 
     /// Counts the stream's lives as this topic saw them.
-    pub fn life(&self) -> u64 {
-        self.life
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Memory held.
@@ -85,7 +85,7 @@ impl Ring {
         self.batches.front().map_or(self.next_seq, |batch| batch.first_seq)
     }
 
-    /// Appends a batch, and drops what is over the limits and that no pack still needs.
+    /// Appends a batch, and drops what is over the limits and that no shard still needs.
     pub(super) fn push(&mut self, mut batch: Batch, needed_seq: u64) {
         let Some(last) = batch.ids().last() else { return };
         self.tail = *last;
@@ -104,7 +104,7 @@ impl Ring {
             if !over || last_one || first.end_seq() > needed_seq {
                 return;
             }
-            if first.end_seq() > self.life_seq {
+            if first.end_seq() > self.generation_seq {
                 self.floor = *first.ids().last().expect("a batch has items");
             }
             self.bytes -= first.size_bytes();
@@ -113,9 +113,9 @@ impl Ring {
     }
 
     /// Begins a new life of the stream, after `base`.
-    pub(super) fn begin_anew(&mut self, base: StreamId) {
-        self.life += 1;
-        self.life_seq = self.next_seq;
+    pub(super) fn start_generation(&mut self, base: StreamId) {
+        self.generation += 1;
+        self.generation_seq = self.next_seq;
         (self.floor, self.tail, self.base) = (base, base, base);
     }
 
@@ -149,14 +149,14 @@ impl Ring {
 
     /// The last event id of a client that has everything before `seq`.
     pub fn id_before(&self, seq: u64) -> StreamId {
-        let before = seq.checked_sub(1).filter(|before| *before >= self.life_seq);
+        let before = seq.checked_sub(1).filter(|before| *before >= self.generation_seq);
         before.and_then(|before| self.id_of(before)).unwrap_or(self.floor)
     }
 
     /// The same, where that can still be known: the ring reaches back to `seq`, and the client was
     /// told of this life of the stream.
     pub fn told_before(&self, seq: u64) -> Option<StreamId> {
-        (seq >= self.first_seq() && self.is_in_life(seq)).then(|| self.id_before(seq))
+        (seq >= self.first_seq() && self.knows_generation(seq)).then(|| self.id_before(seq))
     }
 
     fn id_of(&self, seq: u64) -> Option<StreamId> {
@@ -168,13 +168,13 @@ impl Ring {
     ///
     /// Known are the ids that we may have told somebody: an item's own, the one less than it that
     /// a gap before it carries, and the two ends.
-    pub fn find(&self, id: StreamId) -> Found {
-        let Some(seq) = self.reach(id) else { return Found::Outside };
+    pub fn find(&self, id: StreamId) -> RingLookup {
+        let Some(seq) = self.reach(id) else { return RingLookup::Outside };
         let known = id == self.floor
             || id == self.tail
             || self.id_before(seq) == id
             || id.next().is_some_and(|next| self.id_of(seq) == Some(next));
-        if known { Found::At(seq) } else { Found::Stranger }
+        if known { RingLookup::At(seq) } else { RingLookup::Foreign }
     }
 
     /// The first item with a greater id, where everything after `id` is here.
@@ -183,8 +183,8 @@ impl Ring {
     }
 
     /// Whether a client at `seq` was told of this life of the stream, and not only of an earlier one.
-    pub fn is_in_life(&self, seq: u64) -> bool {
-        self.life <= 1 || seq > self.life_seq
+    pub fn knows_generation(&self, seq: u64) -> bool {
+        self.generation <= 1 || seq > self.generation_seq
     }
 
     /// How many entries are among the items from `seq` on; the others are gaps.
@@ -196,7 +196,7 @@ impl Ring {
     pub fn nth_newest(&self, count: u64) -> Option<u64> {
         let mut left = count;
         for batch in self.batches.iter().rev() {
-            let first = batch.first_seq.max(self.life_seq);
+            let first = batch.first_seq.max(self.generation_seq);
             let entries = batch.entries_from(first);
             if entries >= left {
                 return (first..batch.end_seq()).rev().find(|seq| batch.entries_from(*seq) == left);
@@ -207,14 +207,14 @@ impl Ring {
     }
 
     /// The oldest item that is here and belongs to this life.
-    pub fn first_in_life(&self) -> u64 {
-        self.first_seq().max(self.life_seq)
+    pub fn first_in_generation(&self) -> u64 {
+        self.first_seq().max(self.generation_seq)
     }
 
     /// The first item that whoever names `id` may not have been told of. A gap that is told late may
     /// carry the id of the entry right before it: it is told again rather than never.
     fn first_after(&self, id: StreamId) -> u64 {
-        let (mut low, mut high) = (self.first_in_life(), self.next_seq);
+        let (mut low, mut high) = (self.first_in_generation(), self.next_seq);
         while low < high {
             let middle = low + (high - low) / 2;
             if self.id_of(middle).is_some_and(|at| at <= id) {
@@ -224,7 +224,8 @@ impl Ring {
             }
         }
         // The first item of a life has none before it.
-        while low > self.life_seq + 1 && self.is_gap(low - 1) && self.id_before(low - 1) == id {
+        while low > self.generation_seq + 1 && self.is_gap(low - 1) && self.id_before(low - 1) == id
+        {
             low -= 1;
         }
         low
@@ -257,27 +258,27 @@ mod tests {
     #[test]
     fn an_id_is_found_where_it_stands_and_a_stranger_is_one() {
         let mut ring = ring(100);
-        ring.begin_anew(id(10));
+        ring.start_generation(id(10));
         ring.push(batch(&[20, 30]), u64::MAX);
-        assert_eq!(ring.find(id(10)), Found::At(0));
-        assert_eq!(ring.find(id(20)), Found::At(1));
-        assert_eq!(ring.find(id(30)), Found::At(2));
-        assert_eq!(ring.find(id(30).prev()), Found::At(1));
-        assert_eq!(ring.find(id(25)), Found::Stranger);
-        assert_eq!(ring.find(id(9)), Found::Outside);
-        assert_eq!(ring.find(id(31)), Found::Outside);
+        assert_eq!(ring.find(id(10)), RingLookup::At(0));
+        assert_eq!(ring.find(id(20)), RingLookup::At(1));
+        assert_eq!(ring.find(id(30)), RingLookup::At(2));
+        assert_eq!(ring.find(id(30).prev()), RingLookup::At(1));
+        assert_eq!(ring.find(id(25)), RingLookup::Foreign);
+        assert_eq!(ring.find(id(9)), RingLookup::Outside);
+        assert_eq!(ring.find(id(31)), RingLookup::Outside);
     }
 
     #[test]
     fn what_no_pack_needs_is_dropped_and_the_floor_rises() {
         let mut ring = ring(2);
-        ring.begin_anew(id(0));
+        ring.start_generation(id(0));
         for ms in 1..=5 {
             ring.push(batch(&[ms]), 3);
         }
         assert_eq!((ring.first_seq(), ring.items()), (3, 2));
-        assert_eq!(ring.find(id(3)), Found::At(3));
-        assert_eq!(ring.find(id(2)), Found::Outside);
+        assert_eq!(ring.find(id(3)), RingLookup::At(3));
+        assert_eq!(ring.find(id(2)), RingLookup::Outside);
         ring.push(batch(&[6]), 0);
         assert_eq!(ring.first_seq(), 3, "a pack still needs it");
         assert_eq!(ring.id_before(3), id(3));
@@ -286,15 +287,15 @@ mod tests {
     #[test]
     fn ids_of_an_earlier_life_are_outside() {
         let mut ring = ring(100);
-        ring.begin_anew(id(0));
+        ring.start_generation(id(0));
         ring.push(batch(&[20, 30]), u64::MAX);
-        ring.begin_anew(id(4));
+        ring.start_generation(id(4));
         ring.push(batch(&[5]), u64::MAX);
-        assert_eq!(ring.find(id(20)), Found::Outside);
-        assert_eq!(ring.find(id(4)), Found::At(2));
+        assert_eq!(ring.find(id(20)), RingLookup::Outside);
+        assert_eq!(ring.find(id(4)), RingLookup::At(2));
         assert_eq!(ring.id_before(2), id(4));
-        assert!(!ring.is_in_life(2), "at the new life's first item nobody has been told yet");
-        assert!(ring.is_in_life(3));
+        assert!(!ring.knows_generation(2), "at the new life's first item nobody has been told yet");
+        assert!(ring.knows_generation(3));
     }
 
     #[test]
@@ -305,17 +306,17 @@ mod tests {
             Batch::encode(&[Item::Gap(gap, next.prev())], &[], 1024)
         };
         let mut ring = ring(100);
-        ring.begin_anew(id(1));
+        ring.start_generation(id(1));
         // As the reader tells of a life's beginning: whoever names its id has heard it.
         ring.push(gap(StreamId { ms: 1, seq: 1 }), u64::MAX);
         ring.push(batch(&[5]), u64::MAX);
         ring.push(gap(StreamId { ms: 5, seq: 1 }), u64::MAX);
         ring.push(batch(&[7]), u64::MAX);
         ring.push(gap(id(9)), u64::MAX);
-        assert_eq!(ring.find(id(1)), Found::At(1));
-        assert_eq!(ring.find(id(5)), Found::At(2));
-        assert_eq!(ring.find(id(7)), Found::At(4));
-        assert_eq!(ring.find(id(9).prev()), Found::At(5));
+        assert_eq!(ring.find(id(1)), RingLookup::At(1));
+        assert_eq!(ring.find(id(5)), RingLookup::At(2));
+        assert_eq!(ring.find(id(7)), RingLookup::At(4));
+        assert_eq!(ring.find(id(9).prev()), RingLookup::At(5));
     }
 
     #[test]

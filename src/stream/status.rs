@@ -7,7 +7,7 @@ use crate::sse::StreamId;
 
 /// What a reader says of itself.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct ReaderStatus {
     /// Since when it fares as it does.
     pub since: SystemTime,
     /// Which server it reads from, or has last read from.
@@ -17,19 +17,19 @@ pub struct Account {
     /// Entries that were there to read then; `None` where Redis does not count.
     pub lag_entries: Option<u64>,
     /// Why it does not read, where it does not.
-    pub failure: Option<Failure>,
+    pub failure: Option<ReadFailure>,
 }
 
 /// Why a reader does not read.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct ReadFailure {
     /// In Redis' words, or ours.
     pub message: String,
     /// When it tries again.
     pub retry_at: Instant,
 }
 
-impl Default for Account {
+impl Default for ReaderStatus {
     fn default() -> Self {
         Self {
             since: SystemTime::now(),

@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 use crate::sse::{Rendering, StreamId};
 
 use super::batch::{Batch, Item};
-use super::catchup::Followers;
+use super::catchup::CatchUpRegistry;
 use super::ring::Ring;
 use super::sizes::Sizes;
-use super::status::{Account, Failure};
+use super::status::{ReadFailure, ReaderStatus};
 
 /// News that a lagging receiver may skip: the ring has the rest.
 const NEWS_KEPT: usize = 16;
 
 /// Reads of one stream's past at once. Of a herd that is near together only those ask whose places no page
 /// holds yet: the more of them at once, the more pages that hold the same.
-const PAST_READS: usize = 2;
+const BACKFILL_READS: usize = 2;
 
 /// Topics opened so far.
 static OPENED: AtomicU64 = AtomicU64::new(0);
@@ -33,33 +33,33 @@ pub struct Topic {
     pub id: u64,
     /// The stream key.
     pub key: Arc<str>,
-    /// Ends its reader and its packs.
+    /// Ends its reader and its shards.
     pub closed: CancellationToken,
     /// How large the entries are that clients replay from the source.
-    pub past_sizes: Sizes,
+    pub backfill_sizes: Sizes,
     /// Turns for reads of the past.
-    pub past_turns: Semaphore,
+    pub backfill_permits: Semaphore,
     /// Clients at their own pace.
-    pub followers: Followers,
+    pub catch_ups: CatchUpRegistry,
     /// Held for one push or one look at a time, never across an await.
-    state: Mutex<State>,
+    state: Mutex<TopicState>,
     news: broadcast::Sender<()>,
     /// The last client has left: the reader may begin to linger.
     pub(crate) abandoned: Notify,
-    /// A pack has moved on, so that the reader may.
+    /// A shard has moved on, so that the reader may.
     progress: Notify,
     /// Bytes of all rings together.
     total_bytes: Arc<AtomicUsize>,
 }
 
 /// What is true of a topic now.
-pub struct State {
+pub struct TopicState {
     /// What is kept for replay.
     pub ring: Ring,
     /// How its reader fares.
-    pub reader: Reader,
+    pub reader: ReaderState,
     /// What it says of itself.
-    pub account: Account,
+    pub status: ReaderStatus,
     /// The renderings that new batches are encoded for; a client names its own by index.
     pub renderings: Vec<Rendering>,
     /// Clients that hold it open.
@@ -68,8 +68,8 @@ pub struct State {
     pub idle_since: Instant,
     /// When its reader last had an answer.
     pub polled: SystemTime,
-    /// Where each pack is in the ring, by pack; the reader does not run away from the slowest.
-    pub packs: Vec<(usize, u64)>,
+    /// Where each shard is in the ring, by shard; the reader does not run away from the slowest.
+    pub shards: Vec<(usize, u64)>,
     /// Those among the clients that are the operator's, who looks on.
     pub onlookers: usize,
     /// Entries read since it was opened.
@@ -80,7 +80,7 @@ pub struct State {
 
 /// How a topic's reader fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum ReaderState {
     /// It has never read; the tail is not known.
     Starting,
     /// It is connected.
@@ -97,15 +97,15 @@ impl Topic {
         limits: &crate::config::Ring,
         total_bytes: Arc<AtomicUsize>,
     ) -> Self {
-        let state = State {
+        let state = TopicState {
             ring: Ring::new(limits.clone()),
-            reader: Reader::Starting,
-            account: Account::default(),
+            reader: ReaderState::Starting,
+            status: ReaderStatus::default(),
             renderings: Vec::new(),
             clients: 0,
             idle_since: Instant::now(),
             polled: SystemTime::now(),
-            packs: Vec::new(),
+            shards: Vec::new(),
             onlookers: 0,
             entries: 0,
             gaps: 0,
@@ -114,9 +114,9 @@ impl Topic {
             id: OPENED.fetch_add(1, Ordering::Relaxed),
             key: key.into(),
             closed: CancellationToken::new(),
-            past_sizes: Sizes::default(),
-            past_turns: Semaphore::new(PAST_READS),
-            followers: Followers::default(),
+            backfill_sizes: Sizes::default(),
+            backfill_permits: Semaphore::new(BACKFILL_READS),
+            catch_ups: CatchUpRegistry::default(),
             state: Mutex::new(state),
             news: broadcast::Sender::new(NEWS_KEPT),
             abandoned: Notify::new(),
@@ -126,7 +126,7 @@ impl Topic {
     }
 
     /// The topic as it is; hold it shortly.
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, TopicState> {
         self.state.lock().expect("no holder of the lock panics")
     }
 
@@ -135,7 +135,7 @@ impl Topic {
         self.news.subscribe()
     }
 
-    /// Appends what one read found and tells the packs; how many notices of entries that are too large
+    /// Appends what one read found and tells the shards; how many notices of entries that are too large
     /// are in it.
     pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> u64 {
         self.append(None, items, max_entry_bytes)
@@ -143,7 +143,7 @@ impl Topic {
 
     /// The same, with the first of what a read found in a new life of the stream, which begins after `base`:
     /// in one step, for whoever comes in between would take that for something to be told of.
-    pub fn push_anew(&self, base: StreamId, items: &[Item], max_entry_bytes: usize) -> u64 {
+    pub fn push_generation(&self, base: StreamId, items: &[Item], max_entry_bytes: usize) -> u64 {
         self.append(Some(base), items, max_entry_bytes)
     }
 
@@ -164,45 +164,45 @@ impl Topic {
         state.entries += entries;
         state.gaps += items.len() as u64 - entries + oversize;
         let before = state.ring.size_bytes();
-        let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
+        let needed = state.shards.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
         if let Some(base) = base {
-            state.ring.begin_anew(base);
+            state.ring.start_generation(base);
         }
         state.ring.push(batch, needed);
-        self.account(before, state.ring.size_bytes());
+        self.account_bytes(before, state.ring.size_bytes());
         drop(state);
         self.announce();
         oversize
     }
 
     /// Begins a new life of the stream: what came before is no longer a place to resume from.
-    pub fn begin_anew(&self, base: StreamId) {
-        self.state().ring.begin_anew(base);
+    pub fn start_generation(&self, base: StreamId) {
+        self.state().ring.start_generation(base);
     }
 
     /// The reader had an answer.
     pub fn answered(&self) {
         let mut state = self.state();
         state.polled = SystemTime::now();
-        state.account.failure = None;
+        state.status.failure = None;
         drop(state);
-        self.set_reader(Reader::Up);
+        self.set_reader(ReaderState::Up);
     }
 
     /// The reader cannot read, and tries again in a while.
-    pub fn failed(&self, reader: Reader, failure: Failure) {
-        self.state().account.failure = Some(failure);
+    pub fn failed(&self, reader: ReaderState, failure: ReadFailure) {
+        self.state().status.failure = Some(failure);
         self.set_reader(reader);
     }
 
-    /// Records how the reader fares and tells the packs.
-    fn set_reader(&self, reader: Reader) {
+    /// Records how the reader fares and tells the shards.
+    fn set_reader(&self, reader: ReaderState) {
         let changed = {
             let mut state = self.state();
             let changed = state.reader != reader;
             state.reader = reader;
             if changed {
-                state.account.since = SystemTime::now();
+                state.status.since = SystemTime::now();
             }
             changed
         };
@@ -217,7 +217,7 @@ impl Topic {
         let _ = self.news.send(());
     }
 
-    /// Waits until the slowest pack is no more than half a ring behind: Redis is the buffer.
+    /// Waits until the slowest shard is no more than half a ring behind: Redis is the buffer.
     pub async fn room(&self) {
         loop {
             let mut progress = std::pin::pin!(self.progress.notified());
@@ -229,11 +229,11 @@ impl Topic {
         }
     }
 
-    /// A pack has handled everything before `position`; whether there is more already.
-    pub fn moved(&self, pack: usize, position: u64) -> bool {
+    /// A shard has handled everything before `position`; whether there is more already.
+    pub fn moved(&self, shard: usize, position: u64) -> bool {
         let mut state = self.state();
         let was_crowded = state.crowded();
-        for (_, at) in state.packs.iter_mut().filter(|(id, _)| *id == pack) {
+        for (_, at) in state.shards.iter_mut().filter(|(id, _)| *id == shard) {
             *at = position;
         }
         if was_crowded && !state.crowded() {
@@ -242,9 +242,9 @@ impl Topic {
         state.ring.next_seq() > position
     }
 
-    /// A pack has ended.
-    pub fn pack_ended(&self, pack: usize) {
-        self.state().packs.retain(|(id, _)| *id != pack);
+    /// A shard has ended.
+    pub fn shard_ended(&self, shard: usize) {
+        self.state().shards.retain(|(id, _)| *id != shard);
         self.progress.notify_waiters();
     }
 
@@ -252,13 +252,13 @@ impl Topic {
     pub fn forget_ring(&self) -> usize {
         let mut state = self.state();
         let before = state.ring.size_bytes();
-        let needed = state.packs.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
+        let needed = state.shards.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
         state.ring.shrink_to(0, needed);
-        self.account(before, state.ring.size_bytes());
+        self.account_bytes(before, state.ring.size_bytes());
         before - state.ring.size_bytes()
     }
 
-    fn account(&self, before: usize, after: usize) {
+    fn account_bytes(&self, before: usize, after: usize) {
         if after >= before {
             self.total_bytes.fetch_add(after - before, Ordering::Relaxed);
         } else {
@@ -269,11 +269,11 @@ impl Topic {
 
 impl Drop for Topic {
     fn drop(&mut self) {
-        self.account(self.state().ring.size_bytes(), 0);
+        self.account_bytes(self.state().ring.size_bytes(), 0);
     }
 }
 
-impl State {
+impl TopicState {
     /// The index of a rendering, registered where it is new: batches from now on carry it.
     pub fn rendering(&mut self, rendering: &Rendering) -> usize {
         let known = self.renderings.iter().position(|r| r == rendering);
@@ -288,8 +288,8 @@ impl State {
         self.clients - self.onlookers
     }
 
-    /// Whether the slowest pack is so far behind that the reader has to wait for it.
+    /// Whether the slowest shard is so far behind that the reader has to wait for it.
     pub fn crowded(&self) -> bool {
-        self.packs.iter().any(|(_, position)| self.ring.is_far_behind(*position))
+        self.shards.iter().any(|(_, position)| self.ring.is_far_behind(*position))
     }
 }

@@ -8,14 +8,14 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// What was told of late.
 #[derive(Default)]
-pub struct Sparingly {
+pub struct LogThrottle {
     /// Held for one look at a time; there are few kinds.
     told: Mutex<Vec<(&'static str, Instant)>>,
 }
 
-impl Sparingly {
+impl LogThrottle {
     /// Whether `what` is to be told now; it counts as told then.
-    pub fn may_tell(&self, what: &'static str) -> bool {
+    pub fn allows(&self, what: &'static str) -> bool {
         let mut told = self.told.lock().expect("no holder of the lock panics");
         told.retain(|(_, when)| when.elapsed() < SILENCE);
         let new = told.iter().all(|(known, _)| *known != what);
@@ -32,8 +32,8 @@ mod tests {
 
     #[test]
     fn the_same_is_told_once_and_another_too() {
-        let sparingly = Sparingly::default();
-        let told: Vec<_> = ["IO", "IO", "ERR"].map(|code| sparingly.may_tell(code)).into();
+        let sparingly = LogThrottle::default();
+        let told: Vec<_> = ["IO", "IO", "ERR"].map(|code| sparingly.allows(code)).into();
         assert_eq!(told, [true, false, true]);
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, Place, ReadFrom};
+use crate::config::{Config, ReadFrom, SourceLocation};
 use crate::limits::{Bounds, Division, TooFewDescriptors};
 use crate::source::{LOOK_BACK_BYTES, SHARED_LINKS};
 use crate::stream::reader::MOST_REPLIES_BYTES;
@@ -13,7 +13,7 @@ mod text;
 
 /// The process holds so much for a client that is live (measured; README, Performance),
 const LIVE_CLIENT_BYTES: u64 = 281;
-/// for one that is behind over plain HTTP/1 (a follower; about),
+/// for one that is behind over plain HTTP/1 (a catch-up subscriber; about),
 const BEHIND_CLIENT_BYTES: u64 = 8 << 10;
 /// and for one whose window stays shut: over HTTP/2 its stream, a piece, and what h2 holds.
 const STALLED_CLIENT_BYTES: u64 = 40 << 10;
@@ -101,12 +101,12 @@ impl Budget {
     fn redis_connections(&self) -> u64 {
         let source = &self.config.source;
         let replica = u64::from(source.read_from == ReadFrom::Replica);
-        let (servers, others) = match &source.place {
-            Place::Memory => return 0,
-            Place::Server { .. } => (1 + replica, 0),
-            Place::Sentinel { sentinels, .. } => (1 + replica, sentinels.len() as u64),
+        let (servers, others) = match &source.location {
+            SourceLocation::Memory => return 0,
+            SourceLocation::Server { .. } => (1 + replica, 0),
+            SourceLocation::Sentinel { sentinels, .. } => (1 + replica, sentinels.len() as u64),
             // One more asks for the map of slots.
-            Place::Cluster { nodes } => (nodes.len() as u64, 1),
+            SourceLocation::Cluster { nodes } => (nodes.len() as u64, 1),
         };
         self.readers() + servers * SHARED_LINKS as u64 + others
     }

@@ -6,7 +6,7 @@ use super::{
     BEHIND_CLIENT_BYTES, Budget, EPHEMERAL_PORTS, KERNEL_CONNECTION_BYTES, LIVE_CLIENT_BYTES,
     PENDING_BYTES, PROXY_SPARE, STALLED_CLIENT_BYTES, kernel_send_buffer,
 };
-use crate::config::{Access, Config, Listen, Origin, Place};
+use crate::config::{Access, Config, Listen, Origin, SourceLocation};
 use crate::limits::Division;
 use crate::source::SHARED_LINKS;
 
@@ -24,7 +24,7 @@ impl Budget {
         format!(
             "{origin}: good\n\nServes {} {count} of {} ({guarded} with a token) to clients at {}, the operator at {operator}.\n\n{}",
             routes.len(),
-            source.place,
+            source.location,
             listen.join(", "),
             self.lines()
         )
@@ -141,12 +141,12 @@ impl Budget {
     }
 
     fn neighbour_rows(&self) -> Vec<Row> {
-        let redis = match self.config.source.place {
-            Place::Memory => "the source is in this process".to_owned(),
-            Place::Cluster { .. } => format!(
+        let redis = match self.config.source.location {
+            SourceLocation::Memory => "the source is in this process".to_owned(),
+            SourceLocation::Cluster { .. } => format!(
                 "readers, and {SHARED_LINKS} to each node; {SHARED_LINKS} more for each that is not named in source.url"
             ),
-            Place::Server { .. } | Place::Sentinel { .. } => {
+            SourceLocation::Server { .. } | SourceLocation::Sentinel { .. } => {
                 "readers, and what they share; Redis' maxclients has to be more".to_owned()
             }
         };

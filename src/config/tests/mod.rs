@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::diagnostics::Spot;
+use super::diagnostics::Location;
 use super::*;
 use crate::sse::{Data, EventName};
 
@@ -76,7 +76,7 @@ fn the_shipped_file_holds_every_key_at_its_default() {
     };
     assert_eq!(keys(&shipped), keys(&minimal));
     for setting in &shipped.settings {
-        let written = matches!(setting.spot, Spot::File { .. });
+        let written = matches!(setting.location, Location::File { .. });
         assert!(written, "{}.{} is not in the shipped file", setting.section, setting.key);
         let default = minimal.settings.iter().find(|s| s.key == setting.key).unwrap();
         assert!(setting.section != default.section || setting.value == default.value);
@@ -126,7 +126,7 @@ fn every_key_is_read() {
     assert_eq!(server.hosts, ["example.org", "[::1]", "[::2]"]);
     assert_eq!(admin.listen, None);
     let address = Address::Unix("/run/redis.sock".into());
-    assert_eq!(source.place, Place::Server { address, database: 3 });
+    assert_eq!(source.location, SourceLocation::Server { address, database: 3 });
     assert_eq!((source.max_entry_bytes, limits.clients_per_key), (1024, 7));
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "warn,ssegate=debug"));
     let route = &routes[0];
@@ -148,10 +148,11 @@ fn zero_workers_are_one_per_core() {
 
 #[test]
 fn sources_are_read() {
-    let place = |url: &str| with_source(&format!("url = \"{url}\"")).unwrap().config.source.place;
+    let place =
+        |url: &str| with_source(&format!("url = \"{url}\"")).unwrap().config.source.location;
     let at = |host: &str, port| Address::Tcp(host.into(), port);
-    let server = |address, database| Place::Server { address, database };
-    assert_eq!(place("memory:"), Place::Memory);
+    let server = |address, database| SourceLocation::Server { address, database };
+    assert_eq!(place("memory:"), SourceLocation::Memory);
     assert_eq!(place("redis://redis"), server(at("redis", 6379), 0));
     assert_eq!(place("redis://[::1]:7000/2"), server(at("::1", 7000), 2));
     assert_eq!(place("redis+unix:///a%20b"), server(Address::Unix("/a b".into()), 0));
@@ -159,17 +160,17 @@ fn sources_are_read() {
     let name = "my:master".to_owned();
     assert_eq!(
         place("redis-sentinel://a,[::1]:5,c/my%3Amaster/3"),
-        Place::Sentinel { sentinels: sentinels.clone(), name, database: 3 }
+        SourceLocation::Sentinel { sentinels: sentinels.clone(), name, database: 3 }
     );
     let one = vec![at("a", 26379)];
     let name = "mine".to_owned();
     assert_eq!(
         place("redis-sentinel://a/mine"),
-        Place::Sentinel { sentinels: one, name, database: 0 }
+        SourceLocation::Sentinel { sentinels: one, name, database: 0 }
     );
     let nodes = vec![at("a", 6379), at("b", 7)];
-    assert_eq!(place("redis-cluster://a,b:7"), Place::Cluster { nodes: nodes.clone() });
-    assert_eq!(place("redis-cluster://a,b:7/0"), Place::Cluster { nodes });
+    assert_eq!(place("redis-cluster://a,b:7"), SourceLocation::Cluster { nodes: nodes.clone() });
+    assert_eq!(place("redis-cluster://a,b:7/0"), SourceLocation::Cluster { nodes });
 }
 
 #[test]
@@ -180,7 +181,7 @@ fn a_login_goes_to_every_server_and_its_password_is_masked() {
     assert_eq!((source.username.as_str(), password), ("me", "p,@w"));
     let shown = &setting(&loaded, "source", "url").value;
     assert_eq!(shown, "\"redis-cluster://me:MASKED@a:1,b:2\"");
-    assert_eq!(source.place.to_string(), "redis-cluster://a:1,b:2");
+    assert_eq!(source.location.to_string(), "redis-cluster://a:1,b:2");
 }
 
 #[test]
@@ -199,15 +200,15 @@ fn the_environment_comes_first() {
     ])
     .unwrap();
     let config = &loaded.config;
-    assert_eq!(config.source.place, Place::Memory);
+    assert_eq!(config.source.location, SourceLocation::Memory);
     let unix = Listen::Unix("/a".into());
     assert_eq!(config.server.listen, [Listen::Tcp("127.0.0.1:1".parse().unwrap()), unix]);
     assert_eq!((config.admin.listen.as_ref(), config.admin.publish), (None, true));
     assert_eq!((config.ring.entries, config.ring.bytes), (5, 2 << 20));
     assert_eq!(config.log.level, "debug");
-    let url = Spot::Variable("SSEGATE_SOURCE_URL".into());
-    assert_eq!(setting(&loaded, "source", "url").spot, url);
-    assert_eq!(setting(&loaded, "source", "block").spot, Spot::Default);
+    let url = Location::Variable("SSEGATE_SOURCE_URL".into());
+    assert_eq!(setting(&loaded, "source", "url").location, url);
+    assert_eq!(setting(&loaded, "source", "block").location, Location::Default);
 }
 
 #[test]
@@ -218,7 +219,12 @@ fn every_scalar_of_a_section_has_its_variable() {
         let value = setting.value.trim_matches(['"', '[', ']']).replace("\", \"", ",");
         let loaded = under(&[(&name, &value)]).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(loaded.config, read(MINIMAL).config, "{name}={value}");
-        assert!(loaded.settings.iter().any(|setting| setting.spot == Spot::Variable(name.clone())));
+        assert!(
+            loaded
+                .settings
+                .iter()
+                .any(|setting| setting.location == Location::Variable(name.clone()))
+        );
     }
 }
 
@@ -227,17 +233,20 @@ fn a_demo_needs_no_file() {
     let loaded = load(None, true, &[]).unwrap();
     let Config { server, admin, source, routes, demo, .. } = &loaded.config;
     assert_eq!(loaded.origin, Origin::Demo);
-    assert_eq!((source.place.clone(), admin.publish, *demo), (Place::Memory, true, true));
+    assert_eq!(
+        (source.location.clone(), admin.publish, *demo),
+        (SourceLocation::Memory, true, true)
+    );
     assert_eq!(server.hosts, ["localhost", "127.0.0.1", "[::1]"]);
     assert_eq!(*routes, read(MINIMAL).config.routes);
-    assert_eq!(setting(&loaded, "route", "path").spot, Spot::Demo);
+    assert_eq!(setting(&loaded, "route", "path").location, Location::Demo);
 }
 
 #[test]
 fn a_demo_adds_to_a_file_where_it_is_silent() {
     let loaded = parse("[admin]\npublish = false", "f", &[], true).unwrap();
     assert!(!loaded.config.admin.publish);
-    assert_eq!(loaded.config.source.place, Place::Memory);
+    assert_eq!(loaded.config.source.location, SourceLocation::Memory);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Identity {
 
 /// What is in these files.
 #[derive(Debug)]
-pub struct Shown {
+pub struct LoadedIdentity {
     /// The chain and its key, which fit each other.
     pub certified: CertifiedKey,
     /// Why clients will not believe it, although it can be shown.
@@ -34,7 +34,7 @@ pub struct Shown {
 
 /// Which of the two files is wrong, and how.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub enum IdentityError {
     /// The certificate's.
     #[error("server.tls.certificate {0}")]
     Certificate(String),
@@ -45,22 +45,23 @@ pub enum Unfit {
 
 impl Identity {
     /// What the files hold now.
-    pub fn read(&self) -> Result<Shown, Unfit> {
+    pub fn read(&self) -> Result<LoadedIdentity, IdentityError> {
         let credentials = self.credentials.as_deref();
-        let chain = certificates(&self.certificate, credentials).map_err(Unfit::Certificate)?;
-        let key = private_key(&self.key, credentials).map_err(Unfit::Key)?;
+        let chain =
+            certificates(&self.certificate, credentials).map_err(IdentityError::Certificate)?;
+        let key = private_key(&self.key, credentials).map_err(IdentityError::Key)?;
         let doubt = doubt(&chain);
         let certified = CertifiedKey::from_der(chain, key, &default_provider());
         let certified = certified.map_err(|error| match error {
-            Error::InconsistentKeys(_) => {
-                Unfit::Key("is not the key of the certificate in server.tls.certificate".into())
-            }
-            Error::InvalidCertificate(error) => {
-                Unfit::Certificate(format!("holds a certificate that cannot be used: {error}"))
-            }
-            error => Unfit::Key(format!("holds a key that cannot be used: {error}")),
+            Error::InconsistentKeys(_) => IdentityError::Key(
+                "is not the key of the certificate in server.tls.certificate".into(),
+            ),
+            Error::InvalidCertificate(error) => IdentityError::Certificate(format!(
+                "holds a certificate that cannot be used: {error}"
+            )),
+            error => IdentityError::Key(format!("holds a key that cannot be used: {error}")),
         })?;
-        Ok(Shown { certified, doubt })
+        Ok(LoadedIdentity { certified, doubt })
     }
 }
 
@@ -106,9 +107,9 @@ pub(super) fn identity(mut section: Section<'_, '_>, listen: &[Listen]) -> Optio
         }
     };
     match identity.as_ref().map(Identity::read) {
-        Some(Err(Unfit::Certificate(why))) => section.fault(&of_certificate, why),
-        Some(Err(Unfit::Key(why))) => section.fault(&of_key, why),
-        Some(Ok(Shown { doubt: Some(doubt), .. })) => {
+        Some(Err(IdentityError::Certificate(why))) => section.fault(&of_certificate, why),
+        Some(Err(IdentityError::Key(why))) => section.fault(&of_key, why),
+        Some(Ok(LoadedIdentity { doubt: Some(doubt), .. })) => {
             section.reader.warn(&of_certificate, format!("clients will refuse it: {doubt}"));
         }
         Some(Ok(_)) | None => {}

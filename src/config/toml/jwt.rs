@@ -5,7 +5,7 @@ use url::{Host, Url};
 
 use super::section::{Found, Section};
 use super::{secret, tls};
-use crate::config::diagnostics::{Spot, did_you_mean};
+use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::jwk::{self, ALGORITHMS, VerifyingKey};
 use crate::config::units::{self, Written};
 use crate::config::{Jwt, KeyPlace, Keys, TokenPlace};
@@ -98,9 +98,9 @@ fn keys(section: &mut Section<'_, '_>, found: &Found) -> Vec<(Material, Keys)> {
     for (at, element) in elements {
         match element {
             Written::Table(items) => {
-                let header = match &found.spot {
-                    Spot::File { .. } => section.reader.spot(*at),
-                    spot => spot.clone(),
+                let header = match &found.location {
+                    Location::File { .. } => section.reader.location(*at),
+                    location => location.clone(),
                 };
                 keys.extend(key(section.reader.key(items.clone()), &header));
             }
@@ -110,7 +110,7 @@ fn keys(section: &mut Section<'_, '_>, found: &Found) -> Vec<(Material, Keys)> {
     keys
 }
 
-fn key(mut section: Section<'_, '_>, header: &Spot) -> Option<(Material, Keys)> {
+fn key(mut section: Section<'_, '_>, header: &Location) -> Option<(Material, Keys)> {
     let algorithms = algorithms(&mut section, header);
     let issuer = optional(&mut section, "issuer").map(|(issuer, _)| issuer);
     let material = material(&mut section, header);
@@ -124,7 +124,7 @@ fn key(mut section: Section<'_, '_>, header: &Spot) -> Option<(Material, Keys)> 
 }
 
 /// What a key may be used with: one algorithm, or a list.
-fn algorithms(section: &mut Section<'_, '_>, header: &Spot) -> Option<Vec<Algorithm>> {
+fn algorithms(section: &mut Section<'_, '_>, header: &Location) -> Option<Vec<Algorithm>> {
     let Some(found) = section.written("alg", &"".into()) else {
         section.reader.missing(
             header.clone(),
@@ -172,7 +172,7 @@ fn optional(section: &mut Section<'_, '_>, name: &'static str) -> Option<(String
     }
 }
 
-fn material(section: &mut Section<'_, '_>, header: &Spot) -> Option<Material> {
+fn material(section: &mut Section<'_, '_>, header: &Location) -> Option<Material> {
     const NAMES: [&str; 4] = ["secret_file", "public_key_file", "jwks_file", "jwks_url"];
     let mut written = NAMES.into_iter().filter_map(|name| {
         let found = section.written(name, &"".into())?;

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::diagnostics::{Fault, Faults, Spot};
+use super::diagnostics::{Fault, Faults, Location};
 use super::{Config, Risk, units};
-use reader::Reader;
+use reader::ConfigReader;
 
-pub use identity::{Identity, Shown, Unfit};
+pub use identity::{Identity, IdentityError, LoadedIdentity};
 
 mod access;
 mod address;
@@ -73,7 +73,7 @@ pub struct Setting {
     /// Its value in TOML form, secrets masked.
     pub value: String,
     /// Where the value came from.
-    pub spot: Spot,
+    pub location: Location,
 }
 
 /// The process's environment, for [`load`]. What is not Unicode is no setting of ours.
@@ -132,13 +132,13 @@ pub fn parse(
     let malformed: Vec<Fault> = errors
         .iter()
         .map(|error| Fault {
-            spot: Spot::in_text(file, text, error.span().map_or(0, |span| span.start)),
+            location: Location::in_text(file, text, error.span().map_or(0, |span| span.start)),
             subject: String::new(),
             message: format!("not TOML: {}", error.message()),
         })
         .collect();
     let root = units::items(table.get_ref());
-    let mut reader = Reader::new(text, file, env, demo);
+    let mut reader = ConfigReader::new(text, file, env, demo);
     let config = sections::config(&mut reader, root);
     let faults = reader.faults(malformed);
     if !faults.is_empty() {
@@ -157,7 +157,7 @@ fn told(risk: &Risk, settings: &[Setting]) -> Fault {
     let setting = settings.iter().find(|setting| (setting.section, setting.key) == (section, key));
     let setting = setting.expect("every key of a section is shown");
     Fault {
-        spot: setting.spot.clone(),
+        location: setting.location.clone(),
         subject: format!("{section}.{key} = {}", setting.value),
         message: risk.message.into(),
     }

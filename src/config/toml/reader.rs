@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::Setting;
 use super::section::{Found, Section};
-use crate::config::diagnostics::{Fault, Spot, did_you_mean};
+use crate::config::diagnostics::{Fault, Location, did_you_mean};
 use crate::config::units::{Item, Written, take};
 
 const PREFIX: &str = "SSEGATE_";
@@ -16,7 +16,7 @@ const ROUTE: &str = "route";
 const KEY: &str = "auth.jwt.keys";
 
 /// The file and the environment while they are read.
-pub(super) struct Reader<'a> {
+pub(super) struct ConfigReader<'a> {
     text: &'a str,
     file: &'a str,
     pub(super) demo: bool,
@@ -31,7 +31,7 @@ pub(super) struct Reader<'a> {
     pub(super) settings: Vec<Setting>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ConfigReader<'a> {
     pub(super) fn new(
         text: &'a str,
         file: &'a str,
@@ -62,33 +62,33 @@ impl<'a> Reader<'a> {
         }
         let mut faults = std::mem::take(&mut self.faults);
         let may_follow = |fault: &Fault| {
-            let is_default = fault.spot == Spot::Default && !malformed.is_empty();
-            is_default || malformed.iter().any(|line| line.spot.shares_line(&fault.spot))
+            let is_default = fault.location == Location::Default && !malformed.is_empty();
+            is_default || malformed.iter().any(|line| line.location.shares_line(&fault.location))
         };
         faults.retain(|fault| !may_follow(fault));
         faults.extend(malformed);
         faults
     }
 
-    pub(super) fn spot(&self, offset: usize) -> Spot {
-        Spot::in_text(self.file, self.text, offset)
+    pub(super) fn location(&self, offset: usize) -> Location {
+        Location::in_text(self.file, self.text, offset)
     }
 
-    pub(super) fn whole(&self) -> Spot {
-        Spot::Whole(self.file.to_owned())
+    pub(super) fn whole(&self) -> Location {
+        Location::Whole(self.file.to_owned())
     }
 
-    pub(super) fn fault(&mut self, spot: Spot, subject: &str, message: impl Into<String>) {
-        self.faults.push(Fault { spot, subject: subject.into(), message: message.into() });
+    pub(super) fn fault(&mut self, location: Location, subject: &str, message: impl Into<String>) {
+        self.faults.push(Fault { location, subject: subject.into(), message: message.into() });
     }
 
     pub(super) fn warn(&mut self, found: &Found, message: impl Into<String>) {
-        let (spot, subject) = (found.spot.clone(), found.subject.clone());
-        self.warnings.push(Fault { spot, subject, message: message.into() });
+        let (location, subject) = (found.location.clone(), found.subject.clone());
+        self.warnings.push(Fault { location, subject, message: message.into() });
     }
 
-    pub(super) fn missing(&mut self, spot: Spot, subject: &str, message: &str) {
-        self.missing.push(Fault { spot, subject: subject.into(), message: message.into() });
+    pub(super) fn missing(&mut self, location: Location, subject: &str, message: &str) {
+        self.missing.push(Fault { location, subject: subject.into(), message: message.into() });
     }
 
     /// The section `name`, taken out of `root`; an empty one where the file has none.
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
             Some(Item { value: Written::Table(items), .. }) => items,
             Some(item) => {
                 let message = format!("not a section; write [{name}] and its keys below");
-                self.fault(self.spot(item.name_at), name, message);
+                self.fault(self.location(item.name_at), name, message);
                 Vec::new()
             }
             None => Vec::new(),
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
             Some(Item { value: Written::Table(items), name_at, .. }) => {
                 if items.is_empty() {
                     let message = format!("unknown; the only section of it is [{path}]");
-                    self.fault(self.spot(name_at), &format!("[{outer}]"), message);
+                    self.fault(self.location(name_at), &format!("[{outer}]"), message);
                 }
                 items
             }
@@ -140,8 +140,8 @@ impl<'a> Reader<'a> {
         };
         let taken = take(&mut items, inner);
         for item in items {
-            let (spot, name) = (self.spot(item.name_at), format!("{outer}.{}", item.name));
-            self.fault(spot, &name, format!("unknown; the only section of it is [{path}]"));
+            let (location, name) = (self.location(item.name_at), format!("{outer}.{}", item.name));
+            self.fault(location, &name, format!("unknown; the only section of it is [{path}]"));
         }
         let mut inner: Vec<Item> =
             taken.map(|item| Item { name: path.to_owned(), ..item }).into_iter().collect();
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
     pub(super) fn end_of_file(&mut self, root: Vec<Item>, sections: &[&str]) {
         for item in root {
             let hint = did_you_mean(&item.name, sections.iter().copied());
-            self.fault(self.spot(item.name_at), &item.name, format!("unknown section{hint}"));
+            self.fault(self.location(item.name_at), &item.name, format!("unknown section{hint}"));
         }
     }
 
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
     pub(super) fn end_of_environment(&mut self) {
         for name in std::mem::take(&mut self.variables).into_keys() {
             let message = self.unknown_variable(name);
-            self.fault(Spot::Variable(name.to_owned()), name, message);
+            self.fault(Location::Variable(name.to_owned()), name, message);
         }
     }
 

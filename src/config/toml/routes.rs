@@ -1,9 +1,9 @@
 //! The routes: what each means, and that no two want the same path.
 
 use super::access;
-use super::reader::Reader;
+use super::reader::ConfigReader;
 use super::section::{Found, Section};
-use crate::config::diagnostics::{Spot, did_you_mean};
+use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, Written};
 use crate::config::{KeyTemplate, PathTemplate, Replay, Route, Signals};
 use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
@@ -23,24 +23,28 @@ const DEMO: BuiltIn = BuiltIn { path: "/events/{name}", key: "events:{name}", ac
 
 /// Every route, the more specific first: of those that match a path, the first is meant.
 /// `has_keys`: tokens can be verified.
-pub(super) fn routes(reader: &mut Reader<'_>, root: &mut Vec<Item>, has_keys: bool) -> Vec<Route> {
+pub(super) fn routes(
+    reader: &mut ConfigReader<'_>,
+    root: &mut Vec<Item>,
+    has_keys: bool,
+) -> Vec<Route> {
     let tables = tables(reader, root);
-    let mut routes: Vec<(Route, Spot)> = Vec::new();
+    let mut routes: Vec<(Route, Location)> = Vec::new();
     if tables.is_empty() && reader.demo {
-        routes.extend(route(reader.route(Vec::new()), &Spot::Demo, Some(&DEMO), has_keys));
+        routes.extend(route(reader.route(Vec::new()), &Location::Demo, Some(&DEMO), has_keys));
     }
     for (at, items) in tables {
-        let header = reader.spot(at);
+        let header = reader.location(at);
         let read = route(reader.route(items), &header, None, has_keys);
-        let Some((route, spot)) = read else { continue };
-        tell_ambiguity(reader, &route, &spot, &routes);
-        routes.push((route, spot));
+        let Some((route, location)) = read else { continue };
+        tell_ambiguity(reader, &route, &location, &routes);
+        routes.push((route, location));
     }
     routes.sort_by(|(a, _), (b, _)| a.path.by_specificity(&b.path));
     routes.into_iter().map(|(route, _)| route).collect()
 }
 
-fn tables(reader: &mut Reader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Vec<Item>)> {
+fn tables(reader: &mut ConfigReader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Vec<Item>)> {
     let Some(routes) = units::take(root, "route") else {
         if !reader.demo {
             let whole = reader.whole();
@@ -55,36 +59,41 @@ fn tables(reader: &mut Reader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Vec<Item
     let mut tables = Vec::new();
     let wrong = "not a list of routes; begin each with [[route]]";
     let Written::List(elements) = routes.value else {
-        reader.fault(reader.spot(routes.name_at), "route", wrong);
+        reader.fault(reader.location(routes.name_at), "route", wrong);
         return tables;
     };
     for (at, element) in elements {
         match element {
             Written::Table(items) => tables.push((at, items)),
-            _ => reader.fault(reader.spot(at), "route", wrong),
+            _ => reader.fault(reader.location(at), "route", wrong),
         }
     }
     tables
 }
 
-fn tell_ambiguity(reader: &mut Reader<'_>, route: &Route, spot: &Spot, earlier: &[(Route, Spot)]) {
-    let same = |(other, _): &&(Route, Spot)| route.path.is_ambiguous_with(&other.path);
+fn tell_ambiguity(
+    reader: &mut ConfigReader<'_>,
+    route: &Route,
+    location: &Location,
+    earlier: &[(Route, Location)],
+) {
+    let same = |(other, _): &&(Route, Location)| route.path.is_ambiguous_with(&other.path);
     let Some((other, other_spot)) = earlier.iter().find(same) else { return };
     let subject = format!("route.path = \"{}\"", route.path);
     let message = format!(
         "can match the same path as \"{}\" ({other_spot}) and is not more specific; make a segment of one of them a literal that the other does not have",
         other.path
     );
-    reader.fault(spot.clone(), &subject, message);
+    reader.fault(location.clone(), &subject, message);
 }
 
 /// One route and where its path is written; `header` is where it begins.
 fn route(
     mut section: Section<'_, '_>,
-    header: &Spot,
+    header: &Location,
     built_in: Option<&BuiltIn>,
     has_keys: bool,
-) -> Option<(Route, Spot)> {
+) -> Option<(Route, Location)> {
     let path = section.required(
         "path",
         built_in.map(|route| route.path),
@@ -120,7 +129,7 @@ fn route(
     }
     section.end();
     let ((path, found), (key, _)) = (path?, key?);
-    Some((Route { path, key, access: access?, rendering, replay, signals }, found.spot))
+    Some((Route { path, key, access: access?, rendering, replay, signals }, found.location))
 }
 
 fn check_variables(

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::Setting;
-use super::reader::Reader;
-use crate::config::diagnostics::{Spot, did_you_mean};
+use super::reader::ConfigReader;
+use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, Written, take};
 
 /// Keys whose defaults `--demo` changes.
@@ -22,21 +22,25 @@ const DEMO: [(&str, &str); 6] = [
 pub(super) struct Found {
     pub(super) key: &'static str,
     pub(super) value: Written,
-    pub(super) spot: Spot,
+    pub(super) location: Location,
     /// How faults name it: `server.keepalive = "15x"`.
     pub(super) subject: String,
 }
 
 /// A section while its keys are taken.
 pub(super) struct Section<'r, 'a> {
-    pub(super) reader: &'r mut Reader<'a>,
+    pub(super) reader: &'r mut ConfigReader<'a>,
     name: &'static str,
     items: Vec<Item>,
     known: Vec<&'static str>,
 }
 
 impl<'r, 'a> Section<'r, 'a> {
-    pub(super) fn new(reader: &'r mut Reader<'a>, name: &'static str, items: Vec<Item>) -> Self {
+    pub(super) fn new(
+        reader: &'r mut ConfigReader<'a>,
+        name: &'static str,
+        items: Vec<Item>,
+    ) -> Self {
         Self { reader, name, items, known: Vec::new() }
     }
 
@@ -49,14 +53,14 @@ impl<'r, 'a> Section<'r, 'a> {
         }
         let Item { at, value, .. } = item?;
         let subject = format!("{}.{key} = {value}", self.name);
-        Some(Found { key, spot: self.reader.spot(at), value, subject })
+        Some(Found { key, location: self.reader.location(at), value, subject })
     }
 
     fn variable(&mut self, key: &'static str, default: &Written) -> Option<Found> {
         let (name, text) = self.reader.variable(self.name, key)?;
         let value = Written::from_variable(text, default);
         let subject = format!("{name} = {}", Written::from(text));
-        Some(Found { key, spot: Spot::Variable(name), value, subject })
+        Some(Found { key, location: Location::Variable(name), value, subject })
     }
 
     /// What holds for `key`: written or default.
@@ -64,7 +68,7 @@ impl<'r, 'a> Section<'r, 'a> {
         let changed = self.reader.demo && DEMO.contains(&(self.name, key));
         self.written(key, &default).unwrap_or_else(|| Found {
             key,
-            spot: if changed { Spot::Demo } else { Spot::Default },
+            location: if changed { Location::Demo } else { Location::Default },
             subject: format!("{}.{key} = {default}", self.name),
             value: default,
         })
@@ -73,7 +77,7 @@ impl<'r, 'a> Section<'r, 'a> {
     /// Records `found` for those who ask what holds.
     pub(super) fn show(&mut self, found: &Found, value: String) {
         let setting =
-            Setting { section: self.name, key: found.key, value, spot: found.spot.clone() };
+            Setting { section: self.name, key: found.key, value, location: found.location.clone() };
         self.reader.settings.push(setting);
     }
 
@@ -95,20 +99,20 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     pub(super) fn fault(&mut self, found: &Found, message: impl Into<String>) {
-        self.reader.fault(found.spot.clone(), &found.subject, message);
+        self.reader.fault(found.location.clone(), &found.subject, message);
     }
 
     /// Tells a fault of one element of `found`, at its own place where it has one.
     pub(super) fn fault_in(&mut self, found: &Found, at: usize, element: &Written, why: &str) {
-        let spot = match &found.spot {
-            Spot::File { .. } => self.reader.spot(at),
-            spot => spot.clone(),
+        let location = match &found.location {
+            Location::File { .. } => self.reader.location(at),
+            location => location.clone(),
         };
-        let subject = match &spot {
-            Spot::Variable(name) => format!("{name}: {element}"),
+        let subject = match &location {
+            Location::Variable(name) => format!("{name}: {element}"),
             _ => format!("{}.{}: {element}", self.name, found.key),
         };
-        self.reader.fault(spot, &subject, why);
+        self.reader.fault(location, &subject, why);
     }
 
     pub(super) fn text(&mut self, key: &'static str, default: &str) -> (String, Found) {
@@ -223,7 +227,7 @@ impl<'r, 'a> Section<'r, 'a> {
         &mut self,
         key: &'static str,
         built_in: Option<&'static str>,
-        header: &Spot,
+        header: &Location,
         write: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Option<(T, Found)> {
@@ -263,8 +267,8 @@ impl<'r, 'a> Section<'r, 'a> {
         for item in self.items {
             let subject = format!("{}.{}", self.name, item.name);
             let hint = did_you_mean(&item.name, self.known.iter().copied());
-            let spot = self.reader.spot(item.name_at);
-            self.reader.fault(spot, &subject, format!("unknown key{hint}"));
+            let location = self.reader.location(item.name_at);
+            self.reader.fault(location, &subject, format!("unknown key{hint}"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::reader::Reader;
+use super::reader::ConfigReader;
 use super::section::Section;
 use super::{address, cors, identity, jwt, proxy, routes, secret, source};
 use crate::config::diagnostics::did_you_mean;
@@ -28,7 +28,7 @@ const SECTIONS: [&str; 11] = [
 const ANY: u32 = u32::MAX;
 
 /// The whole configuration. Where there were faults it is not to be used.
-pub(super) fn config(reader: &mut Reader<'_>, mut root: Vec<Item>) -> Config {
+pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Config {
     let server = server(reader.section(&mut root, "server"));
     let admin = admin(reader.section(&mut root, "admin"), &server.listen);
     let source = source::source(reader.section(&mut root, "source"));

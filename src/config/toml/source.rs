@@ -3,22 +3,22 @@
 use super::section::{Found, Section};
 use super::sections::secret_in;
 use super::{secret, source_url, tls};
-use crate::config::diagnostics::Spot;
+use crate::config::diagnostics::Location;
 use crate::config::units::{self, Written};
-use crate::config::{Place, ReadFrom, Secret, Source, Tls};
+use crate::config::{ReadFrom, Secret, Source, SourceLocation, Tls};
 
 pub(super) fn source(mut section: Section<'_, '_>) -> Source {
     let (url, found) = source_url(&mut section);
     let (username, password) = login(&mut section, &url, &found);
-    let (sentinel_username, sentinel_password) = sentinel_login(&mut section, &url.place);
+    let (sentinel_username, sentinel_password) = sentinel_login(&mut section, &url.location);
     let tls = tls(&mut section, url.tls);
     let words = [("primary", ReadFrom::Primary), ("replica", ReadFrom::Replica)];
     let (read_from, read_from_found) = section.word("read_from", &words);
-    if url.place == Place::Memory && read_from == ReadFrom::Replica {
+    if url.location == SourceLocation::Memory && read_from == ReadFrom::Replica {
         section.fault(&read_from_found, "the embedded source has no replica; write \"primary\"");
     }
     let source = Source {
-        place: url.place,
+        location: url.location,
         username,
         password,
         sentinel_username,
@@ -57,11 +57,14 @@ fn login(
     (username, password.or(url.password.clone()))
 }
 
-fn sentinel_login(section: &mut Section<'_, '_>, place: &Place) -> (String, Option<Secret>) {
+fn sentinel_login(
+    section: &mut Section<'_, '_>,
+    location: &SourceLocation,
+) -> (String, Option<Secret>) {
     let (username, found) = section.text("sentinel_username", "");
     let password = secret_in(section, "sentinel_password_file", secret::read);
     let is_set = !username.is_empty() || password.is_some();
-    if is_set && !matches!(place, Place::Sentinel { .. }) {
+    if is_set && !matches!(location, SourceLocation::Sentinel { .. }) {
         section.fault(
             &found,
             "sentinels have a login here, but source.url names none; leave sentinel_username and sentinel_password_file empty",
@@ -83,7 +86,7 @@ fn tls(section: &mut Section<'_, '_>, speaks: bool) -> Option<Tls> {
 fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
     let embedded = Written::from("memory:");
     let mut found = section.found("url", embedded.clone());
-    if found.spot == Spot::Default && !section.reader.demo {
+    if found.location == Location::Default && !section.reader.demo {
         let whole = section.reader.whole();
         section.reader.missing(
             whole,
@@ -92,7 +95,7 @@ fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
         );
     }
     let read = |written: &Written| units::text(written).and_then(|text| source_url::source(&text));
-    if section.reader.demo && found.spot != Spot::Default && found.value != embedded {
+    if section.reader.demo && found.location != Location::Default && found.value != embedded {
         section.fault(
             &found,
             "--demo fills its own embedded source and no other; leave --demo out, or this",

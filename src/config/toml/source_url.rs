@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::address::unix_path;
-use crate::config::{Address, Place, Secret};
+use crate::config::{Address, Secret, SourceLocation};
 
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_SENTINEL_PORT: u16 = 26379;
@@ -12,7 +12,7 @@ const DEFAULT_SENTINEL_PORT: u16 = 26379;
 /// A source's URL as meant.
 #[derive(Debug, PartialEq)]
 pub(super) struct SourceUrl {
-    pub(super) place: Place,
+    pub(super) location: SourceLocation,
     /// Whether the servers speak TLS.
     pub(super) tls: bool,
     /// Empty: none.
@@ -31,7 +31,7 @@ pub(super) struct SourceUrl {
 pub(super) fn source(text: &str) -> Result<SourceUrl, String> {
     if text == "memory:" {
         return Ok(SourceUrl {
-            place: Place::Memory,
+            location: SourceLocation::Memory,
             tls: false,
             username: String::new(),
             password: None,
@@ -71,7 +71,7 @@ fn redis(text: &str) -> Result<SourceUrl, String> {
     let url = parsed(text)?;
     let address = address(&url, DEFAULT_PORT)?;
     let database = database(url.path().trim_start_matches('/'))?;
-    read(&url, &[], Place::Server { address, database })
+    read(&url, &[], SourceLocation::Server { address, database })
 }
 
 fn sentinel(text: &str) -> Result<SourceUrl, String> {
@@ -89,7 +89,7 @@ fn sentinel(text: &str) -> Result<SourceUrl, String> {
             "has too long a path; it is the primary's name, and at most a database after it".into(),
         );
     }
-    read(&url, &others, Place::Sentinel { sentinels, name, database })
+    read(&url, &others, SourceLocation::Sentinel { sentinels, name, database })
 }
 
 fn cluster(text: &str) -> Result<SourceUrl, String> {
@@ -98,7 +98,7 @@ fn cluster(text: &str) -> Result<SourceUrl, String> {
     if !["", "/", "/0"].contains(&url.path()) {
         return Err("has a path; a cluster has one database only: leave it out".into());
     }
-    read(&url, &others, Place::Cluster { nodes })
+    read(&url, &others, SourceLocation::Cluster { nodes })
 }
 
 /// The URL with the first of its hosts, and the other hosts.
@@ -127,7 +127,7 @@ fn address(url: &Url, default_port: u16) -> Result<Address, String> {
     Ok(Address::Tcp(host, url.port().unwrap_or(default_port)))
 }
 
-fn read(url: &Url, others: &[Url], place: Place) -> Result<SourceUrl, String> {
+fn read(url: &Url, others: &[Url], location: SourceLocation) -> Result<SourceUrl, String> {
     if url.query().is_some() {
         return Err("has a query; it takes none (the database is the path's last part)".into());
     }
@@ -144,7 +144,7 @@ fn read(url: &Url, others: &[Url], place: Place) -> Result<SourceUrl, String> {
         .iter()
         .map(|url| format!(",{}", &url[url::Position::BeforeHost..url::Position::AfterPort]));
     Ok(SourceUrl {
-        place,
+        location,
         tls: url.scheme().starts_with("rediss"),
         username: decoded(url.username())?,
         password: url.password().map(decoded).transpose()?.map(Secret::new),
@@ -169,7 +169,7 @@ fn redis_unix(url: &Url) -> Result<SourceUrl, String> {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let address = Address::Unix(unix_path(&path)?);
     Ok(SourceUrl {
-        place: Place::Server { address, database: database(&chosen)? },
+        location: SourceLocation::Server { address, database: database(&chosen)? },
         tls: false,
         username: String::new(),
         password: None,

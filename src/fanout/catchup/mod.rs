@@ -1,4 +1,4 @@
-//! One client at its own pace: replaying, or behind. Level with the tail, it goes to a pack, unless
+//! One client at its own pace: replaying, or behind. Level with the tail, it goes to a shard, unless
 //! hyper writes to it (HTTP/2, TLS): then it waits for what is new by itself.
 //!
 //! It holds no events while it waits for its client: only a place in the ring or in the source, from
@@ -11,59 +11,59 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::SemaphorePermit;
 
-use super::body::{Body, Following, Said, body};
+use super::body::{Body, BodyEnd, Following, body};
 use super::broadcast_write::observe_latency;
-use super::deadline::Due;
-use super::signal::{Signal, is_up, last_words};
+use super::deadline::Deadline;
+use super::signal::{Signal, closing_frame, is_up};
 use super::socket::watched;
-use super::wire::{Spot, age_ms, id_before, now_ms};
-use super::writer::Outlet;
-use super::{Client, Fanout, Socket, View, farewell};
+use super::wire::{WritePosition, age_ms, id_before, now_ms};
+use super::writer::SubscriberWriter;
+use super::{Fanout, Socket, Subscriber, WireFormat, close};
 use crate::sse::{Control, Gap, StreamId};
 use crate::stream::continuity::Continuity;
-use crate::stream::{self, Batch, Reader};
-use crate::telemetry::metrics::{Left, Scope};
+use crate::stream::{self, Batch, ReaderState};
+use crate::telemetry::metrics::{DisconnectReason, Scope};
 
 mod backfill;
-mod begin;
+mod handoff;
 mod run;
 mod wait;
 
-use backfill::Past;
-pub use begin::Begin;
-pub(super) use begin::{History, Place};
+use backfill::Backfill;
+pub use handoff::Handoff;
+pub(super) use handoff::{DeliveryState, Phase};
 use run::{half_written, is_as_begun, run_from};
 use wait::Level;
 
 /// Ring items are written in runs of about this.
 const RUN_BYTES: usize = 128 << 10;
 
-/// Why a follower ends.
+/// Why a catch-up subscriber ends.
 enum End {
     /// It is level with the tail.
     Level(u64),
     /// The client is gone, or is cut where it stands.
-    Cut(Left),
+    Cut(DisconnectReason),
     /// It gets its last words.
-    SendAway(Option<Control>, Left),
+    Disconnect(Option<Control>, DisconnectReason),
 }
 
 impl std::convert::From<io::Error> for End {
     fn from(_: io::Error) -> Self {
-        Self::Cut(Left::Client)
+        Self::Cut(DisconnectReason::Client)
     }
 }
 
-struct Follower {
+struct CatchUp {
     fanout: Arc<Fanout>,
-    outlet: Outlet,
-    /// For a client that no pack takes.
+    writer: SubscriberWriter,
+    /// For a client that no shard takes.
     level: Option<Level>,
-    client: Client,
-    place: Place,
+    subscriber: Subscriber,
+    phase: Phase,
     /// What the operator sees of it.
-    seen: stream::Follower,
-    history: History,
+    seen: stream::CatchUpPosition,
+    delivery: DeliveryState,
     /// Bytes to write before anything else.
     unsent: Vec<u8>,
     /// A half-written entry, by its id.
@@ -76,62 +76,77 @@ struct Follower {
 }
 
 /// Takes in a new client. Most come for what is new and take their opening bytes at once: these go to
-/// their pack without a task of their own and without a place in the runtime's reactor.
-pub fn welcome(fanout: &Arc<Fanout>, socket: Socket, client: Client, mut begin: Begin) {
-    if let Some(seq) = begin.level() {
-        // A client that is gone already is one that takes nothing: its follower finds out.
-        let sent = socket.send(&begin.unsent).unwrap_or(0);
-        fanout.metrics.routes()[usize::from(client.route)].bytes.increment(sent as u64);
-        client.record(0, 0, sent);
-        begin.unsent.drain(..sent);
-        if begin.unsent.is_empty() {
-            return fanout.join(socket, client, seq, begin.history);
+/// their shard without a task of their own and without a place in the runtime's reactor.
+pub fn welcome(fanout: &Arc<Fanout>, socket: Socket, subscriber: Subscriber, mut handoff: Handoff) {
+    if let Some(seq) = handoff.level() {
+        // A client that is gone already is one that takes nothing: its catch-up subscriber finds out.
+        let sent = socket.send(&handoff.unsent).unwrap_or(0);
+        fanout.metrics.routes()[usize::from(subscriber.route)].bytes.increment(sent as u64);
+        subscriber.record(0, 0, sent);
+        handoff.unsent.drain(..sent);
+        if handoff.unsent.is_empty() {
+            return fanout.join(socket, subscriber, seq, handoff.delivery);
         }
     }
-    follow(fanout, socket, client, begin);
+    follow(fanout, socket, subscriber, handoff);
 }
 
 /// Follows a client until it is level with the tail, gone, or sent away.
-pub(super) fn follow(fanout: &Arc<Fanout>, socket: Socket, client: Client, begin: Begin) {
+pub(super) fn follow(
+    fanout: &Arc<Fanout>,
+    socket: Socket,
+    subscriber: Subscriber,
+    handoff: Handoff,
+) {
     let task = fanout.clone();
     fanout.tasks.spawn(async move {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let outlet = match watched(socket, interest) {
-            Ok(socket) => Outlet::Socket(socket),
+        let writer = match watched(socket, interest) {
+            Ok(socket) => SubscriberWriter::Socket(socket),
             Err(error) => {
-                tracing::warn!(connection = client.id.connection, %error, "cannot watch a client; it is closed and comes back");
-                client.ended(&task.metrics, Left::Error);
+                tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client; it is closed and comes back");
+                subscriber.ended(&task.metrics, DisconnectReason::Error);
                 return;
             }
         };
-        Follower::new(task, outlet, client, begin).run().await;
+        CatchUp::new(task, writer, subscriber, handoff).run().await;
     });
 }
 
 /// A body, and who follows the client that it goes to until that is gone or sent away. Whoever polls
-/// the body polls the follower (see [`beside`](super::beside)).
-pub fn follow_in_body(fanout: &Arc<Fanout>, client: Client, begin: Begin) -> (Following, Body) {
+/// the body polls the catch-up subscriber (see [`beside`](super::beside)).
+pub fn follow_in_body(
+    fanout: &Arc<Fanout>,
+    subscriber: Subscriber,
+    handoff: Handoff,
+) -> (Following, Body) {
     let (sink, body) = body();
-    let level = Level::new(client.topic());
-    let mut follower = Follower::new(fanout.clone(), Outlet::Body(sink), client, begin);
+    let level = Level::new(subscriber.topic());
+    let mut follower =
+        CatchUp::new(fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff);
     follower.level = Some(level);
     let following = Following::new(&body, fanout.tasks.track_future(follower.run()));
     (following, body)
 }
 
-impl Follower {
-    fn new(fanout: Arc<Fanout>, outlet: Outlet, client: Client, begin: Begin) -> Self {
-        let seen = stream::Follower::of(client.topic());
+impl CatchUp {
+    fn new(
+        fanout: Arc<Fanout>,
+        writer: SubscriberWriter,
+        subscriber: Subscriber,
+        handoff: Handoff,
+    ) -> Self {
+        let seen = stream::CatchUpPosition::of(subscriber.topic());
         Self {
             fanout,
-            outlet,
+            writer,
             level: None,
-            client,
+            subscriber,
             seen,
-            place: begin.place,
-            history: begin.history,
-            unsent: begin.unsent,
-            partial: begin.partial,
+            phase: handoff.phase,
+            delivery: handoff.delivery,
+            unsent: handoff.unsent,
+            partial: handoff.partial,
             replayed: 0,
             draining: false,
             last_write: Instant::now(),
@@ -139,45 +154,50 @@ impl Follower {
         }
     }
 
-    async fn run(mut self) -> Said {
+    async fn run(mut self) -> BodyEnd {
         let end = loop {
             if let Err(end) = self.step().await {
                 break end;
             }
         };
         let amid_an_entry = self.partial.is_some();
-        let Self { fanout, outlet, client, history, unsent, .. } = self;
+        let Self { fanout, writer, subscriber, delivery, unsent, .. } = self;
         let (why, control) = match end {
             End::Level(seq) => {
-                if let Outlet::Socket(socket) = outlet {
-                    fanout.join(socket.into_inner(), client, seq, history);
+                if let SubscriberWriter::Socket(socket) = writer {
+                    fanout.join(socket.into_inner(), subscriber, seq, delivery);
                 }
-                return Said::Part;
+                return BodyEnd::Part;
             }
             End::Cut(why) => (why, None),
             // Of an entry that cannot be finished the client keeps nothing, as long as nothing follows it.
-            End::SendAway(_, why) if amid_an_entry => (why, None),
-            End::SendAway(control, why) => (why, Some(control)),
+            End::Disconnect(_, why) if amid_an_entry => (why, None),
+            End::Disconnect(control, why) => (why, Some(control)),
         };
-        client.ended(&fanout.metrics, why);
-        let Some(control) = control else { return Said::Part };
+        subscriber.ended(&fanout.metrics, why);
+        let Some(control) = control else { return BodyEnd::Part };
         let mut words = unsent;
-        words.extend(last_words(&fanout.settings(), client.view, history.last_id, control));
+        words.extend(closing_frame(
+            &fanout.settings(),
+            subscriber.format,
+            delivery.last_id,
+            control,
+        ));
         let write_stall = fanout.settings().write_stall;
-        match outlet {
-            Outlet::Socket(socket) => {
-                farewell(&fanout, socket.into_inner(), client, words);
-                Said::Part
+        match writer {
+            SubscriberWriter::Socket(socket) => {
+                close(&fanout, socket.into_inner(), subscriber, words);
+                BodyEnd::Part
             }
             // The client's permits are held to the end of it.
-            Outlet::Body(body) => body.finish(&words, write_stall).await,
+            SubscriberWriter::Body(body) => body.finish(&words, write_stall).await,
         }
     }
 
     async fn step(&mut self) -> Result<(), End> {
         // A client that takes everything at once would never let the others have their turn.
         tokio::task::coop::consume_budget().await;
-        self.check_due()?;
+        self.check_deadline()?;
         if !self.unsent.is_empty() {
             return self.flush().await;
         }
@@ -185,31 +205,35 @@ impl Follower {
         if !self.unsent.is_empty() {
             return Ok(());
         }
-        self.seen.is_at(if let Place::Ring(spot) = self.place { Some(spot.seq) } else { None });
-        match self.place {
+        self.seen.is_at(if let Phase::Ring(position) = self.phase {
+            Some(position.seq)
+        } else {
+            None
+        });
+        match self.phase {
             // Boxed: most of a stream's life is not spent in these, and their room is four times the rest.
-            Place::Start { start, replay, now, tail } => {
-                Box::pin(self.begin(start, replay, now, tail)).await
+            Phase::Start { start, replay, now, tail } => {
+                Box::pin(self.handoff(start, replay, now, tail)).await
             }
-            Place::Source(_) => Box::pin(self.follow_source()).await,
-            Place::Ring(spot) => self.follow_ring(spot).await,
-            Place::NewLife => self.follow_new_life().await,
+            Phase::Source(_) => Box::pin(self.follow_source()).await,
+            Phase::Ring(position) => self.follow_ring(position).await,
+            Phase::NewGeneration => self.follow_new_life().await,
         }
     }
 
     /// Ends the stream where its time is up, or tells that it will be, but only between two events.
-    fn check_due(&mut self) -> Result<(), End> {
+    fn check_deadline(&mut self) -> Result<(), End> {
         if self.fanout.draining.is_cancelled() && !self.draining {
             self.draining = true;
-            self.client.expires = Some(self.fanout.drain_expiry());
+            self.subscriber.expires = Some(self.fanout.drain_expiry());
         }
-        let due = self.client.due(Instant::now(), self.draining);
+        let due = self.subscriber.due(Instant::now(), self.draining);
         match due.filter(|_| self.is_between_events()) {
-            Some(Due::End(control, left)) => return Err(End::SendAway(control, left)),
-            Some(Due::Warning(control)) => {
-                self.client.warned();
-                let id = self.history.last_id;
-                self.client.view.append_control(id, control, &mut self.unsent);
+            Some(Deadline::End(control, left)) => return Err(End::Disconnect(control, left)),
+            Some(Deadline::Warning(control)) => {
+                self.subscriber.warned();
+                let id = self.delivery.last_id;
+                self.subscriber.format.append_control(id, control, &mut self.unsent);
             }
             None => {}
         }
@@ -217,7 +241,7 @@ impl Follower {
     }
 
     fn is_due(&self) -> bool {
-        self.client.next_due().is_some_and(|due| due <= Instant::now())
+        self.subscriber.next_deadline().is_some_and(|due| due <= Instant::now())
     }
 
     fn is_between_events(&self) -> bool {
@@ -229,20 +253,23 @@ impl Follower {
         if self.partial.is_some() {
             return Ok(());
         }
-        let reader = self.client.topic().state().reader.clone();
-        if let Reader::Refused(reason) = reader {
-            return Err(End::SendAway(Some(Control::Unavailable { reason }), Left::Error));
+        let reader = self.subscriber.topic().state().reader.clone();
+        if let ReaderState::Refused(reason) = reader {
+            return Err(End::Disconnect(
+                Some(Control::Unavailable { reason }),
+                DisconnectReason::Error,
+            ));
         }
-        if self.history.down == is_up(&reader) {
-            self.history.down = !self.history.down;
-            let signal = Signal::of_state(self.history.down);
-            self.unsent = signal.bytes(self.client.view, self.client.signals);
+        if self.delivery.down == is_up(&reader) {
+            self.delivery.down = !self.delivery.down;
+            let signal = Signal::of_state(self.delivery.down);
+            self.unsent = signal.bytes(self.subscriber.format, self.subscriber.signals);
         }
         Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), End> {
-        let sent = self.outlet.send(&self.unsent)?;
+        let sent = self.writer.send(&self.unsent)?;
         if sent == 0 {
             return self.wait_writable().await;
         }
@@ -258,75 +285,80 @@ impl Follower {
     fn progress(&mut self, sent: usize) {
         self.last_write = Instant::now();
         self.blocked_since = None;
-        self.fanout.metrics.routes()[usize::from(self.client.route)].bytes.increment(sent as u64);
-        self.client.record(0, 0, sent);
+        self.fanout.metrics.routes()[usize::from(self.subscriber.route)]
+            .bytes
+            .increment(sent as u64);
+        self.subscriber.record(0, 0, sent);
     }
 
     fn tell_gap(&mut self, gap: Gap, id: StreamId) {
         self.fanout.metrics.gap(Scope::Resume, gap);
-        self.client.topic().state().gaps += 1;
-        self.client.record(0, 1, 0);
+        self.subscriber.topic().state().gaps += 1;
+        self.subscriber.record(0, 1, 0);
         self.tell(id, Control::Gap(gap));
     }
 
     fn tell(&mut self, id: StreamId, control: Control) {
-        self.client.view.append_control(Some(id), control, &mut self.unsent);
-        self.history.last_id = Some(id);
+        self.subscriber.format.append_control(Some(id), control, &mut self.unsent);
+        self.delivery.last_id = Some(id);
     }
 
     fn tell_live(&mut self, id: StreamId) {
-        self.history.live = true;
+        self.delivery.live = true;
         self.tell(id, Control::Live { replayed: self.replayed });
     }
 
-    async fn follow_ring(&mut self, spot: Spot) -> Result<(), End> {
-        let view = self.client.view;
-        let topic = self.client.topic().clone();
+    async fn follow_ring(&mut self, position: WritePosition) -> Result<(), End> {
+        let format = self.subscriber.format;
+        let topic = self.subscriber.topic().clone();
         // Waited for before anything is taken from the ring, which may move on meanwhile.
-        let (fanout, level) = (self.fanout.clone(), topic.state().ring.next_seq() <= spot.seq);
-        let turn = if self.history.live || level { None } else { Some(fanout.replay_turn().await) };
-        let (batches, tail, life) = {
+        let (fanout, level) = (self.fanout.clone(), topic.state().ring.next_seq() <= position.seq);
+        let turn =
+            if self.delivery.live || level { None } else { Some(fanout.replay_turn().await) };
+        let (batches, tail, generation) = {
             let state = topic.state();
             let ring = &state.ring;
-            let told_of_life = ring.is_in_life(spot.seq);
-            if spot.seq >= ring.next_seq() {
+            let told_of_life = ring.knows_generation(position.seq);
+            if position.seq >= ring.next_seq() {
                 (
                     Vec::new(),
                     Some((ring.next_seq(), ring.tail())),
-                    told_of_life.then(|| ring.life()),
+                    told_of_life.then(|| ring.generation()),
                 )
-            } else if ring.first_seq() <= spot.seq {
-                let most_bytes = self.outlet.most_bytes().min(RUN_BYTES);
-                let run = run_from(ring.from(spot.seq), view, most_bytes);
-                (run, None, told_of_life.then(|| ring.life()))
+            } else if ring.first_seq() <= position.seq {
+                let most_bytes = self.writer.most_bytes().min(RUN_BYTES);
+                let run = run_from(ring.from(position.seq), format, most_bytes);
+                (run, None, told_of_life.then(|| ring.generation()))
             } else {
-                (Vec::new(), None, told_of_life.then(|| ring.life()))
+                (Vec::new(), None, told_of_life.then(|| ring.generation()))
             }
         };
-        match (tail, life) {
-            (Some(_), _) if self.history.live && self.level.is_some() => {
+        match (tail, generation) {
+            (Some(_), _) if self.delivery.live && self.level.is_some() => {
                 return self.wait_for_news().await;
             }
-            (Some((seq, _)), _) if self.history.live => return Err(End::Level(seq)),
+            (Some((seq, _)), _) if self.delivery.live => return Err(End::Level(seq)),
             (Some((_, tail)), Some(_)) => self.tell_live(tail),
             // The stream began anew this moment; what there is to tell of it comes next.
             (Some(_), None) => return self.wait_for_source().await,
-            (None, life) if batches.is_empty() => self.leave_ring(spot, life),
-            (None, _) => self.place = Place::Ring(self.write(batches, view, spot, turn).await?),
+            (None, generation) if batches.is_empty() => self.leave_ring(position, generation),
+            (None, _) => {
+                self.phase = Phase::Ring(self.write(batches, format, position, turn).await?)
+            }
         }
         Ok(())
     }
 
     /// The ring has moved on: read on from the source, after what the client has. Without a `life`
     /// it was told nothing of the stream's present one.
-    fn leave_ring(&mut self, spot: Spot, life: Option<u64>) {
-        self.place = match self.history.last_id.zip(life) {
-            Some((last_id, life)) => {
-                let mut past = Past::new(Continuity::after(last_id), life);
-                past.spot.offset = spot.offset;
-                Place::Source(past)
+    fn leave_ring(&mut self, position: WritePosition, generation: Option<u64>) {
+        self.phase = match self.delivery.last_id.zip(generation) {
+            Some((last_id, generation)) => {
+                let mut backfill = Backfill::new(Continuity::after(last_id), generation);
+                backfill.position.offset = position.offset;
+                Phase::Source(backfill)
             }
-            None => Place::NewLife,
+            None => Phase::NewGeneration,
         };
     }
 
@@ -334,56 +366,65 @@ impl Follower {
     async fn write(
         &mut self,
         batches: Vec<Arc<Batch>>,
-        view: View,
-        spot: Spot,
+        format: WireFormat,
+        position: WritePosition,
         turn: Option<SemaphorePermit<'_>>,
-    ) -> Result<Spot, End> {
-        self.check_lag(&batches, spot)?;
-        if !is_as_begun(&batches, view, spot) {
-            return Err(End::Cut(Left::Slow));
+    ) -> Result<WritePosition, End> {
+        self.check_lag(&batches, position)?;
+        if !is_as_begun(&batches, format, position) {
+            return Err(End::Cut(DisconnectReason::Slow));
         }
-        let all = view.bytes_of(&batches, spot, self.outlet.most_bytes());
-        let rest = if self.is_due() { half_written(&batches, view, spot, all) } else { all };
-        let sent = self.outlet.send_shared(&rest)?;
+        let all = format.bytes_of(&batches, position, self.writer.most_bytes());
+        let rest = if self.is_due() { half_written(&batches, format, position, all) } else { all };
+        let sent = self.writer.send_shared(&rest)?;
         if sent == 0 && !rest.is_empty() {
             // Whoever waits holds nothing.
             drop((rest, batches, turn));
             self.wait_writable().await?;
-            return Ok(spot);
+            return Ok(position);
         }
         if sent > 0 {
             self.progress(sent);
         }
-        let done = view.advance(&batches, spot, sent);
-        self.fanout.metrics.routes()[usize::from(self.client.route)].events.increment(done.events);
-        self.client.record(done.events, done.gaps, 0);
-        if self.history.live {
-            observe_latency(&self.fanout.metrics, &batches, view, spot.seq..done.spot.seq, 1);
+        let done = format.advance(&batches, position, sent);
+        self.fanout.metrics.routes()[usize::from(self.subscriber.route)]
+            .events
+            .increment(done.events);
+        self.subscriber.record(done.events, done.gaps, 0);
+        if self.delivery.live {
+            observe_latency(
+                &self.fanout.metrics,
+                &batches,
+                format,
+                position.seq..done.position.seq,
+                1,
+            );
         } else {
             self.replayed += done.events;
         }
         self.unsent.extend_from_slice(&done.rest);
-        self.note(&batches, done.spot);
-        Ok(done.spot)
+        self.note(&batches, done.position);
+        Ok(done.position)
     }
 
     /// Remembers what the client has, and what it has half of.
-    fn note(&mut self, batches: &[Arc<Batch>], spot: Spot) {
-        self.history.last_id = id_before(batches, spot.seq).or(self.history.last_id);
-        self.partial = if spot.offset > 0 { id_before(batches, spot.seq + 1) } else { None };
+    fn note(&mut self, batches: &[Arc<Batch>], position: WritePosition) {
+        self.delivery.last_id = id_before(batches, position.seq).or(self.delivery.last_id);
+        self.partial =
+            if position.offset > 0 { id_before(batches, position.seq + 1) } else { None };
     }
 
-    fn check_lag(&self, batches: &[Arc<Batch>], spot: Spot) -> Result<(), End> {
+    fn check_lag(&self, batches: &[Arc<Batch>], position: WritePosition) -> Result<(), End> {
         let max_lag = self.fanout.settings().max_lag;
-        if max_lag.is_zero() || !self.history.live {
+        if max_lag.is_zero() || !self.delivery.live {
             return Ok(());
         }
-        let next = batches.first().and_then(|batch| batch.ids_from(spot.seq).first().copied());
+        let next = batches.first().and_then(|batch| batch.ids_from(position.seq).first().copied());
         let age = next.and_then(|id| age_ms(id, now_ms())).map(Duration::from_millis);
         // What has just come to the ring is not late by the client's doing, however old it is.
         let is_news = |batch: &Arc<Batch>| batch.since.elapsed() <= max_lag;
-        let is_level = matches!(self.place, Place::Ring(_)) && batches.first().is_some_and(is_news);
+        let is_level = matches!(self.phase, Phase::Ring(_)) && batches.first().is_some_and(is_news);
         let is_late = age.is_some_and(|age| age > max_lag) && !is_level;
-        if is_late { Err(End::Cut(Left::Slow)) } else { Ok(()) }
+        if is_late { Err(End::Cut(DisconnectReason::Slow)) } else { Ok(()) }
     }
 }

@@ -8,129 +8,129 @@ use std::time::Instant;
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use super::broadcast_write::{Pass, Sent};
-use super::catchup::{Begin, History, Place, follow};
-use super::deadline::Due;
-use super::poller::Watch;
-use super::probe::Visitor;
-use super::signal::{Signal, is_up, last_words};
+use super::broadcast_write::{BroadcastWrite, Sent};
+use super::catchup::{DeliveryState, Handoff, Phase, follow};
+use super::deadline::Deadline;
+use super::poller::SocketPoller;
+use super::probe::ShardMessage;
+use super::signal::{Signal, closing_frame, is_up};
 use super::socket::Input;
-use super::wire::{Spot, id_before};
-use super::{Client, Fanout, Socket, farewell};
+use super::wire::{WritePosition, id_before};
+use super::{Fanout, Socket, Subscriber, close};
 use crate::sse::Control;
-use crate::stream::{Batch, Reader, Topic};
-use crate::telemetry::metrics::Left;
+use crate::stream::{Batch, ReaderState, Topic};
+use crate::telemetry::metrics::DisconnectReason;
 
 mod signals;
 
 /// Pending batches are written together up to about this, so that a socket's buffer takes them.
 const PASS_BYTES: usize = 64 << 10;
 
-/// Further clients taken in before the pack looks at anything else.
+/// Further clients taken in before the shard looks at anything else.
 const ARRIVALS_PER_TURN: usize = 32;
 
-type Visitors = mpsc::UnboundedReceiver<Visitor>;
+type Inbox = mpsc::UnboundedReceiver<ShardMessage>;
 
-/// A client on its way into a pack.
-pub(super) struct Arrival {
+/// A client on its way into a shard.
+pub(super) struct Joining {
     pub socket: Socket,
-    pub client: Client,
+    pub subscriber: Subscriber,
     pub next_seq: u64,
-    pub history: History,
+    pub delivery: DeliveryState,
 }
 
-/// A pack, seen from outside.
-pub(super) struct PackHandle {
+/// A shard, seen from outside.
+pub(super) struct ShardHandle {
     number: usize,
-    visitors: mpsc::UnboundedSender<Visitor>,
-    clients: Arc<AtomicUsize>,
+    inbox: mpsc::UnboundedSender<ShardMessage>,
+    subscribers: Arc<AtomicUsize>,
 }
 
-impl PackHandle {
+impl ShardHandle {
     /// As the topic knows it.
     pub(super) fn number(&self) -> usize {
         self.number
     }
 
-    pub(super) fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
+    pub(super) fn subscribers(&self) -> usize {
+        self.subscribers.load(Ordering::Relaxed)
     }
 
-    pub(super) fn send(&self, arrival: Arrival) {
-        self.clients.fetch_add(1, Ordering::Relaxed);
-        // The pack lives as long as its topic, and the client holds that open; when the runtime
+    pub(super) fn send(&self, joining: Joining) {
+        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        // The shard lives as long as its topic, and the client holds that open; when the runtime
         // itself ends the client ends with it.
-        let _ = self.visitors.send(Visitor::Client(arrival));
+        let _ = self.inbox.send(ShardMessage::Subscriber(joining));
     }
 
-    /// Sends a visitor, which comes back, if it is a probe, even from a pack that has ended.
-    pub(super) fn visit(&self, visitor: Visitor) {
-        let _ = self.visitors.send(visitor);
+    /// Sends a visitor, which comes back, if it is a probe, even from a shard that has ended.
+    pub(super) fn deliver(&self, message: ShardMessage) {
+        let _ = self.inbox.send(message);
     }
 }
 
 struct Member {
     socket: Socket,
-    client: Client,
-    /// It has everything before this, which may be ahead of the pack.
+    subscriber: Subscriber,
+    /// It has everything before this, which may be ahead of the shard.
     has_until: u64,
 }
 
-struct Pack {
+struct Shard {
     number: usize,
     fanout: Arc<Fanout>,
     topic: Arc<Topic>,
     members: Slab<Member>,
-    clients: Arc<AtomicUsize>,
-    watch: Watch,
+    subscribers: Arc<AtomicUsize>,
+    poller: SocketPoller,
     /// Everything before this has been written to everybody.
     position: u64,
     /// There may be more in the ring already.
     behind: bool,
-    reader: Reader,
+    reader: ReaderState,
     last_write: Instant,
     /// No member is due before this.
-    next_due: Option<Instant>,
+    next_deadline: Option<Instant>,
     draining: bool,
 }
 
-/// Opens a pack at the topic's tail. Fails where there is no descriptor for it.
+/// Opens a shard at the topic's tail. Fails where there is no descriptor for it.
 pub(super) fn open(
     fanout: &Arc<Fanout>,
     topic: &Arc<Topic>,
     number: usize,
-) -> io::Result<PackHandle> {
-    let watch = Watch::new()?;
-    let (visitors, receiver) = mpsc::unbounded_channel();
-    let clients = Arc::new(AtomicUsize::new(0));
-    let handle = PackHandle { number, visitors, clients: clients.clone() };
+) -> io::Result<ShardHandle> {
+    let poller = SocketPoller::new()?;
+    let (inbox, receiver) = mpsc::unbounded_channel();
+    let subscribers = Arc::new(AtomicUsize::new(0));
+    let handle = ShardHandle { number, inbox, subscribers: subscribers.clone() };
     let news = topic.subscribe();
     let (position, reader) = {
         let mut state = topic.state();
         let position = state.ring.next_seq();
-        state.packs.push((number, position));
+        state.shards.push((number, position));
         (position, state.reader.clone())
     };
-    let pack = Pack {
+    let shard = Shard {
         number,
         fanout: fanout.clone(),
         topic: topic.clone(),
         members: Slab::new(),
-        clients,
-        watch,
+        subscribers,
+        poller,
         position,
         behind: false,
         reader,
         last_write: Instant::now(),
-        next_due: None,
+        next_deadline: None,
         draining: false,
     };
-    fanout.tasks.spawn(pack.run(receiver, news));
+    fanout.tasks.spawn(shard.run(receiver, news));
     Ok(handle)
 }
 
-impl Pack {
-    async fn run(mut self, mut visitors: Visitors, mut news: tokio::sync::broadcast::Receiver<()>) {
+impl Shard {
+    async fn run(mut self, mut inbox: Inbox, mut news: tokio::sync::broadcast::Receiver<()>) {
         let draining = self.fanout.draining.clone();
         let closed = self.topic.closed.clone();
         loop {
@@ -145,23 +145,23 @@ impl Pack {
                     tokio::task::yield_now().await;
                     self.catch_up().await;
                 }
-                Some(visitor) = visitors.recv() => {
-                    self.receive(visitor);
+                Some(message) = inbox.recv() => {
+                    self.receive(message);
                     // Those that came together are taken in together: to wait anew costs as much.
-                    let more = std::iter::from_fn(|| visitors.try_recv().ok());
-                    more.take(ARRIVALS_PER_TURN).for_each(|visitor| self.receive(visitor));
+                    let more = std::iter::from_fn(|| inbox.try_recv().ok());
+                    more.take(ARRIVALS_PER_TURN).for_each(|message| self.receive(message));
                 }
-                Ok(slots) = self.watch.heard() => self.hear(&slots),
+                Ok(slots) = self.poller.heard() => self.hear(&slots),
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
             }
         }
-        self.topic.pack_ended(self.number);
-        self.fanout.forget_packs(&self.topic);
+        self.topic.shard_ended(self.number);
+        self.fanout.forget_shards(&self.topic);
     }
 
     fn next_wake(&self) -> Instant {
         let keepalive = self.last_write + self.fanout.settings().keepalive;
-        self.next_due.map_or(keepalive, |due| due.min(keepalive))
+        self.next_deadline.map_or(keepalive, |due| due.min(keepalive))
     }
 
     /// Writes what is new, one pass of it, and tells of Redis' coming and going.
@@ -192,109 +192,113 @@ impl Pack {
 
     async fn write(&mut self, batches: &[Arc<Batch>], end: u64) {
         let fanout = self.fanout.clone();
-        let mut pass = Pass::new(batches, self.position, fanout.metrics.routes().len());
+        let mut broadcast =
+            BroadcastWrite::new(batches, self.position, fanout.metrics.routes().len());
         for slot in 0..self.members.capacity() {
             let Some(member) = self.members.get(slot) else { continue };
             if member.has_until >= end {
                 continue;
             }
-            pass.add(slot, member.client.view, member.has_until);
-            if pass.is_full() {
-                self.send(&mut pass);
+            broadcast.add(slot, member.subscriber.format, member.has_until);
+            if broadcast.is_full() {
+                self.send(&mut broadcast);
                 tokio::task::yield_now().await;
             }
         }
-        self.send(&mut pass);
+        self.send(&mut broadcast);
         let now = Instant::now();
-        if pass.reached_all() {
+        if broadcast.reached_all() {
             self.last_write = now;
         }
-        pass.count(&fanout.metrics);
+        broadcast.count(&fanout.metrics);
         for batch in batches.iter().filter(|_| !self.members.is_empty()) {
             fanout.metrics.fanout.observe(now.duration_since(batch.since), 1);
         }
     }
 
-    fn send(&mut self, pass: &mut Pass<'_>) {
+    fn send(&mut self, broadcast: &mut BroadcastWrite<'_>) {
         let members = &self.members;
         let at_once = self.fanout.settings().at_once;
-        let not_whole = pass.send(at_once, |slot| (&members[slot].socket, &members[slot].client));
+        let not_whole =
+            broadcast.send(at_once, |slot| (&members[slot].socket, &members[slot].subscriber));
         for (slot, sent) in not_whole {
             match sent {
-                Sent::Short(done) => self.leave_to_follower(slot, done.spot, done.rest.to_vec()),
-                Sent::Failed => self.remove(slot, Left::Client),
+                Sent::Short(done) => {
+                    self.leave_to_catch_up(slot, done.position, done.rest.to_vec())
+                }
+                Sent::Failed => self.remove(slot, DisconnectReason::Client),
             }
         }
     }
 
-    fn receive(&mut self, visitor: Visitor) {
-        match visitor {
-            Visitor::Client(arrival) => self.admit(arrival),
-            Visitor::Probe(probe) => drop(probe),
-            Visitor::Recall => self.attend(Instant::now()),
+    fn receive(&mut self, message: ShardMessage) {
+        match message {
+            ShardMessage::Subscriber(joining) => self.admit(joining),
+            ShardMessage::Probe(probe) => drop(probe),
+            ShardMessage::RecheckGrants => self.apply_deadlines(Instant::now()),
         }
     }
 
     /// Takes a client in: writes what it misses, skips what it already has.
-    fn admit(&mut self, arrival: Arrival) {
-        let Arrival { socket, client, next_seq, mut history } = arrival;
-        let agrees = history.down != is_up(&self.reader);
-        let missing = self.missing(&client, next_seq).filter(|_| agrees && !self.is_refused());
+    fn admit(&mut self, joining: Joining) {
+        let Joining { socket, subscriber, next_seq, mut delivery } = joining;
+        let agrees = delivery.down != is_up(&self.reader);
+        let missing = self.missing(&subscriber, next_seq).filter(|_| agrees && !self.is_refused());
         let Some(missing) = missing else {
-            // A follower catches up, and says what is to be said of Redis.
-            let place = Place::Ring(Spot { seq: next_seq, offset: 0 });
-            let begin = Begin { place, history, unsent: Vec::new(), partial: None };
-            return self.turn_away(socket, client, begin);
+            // A catch-up subscriber catches up, and says what is to be said of Redis.
+            let phase = Phase::Ring(WritePosition { seq: next_seq, offset: 0 });
+            let handoff = Handoff { phase, delivery, unsent: Vec::new(), partial: None };
+            return self.hand_over(socket, subscriber, handoff);
         };
         let metrics = self.fanout.metrics.clone();
-        let mut pass = Pass::new(&missing, next_seq, metrics.routes().len());
-        pass.add(0, client.view, next_seq);
-        let not_whole = pass.send(false, |_| (&socket, &client)).pop();
-        pass.count(&metrics);
+        let mut broadcast = BroadcastWrite::new(&missing, next_seq, metrics.routes().len());
+        broadcast.add(0, subscriber.format, next_seq);
+        let not_whole = broadcast.send(false, |_| (&socket, &subscriber)).pop();
+        broadcast.count(&metrics);
         match not_whole.map(|(_, sent)| sent) {
-            None => self.take_in(socket, client, next_seq),
+            None => self.take_in(socket, subscriber, next_seq),
             Some(Sent::Short(done)) => {
-                history.last_id = id_before(&missing, done.spot.seq).or(history.last_id);
+                delivery.last_id = id_before(&missing, done.position.seq).or(delivery.last_id);
                 let partial =
-                    (done.spot.offset > 0).then(|| id_before(&missing, done.spot.seq + 1));
-                let (place, unsent) = (Place::Ring(done.spot), done.rest.to_vec());
-                let begin = Begin { place, history, unsent, partial: partial.flatten() };
-                self.turn_away(socket, client, begin);
+                    (done.position.offset > 0).then(|| id_before(&missing, done.position.seq + 1));
+                let (phase, unsent) = (Phase::Ring(done.position), done.rest.to_vec());
+                let handoff = Handoff { phase, delivery, unsent, partial: partial.flatten() };
+                self.hand_over(socket, subscriber, handoff);
             }
             Some(Sent::Failed) => {
-                self.clients.fetch_sub(1, Ordering::Relaxed);
-                client.ended(&metrics, Left::Client);
+                self.subscribers.fetch_sub(1, Ordering::Relaxed);
+                subscriber.ended(&metrics, DisconnectReason::Client);
             }
         }
     }
 
-    fn turn_away(&self, socket: Socket, client: Client, begin: Begin) {
-        self.clients.fetch_sub(1, Ordering::Relaxed);
-        follow(&self.fanout, socket, client, begin);
+    fn hand_over(&self, socket: Socket, subscriber: Subscriber, handoff: Handoff) {
+        self.subscribers.fetch_sub(1, Ordering::Relaxed);
+        follow(&self.fanout, socket, subscriber, handoff);
     }
 
-    fn take_in(&mut self, socket: Socket, client: Client, next_seq: u64) {
-        let due = client.next_due();
+    fn take_in(&mut self, socket: Socket, subscriber: Subscriber, next_seq: u64) {
+        let due = subscriber.next_deadline();
         let has_until = next_seq.max(self.position);
-        let slot = self.members.insert(Member { socket, client, has_until });
+        let slot = self.members.insert(Member { socket, subscriber, has_until });
         let member = &self.members[slot];
-        if let Err(error) = self.watch.add(slot, &member.socket) {
-            tracing::warn!(connection = member.client.id.connection, %error, "cannot watch a client; it is closed and comes back");
-            return self.remove(slot, Left::Error);
+        if let Err(error) = self.poller.add(slot, &member.socket) {
+            tracing::warn!(connection = member.subscriber.id.connection, %error, "cannot watch a client; it is closed and comes back");
+            return self.remove(slot, DisconnectReason::Error);
         }
         if self.draining {
             self.set_expiry(slot, self.fanout.drain_expiry());
         } else if let Some(due) = due {
-            self.expect_due(due);
+            self.note_deadline(due);
         }
     }
 
     fn is_refused(&self) -> bool {
-        matches!(self.reader, Reader::Refused(_))
+        matches!(self.reader, ReaderState::Refused(_))
     }
 
-    /// The batches between a client and the pack; `None` where it has to catch up by itself.
-    fn missing(&self, client: &Client, next_seq: u64) -> Option<Vec<Arc<Batch>>> {
+    /// The batches between a client and the shard; `None` where it has to catch up by itself.
+    fn missing(&self, subscriber: &Subscriber, next_seq: u64) -> Option<Vec<Arc<Batch>>> {
         if next_seq >= self.position {
             return Some(Vec::new());
         }
@@ -303,10 +307,10 @@ impl Pack {
         let batches: Vec<_> = batches.cloned().collect();
         let first = batches.first()?;
         let last = batches.last()?;
-        // The pack stands between two batches, so what it misses are whole ones.
+        // The shard stands between two batches, so what it misses are whole ones.
         let whole = first.first_seq <= next_seq && last.end_seq() == self.position;
         let small = batches.iter().map(|batch| batch.size_bytes()).sum::<usize>() <= PASS_BYTES;
-        (whole && small && client.view.is_in(first)).then_some(batches)
+        (whole && small && subscriber.format.is_in(first)).then_some(batches)
     }
 
     /// Hears which clients left; whatever else they send is thrown away.
@@ -314,15 +318,15 @@ impl Pack {
         for slot in slots {
             let Some(member) = self.members.get(*slot) else { continue };
             if member.socket.discard_input() == Input::Closed {
-                self.remove(*slot, Left::Client);
+                self.remove(*slot, DisconnectReason::Client);
             }
         }
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if self.next_due.is_some_and(|due| due <= now) {
-            self.attend(now);
+        if self.next_deadline.is_some_and(|due| due <= now) {
+            self.apply_deadlines(now);
         }
         if self.last_write + self.fanout.settings().keepalive <= now {
             self.signal(Signal::of_silence(&self.reader));
@@ -330,35 +334,35 @@ impl Pack {
         }
     }
 
-    fn attend(&mut self, now: Instant) {
-        self.next_due = None;
+    fn apply_deadlines(&mut self, now: Instant) {
+        self.next_deadline = None;
         for slot in 0..self.members.capacity() {
             let Some(member) = self.members.get(slot) else { continue };
-            match member.client.due(now, self.draining) {
-                Some(Due::End(control, left)) => self.send_away(slot, control, left),
-                Some(Due::Warning(control)) => self.warn(slot, control),
+            match member.subscriber.due(now, self.draining) {
+                Some(Deadline::End(control, left)) => self.disconnect(slot, control, left),
+                Some(Deadline::Warning(control)) => self.warn(slot, control),
                 None => {}
             }
-            if let Some(due) = self.members.get(slot).and_then(|m| m.client.next_due()) {
-                self.expect_due(due);
+            if let Some(due) = self.members.get(slot).and_then(|m| m.subscriber.next_deadline()) {
+                self.note_deadline(due);
             }
         }
     }
 
-    fn expect_due(&mut self, due: Instant) {
-        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+    fn note_deadline(&mut self, due: Instant) {
+        self.next_deadline = Some(self.next_deadline.map_or(due, |next| next.min(due)));
     }
 
     fn set_expiry(&mut self, slot: usize, expires: Instant) {
-        let client = &mut self.members[slot].client;
-        client.expires = Some(expires);
-        let due = client.next_due().unwrap_or(expires);
-        self.expect_due(due);
+        let subscriber = &mut self.members[slot].subscriber;
+        subscriber.expires = Some(expires);
+        let due = subscriber.next_deadline().unwrap_or(expires);
+        self.note_deadline(due);
     }
 
     fn begin_drain(&mut self) {
         self.draining = true;
-        self.next_due = None;
+        self.next_deadline = None;
         for slot in 0..self.members.capacity() {
             if self.members.contains(slot) {
                 self.set_expiry(slot, self.fanout.drain_expiry());
@@ -368,30 +372,30 @@ impl Pack {
 
     fn take(&mut self, slot: usize) -> Option<Member> {
         let member = self.members.try_remove(slot)?;
-        self.clients.fetch_sub(1, Ordering::Relaxed);
-        self.watch.remove(&member.socket);
+        self.subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.poller.remove(&member.socket);
         Some(member)
     }
 
-    fn remove(&mut self, slot: usize, why: Left) {
+    fn remove(&mut self, slot: usize, why: DisconnectReason) {
         if let Some(member) = self.take(slot) {
-            member.client.ended(&self.fanout.metrics, why);
+            member.subscriber.ended(&self.fanout.metrics, why);
         }
     }
 
-    fn leave_to_follower(&mut self, slot: usize, from: Spot, rest: Vec<u8>) {
-        let Some(Member { socket, client, .. }) = self.take(slot) else { return };
+    fn leave_to_catch_up(&mut self, slot: usize, from: WritePosition, rest: Vec<u8>) {
+        let Some(Member { socket, subscriber, .. }) = self.take(slot) else { return };
         let last_id = self.topic.state().ring.told_before(from.seq);
-        let history = History { last_id, live: true, down: !is_up(&self.reader) };
-        let begin = Begin::left_by_pack(&self.topic, from, history, rest);
-        follow(&self.fanout, socket, client, begin);
+        let delivery = DeliveryState { last_id, live: true, down: !is_up(&self.reader) };
+        let handoff = Handoff::left_by_pack(&self.topic, from, delivery, rest);
+        follow(&self.fanout, socket, subscriber, handoff);
     }
 
-    fn send_away(&mut self, slot: usize, control: Option<Control>, why: Left) {
+    fn disconnect(&mut self, slot: usize, control: Option<Control>, why: DisconnectReason) {
         let Some(member) = self.take(slot) else { return };
         let id = self.last_id(&member);
-        let words = last_words(&self.fanout.settings(), member.client.view, id, control);
-        member.client.ended(&self.fanout.metrics, why);
-        farewell(&self.fanout, member.socket, member.client, words);
+        let words = closing_frame(&self.fanout.settings(), member.subscriber.format, id, control);
+        member.subscriber.ended(&self.fanout.metrics, why);
+        close(&self.fanout, member.socket, member.subscriber, words);
     }
 }

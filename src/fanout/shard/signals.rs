@@ -1,25 +1,29 @@
-//! What a pack tells all of its clients besides entries: signs of life, Redis' coming and going.
+//! What a shard tells all of its clients besides entries: signs of life, Redis' coming and going.
 
 use std::io;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::super::broadcast_write::Shared;
+use super::super::broadcast_write::PerKind;
 use super::super::signal::{Signal, is_up};
-use super::super::wire::Spot;
-use super::super::{Client, uring};
-use super::{Member, Pack};
+use super::super::wire::WritePosition;
+use super::super::{Subscriber, uring};
+use super::{Member, Shard};
 use crate::config::Signals;
 use crate::sse::{Control, StreamId, write_control};
-use crate::stream::Reader;
-use crate::telemetry::metrics::Left;
+use crate::stream::ReaderState;
+use crate::telemetry::metrics::DisconnectReason;
 
-impl Pack {
-    pub(super) fn reader_changed(&mut self, reader: Reader) {
-        if let Reader::Refused(reason) = reader {
+impl Shard {
+    pub(super) fn reader_changed(&mut self, reader: ReaderState) {
+        if let ReaderState::Refused(reason) = reader {
             for slot in 0..self.members.capacity() {
-                self.send_away(slot, Some(Control::Unavailable { reason }), Left::Error);
+                self.disconnect(
+                    slot,
+                    Some(Control::Unavailable { reason }),
+                    DisconnectReason::Error,
+                );
             }
         }
         let changed = is_up(&self.reader) != is_up(&reader);
@@ -31,12 +35,12 @@ impl Pack {
 
     /// The same few bytes to everybody.
     pub(super) fn signal(&mut self, signal: Signal) {
-        let (mut shared, mut outcomes) = (Shared::default(), Vec::new());
+        let (mut shared, mut outcomes) = (PerKind::default(), Vec::new());
         let at_once = self.fanout.settings().at_once;
         for first in (0..self.members.capacity()).step_by(uring::MOST) {
             let slots = (first..first + uring::MOST).filter(|slot| self.members.contains(*slot));
             let due: Vec<_> = slots
-                .map(|slot| (slot, signal_for(&self.members[slot].client, signal, &mut shared)))
+                .map(|slot| (slot, signal_for(&self.members[slot].subscriber, signal, &mut shared)))
                 .collect();
             let sends = due.iter().map(|(slot, bytes)| (&self.members[*slot].socket, &**bytes));
             uring::send(at_once, sends, &mut outcomes);
@@ -50,11 +54,11 @@ impl Pack {
     /// Tells one client that its token expires.
     pub(super) fn warn(&mut self, slot: usize, control: Control) {
         let member = &mut self.members[slot];
-        member.client.warned();
+        member.subscriber.warned();
         let member = &self.members[slot];
         let mut bare = Vec::new();
         write_control(&mut bare, self.last_id(member), control);
-        let bytes = Bytes::from(member.client.view.frame(&bare));
+        let bytes = Bytes::from(member.subscriber.format.frame(&bare));
         let outcome = member.socket.send(&bytes);
         self.signalled(slot, &bytes, &outcome);
     }
@@ -70,19 +74,19 @@ impl Pack {
             Ok(sent) => {
                 let seq = self.members[slot].has_until.max(self.position);
                 let rest = bytes[sent..].to_vec();
-                self.leave_to_follower(slot, Spot { seq, offset: 0 }, rest);
+                self.leave_to_catch_up(slot, WritePosition { seq, offset: 0 }, rest);
             }
-            Err(_) => self.remove(slot, Left::Client),
+            Err(_) => self.remove(slot, DisconnectReason::Client),
         }
     }
 }
 
 /// The signal as this client gets it; made once for each kind of client.
 fn signal_for(
-    client: &Client,
+    subscriber: &Subscriber,
     signal: Signal,
-    shared: &mut Shared<(bool, Signals), Bytes>,
+    shared: &mut PerKind<(bool, Signals), Bytes>,
 ) -> Bytes {
-    let (view, signals) = (client.view, client.signals);
-    shared.get((view.framed, signals), || Bytes::from(signal.bytes(view, signals)))
+    let (format, signals) = (subscriber.format, subscriber.signals);
+    shared.get((format.framed, signals), || Bytes::from(signal.bytes(format, signals)))
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{Ask, Error, Info, Links, Reply, Seen};
-use crate::config::{Config, Place, ReadFrom};
+use super::{Error, PoolStatus, ReadRequest, Reply, StreamInfo, StreamState};
+use crate::config::{Config, ReadFrom, SourceLocation};
 use crate::sse::{Entry, StreamId};
 use crate::telemetry::histogram::{Histogram, WORK_SECONDS};
 
@@ -18,7 +18,7 @@ mod replication;
 mod topology;
 
 pub use pool::SHARED_LINKS;
-pub(super) use reader::Reader;
+pub(super) use reader::ReaderConnection;
 
 use client::replies::{answered, entries, sole, stream_id, stream_info};
 use client::request::{Request, read_reply};
@@ -26,7 +26,7 @@ use client::resp::Value;
 use client::{ANSWER_TIMEOUT, Login, READ_TIMEOUT, in_time};
 use pool::Pool;
 use replication::Orphans;
-use topology::{Node, Servers, Wanted};
+use topology::{Node, Purpose, Servers};
 
 /// Large replies to readers that are in memory at once, each up to twice what a reader asks for.
 pub const LARGE_REPLIES: usize = 4;
@@ -56,11 +56,13 @@ struct Parts {
 impl Redis {
     pub(super) fn new(config: &Config) -> Self {
         let source = &config.source;
-        let database = match source.place {
-            Place::Server { database, .. } | Place::Sentinel { database, .. } => database,
-            Place::Memory | Place::Cluster { .. } => 0,
+        let database = match source.location {
+            SourceLocation::Server { database, .. } | SourceLocation::Sentinel { database, .. } => {
+                database
+            }
+            SourceLocation::Memory | SourceLocation::Cluster { .. } => 0,
         };
-        let is_cluster = matches!(source.place, Place::Cluster { .. });
+        let is_cluster = matches!(source.location, SourceLocation::Cluster { .. });
         let login = Login {
             tls: source.tls.clone(),
             username: source.username.clone(),
@@ -97,8 +99,8 @@ impl Redis {
     }
 
     /// A connection of its own for a reader of `key`.
-    pub(super) async fn connect(&self, key: &str) -> Result<Reader, Error> {
-        Reader::open(self.clone(), key).await
+    pub(super) async fn connect(&self, key: &str) -> Result<ReaderConnection, Error> {
+        ReaderConnection::open(self.clone(), key).await
     }
 
     /// Returns once another server is named than was before.
@@ -106,12 +108,12 @@ impl Redis {
         self.servers().moved().await;
     }
 
-    pub(super) async fn read(&self, ask: Ask<'_>) -> Result<Reply, Error> {
+    pub(super) async fn read(&self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
         let request = Request::read(ask, None);
         read_reply(ask, self.reading(ask.key, READ_TIMEOUT, "XREAD", &request).await?)
     }
 
-    pub(super) async fn info(&self, key: &str) -> Result<Option<Info>, Error> {
+    pub(super) async fn info(&self, key: &str) -> Result<Option<StreamInfo>, Error> {
         stream_info(self.command(key, ANSWER_TIMEOUT, &["XINFO", "STREAM", key]).await?)
     }
 
@@ -149,8 +151,8 @@ impl Redis {
         &self,
         key: &str,
         patience: Duration,
-    ) -> Result<Option<Seen>, Error> {
-        let node = self.servers().find(key, Wanted::Reading).await?;
+    ) -> Result<Option<StreamState>, Error> {
+        let node = self.servers().find(key, Purpose::Reading).await?;
         self.primary_says(&node, key, patience).await
     }
 
@@ -173,7 +175,7 @@ impl Redis {
         &self.parts.command_durations
     }
 
-    pub(super) fn links(&self) -> Vec<Links> {
+    pub(super) fn links(&self) -> Vec<PoolStatus> {
         self.pool().links()
     }
 
@@ -194,7 +196,7 @@ impl Redis {
         doing: &str,
         request: &Request,
     ) -> Result<Vec<Value>, Error> {
-        let find = self.servers().find(key, Wanted::Reading);
+        let find = self.servers().find(key, Purpose::Reading);
         let node = in_time(timeout, "which server", find).await?;
         self.at(&node, timeout, doing, request).await
     }
@@ -236,7 +238,7 @@ pub fn fuzz_reply(data: &[u8]) {
     let Some((size, data)) = data.split_first() else { return };
     let whole = client::resp::in_pieces(data, data.len().max(1)).ok();
     assert_eq!(whole, client::resp::in_pieces(data, usize::from(*size).max(1)).ok());
-    let ask = Ask { key: "k", after: StreamId::ZERO, count: 10, most_bytes: usize::MAX };
+    let ask = ReadRequest { key: "k", after: StreamId::ZERO, count: 10, most_bytes: usize::MAX };
     if let Some(Ok(reply)) = whole.map(|answers| read_reply(ask, answers)) {
         assert!(reply.entries.is_sorted_by(|a, b| a.id < b.id));
     }

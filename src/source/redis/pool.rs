@@ -12,7 +12,7 @@ use super::client::resp::Value;
 use super::client::{ANSWER_TIMEOUT, Link, Login, in_time};
 use super::topology::Node;
 use crate::config::Address;
-use crate::source::{Class, Error, Links};
+use crate::source::{Error, ErrorClass, PoolStatus};
 
 /// Connections to one server for everything but readers, at most; opened as they are needed.
 pub const SHARED_LINKS: usize = 4;
@@ -24,17 +24,17 @@ const KEPT: Duration = Duration::from_secs(60);
 /// Connections of everything that does not block.
 pub(super) struct Pool {
     login: Login,
-    servers: Mutex<HashMap<Address, (Instant, Arc<Shared>)>>,
+    servers: Mutex<HashMap<Address, (Instant, Arc<ServerPool>)>>,
 }
 
 /// Those to one server.
-struct Shared {
-    turns: Semaphore,
-    state: Mutex<State>,
+struct ServerPool {
+    permits: Semaphore,
+    state: Mutex<PoolState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     idle: Vec<Link>,
     failed: Option<(Instant, Error)>,
 }
@@ -63,7 +63,7 @@ impl Pool {
         request: &Request,
     ) -> Result<Vec<Value>, Error> {
         let shared = self.of(&node.address);
-        let _turn = shared.turns.acquire().await.expect("it is never closed");
+        let _permit = shared.permits.acquire().await.expect("it is never closed");
         let mut link = self.link(&shared, node).await?;
         link.asking = node.asking;
         let answers = link.exchange(request).await?;
@@ -71,7 +71,7 @@ impl Pool {
             Value::Refusal(words) => Some(refused(words)).filter(|error| error.code != "ERR"),
             _ => None,
         });
-        if refusal.as_ref().is_none_or(|error| error.class != Class::Login) {
+        if refusal.as_ref().is_none_or(|error| error.class != ErrorClass::Login) {
             shared.state().idle.push(link);
         }
         refusal.map_or(Ok(answers), Err)
@@ -83,17 +83,17 @@ impl Pool {
     }
 
     /// Who is connected to, and how often.
-    pub(super) fn links(&self) -> Vec<Links> {
+    pub(super) fn links(&self) -> Vec<PoolStatus> {
         let servers = self.servers.lock().expect("no holder of the lock panics");
-        let links = servers.iter().map(|(address, (_, shared))| Links {
+        let links = servers.iter().map(|(address, (_, shared))| PoolStatus {
             server: address.clone(),
-            in_use: SHARED_LINKS - shared.turns.available_permits(),
+            in_use: SHARED_LINKS - shared.permits.available_permits(),
             idle: shared.state().idle.len(),
         });
         links.collect()
     }
 
-    async fn link(&self, shared: &Shared, node: &Node) -> Result<Link, Error> {
+    async fn link(&self, shared: &ServerPool, node: &Node) -> Result<Link, Error> {
         loop {
             let idle = shared.state().idle.pop();
             let Some(mut link) = idle else { break };
@@ -113,13 +113,14 @@ impl Pool {
         outcome
     }
 
-    fn of(&self, address: &Address) -> Arc<Shared> {
+    fn of(&self, address: &Address) -> Arc<ServerPool> {
         let mut servers = self.servers.lock().expect("no holder of the lock panics");
         if !servers.contains_key(address) {
             servers.retain(|_, (used, _)| used.elapsed() < KEPT);
         }
         let (used, shared) = servers.entry(address.clone()).or_insert_with(|| {
-            let shared = Shared { turns: Semaphore::new(SHARED_LINKS), state: Mutex::default() };
+            let shared =
+                ServerPool { permits: Semaphore::new(SHARED_LINKS), state: Mutex::default() };
             (Instant::now(), Arc::new(shared))
         });
         *used = Instant::now();
@@ -127,8 +128,8 @@ impl Pool {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl ServerPool {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().expect("no holder of the lock panics")
     }
 }

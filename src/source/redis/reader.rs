@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use super::client::role::Role;
 use super::client::{ANSWER_TIMEOUT, Link, in_time};
 use super::replication::PATIENCE;
-use super::topology::{Node, Wanted};
+use super::topology::{Node, Purpose};
 use super::{MOST_REDIRECTIONS, Redis};
 use crate::config::{Address, ReadFrom};
-use crate::source::{Ask, Class, Error, Info, Reply, Seen};
+use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
 
 async fn connect(redis: &Redis, node: &Node) -> Result<Link, Error> {
     let mut link = unless_left(redis, node, redis.pool().connect(node)).await?;
-    link.take_turns(redis.parts.large_replies.clone());
+    link.share_permits(redis.parts.large_replies.clone());
     Ok(link)
 }
 
@@ -27,28 +27,28 @@ async fn unless_left<T>(
         outcome = work => outcome,
         () = redis.servers().left(node) => {
             let message = format!("{} is no longer the server to read from", node.address);
-            Err(Error { class: Class::Away, code: "FAILOVER", message })
+            Err(Error { class: ErrorClass::Away, code: "FAILOVER", message })
         }
     }
 }
 
 /// The connection of one reader.
-pub struct Reader {
+pub struct ReaderConnection {
     redis: Redis,
     node: Node,
     link: Link,
     /// We may not ask the server for its role.
     no_role: bool,
     /// Since when the server was seen without its primary.
-    adrift: Option<Instant>,
+    orphaned_since: Option<Instant>,
 }
 
-impl Reader {
+impl ReaderConnection {
     /// To the server where `key` is read.
     pub(super) async fn open(redis: Redis, key: &str) -> Result<Self, Error> {
-        let node = redis.servers().find(key, Wanted::Reading).await?;
+        let node = redis.servers().find(key, Purpose::Reading).await?;
         match connect(&redis, &node).await {
-            Ok(link) => Ok(Self { redis, node, link, no_role: false, adrift: None }),
+            Ok(link) => Ok(Self { redis, node, link, no_role: false, orphaned_since: None }),
             Err(error) => {
                 redis.servers().failed(&node, &error);
                 Err(error)
@@ -64,12 +64,12 @@ impl Reader {
     /// Waits up to `block` for entries; after an error it is of no more use.
     pub(in crate::source) async fn read(
         &mut self,
-        ask: Ask<'_>,
+        ask: ReadRequest<'_>,
         block: Duration,
     ) -> Result<Reply, Error> {
         // Not longer than it is given to find its primary again.
         let left = |since: Instant| PATIENCE.saturating_sub(since.elapsed());
-        let block = self.adrift.map_or(block, |since| block.min(left(since)));
+        let block = self.orphaned_since.map_or(block, |since| block.min(left(since)));
         // None at all would be for ever.
         let block = block.max(Duration::from_millis(1));
         for _ in 0..MOST_REDIRECTIONS {
@@ -81,11 +81,11 @@ impl Reader {
         self.read_here(ask, block).await
     }
 
-    async fn read_here(&mut self, ask: Ask<'_>, block: Duration) -> Result<Reply, Error> {
+    async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
         unless_left(&self.redis, &self.node, self.link.read(ask, block)).await
     }
 
-    pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<Info>, Error> {
+    pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
         for _ in 0..MOST_REDIRECTIONS {
             match unless_left(&self.redis, &self.node, self.link.info(key)).await {
                 Err(error) => self.follow(error).await?,
@@ -96,8 +96,8 @@ impl Reader {
     }
 
     /// The last reply is no longer in memory: others that are large may have its turn.
-    pub(in crate::source) fn let_others(&mut self) {
-        self.link.give_turn_back();
+    pub(in crate::source) fn release_permit(&mut self) {
+        self.link.release_permit();
     }
 
     /// What the primary says of the stream, where this reads from another server.
@@ -105,7 +105,7 @@ impl Reader {
         &self,
         key: &str,
         patience: Duration,
-    ) -> Result<Option<Seen>, Error> {
+    ) -> Result<Option<StreamState>, Error> {
         self.redis.primary_says(&self.node, key, patience).await
     }
 
@@ -125,8 +125,8 @@ impl Reader {
         let role = unless_left(&self.redis, &self.node, asked).await?;
         self.no_role = role.is_none();
         let hears = !matches!(role, Some(Role::Replica { hears: false, .. }));
-        self.adrift = self.redis.orphans().note(&self.node.address, hears);
-        let too_long = self.adrift.is_some_and(|since| since.elapsed() >= PATIENCE);
+        self.orphaned_since = self.redis.orphans().note(&self.node.address, hears);
+        let too_long = self.orphaned_since.is_some_and(|since| since.elapsed() >= PATIENCE);
         if !too_long {
             return Ok(());
         }
@@ -134,11 +134,11 @@ impl Reader {
             "{} is a replica without its primary: nothing new comes to it (see INFO replication there)",
             self.node.address
         );
-        Err(Error { class: Class::Away, code: "LAGGING", message })
+        Err(Error { class: ErrorClass::Away, code: "LAGGING", message })
     }
 
     /// Holds an error against the server that may be found in the midst of good answers.
-    pub(in crate::source) fn blame(&self, error: &Error) {
+    pub(in crate::source) fn report_lagging(&self, error: &Error) {
         if error.code == "LAGGING" {
             self.redis.servers().failed(&self.node, error);
         }
@@ -152,7 +152,7 @@ impl Reader {
         }
         let node = self.redis.servers().failed(&self.node, &error).ok_or(error)?;
         self.link = connect(&self.redis, &node).await?;
-        (self.node, self.no_role, self.adrift) = (node, false, None);
+        (self.node, self.no_role, self.orphaned_since) = (node, false, None);
         Ok(())
     }
 }

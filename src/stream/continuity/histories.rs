@@ -11,7 +11,7 @@ use proptest::test_runner::TestRunner;
 
 use super::model::{Change, Model, Stream, any_change, change};
 use super::{Continuity, Verdict};
-use crate::source::{Info, Reply, Seen};
+use crate::source::{Reply, StreamInfo, StreamState};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 
 /// Histories for each property.
@@ -44,8 +44,8 @@ fn steps(
 }
 
 /// What `XINFO STREAM` says, of Redis 7 or before.
-pub(crate) fn info(stream: &Stream, counts: bool) -> Info {
-    Info {
+pub(crate) fn info(stream: &Stream, counts: bool) -> StreamInfo {
+    StreamInfo {
         length: stream.entries.len() as u64,
         last_generated: stream.last_generated,
         first: stream.entries.first().copied(),
@@ -71,10 +71,10 @@ struct Reader {
     continuity: Continuity,
     /// The life that it reads. Where a new one could not be told apart nothing exact is known
     /// until the next reset.
-    life: u64,
+    generation: u64,
     blurred: bool,
     /// The last look, and the life it was taken in.
-    looked: Option<(Info, u64)>,
+    looked: Option<(StreamInfo, u64)>,
     /// What it has to deliver: what was there when the life began to be read, and what came since.
     kept: Vec<StreamId>,
     since: usize,
@@ -94,9 +94,9 @@ impl Reader {
         let look = model.stream.as_ref().map(|stream| info(stream, counts));
         let mut reader = Self {
             continuity: Continuity::at_tail(look.as_ref()),
-            life: model.life,
+            generation: model.generation,
             blurred: false,
-            looked: look.map(|look| (look, model.life)),
+            looked: look.map(|look| (look, model.generation)),
             kept: Vec::new(),
             since: 0,
             delivered: Vec::new(),
@@ -114,7 +114,7 @@ impl Reader {
 
     fn begin_life(&mut self) {
         let stream = self.model.stream.clone().unwrap_or_default();
-        self.life = self.model.life;
+        self.generation = self.model.generation;
         self.blurred = false;
         self.since = stream.history.len();
         self.kept = stream.entries;
@@ -146,26 +146,29 @@ impl Reader {
         let before = self.continuity;
         let entries = read(&self.model, before.cursor(), step.count);
         // Ids alone do not tell: what it got is of this life.
-        let read_in = self.model.life;
+        let read_in = self.model.generation;
         for change in &step.between {
             self.play(change);
         }
         let seen = match &self.model.stream {
-            None => Seen::Missing,
-            Some(stream) => Seen::Stream(info(stream, self.counts)),
+            None => StreamState::Missing,
+            Some(stream) => StreamState::Stream(info(stream, self.counts)),
         };
         let reply = Reply { entries, seen };
         let verdict = self.continuity.check(&reply);
         self.see(before, &reply, verdict);
         if let Verdict::Reset(gap) = verdict {
             assert_eq!((gap.after, gap.reason), (Some(before.cursor()), Reason::Reset));
-            assert!(self.life != self.model.life || self.blurred, "no other life has begun");
+            assert!(
+                self.generation != self.model.generation || self.blurred,
+                "no other life has begun"
+            );
             self.resets += 1;
             self.begin_life();
             return;
         }
         assert!(self.continuity.cursor() >= before.cursor(), "the cursor went back");
-        if read_in != self.life || self.model.life != self.life {
+        if read_in != self.generation || self.model.generation != self.generation {
             self.blurred = true;
         }
         self.deliver(&reply, verdict);
@@ -175,20 +178,20 @@ impl Reader {
     fn see(&mut self, before: Continuity, reply: &Reply, verdict: Verdict) {
         let told = matches!(verdict, Verdict::Reset(_));
         match reply.seen {
-            Seen::Missing if reply.entries.is_empty() => {
+            StreamState::Missing if reply.entries.is_empty() => {
                 let known =
                     self.looked.is_some_and(|(look, _)| look.last_generated > StreamId::ZERO);
                 assert!(told || !(known || before.cursor() > StreamId::ZERO), "the key is gone");
                 self.looked = None;
             }
-            Seen::Stream(look)
+            StreamState::Stream(look)
                 if reply.entries.last().is_none_or(|e| e.id <= look.last_generated) =>
             {
-                if let Some((old, life)) = self.looked {
-                    let other = life != self.model.life && !has_outgrown(&old, &look);
+                if let Some((old, generation)) = self.looked {
+                    let other = generation != self.model.generation && !has_outgrown(&old, &look);
                     assert!(told || !other, "another life: {old:?}, now {look:?}");
                 }
-                self.looked = Some((look, self.model.life));
+                self.looked = Some((look, self.model.generation));
             }
             _ => {}
         }
@@ -215,7 +218,7 @@ impl Reader {
         let deleted = self.model.stream.as_ref().is_none_or(Stream::had_deletions);
         let cursor = self.continuity.cursor();
         let passed = self.lost().iter().filter(|id| **id <= cursor).count() as u64;
-        let looked = matches!(reply.seen, Seen::Stream(_)) && !deleted;
+        let looked = matches!(reply.seen, StreamState::Stream(_)) && !deleted;
         self.overdue = self.overdue.filter(|_| looked).map(|overdue| {
             assert!(self.told() >= overdue, "{overdue} were lost: {:?}", self.gaps);
             passed
@@ -276,9 +279,10 @@ impl Reader {
 
 /// A new life that is in nothing behind the old one, as of the last look at that, cannot be told
 /// apart: its end, its first entry, how many were added and how many of these removed.
-fn has_outgrown(old: &Info, new: &Info) -> bool {
-    let first = |info: &Info| info.first.or(info.last_generated.next());
-    let removed = |info: &Info| info.entries_added.map(|added| added.saturating_sub(info.length));
+fn has_outgrown(old: &StreamInfo, new: &StreamInfo) -> bool {
+    let first = |info: &StreamInfo| info.first.or(info.last_generated.next());
+    let removed =
+        |info: &StreamInfo| info.entries_added.map(|added| added.saturating_sub(info.length));
     let goes_on = new.last_generated > old.last_generated;
     let holds_old = new.first.is_some_and(|first| first <= old.last_generated);
     new.last_generated >= old.last_generated

@@ -15,7 +15,7 @@
 //! - before Redis 7, which counts nothing: whether more was trimmed than had been read, once
 //!   everything up to the cursor is gone (a gap is told), and what was deleted (none is).
 
-use crate::source::{Info, Reply, Seen};
+use crate::source::{Reply, StreamInfo, StreamState};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 
 /// What is known at a cursor of one stream.
@@ -27,7 +27,7 @@ pub struct Continuity {
     /// where Redis cannot tell.
     added: Option<u64>,
     /// The stream as of the last look.
-    seen: Option<Info>,
+    seen: Option<StreamInfo>,
 }
 
 /// What stands between the last read and this one.
@@ -50,7 +50,7 @@ struct Mark {
 
 impl Continuity {
     /// At the end of the stream as it is now.
-    pub fn at_tail(info: Option<&Info>) -> Self {
+    pub fn at_tail(info: Option<&StreamInfo>) -> Self {
         match info {
             Some(info) => {
                 let seen = Some(*info);
@@ -105,18 +105,20 @@ impl Continuity {
     pub fn check_from(&mut self, reply: &Reply, anchored: bool) -> Verdict {
         let entries = &reply.entries;
         let info = match &reply.seen {
-            Seen::Missing if entries.is_empty() => return self.gone(),
-            Seen::Stream(info) if entries.last().is_none_or(|e| e.id <= info.last_generated) => {
+            StreamState::Missing if entries.is_empty() => return self.gone(),
+            StreamState::Stream(info)
+                if entries.last().is_none_or(|e| e.id <= info.last_generated) =>
+            {
                 Some(info)
             }
             // Replaced right after the read: the next look tells.
-            Seen::Missing | Seen::Stream(_) => None,
+            StreamState::Missing | StreamState::Stream(_) => None,
         };
         // What was trimmed after an anchored read is the next one's to tell.
         let reached = self.reached(entries, info.filter(|_| !anchored));
         let passed = self.passed(reached, info);
         if let Some(info) = info {
-            if self.began_anew(info, entries, &passed) {
+            if self.was_recreated(info, entries, &passed) {
                 return self.reset(info);
             }
             self.added = self.added.filter(|_| info.entries_added.is_some());
@@ -138,7 +140,7 @@ impl Continuity {
     }
 
     /// Goes on in another stream under the same key, whatever its ids say, from its beginning.
-    pub fn leave_for(&mut self, info: &Info) -> Verdict {
+    pub fn leave_for(&mut self, info: &StreamInfo) -> Verdict {
         self.reset(info)
     }
 
@@ -153,7 +155,7 @@ impl Continuity {
         Verdict::Reset(Gap { after: Some(after), next: None, lost: None, reason: Reason::Reset })
     }
 
-    fn reset(&mut self, info: &Info) -> Verdict {
+    fn reset(&mut self, info: &StreamInfo) -> Verdict {
         let gap =
             Gap { after: Some(self.cursor), next: info.first, lost: None, reason: Reason::Reset };
         let before_first = info.first.map_or(info.last_generated, StreamId::prev);
@@ -163,7 +165,7 @@ impl Continuity {
 
     /// What shows a new life: something went back that never does in one, or we have had more than
     /// were ever added.
-    fn began_anew(&self, info: &Info, entries: &[Entry], passed: &[Mark]) -> bool {
+    fn was_recreated(&self, info: &StreamInfo, entries: &[Entry], passed: &[Mark]) -> bool {
         let too_few = |mark: &Mark| {
             self.added.is_some_and(|added| mark.added < added + up_to(entries, mark.id))
         };
@@ -173,7 +175,7 @@ impl Continuity {
     }
 
     /// Up to where everything was read or is gone.
-    fn reached(&self, entries: &[Entry], info: Option<&Info>) -> StreamId {
+    fn reached(&self, entries: &[Entry], info: Option<&StreamInfo>) -> StreamId {
         if let Some(last) = entries.last() {
             return last.id.max(self.cursor);
         }
@@ -185,7 +187,7 @@ impl Continuity {
     }
 
     /// The marks of the last look and this one that are behind once this reply is read.
-    fn passed(&self, reached: StreamId, info: Option<&Info>) -> Vec<Mark> {
+    fn passed(&self, reached: StreamId, info: Option<&StreamInfo>) -> Vec<Mark> {
         let marks = self.seen.iter().chain(info).flat_map(marks);
         marks.filter(|mark| (self.cursor..=reached).contains(&mark.id)).collect()
     }
@@ -195,7 +197,7 @@ impl Continuity {
         &mut self,
         added: u64,
         entries: &[Entry],
-        info: Option<&Info>,
+        info: Option<&StreamInfo>,
         passed: &[Mark],
     ) -> Option<Gap> {
         let furthest = passed.iter().max_by_key(|mark| mark.id);
@@ -206,7 +208,7 @@ impl Continuity {
     }
 
     /// A gap, unless nothing was ever removed or the first entry follows directly.
-    fn uncounted(&self, entries: &[Entry], info: &Info) -> Option<Gap> {
+    fn uncounted(&self, entries: &[Entry], info: &StreamInfo) -> Option<Gap> {
         let next = entries.first().map(|entry| entry.id).or(info.first);
         let trimmed_ahead = info.first.is_none_or(|first| first > self.cursor);
         let whole = info.entries_added == Some(info.length)
@@ -215,7 +217,7 @@ impl Continuity {
         (trimmed_ahead && !whole).then(|| self.gap(entries, Some(info), None))
     }
 
-    fn gap(&self, entries: &[Entry], info: Option<&Info>, lost: Option<u64>) -> Gap {
+    fn gap(&self, entries: &[Entry], info: Option<&StreamInfo>, lost: Option<u64>) -> Gap {
         let first = info.and_then(|info| info.first).filter(|first| *first > self.cursor);
         let next = entries.first().map(|entry| entry.id).or(first);
         // Told late, what was deleted is behind; trimming leaves nothing there.
@@ -230,7 +232,7 @@ impl Continuity {
 
 /// Just before the first entry, where none after it was deleted: all that were removed came before.
 /// And the end.
-fn marks(info: &Info) -> impl Iterator<Item = Mark> + use<> {
+fn marks(info: &StreamInfo) -> impl Iterator<Item = Mark> + use<> {
     let first = info.first.filter(|first| info.max_deleted < *first);
     let before_first =
         first.zip(removed(info)).map(|(first, added)| Mark { id: first.prev(), added });
@@ -238,12 +240,12 @@ fn marks(info: &Info) -> impl Iterator<Item = Mark> + use<> {
     before_first.into_iter().chain(end)
 }
 
-fn removed(info: &Info) -> Option<u64> {
+fn removed(info: &StreamInfo) -> Option<u64> {
     info.entries_added.map(|added| added.saturating_sub(info.length))
 }
 
 /// Whether something went back that never does within one life.
-fn went_back(old: &Info, new: &Info) -> bool {
+fn went_back(old: &StreamInfo, new: &StreamInfo) -> bool {
     let before_old = old.first.map_or(old.last_generated, StreamId::prev);
     let counted = old.entries_added.zip(new.entries_added).zip(removed(old).zip(removed(new)));
     let counts_back = counted.is_some_and(|((old_added, added), (old_removed, removed))| {

@@ -15,7 +15,7 @@ pub struct Model {
     /// An earlier state of it, as a snapshot on disk would be.
     pub kept: Option<Stream>,
     /// Counts the lives.
-    pub life: u64,
+    pub generation: u64,
 }
 
 /// A stream in one life.
@@ -188,7 +188,7 @@ impl Model {
                 stream.trim_to(keep.unwrap_or(usize::MAX));
             }
             Command::Drop(how) => {
-                self.life += u64::from(self.stream.take().is_some());
+                self.generation += u64::from(self.stream.take().is_some());
                 if *how == "FLUSHALL" {
                     self.kept = None;
                 }
@@ -199,7 +199,7 @@ impl Model {
             Command::Keep => self.kept.clone_from(&self.stream),
             Command::Restore if self.kept.is_some() => {
                 self.stream.clone_from(&self.kept);
-                self.life += 1;
+                self.generation += 1;
             }
             Command::Restore => return false,
             Command::SetEnd(id, added, deleted) => return self.set_end(*id, *added, *deleted),
@@ -229,7 +229,7 @@ impl Model {
             stream.history.extend(phantoms.clone());
             stream.deleted.extend(phantoms);
         } else {
-            self.life += 1;
+            self.generation += 1;
             stream.history.clone_from(&stream.entries);
             stream.deleted.clear();
         }

@@ -3,7 +3,7 @@
 use super::histories::{info, read};
 use super::model::{Command, Model};
 use super::{Continuity, Verdict};
-use crate::source::{Info, Reply, Seen};
+use crate::source::{Reply, StreamInfo, StreamState};
 use crate::sse::{Gap, Reason, StreamId};
 
 fn id(ms: u64) -> StreamId {
@@ -31,12 +31,12 @@ fn delete(model: &mut Model, ids: &[u64]) {
     run(model, &Command::Delete(ids.iter().copied().map(id).collect()));
 }
 
-fn look(model: &Model) -> Info {
+fn look(model: &Model) -> StreamInfo {
     info(model.stream.as_ref().expect("the model's stream exists"), true)
 }
 
-fn seen(model: &Model) -> Seen {
-    if model.stream.is_some() { Seen::Stream(look(model)) } else { Seen::Missing }
+fn seen(model: &Model) -> StreamState {
+    if model.stream.is_some() { StreamState::Stream(look(model)) } else { StreamState::Missing }
 }
 
 fn at_tail(model: &Model) -> Continuity {
@@ -107,7 +107,7 @@ fn ids_that_go_on_after_a_del_are_a_reset_all_the_same() {
 #[test]
 fn a_key_that_is_gone_is_a_reset_once() {
     let mut reader = at_tail(&stream(&[1, 2]));
-    let gone = Reply { entries: Vec::new(), seen: Seen::Missing };
+    let gone = Reply { entries: Vec::new(), seen: StreamState::Missing };
     is_reset(reader.check(&gone));
     assert_eq!(reader.check(&gone), Verdict::Whole);
 }
@@ -119,7 +119,7 @@ fn a_key_that_came_after_the_read_and_is_gone_before_the_next_is_a_reset() {
     let first = Command::Add(StreamId { ms: 0, seq: 1 }, None);
     let reply = read_and(&mut Model::default(), reader, 10, |model| run(model, &first));
     assert_eq!(reader.check(&reply), Verdict::Whole);
-    is_reset(reader.check(&Reply { entries: Vec::new(), seen: Seen::Missing }));
+    is_reset(reader.check(&Reply { entries: Vec::new(), seen: StreamState::Missing }));
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_count_moved_without_the_end_is_a_reset() {
 
 /// As Redis 5 and 6 answer.
 fn without_counts(mut reply: Reply) -> Reply {
-    if let Seen::Stream(info) = &mut reply.seen {
+    if let StreamState::Stream(info) = &mut reply.seen {
         info.entries_added = None;
     }
     reply

@@ -10,16 +10,18 @@ use tracing::{debug, info, warn};
 
 use crate::config;
 use crate::limits::Share;
-use crate::source::{Ask, Class, Connection, Error, Info, LARGE_REPLIES, Source};
+use crate::source::{
+    Connection, Error, ErrorClass, LARGE_REPLIES, ReadRequest, Source, StreamInfo,
+};
 use crate::sse::{Entry, Gap, StreamId};
 use crate::stream::continuity::{Continuity, Verdict};
-use crate::stream::{Failure, Hub, Item, Reader, Sizes, Topic};
+use crate::stream::{Hub, Item, ReadFailure, ReaderState, Sizes, Topic};
 use crate::telemetry::metrics::{Metrics, Scope};
-use crate::telemetry::throttle::Sparingly;
+use crate::telemetry::throttle::LogThrottle;
 
 mod history_check;
 
-use history_check::{Found, Trust};
+use history_check::{CheckedRead, HistoryCheck};
 
 /// One reply is meant to stay near this, and never gets larger than twice of it, but for one entry.
 const REPLY_BYTES: usize = 2 << 20;
@@ -45,9 +47,9 @@ pub struct Readers {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Which failures the log has told of, by code.
-    pub failures_told: Sparingly,
+    pub failures_told: LogThrottle,
     /// And of which returns.
-    pub returns_told: Sparingly,
+    pub returns_told: LogThrottle,
 }
 
 impl Readers {
@@ -66,7 +68,7 @@ impl Readers {
             let linger = {
                 let state = topic.state();
                 let of_use =
-                    state.ring.next_seq() > 0 || matches!(state.reader, Reader::Refused(_));
+                    state.ring.next_seq() > 0 || matches!(state.reader, ReaderState::Refused(_));
                 if of_use { self.config.load().linger } else { Duration::ZERO }
             };
             tokio::time::sleep(linger).await;
@@ -90,15 +92,15 @@ impl Readers {
             };
             self.metrics.reader_error(error.code);
             if let Some(position) = position.as_mut()
-                && (error.class == Class::TooLarge || error.code == "TIMEOUT")
+                && (error.class == ErrorClass::TooLarge || error.code == "TIMEOUT")
             {
                 // Entries have grown; to more than the connection brings in time, it may be.
                 position.sizes.were_too_many(position.asked, REPLY_BYTES);
             }
             let reader = match error.class {
-                Class::TooLarge => continue,
-                Class::Key => Reader::Refused(error.code),
-                Class::Away | Class::Login => Reader::Away(error.code),
+                ErrorClass::TooLarge => continue,
+                ErrorClass::Key => ReaderState::Refused(error.code),
+                ErrorClass::Away | ErrorClass::Login => ReaderState::Away(error.code),
             };
             if topic.state().reader != reader {
                 self.tell_failure(&topic.key, &error);
@@ -106,11 +108,11 @@ impl Readers {
             failures += 1;
             let wait = pause(error.class, failures);
             let retry_at = Instant::now() + wait;
-            topic.failed(reader, Failure { message: error.message, retry_at });
+            topic.failed(reader, ReadFailure { message: error.message, retry_at });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // Soon, and still not all readers at once.
-                () = self.source.moved() => tokio::time::sleep(pause(Class::Away, 1)).await,
+                () = self.source.moved() => tokio::time::sleep(pause(ErrorClass::Away, 1)).await,
             }
         }
     }
@@ -118,16 +120,16 @@ impl Readers {
     /// What concerns one key is told for each; the loss of Redis once, for all lose it together.
     fn tell_failure(&self, key: &str, error: &Error) {
         match (error.class, error.code) {
-            (Class::Key, "WRONGTYPE") => {
+            (ErrorClass::Key, "WRONGTYPE") => {
                 warn!(key, %error, "reader refused: the key holds no stream; delete it, or correct the route's key");
             }
-            (Class::Key, _) => {
+            (ErrorClass::Key, _) => {
                 warn!(key, %error, "reader refused: allow the user to read the key (ACL SETUSER … %R~key)");
             }
-            (Class::Away | Class::Login, _) if self.failures_told.may_tell(error.code) => {
+            (ErrorClass::Away | ErrorClass::Login, _) if self.failures_told.allows(error.code) => {
                 warn!(key, %error, "reader cannot read; it tries again (others that fail likewise are not told)");
             }
-            (Class::Away | Class::Login | Class::TooLarge, _) => {
+            (ErrorClass::Away | ErrorClass::Login | ErrorClass::TooLarge, _) => {
                 debug!(key, %error, "reader cannot read; it tries again");
             }
         }
@@ -141,7 +143,7 @@ impl Readers {
         failures: &mut u32,
     ) -> Result<Infallible, Error> {
         let mut connection = self.source.connect(&topic.key).await?;
-        let mut trust = Trust::new(position.as_ref().is_some_and(Position::is_at_entry));
+        let mut history = HistoryCheck::new(position.as_ref().is_some_and(Position::is_at_entry));
         let position = match position {
             Some(position) => position,
             None => position.insert(self.find_tail(topic, &mut connection).await?),
@@ -149,12 +151,13 @@ impl Readers {
         // The first read does not block: whatever happened since the last one is told at once.
         let mut longest = Duration::from_millis(1);
         loop {
-            connection.let_others();
+            connection.release_permit();
             topic.room().await;
-            let ask = trust.ask(position.ask(&topic.key, self.config.load().read_count));
+            let ask = history.ask(position.ask(&topic.key, self.config.load().read_count));
             let reply = connection.read(ask, longest).await?;
-            let judged = trust.judge(reply, position.continuity, &topic.key, &mut connection).await;
-            let judged = judged.inspect_err(|error| connection.blame(error))?;
+            let judged =
+                history.judge(reply, position.continuity, &topic.key, &mut connection).await;
+            let judged = judged.inspect_err(|error| connection.report_lagging(error))?;
             let Some(found) = judged else { continue };
             if found.is_nothing() {
                 connection.hears_primary().await?;
@@ -175,14 +178,14 @@ impl Readers {
     fn tell_return(&self, topic: &Topic) {
         let before = topic.state().reader.clone();
         match before {
-            Reader::Refused(code) => info!(key = %topic.key, code, "reader is back"),
-            Reader::Away(code) => {
+            ReaderState::Refused(code) => info!(key = %topic.key, code, "reader is back"),
+            ReaderState::Away(code) => {
                 self.metrics.redis_reconnects.increment(1);
-                if self.returns_told.may_tell(code) {
+                if self.returns_told.allows(code) {
                     info!(key = %topic.key, code, "reader is back (others that are back are not told)");
                 }
             }
-            Reader::Starting | Reader::Up => {}
+            ReaderState::Starting | ReaderState::Up => {}
         }
     }
 
@@ -193,15 +196,15 @@ impl Readers {
     ) -> Result<Position, Error> {
         let info = connection.info(&topic.key).await?;
         let position = Position::at_tail(info.as_ref());
-        topic.begin_anew(position.continuity.cursor());
+        topic.start_generation(position.continuity.cursor());
         topic.answered();
         tell(topic, &position, connection);
         Ok(position)
     }
 
     /// Hands on what a read found, what is missing first.
-    fn take(&self, topic: &Topic, position: &mut Position, found: Found) {
-        let Found { entries, verdict, continuity } = found;
+    fn take(&self, topic: &Topic, position: &mut Position, found: CheckedRead) {
+        let CheckedRead { entries, verdict, continuity } = found;
         position.sizes.observe(&entries);
         position.went_to(continuity, entries.last());
         let mut items = Vec::with_capacity(entries.len() + 1);
@@ -215,7 +218,7 @@ impl Readers {
                 position.last_entry = None;
                 let base = position.continuity.cursor();
                 let item = self.told(topic, position, gap, base);
-                topic.push_anew(base, &[item], self.config.load().max_entry_bytes);
+                topic.push_generation(base, &[item], self.config.load().max_entry_bytes);
                 return;
             }
         }
@@ -231,7 +234,7 @@ impl Readers {
     }
 
     fn told(&self, topic: &Topic, position: &mut Position, gap: Gap, id: StreamId) -> Item {
-        if position.gaps_told.may_tell(gap.reason.as_str()) {
+        if position.gaps_told.allows(gap.reason.as_str()) {
             warn!(
                 key = %topic.key,
                 reason = gap.reason.as_str(),
@@ -250,7 +253,7 @@ impl Readers {
 fn tell(topic: &Topic, position: &Position, connection: &Connection) {
     let server = connection.server();
     let mut state = topic.state();
-    let account = &mut state.account;
+    let account = &mut state.status;
     account.lag_entries = position.continuity.behind();
     account.source_last_id = position.continuity.end();
     if account.server.as_ref() != server {
@@ -266,17 +269,17 @@ struct Position {
     sizes: Sizes,
     /// What the last read asked for.
     asked: u64,
-    gaps_told: Sparingly,
+    gaps_told: LogThrottle,
 }
 
 impl Position {
-    fn at_tail(info: Option<&Info>) -> Self {
+    fn at_tail(info: Option<&StreamInfo>) -> Self {
         Self {
             continuity: Continuity::at_tail(info),
             last_entry: info.and_then(|info| info.last),
             sizes: Sizes::default(),
             asked: 1,
-            gaps_told: Sparingly::default(),
+            gaps_told: LogThrottle::default(),
         }
     }
 
@@ -290,16 +293,16 @@ impl Position {
         self.last_entry == Some(self.continuity.cursor())
     }
 
-    fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> Ask<'a> {
+    fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> ReadRequest<'a> {
         self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
         let after = self.continuity.cursor();
-        Ask { key, after, count: self.asked, most_bytes: MOST_REPLY_BYTES }
+        ReadRequest { key, after, count: self.asked, most_bytes: MOST_REPLY_BYTES }
     }
 }
 
 /// How long to wait before the next try: with full jitter, so that readers do not come in step.
-fn pause(class: Class, failures: u32) -> Duration {
-    if class == Class::Key {
+fn pause(class: ErrorClass, failures: u32) -> Duration {
+    if class == ErrorClass::Key {
         return KEY_RETRY.mul_f64(0.5 + fastrand::f64() / 2.0);
     }
     let longest = (BACKOFF_FIRST * 2_u32.saturating_pow(failures.min(16) - 1)).min(BACKOFF_LAST);
@@ -309,15 +312,15 @@ fn pause(class: Class, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Reply, Seen};
+    use crate::source::{Reply, StreamState};
 
     fn id(ms: u64) -> StreamId {
         StreamId { ms, seq: 0 }
     }
 
     /// A stream of 1, 2 and 3, whose end an operator has moved.
-    fn ends_at(end: u64) -> Info {
-        Info {
+    fn ends_at(end: u64) -> StreamInfo {
+        StreamInfo {
             length: 3,
             last_generated: id(end),
             first: Some(id(1)),
@@ -333,9 +336,9 @@ mod tests {
         assert!(!Position::at_tail(Some(&ends_at(10))).is_at_entry());
         assert!(!Position::at_tail(None).is_at_entry());
         let mut position = Position::at_tail(Some(&ends_at(3)));
-        let mut look = |info: Info, read: &[u64]| {
+        let mut look = |info: StreamInfo, read: &[u64]| {
             let entries = read.iter().map(|ms| Entry { id: id(*ms), fields: Vec::new() });
-            let reply = Reply { entries: entries.collect(), seen: Seen::Stream(info) };
+            let reply = Reply { entries: entries.collect(), seen: StreamState::Stream(info) };
             let mut continuity = position.continuity;
             assert_eq!(continuity.check(&reply), Verdict::Whole);
             position.went_to(continuity, reply.entries.last());
@@ -343,7 +346,8 @@ mod tests {
         };
         look(ends_at(10), &[]);
         assert_eq!(look(ends_at(10), &[]), (id(10), false));
-        let added = Info { length: 4, entries_added: Some(4), last: Some(id(11)), ..ends_at(11) };
+        let added =
+            StreamInfo { length: 4, entries_added: Some(4), last: Some(id(11)), ..ends_at(11) };
         assert_eq!(look(added, &[11]), (id(11), true));
     }
 }

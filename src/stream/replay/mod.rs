@@ -10,7 +10,7 @@ use crate::source::{Error, Source};
 use crate::sse::{Reason, StreamId};
 use crate::stream::Topic;
 use crate::stream::continuity::Continuity;
-use crate::stream::start::{self, Look, Reach, Resolved, Start};
+use crate::stream::start::{self, Reach, Resolved, Start, StreamQuery};
 use crate::telemetry::metrics::Metrics;
 
 mod page;
@@ -19,7 +19,7 @@ mod single_flight;
 
 pub use page::{Opened, Page};
 use recent::Recent;
-use single_flight::Shared;
+use single_flight::SingleFlight;
 
 /// What all pages in memory may have, however many clients are in the past.
 pub const PAGES_BYTES: usize = 16 << 20;
@@ -34,11 +34,11 @@ pub struct Replays {
     read_count: AtomicU64,
     most_reads: AtomicUsize,
     permits: Arc<Semaphore>,
-    resumes: Shared<(Life, Replay, StreamId), Resolved>,
+    resumes: SingleFlight<(Generation, Replay, StreamId), Resolved>,
     /// How far back so many entries are.
-    reaches: Shared<(Life, u64), Reach>,
+    reaches: SingleFlight<(Generation, u64), Reach>,
     /// Under way.
-    reads: Shared<Wanted, Opened>,
+    reads: SingleFlight<PageKey, Opened>,
     recent: Recent,
     /// Room in memory for pages.
     room: Arc<Semaphore>,
@@ -47,20 +47,20 @@ pub struct Replays {
 }
 
 /// One life of one stream, as a topic saw it.
-type Life = (u64, u64);
+type Generation = (u64, u64);
 
 /// What makes two pages the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Wanted {
-    life: Life,
+struct PageKey {
+    generation: Generation,
     rendering: usize,
     from: Continuity,
 }
 
-impl Wanted {
+impl PageKey {
     /// Whether what one wants may be in what is read for the other.
     fn is_beside(&self, other: &Self) -> bool {
-        (self.life, self.rendering) == (other.life, other.rendering)
+        (self.generation, self.rendering) == (other.generation, other.rendering)
     }
 }
 
@@ -74,9 +74,9 @@ impl Replays {
             read_count: AtomicU64::new(config.source.read_count),
             most_reads: AtomicUsize::new(config.limits.replays),
             permits: Arc::new(Semaphore::new(config.limits.replays)),
-            resumes: Shared::default(),
-            reaches: Shared::default(),
-            reads: Shared::default(),
+            resumes: SingleFlight::default(),
+            reaches: SingleFlight::default(),
+            reads: SingleFlight::default(),
             recent: Recent::default(),
             room: Arc::new(Semaphore::new(PAGES_BYTES / PART_BYTES)),
             full: Notify::new(),
@@ -116,7 +116,7 @@ impl Replays {
     pub async fn resolve(
         &self,
         topic: &Topic,
-        life: u64,
+        generation: u64,
         read_up_to: StreamId,
         rendering: usize,
         replay: Replay,
@@ -125,50 +125,52 @@ impl Replays {
         if let Some(resolved) = start::in_ring(topic, replay, start) {
             return Ok(resolved);
         }
-        let (life, look) = ((topic.id, life), Look { source: &self.source, key: &topic.key });
+        let (generation, query) =
+            ((topic.id, generation), StreamQuery { source: &self.source, key: &topic.key });
         let Start::After(id) = start else {
             let _permit = self.permit().await;
-            let reach = |allowed| look.reach(allowed);
-            return start::resolve(look, read_up_to, replay, start, reach).await;
+            let reach = |allowed| query.reach(allowed);
+            return start::resolve(query, read_up_to, replay, start, reach).await;
         };
         // After a restart clients come back in a herd: those of one id ask once, and all of them once
         // how far back they may ask (what came within two seconds may be theirs beyond that).
-        let reach =
-            |allowed| self.reaches.get((life, allowed), move || look.reach(allowed), |_| true);
+        let reach = |allowed| {
+            self.reaches.get((generation, allowed), move || query.reach(allowed), |_| true)
+        };
         let ask = async || {
             // Whoever finds its id in a page that another has just read needs no question of its own.
-            let wanted = Wanted { life, rendering, from: Continuity::after(id) };
+            let page_key = PageKey { generation, rendering, from: Continuity::after(id) };
             // The page itself is not held while waiting: its room is what others wait for.
-            let held = self.opened(topic, wanted).await?.page.holds(id);
+            let held = self.opened(topic, page_key).await?.page.holds(id);
             if let Some(info) = held {
                 return start::resolve_known(id, &info, replay, reach).await;
             }
             let _permit = self.permit().await;
-            start::resolve(look, read_up_to, replay, start, reach).await
+            start::resolve(query, read_up_to, replay, start, reach).await
         };
-        self.resumes.get((life, replay, id), ask, |_| true).await
+        self.resumes.get((generation, replay, id), ask, |_| true).await
     }
 
     /// Where a client goes on whose stream began anew after `last_id`.
-    pub async fn new_life(
+    pub async fn new_generation(
         &self,
         topic: &Topic,
         last_id: Option<StreamId>,
     ) -> Result<Resolved, Error> {
         let _permit = self.permit().await;
-        let look = Look { source: &self.source, key: &topic.key };
-        start::from_the_first(look, last_id, Reason::Reset).await
+        let query = StreamQuery { source: &self.source, key: &topic.key };
+        start::from_the_first(query, last_id, Reason::Reset).await
     }
 
     /// What follows `from` in the stream of `topic`, which is in its `life`-th life.
     pub async fn page(
         &self,
         topic: &Topic,
-        life: u64,
+        generation: u64,
         rendering: usize,
         from: Continuity,
     ) -> Result<Opened, Error> {
-        self.opened(topic, Wanted { life: (topic.id, life), rendering, from }).await
+        self.opened(topic, PageKey { generation: (topic.id, generation), rendering, from }).await
     }
 
     /// Returns when pages are wanted that there is no room for: whoever does not need his just now
@@ -185,27 +187,27 @@ impl Replays {
         self.recent.forget_old();
     }
 
-    async fn opened(&self, topic: &Topic, wanted: Wanted) -> Result<Opened, Error> {
-        if let Some(opened) = self.recent.find(&wanted) {
+    async fn opened(&self, topic: &Topic, page_key: PageKey) -> Result<Opened, Error> {
+        if let Some(opened) = self.recent.find(&page_key) {
             return Ok(opened);
         }
         let read = async || {
             // The stream's turn first: who waits for it takes none from other streams.
-            let turn = topic.past_turns.acquire().await;
+            let turn = topic.backfill_permits.acquire().await;
             let _turn = turn.expect("the semaphore is never closed");
             // While this one waited for its turn another may have read the same.
-            if let Some(opened) = self.recent.find(&wanted) {
+            if let Some(opened) = self.recent.find(&page_key) {
                 return Ok(opened);
             }
             let _permit = self.permit().await;
-            let mut page = self.read(topic, wanted.rendering, wanted.from).await?;
+            let mut page = self.read(topic, page_key.rendering, page_key.from).await?;
             page.room = Some(self.room(page.batch.size_bytes()).await);
             let page = Arc::new(page);
-            self.recent.keep(wanted, &page);
+            self.recent.keep(page_key, &page);
             Ok(Opened { page, seq: 0 })
         };
         // Not kept there as well: who comes later finds the page, and those near it.
-        self.reads.get(wanted, read, |_| false).await
+        self.reads.get(page_key, read, |_| false).await
     }
 
     async fn permit(&self) -> SemaphorePermit<'_> {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Replays;
-use crate::source::{Ask, Class, Error, Info, Seen};
+use crate::source::{Error, ErrorClass, ReadRequest, StreamInfo, StreamState};
 use crate::sse::{Gap, StreamId};
 use crate::stream::continuity::{Continuity, Verdict};
 use crate::stream::{Batch, Item, Topic};
@@ -35,7 +35,7 @@ pub struct Page {
     /// Whether the stream still held the entry with that id.
     anchored: bool,
     /// The stream right after the read.
-    info: Option<Info>,
+    info: Option<StreamInfo>,
     /// Its share of what all pages in memory may have.
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
@@ -95,7 +95,7 @@ impl Page {
     }
 
     /// The stream as it was when the page showed that it held the entry `id`.
-    pub(super) fn holds(&self, id: StreamId) -> Option<Info> {
+    pub(super) fn holds(&self, id: StreamId) -> Option<StreamInfo> {
         let held = if id == self.after {
             self.anchored
         } else {
@@ -134,22 +134,24 @@ impl Replays {
     ) -> Result<Page, Error> {
         let rendering = topic.state().renderings[rendering].clone();
         let anchor = from.anchor();
-        let count = topic.past_sizes.count(PAGE_BYTES).min(self.read_count.load(Ordering::Relaxed));
+        let count =
+            topic.backfill_sizes.count(PAGE_BYTES).min(self.read_count.load(Ordering::Relaxed));
         // An anchor is never read alone.
         let count = count.max(if anchor.is_some() { 2 } else { 1 });
         let after = anchor.unwrap_or(from.cursor());
         let most_bytes = MOST_PAGE_BYTES;
-        let ask = Ask { key: &topic.key, after, count, most_bytes };
+        let ask = ReadRequest { key: &topic.key, after, count, most_bytes };
         let outcome = self.source.read(ask).await;
-        let is_too_much = |error: &Error| error.class == Class::TooLarge || error.code == "TIMEOUT";
+        let is_too_much =
+            |error: &Error| error.class == ErrorClass::TooLarge || error.code == "TIMEOUT";
         if outcome.as_ref().is_err_and(is_too_much) {
             // Entries have grown; to more than the connection brings in time, it may be.
-            topic.past_sizes.were_too_many(count, PAGE_BYTES);
+            topic.backfill_sizes.were_too_many(count, PAGE_BYTES);
         }
         let mut reply = outcome?;
         // The end of a stream tells what is left of it, not what a read can bring.
         if reply.entries.len() as u64 == count {
-            topic.past_sizes.observe(&reply.entries);
+            topic.backfill_sizes.observe(&reply.entries);
         }
         let first = reply.entries.first().map(|entry| entry.id);
         let anchored = anchor.is_some() && first == Some(from.cursor());
@@ -169,7 +171,7 @@ impl Replays {
         }
         let batch = Batch::encode(&items, &[rendering], self.max_entry_bytes);
         self.metrics.oversize(Scope::Resume, batch.oversize());
-        let info = if let Seen::Stream(info) = reply.seen { Some(info) } else { None };
+        let info = if let StreamState::Stream(info) = reply.seen { Some(info) } else { None };
         let batch = Arc::new(batch);
         Ok(Page {
             batch,
@@ -213,7 +215,7 @@ mod tests {
             counted: false,
             after: id(10),
             anchored: true,
-            info: Some(Info::default()),
+            info: Some(StreamInfo::default()),
             room: None,
         }
     }
@@ -243,7 +245,7 @@ mod tests {
     #[test]
     fn a_deletion_ahead_is_told_by_the_page_or_to_be_told() {
         let mut page = page();
-        let deleted = |at| Some(Info { max_deleted: id(at), ..Info::default() });
+        let deleted = |at| Some(StreamInfo { max_deleted: id(at), ..StreamInfo::default() });
         page.info = deleted(9);
         assert_eq!(page.deleted_ahead(id(10), 0), None, "it is behind");
         page.info = deleted(15);

@@ -13,19 +13,19 @@ use crate::source::Error;
 const KEPT: Duration = Duration::from_secs(2);
 
 /// Answers under way or just given, by what was asked.
-pub(super) struct Shared<K, V> {
+pub(super) struct SingleFlight<K, V> {
     /// Held for one lookup at a time.
-    kept: Mutex<HashMap<K, Kept<V>>>,
+    kept: Mutex<HashMap<K, Answer<V>>>,
 }
 
-struct Kept<V> {
+struct Answer<V> {
     since: Instant,
     answer: Cell<V>,
 }
 
 type Cell<V> = Arc<OnceCell<Result<V, Error>>>;
 
-impl<K: Clone + Eq + Hash, V: Clone> Shared<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     /// The answer to `asked`, by `ask` where nobody else asks it just now. An error is shared by
     /// those that wait for it, and not kept; neither is an answer that is not `lasting`.
     pub(super) async fn get<F>(
@@ -62,30 +62,30 @@ impl<K: Clone + Eq + Hash, V: Clone> Shared<K, V> {
         let mut kept = self.kept();
         let known = kept.entry(asked).or_default();
         if known.is_old() {
-            *known = Kept::default();
+            *known = Answer::default();
         }
         known.answer.clone()
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<K, Kept<V>>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<K, Answer<V>>> {
         self.kept.lock().expect("no holder of the lock panics")
     }
 }
 
-impl<V> Kept<V> {
+impl<V> Answer<V> {
     /// Asked so long ago that it is asked again.
     fn is_old(&self) -> bool {
         self.since.elapsed() >= KEPT
     }
 }
 
-impl<V> Default for Kept<V> {
+impl<V> Default for Answer<V> {
     fn default() -> Self {
         Self { since: Instant::now(), answer: Cell::default() }
     }
 }
 
-impl<K, V> Default for Shared<K, V> {
+impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
         Self { kept: Mutex::default() }
     }
@@ -94,16 +94,16 @@ impl<K, V> Default for Shared<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Class;
+    use crate::source::ErrorClass;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn away() -> Error {
-        Error { class: Class::Away, code: "IO", message: "away".into() }
+        Error { class: ErrorClass::Away, code: "IO", message: "away".into() }
     }
 
     #[tokio::test]
     async fn one_asks_for_all_that_ask_the_same() {
-        let (shared, asked) = (Shared::default(), AtomicU32::new(0));
+        let (shared, asked) = (SingleFlight::default(), AtomicU32::new(0));
         let (shared, asked) = (&shared, &asked);
         let ask = |key| {
             let answer = async move {
@@ -121,7 +121,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_and_what_does_not_last_are_asked_again() {
-        let shared = Shared::default();
+        let shared = SingleFlight::default();
         assert!(shared.get(1, async || Err(away()), |_| true).await.is_err());
         assert_eq!(shared.get(1, async || Ok(5), |_| false).await.unwrap(), 5);
         assert_eq!(shared.get(1, async || Ok(6), |_| true).await.unwrap(), 6);

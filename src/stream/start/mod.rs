@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::config::Replay;
-use crate::source::{Class, Error, Info, Source};
+use crate::source::{Error, ErrorClass, Source, StreamInfo};
 use crate::sse::{Entry, Gap, Reason, StreamId};
-use crate::stream::{Found, Topic, count_for};
+use crate::stream::{RingLookup, Topic, count_for};
 
 /// Looking back for the newest entries, one reply stays near this.
 const LOOK_BACK_BYTES: usize = 1 << 20;
@@ -18,9 +18,9 @@ const LAG_PATIENCE: Duration = Duration::from_millis(500);
 /// What a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// From now on.
+    /// StartPoint now on.
     Live,
-    /// From now on; it named a last event id that is none of ours.
+    /// StartPoint now on; it named a last event id that is none of ours.
     Unknown,
     /// Everything after this id.
     After(StreamId),
@@ -35,15 +35,15 @@ pub enum Start {
 /// Where a client begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// From where it is served.
-    pub from: From,
+    /// StartPoint where it is served.
+    pub from: StartPoint,
     /// What it has to be told first, and the last event id that goes with it.
     pub gap: Option<(Gap, StreamId)>,
 }
 
-/// From where a client is served.
+/// StartPoint where a client is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum StartPoint {
     /// The ring, from this item on, and the last event id of whoever has what is before it.
     Ring(u64, StreamId),
     /// The source, after this id.
@@ -52,7 +52,7 @@ pub enum From {
 
 /// A stream of the source, looked at.
 #[derive(Clone, Copy)]
-pub struct Look<'a> {
+pub struct StreamQuery<'a> {
     /// Where it is.
     pub source: &'a Source,
     /// Its key.
@@ -71,21 +71,21 @@ pub struct Reach {
 /// Finds out from the source where a client begins; `reach` tells how far back so many entries are. Fails
 /// where the stream ends before `read_up_to`, for then it began anew and its reader is still to tell.
 pub async fn resolve<F: Future<Output = Result<Reach, Error>>>(
-    look: Look<'_>,
+    query: StreamQuery<'_>,
     read_up_to: StreamId,
     replay: Replay,
     start: Start,
     reach: impl FnOnce(u64) -> F,
 ) -> Result<Resolved, Error> {
-    let info = look.info().await?;
+    let info = query.info().await?;
     let info = info.as_ref();
     if info.map_or(StreamId::ZERO, |info| info.last_generated) < read_up_to {
         return Err(behind_its_reader());
     }
     let (base, asked) = match start {
-        Start::After(id) => (resume_believably(look, id, info).await?, Some(id)),
+        Start::After(id) => (resume_believably(query, id, info).await?, Some(id)),
         Start::Since(ms) => (since(StreamId { ms, seq: 0 }.prev(), info), None),
-        Start::Newest(count) => match look.nth_newest(count).await? {
+        Start::Newest(count) => match query.nth_newest(count).await? {
             Some(oldest) => (Base::exact(oldest.prev()), None),
             None => (Base::kept(info), None),
         },
@@ -97,7 +97,7 @@ pub async fn resolve<F: Future<Output = Result<Reach, Error>>>(
 /// After `id`, which the stream is known to have held when it was `info`.
 pub async fn resolve_known<F: Future<Output = Result<Reach, Error>>>(
     id: StreamId,
-    info: &Info,
+    info: &StreamInfo,
     replay: Replay,
     reach: impl FnOnce(u64) -> F,
 ) -> Result<Resolved, Error> {
@@ -108,7 +108,7 @@ pub async fn resolve_known<F: Future<Output = Result<Reach, Error>>>(
 async fn within_replay<F: Future<Output = Result<Reach, Error>>>(
     base: Base,
     asked: Option<StreamId>,
-    info: Option<&Info>,
+    info: Option<&StreamInfo>,
     replay: Replay,
     reach: impl FnOnce(u64) -> F,
 ) -> Result<Resolved, Error> {
@@ -122,31 +122,31 @@ async fn within_replay<F: Future<Output = Result<Reach, Error>>>(
         if left_out.is_some_and(|left_out| left_out > base.after) {
             let after = next.map_or(tail, StreamId::prev);
             let gap = Gap { after: asked, next, lost: None, reason: Reason::Limit };
-            return Ok(Resolved { from: From::Source(after), gap: Some((gap, after)) });
+            return Ok(Resolved { from: StartPoint::Source(after), gap: Some((gap, after)) });
         }
     }
     Ok(base.resolved())
 }
 
-/// From the beginning of what is kept, where a client wanted to go on after `asked`.
+/// StartPoint the beginning of what is kept, where a client wanted to go on after `asked`.
 pub async fn from_the_first(
-    look: Look<'_>,
+    query: StreamQuery<'_>,
     asked: Option<StreamId>,
     reason: Reason,
 ) -> Result<Resolved, Error> {
     // Where others are read from than the primary, each may be at another place.
-    look.source.primary_says(look.key, LAG_PATIENCE).await?;
-    let info = look.info().await?;
+    query.source.primary_says(query.key, LAG_PATIENCE).await?;
+    let info = query.info().await?;
     Ok(Base::first(asked, info.as_ref(), reason).resolved())
 }
 
 fn behind_its_reader() -> Error {
     let message = "the stream ends before what its reader has read".to_owned();
-    Error { class: Class::Away, code: "LAGGING", message }
+    Error { class: ErrorClass::Away, code: "LAGGING", message }
 }
 
-impl Look<'_> {
-    async fn info(self) -> Result<Option<Info>, Error> {
+impl StreamQuery<'_> {
+    async fn info(self) -> Result<Option<StreamInfo>, Error> {
         self.source.info(self.key).await
     }
 
@@ -162,7 +162,7 @@ impl Look<'_> {
         let (mut left, mut oldest, mut ask) = (count, None, FIRST_LOOK_BACK);
         while left > 0 {
             let entries = match self.source.newest(self.key, oldest, ask.min(left)).await {
-                Err(error) if error.class == Class::TooLarge => {
+                Err(error) if error.class == ErrorClass::TooLarge => {
                     ask = (ask.min(left) / 8).max(1);
                     continue;
                 }
@@ -182,7 +182,7 @@ impl Look<'_> {
 /// stream is open. `None` where the start does not, or the source has to tell.
 pub fn resolve_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> {
     let from_now = matches!(start, Start::Live | Start::Unknown | Start::Newest(_));
-    let known = from_now && topic.state().ring.life() > 0;
+    let known = from_now && topic.state().ring.generation() > 0;
     if known { in_ring_now(topic, replay, start) } else { None }
 }
 
@@ -200,14 +200,14 @@ impl Base {
 
     /// All that is kept; what is not was not asked for. It is read from just before the first entry:
     /// a read that began earlier could not tell what was never there from what was trimmed.
-    fn kept(info: Option<&Info>) -> Self {
+    fn kept(info: Option<&StreamInfo>) -> Self {
         let first = info.and_then(|info| info.first);
         let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
         Self::exact(first.map_or(end, StreamId::prev))
     }
 
-    /// From the beginning of what is kept, where more was asked for.
-    fn first(asked: Option<StreamId>, info: Option<&Info>, reason: Reason) -> Self {
+    /// StartPoint the beginning of what is kept, where more was asked for.
+    fn first(asked: Option<StreamId>, info: Option<&StreamInfo>, reason: Reason) -> Self {
         let first = info.and_then(|info| info.first);
         let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
         let gap = Gap { after: asked, next: first, lost: None, reason };
@@ -216,7 +216,7 @@ impl Base {
 
     fn resolved(self) -> Resolved {
         let gap = self.gap.map(|gap| (gap, self.after));
-        Resolved { from: From::Source(self.after), gap }
+        Resolved { from: StartPoint::Source(self.after), gap }
     }
 }
 
@@ -233,8 +233,8 @@ fn in_ring_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> 
     let (seq, asked) = match start {
         Start::Live | Start::Unknown => (ring.next_seq(), None),
         Start::After(id) => match ring.find(id) {
-            Found::At(seq) => (seq, Some(id)),
-            Found::Stranger | Found::Outside => return None,
+            RingLookup::At(seq) => (seq, Some(id)),
+            RingLookup::Foreign | RingLookup::Outside => return None,
         },
         Start::Since(ms) => (ring.reach(StreamId { ms, seq: 0 }.prev())?, None),
         Start::Newest(count) => (ring.nth_newest(count)?, None),
@@ -243,9 +243,9 @@ fn in_ring_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> 
     if start == Start::Unknown {
         let tail = ring.tail();
         let gap = Gap { after: None, next: None, lost: None, reason: Reason::Unknown };
-        return Some(Resolved { from: From::Ring(seq, tail), gap: Some((gap, tail)) });
+        return Some(Resolved { from: StartPoint::Ring(seq, tail), gap: Some((gap, tail)) });
     }
-    let exact = Resolved { from: From::Ring(seq, ring.id_before(seq)), gap: None };
+    let exact = Resolved { from: StartPoint::Ring(seq, ring.id_before(seq)), gap: None };
     let Replay::Newest(allowed) = replay else { return Some(exact) };
     if ring.next_seq() - seq <= allowed {
         return Some(exact);
@@ -261,22 +261,22 @@ fn in_ring_now(topic: &Topic, replay: Replay, start: Start) -> Option<Resolved> 
     let next = (allowed > 0).then(|| ring.id_before(seq + 1));
     let gap = Gap { after: asked, next, lost, reason: Reason::Limit };
     let before = next.map_or(id, StreamId::prev);
-    Some(Resolved { from: From::Ring(seq, before), gap: Some((gap, before)) })
+    Some(Resolved { from: StartPoint::Ring(seq, before), gap: Some((gap, before)) })
 }
 
 /// A replica that lags looks like another life of the stream, which is told only on the primary's word.
 async fn resume_believably(
-    look: Look<'_>,
+    query: StreamQuery<'_>,
     id: StreamId,
-    info: Option<&Info>,
+    info: Option<&StreamInfo>,
 ) -> Result<Base, Error> {
-    let base = resume(look, id, info).await?;
+    let base = resume(query, id, info).await?;
     let is_reset = base.gap.is_some_and(|gap| gap.reason == Reason::Reset);
-    if !is_reset || look.source.primary_says(look.key, LAG_PATIENCE).await?.is_none() {
+    if !is_reset || query.source.primary_says(query.key, LAG_PATIENCE).await?.is_none() {
         return Ok(base);
     }
     // What is read from has caught up with the primary: what it says now is right.
-    resume(look, id, look.info().await?.as_ref()).await
+    resume(query, id, query.info().await?.as_ref()).await
 }
 
 /// Whether a resume after `id` is exact; if not, from where it goes on and what is told.
@@ -286,20 +286,24 @@ async fn resume_believably(
 ///
 /// What cannot be told apart from an id of this life: one of another that is an entry's here too, or
 /// one less, or the last that was generated, or between the first entry and the last deleted one.
-async fn resume(look: Look<'_>, id: StreamId, info: Option<&Info>) -> Result<Base, Error> {
+async fn resume(
+    query: StreamQuery<'_>,
+    id: StreamId,
+    info: Option<&StreamInfo>,
+) -> Result<Base, Error> {
     if let Some(base) = known(id, info) {
         return Ok(base);
     }
-    if look.source.holds(look.key, id).await? {
+    if query.source.holds(query.key, id).await? {
         return Ok(Base::exact(id));
     }
     // Trimming and deleting go on: what is not there any more is held against the stream as it is now.
-    let info = look.info().await?;
+    let info = query.info().await?;
     Ok(absent(id, info.as_ref()))
 }
 
 /// What the stream itself tells; `None`: that depends on whether it holds the id.
-fn known(id: StreamId, info: Option<&Info>) -> Option<Base> {
+fn known(id: StreamId, info: Option<&StreamInfo>) -> Option<Base> {
     let Some(info) = info.filter(|info| id <= info.last_generated) else {
         // To whoever has nothing yet a stream that is not there is no loss.
         let never = id == StreamId::ZERO;
@@ -315,7 +319,7 @@ fn known(id: StreamId, info: Option<&Info>) -> Option<Base> {
 }
 
 /// The same where the stream does not hold the id: trimmed, of another life, or deleted just now.
-fn absent(id: StreamId, info: Option<&Info>) -> Base {
+fn absent(id: StreamId, info: Option<&StreamInfo>) -> Base {
     known(id, info).unwrap_or_else(|| {
         let trimmed = info.is_some_and(|info| {
             info.first.is_none_or(|first| id < first) && !nothing_removed(info)
@@ -325,11 +329,11 @@ fn absent(id: StreamId, info: Option<&Info>) -> Base {
     })
 }
 
-fn nothing_removed(info: &Info) -> bool {
+fn nothing_removed(info: &StreamInfo) -> bool {
     info.entries_added == Some(info.length)
 }
 
-fn since(after: StreamId, info: Option<&Info>) -> Base {
+fn since(after: StreamId, info: Option<&StreamInfo>) -> Base {
     let Some(info) = info else { return Base::exact(StreamId::ZERO) };
     if after >= info.last_generated {
         return Base::exact(info.last_generated);

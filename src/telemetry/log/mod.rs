@@ -42,7 +42,7 @@ pub fn start(config: &Log) -> Levels {
     } else if config.format == LogFormat::Auto && journal {
         match Journal::open(Path::new(journal::SOCKET)) {
             Ok(journal) => registry.with(journal).init(),
-            Err(_) => registry.with(layer.event_format(Prefixed)).init(),
+            Err(_) => registry.with(layer.event_format(PriorityFormat)).init(),
         }
     } else {
         registry.with(layer.with_target(false)).init();
@@ -59,9 +59,9 @@ fn filter(config: &Log) -> EnvFilter {
 
 /// A line with journald's priority prefix (sd-daemon(3)) and without a time, which journald has: for one
 /// that only reads standard error.
-struct Prefixed;
+struct PriorityFormat;
 
-impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Prefixed
+impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for PriorityFormat
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
     N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,

@@ -20,7 +20,7 @@ impl Scope {
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum DisconnectReason {
     /// The client closed it.
     Client,
     /// The client took nothing for too long, or lagged too far behind.
@@ -35,7 +35,7 @@ pub enum Left {
     Error,
 }
 
-impl Left {
+impl DisconnectReason {
     pub(super) const ALL: [Self; 6] =
         [Self::Client, Self::Slow, Self::Rotated, Self::Expired, Self::Drain, Self::Error];
 

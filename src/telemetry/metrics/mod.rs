@@ -17,7 +17,7 @@ mod process;
 mod routes;
 mod totals;
 
-pub use labels::{Left, Scope};
+pub use labels::{DisconnectReason, Scope};
 pub use routes::{RouteMetrics, TooManyRoutes};
 pub use totals::Totals;
 
@@ -56,13 +56,13 @@ pub struct Metrics {
     reload_success: Gauge,
     /// From an entry's id to the write to the socket.
     pub latency: Histogram,
-    /// From a reply to the last write of it, for each pack.
+    /// From a reply to the last write of it, for each shard.
     pub fanout: Histogram,
     lives: Histogram,
 }
 
 /// What is read off when somebody looks.
-pub struct Now<'a> {
+pub struct Gauges<'a> {
     /// Streams open.
     pub clients: usize,
     /// Streams that may be open.
@@ -163,7 +163,7 @@ impl Metrics {
 
     /// Label sets that are known beforehand exist from the start, so that the first increase shows.
     fn start_at_zero(&self) {
-        for left in Left::ALL {
+        for left in DisconnectReason::ALL {
             self.labelled("ssegate_client_disconnects_total", &[("reason", left.as_str())], 0);
         }
         for result in ["ring", "redis", "gap", "invalid"] {
@@ -220,7 +220,7 @@ impl Metrics {
     }
 
     /// A stream ended that was opened at `opened`.
-    pub fn left(&self, why: Left, opened: Instant) {
+    pub fn disconnected(&self, why: DisconnectReason, opened: Instant) {
         self.lives.observe(opened.elapsed(), 1);
         self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
     }
@@ -267,7 +267,7 @@ impl Metrics {
     }
 
     /// Prometheus' text format.
-    pub fn render(&self, now: &Now<'_>) -> String {
+    pub fn render(&self, now: &Gauges<'_>) -> String {
         self.clients.set(now.clients as f64);
         self.clients_limit.set(now.clients_limit as f64);
         self.pending.set(now.pending as f64);

@@ -10,12 +10,12 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::super::super::body::{Body, body};
-use super::super::{Begin, Outlet};
+use super::super::{Handoff, SubscriberWriter};
 use super::tests::{hear, step};
 use super::*;
 use crate::config::Replay;
-use crate::fanout::testing::World;
-use crate::source::Info;
+use crate::fanout::testing::TestFanout;
+use crate::source::StreamInfo;
 use crate::sse::parse::Parser;
 use crate::sse::{CONTROL_EVENT, Entry};
 use crate::stream::Lease;
@@ -29,7 +29,7 @@ const CASES: u32 = 2_000;
 #[derive(Clone, Debug)]
 enum Had {
     /// The id of an entry that was there when it left, or the one less that a gap before it carries.
-    Entry { place: usize, gap: bool },
+    Entry { phase: usize, gap: bool },
     /// Any.
     Foreign(u64),
 }
@@ -50,7 +50,7 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let changes = |most| prop::collection::vec(any_change(), 0..most);
     let had = prop_oneof![
-        3 => (any::<usize>(), any::<bool>()).prop_map(|(place, gap)| Had::Entry { place, gap }),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(phase, gap)| Had::Entry { phase, gap }),
         1 => (0..40_u64).prop_map(Had::Foreign),
     ];
     let calm = prop_oneof![2 => Just(Vec::new()), 1 => changes(3)];
@@ -83,23 +83,23 @@ struct Scene {
 impl Scene {
     fn play(&mut self, changes: &[Change]) {
         for change in changes {
-            let life = self.model.life;
+            let generation = self.model.generation;
             for command in self.model.play(change, &mut self.next) {
                 if let Command::Delete(ids) = command {
                     self.deleted.extend(ids);
                 }
             }
-            if self.model.life != life {
+            if self.model.generation != generation {
                 self.deleted.clear();
             }
         }
     }
 
     /// What the next command finds.
-    fn come(&mut self) -> Option<(Vec<Entry>, Info)> {
+    fn come(&mut self) -> Option<(Vec<Entry>, StreamInfo)> {
         let changes = self.between.pop_front().unwrap_or_default();
         self.play(&changes);
-        self.looks.push((self.model.life, self.model.stream.clone()));
+        self.looks.push((self.model.generation, self.model.stream.clone()));
         let info = info(self.model.stream.as_ref()?, self.counts);
         Some((read(&self.model, StreamId::ZERO, usize::MAX), info))
     }
@@ -111,8 +111,8 @@ impl Scene {
     /// What was there after `id` and is not any more.
     fn gone(&self, id: StreamId) -> Vec<StreamId> {
         let stream = self.stream();
-        let history = stream.history.iter().copied();
-        history.filter(|at| *at > id && !stream.entries.contains(at)).collect()
+        let delivery = stream.history.iter().copied();
+        delivery.filter(|at| *at > id && !stream.entries.contains(at)).collect()
     }
 
     /// Whether at any of our looks `id` could not be told from one of this life.
@@ -150,7 +150,7 @@ impl Told {
 /// A client and what it hears.
 struct Visit {
     scene: Arc<Mutex<Scene>>,
-    follower: Follower,
+    follower: CatchUp,
     body: Body,
     parser: Parser,
     delivered: Vec<StreamId>,
@@ -160,19 +160,20 @@ struct Visit {
 
 impl Visit {
     fn new(scene: Scene, read_count: usize, start: Start) -> Self {
-        let world = World::of(&format!("[source]\nread_count = {read_count}"));
-        let (mut client, lease) = world.stranger("a");
-        client.view.framed = false;
+        let test = TestFanout::of(&format!("[source]\nread_count = {read_count}"));
+        let (mut subscriber, lease) = test.stranger("a");
+        subscriber.format.framed = false;
         let (scene, others) = {
             let scene = Arc::new(Mutex::new(scene));
             (scene.clone(), Box::new(move || scene.lock().unwrap().come()))
         };
-        world.source.leave_to("a", others);
-        lease.topic().begin_anew(StreamId::ZERO);
+        test.source.leave_to("a", others);
+        lease.topic().start_generation(StreamId::ZERO);
         lease.topic().state().ring.reaches_nowhere();
-        let begin = Begin::new(&client, Replay::All, start, Vec::new());
+        let handoff = Handoff::new(&subscriber, Replay::All, start, Vec::new());
         let (sink, body) = body();
-        let follower = Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin);
+        let follower =
+            CatchUp::new(test.fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff);
         let (parser, delivered, gaps) = Default::default();
         Self { scene, follower, body, parser, delivered, gaps, _lease: lease }
     }
@@ -202,11 +203,11 @@ impl Visit {
 
     /// The id that it goes on after, and what it was told before that.
     async fn resume(&mut self) -> (StreamId, Option<Gap>) {
-        while matches!(self.follower.place, Place::Start { .. }) {
+        while matches!(self.follower.phase, Phase::Start { .. }) {
             self.step().await;
         }
-        let Place::Source(past) = &self.follower.place else { panic!("the source has it") };
-        let after = past.from.cursor();
+        let Phase::Source(backfill) = &self.follower.phase else { panic!("the source has it") };
+        let after = backfill.from.cursor();
         while !self.follower.unsent.is_empty() {
             self.step().await;
         }
@@ -220,7 +221,7 @@ impl Visit {
         for _ in 0..500 {
             let (one_life, calm) = {
                 let scene = self.scene();
-                let of_it = |(life, _): &(u64, _)| *life == scene.model.life;
+                let of_it = |(generation, _): &(u64, _)| *generation == scene.model.generation;
                 (scene.looks.iter().all(of_it), scene.between.is_empty())
             };
             if !one_life || (waits >= 3 && calm) {
@@ -277,13 +278,14 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, visit: &Visit, resumed: Option<Gap>, to_the_end: bool) {
+    fn add(&mut self, deliver: &Visit, resumed: Option<Gap>, to_the_end: bool) {
         let resumed = resumed.map(|gap| gap.reason);
         self.exact += usize::from(resumed.is_none());
         self.trimmed += usize::from(resumed == Some(Reason::Trimmed));
         self.reset += usize::from(resumed == Some(Reason::Reset));
         self.to_the_end += usize::from(to_the_end);
-        let told = |is: fn(&Gap) -> bool| usize::from(visit.gaps.iter().any(|told| is(&told.gap)));
+        let told =
+            |is: fn(&Gap) -> bool| usize::from(deliver.gaps.iter().any(|told| is(&told.gap)));
         self.deleted += told(|gap| gap.reason == Reason::Deleted && gap.lost.is_none());
         self.counted += told(|gap| gap.lost.is_some());
     }
@@ -292,22 +294,22 @@ impl Tally {
 async fn play(case: &Case, tally: &RefCell<Tally>) {
     let mut scene = Scene { next: 10, counts: case.counts, ..Scene::default() };
     scene.play(&case.before);
-    let (left_in, entries) = (scene.model.life, scene.stream().entries);
+    let (left_in, entries) = (scene.model.generation, scene.stream().entries);
     let (id, known) = match case.had {
-        Had::Entry { place, gap } if !entries.is_empty() => {
-            let entry = entries[place % entries.len()];
+        Had::Entry { phase, gap } if !entries.is_empty() => {
+            let entry = entries[phase % entries.len()];
             (if gap { entry.prev() } else { entry }, true)
         }
-        Had::Entry { place, .. } => (id(place as u64 % 40), false),
+        Had::Entry { phase, .. } => (id(phase as u64 % 40), false),
         Had::Foreign(number) => (id(number), false),
     };
     scene.play(&case.away);
     scene.between = case.between.clone().into();
-    let mut visit = Visit::new(scene, case.read_count, Start::After(id));
-    let (after, told) = visit.resume().await;
+    let mut deliver = Visit::new(scene, case.read_count, Start::After(id));
+    let (after, told) = deliver.resume().await;
     let (origin, gone) = {
-        let scene = visit.scene();
-        let same_life = known && scene.model.life == left_in;
+        let scene = deliver.scene();
+        let same_life = known && scene.model.generation == left_in;
         is_right(&scene, id, same_life, told);
         if told.is_some() {
             let kept = scene.stream();
@@ -316,11 +318,11 @@ async fn play(case: &Case, tally: &RefCell<Tally>) {
         }
         if same_life { (id, Vec::new()) } else { (after, scene.gone(after)) }
     };
-    let to_the_end = visit.reads_to_the_end().await;
+    let to_the_end = deliver.reads_to_the_end().await;
     if to_the_end {
-        visit.is_complete(origin, &gone);
+        deliver.is_complete(origin, &gone);
     }
-    tally.borrow_mut().add(&visit, told, to_the_end);
+    tally.borrow_mut().add(&deliver, told, to_the_end);
 }
 
 /// In the same life only what is below the first entry is told; an id of another one is, where it

@@ -1,24 +1,24 @@
-//! A follower in the past: reads pages of the source until the ring reaches back to it.
+//! A catch-up subscriber in the past: reads pages of the source until the ring reaches back to it.
 
 use std::sync::Arc;
 
-use super::super::View;
-use super::super::wire::Spot;
-use super::{End, Follower, Place};
+use super::super::WireFormat;
+use super::super::wire::WritePosition;
+use super::{CatchUp, End, Phase};
 use crate::sse::{Gap, Reason, StreamId};
 use crate::stream::continuity::Continuity;
 use crate::stream::replay::{Opened, Page};
-use crate::stream::start::From;
-use crate::telemetry::metrics::{Left, Scope};
+use crate::stream::start::StartPoint;
+use crate::telemetry::metrics::{DisconnectReason, Scope};
 
 /// A place in the source.
-pub(in crate::fanout) struct Past {
+pub(in crate::fanout) struct Backfill {
     /// Where the page begins, or the next one is to begin.
     from: Continuity,
-    life: u64,
+    generation: u64,
     page: Option<Arc<Page>>,
     /// The place in the page; an offset without a page is one in the first item after `from`.
-    pub(super) spot: Spot,
+    pub(super) position: WritePosition,
     /// Of deletions up to this one the client need not be told any more; `None`: of none that there were
     /// when it came.
     deletions_told: Option<StreamId>,
@@ -27,11 +27,11 @@ pub(in crate::fanout) struct Past {
     began_in: Option<StreamId>,
 }
 
-impl Past {
-    pub(super) fn new(from: Continuity, life: u64) -> Self {
+impl Backfill {
+    pub(super) fn new(from: Continuity, generation: u64) -> Self {
         let deletions_told = Some(StreamId::ZERO);
-        let (page, spot) = (None, Spot::default());
-        Self { from, life, page, spot, deletions_told, began_in: None }
+        let (page, position) = (None, WritePosition::default());
+        Self { from, generation, page, position, deletions_told, began_in: None }
     }
 
     /// For a client that asked for what is kept, not for what follows something that it has.
@@ -48,46 +48,47 @@ impl Past {
     /// Gives back the page; the place in it is found again by what the client has of it.
     fn forget_page(&mut self) {
         let Some(page) = self.page.take() else { return };
-        let done = self.spot.seq.checked_sub(1).and_then(|seq| page.batch.ids_from(seq).first());
+        let done =
+            self.position.seq.checked_sub(1).and_then(|seq| page.batch.ids_from(seq).first());
         self.from = done.map_or(self.from, |id| Continuity::after(*id));
-        self.spot.seq = 0;
+        self.position.seq = 0;
     }
 }
 
-impl Follower {
+impl CatchUp {
     pub(super) async fn follow_source(&mut self) -> Result<(), End> {
-        let topic = self.client.topic().clone();
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if let Some(page) = past.page.clone() {
+        let topic = self.subscriber.topic().clone();
+        let Phase::Source(backfill) = &mut self.phase else { return Ok(()) };
+        if let Some(page) = backfill.page.clone() {
             return self.follow_page(page).await;
         }
-        let (from, offset) = (past.from, past.spot.offset);
-        let view = self.client.view;
-        let (life, base, reached) = {
+        let (from, offset) = (backfill.from, backfill.position.offset);
+        let format = self.subscriber.format;
+        let (generation, base, reached) = {
             let state = topic.state();
             let ring = &state.ring;
             let reached = ring.reach(from.cursor()).filter(|seq| {
                 offset == 0
-                    && (*seq == ring.next_seq() || ring.at(*seq).is_some_and(|b| view.is_in(b)))
+                    && (*seq == ring.next_seq() || ring.at(*seq).is_some_and(|b| format.is_in(b)))
             });
-            (ring.life(), ring.base(), reached.map(|seq| (seq, ring.id_before(seq))))
+            (ring.generation(), ring.base(), reached.map(|seq| (seq, ring.id_before(seq))))
         };
-        if life != past.life {
-            if past.began_in != Some(base) {
-                self.place = Place::NewLife;
+        if generation != backfill.generation {
+            if backfill.began_in != Some(base) {
+                self.phase = Phase::NewGeneration;
                 return Ok(());
             }
             // It was there before the reader was.
-            (past.life, past.began_in) = (life, None);
+            (backfill.generation, backfill.began_in) = (generation, None);
         }
         if let Some((seq, last_id)) = reached {
-            self.place = Place::Ring(Spot { seq, offset: 0 });
-            self.history.goes_on_after(last_id);
+            self.phase = Phase::Ring(WritePosition { seq, offset: 0 });
+            self.delivery.goes_on_after(last_id);
             return Ok(());
         }
         let fanout = self.fanout.clone();
-        let rendering = usize::from(view.rendering);
-        let read = fanout.replays.page(&topic, life, rendering, from);
+        let rendering = usize::from(format.rendering);
+        let read = fanout.replays.page(&topic, generation, rendering, from);
         match self.meanwhile(read).await? {
             Some(Ok(opened)) => self.open_page(opened, from).await,
             Some(Err(error)) => self.failed(&error).await,
@@ -104,22 +105,22 @@ impl Follower {
         if self.partial.is_some_and(|begun| !is_as_begun(begun)) {
             // The rest of a half-written event is gone. The client's parser drops what it has of
             // it, and its last event id stands before it: it comes back and is told of the gap.
-            return Err(End::Cut(Left::Slow));
+            return Err(End::Cut(DisconnectReason::Slow));
         }
         self.tell_deletion(&page, seq, from)?;
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
+        let Phase::Source(backfill) = &mut self.phase else { return Ok(()) };
         if !page.is_empty() {
-            past.spot.seq = seq;
+            backfill.position.seq = seq;
             if let Some(gap) = page.gap.filter(|_| seq == 0) {
                 self.fanout.metrics.gap(Scope::Resume, gap);
-                self.client.topic().state().gaps += 1;
+                self.subscriber.topic().state().gaps += 1;
             }
-            past.page = Some(page);
+            backfill.page = Some(page);
             return Ok(());
         }
         if page.next != from && !page.reset {
             // Where the stream ended now is known: the next look tells whether anything is left.
-            past.from = page.next;
+            backfill.from = page.next;
             return Ok(());
         }
         drop(page);
@@ -129,14 +130,14 @@ impl Follower {
 
     /// Tells of entries that were deleted ahead, unless the page does.
     fn tell_deletion(&mut self, page: &Page, seq: u64, from: Continuity) -> Result<(), End> {
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        let told = *past.deletions_told.get_or_insert(page.last_deleted());
+        let Phase::Source(backfill) = &mut self.phase else { return Ok(()) };
+        let told = *backfill.deletions_told.get_or_insert(page.last_deleted());
         let untold = page.deleted_ahead(from.cursor(), seq).filter(|deleted| *deleted > told);
         let Some(deleted) = untold else { return Ok(()) };
-        past.deletions_told = Some(deleted);
+        backfill.deletions_told = Some(deleted);
         if self.partial.is_some() {
             // Not within an event; it comes back and is told.
-            return Err(End::Cut(Left::Slow));
+            return Err(End::Cut(DisconnectReason::Slow));
         }
         let next = page.first_entry(seq);
         let gap = Gap { after: Some(from.cursor()), next, lost: None, reason: Reason::Deleted };
@@ -145,23 +146,24 @@ impl Follower {
     }
 
     async fn follow_page(&mut self, page: Arc<Page>) -> Result<(), End> {
-        let Place::Source(past) = &mut self.place else { return Ok(()) };
-        if past.spot.seq >= page.batch.end_seq() {
-            let Past { deletions_told, began_in, life, .. } = *past;
-            *past = Past { deletions_told, began_in, ..Past::new(page.next, life) };
+        let Phase::Source(backfill) = &mut self.phase else { return Ok(()) };
+        if backfill.position.seq >= page.batch.end_seq() {
+            let Backfill { deletions_told, began_in, generation, .. } = *backfill;
+            *backfill =
+                Backfill { deletions_told, began_in, ..Backfill::new(page.next, generation) };
             return Ok(());
         }
-        let view = View { rendering: 0, ..self.client.view };
-        let spot = past.spot;
+        let format = WireFormat { rendering: 0, ..self.subscriber.format };
+        let position = backfill.position;
         let batch = page.batch.clone();
         drop(page);
         let fanout = self.fanout.clone();
-        let turn = if self.history.live { None } else { Some(fanout.replay_turn().await) };
-        let done = self.write(vec![batch], view, spot, turn).await?;
-        if let Place::Source(past) = &mut self.place
-            && past.page.is_some()
+        let turn = if self.delivery.live { None } else { Some(fanout.replay_turn().await) };
+        let done = self.write(vec![batch], format, position, turn).await?;
+        if let Phase::Source(backfill) = &mut self.phase
+            && backfill.page.is_some()
         {
-            past.spot = done;
+            backfill.position = done;
         }
         Ok(())
     }
@@ -169,19 +171,19 @@ impl Follower {
     /// The stream began anew while the client was on its way: it goes on from the new beginning.
     pub(super) async fn follow_new_life(&mut self) -> Result<(), End> {
         if self.partial.is_some() {
-            return Err(End::Cut(Left::Slow));
+            return Err(End::Cut(DisconnectReason::Slow));
         }
-        let topic = self.client.topic().clone();
-        let life = topic.state().ring.life();
-        let (fanout, last_id) = (self.fanout.clone(), self.history.last_id);
-        let resolved = match self.meanwhile(fanout.replays.new_life(&topic, last_id)).await? {
+        let topic = self.subscriber.topic().clone();
+        let generation = topic.state().ring.generation();
+        let (fanout, last_id) = (self.fanout.clone(), self.delivery.last_id);
+        let resolved = match self.meanwhile(fanout.replays.new_generation(&topic, last_id)).await? {
             Some(Ok(resolved)) => resolved,
             Some(Err(error)) => return self.failed(&error).await,
             None => return Ok(()),
         };
-        if let From::Source(after) = resolved.from {
-            let past = Past::new(Continuity::after(after), life);
-            self.place = Place::Source(past.of_what_is_kept());
+        if let StartPoint::Source(after) = resolved.from {
+            let backfill = Backfill::new(Continuity::after(after), generation);
+            self.phase = Phase::Source(backfill.of_what_is_kept());
         }
         if let Some((gap, id)) = resolved.gap {
             self.tell_gap(gap, id);
@@ -190,12 +192,12 @@ impl Follower {
     }
 
     pub(super) fn has_page(&self) -> bool {
-        matches!(&self.place, Place::Source(Past { page: Some(_), .. }))
+        matches!(&self.phase, Phase::Source(Backfill { page: Some(_), .. }))
     }
 
     pub(super) fn forget_page(&mut self) {
-        if let Place::Source(past) = &mut self.place {
-            past.forget_page();
+        if let Phase::Source(backfill) = &mut self.phase {
+            backfill.forget_page();
         }
     }
 }

@@ -7,10 +7,10 @@ use std::task::{Context, Poll, Waker};
 use hyper::body::Body as _;
 
 use super::super::super::body::{Body, body};
-use super::super::{Begin, Client, History, Outlet};
+use super::super::{DeliveryState, Handoff, Subscriber, SubscriberWriter};
 use super::*;
-use crate::fanout::testing::World;
-use crate::source::Info;
+use crate::fanout::testing::TestFanout;
+use crate::source::StreamInfo;
 use crate::sse::parse::{self, Event, Parser};
 use crate::sse::{CONTROL_EVENT, Entry, Rendering};
 use crate::stream::{Item, Lease, Topic};
@@ -29,7 +29,7 @@ pub(super) fn hear(body: &mut Body, parser: &mut Parser) -> Vec<Event> {
 }
 
 /// A step; whether it did not wait.
-pub(super) async fn step(follower: &mut Follower) -> bool {
+pub(super) async fn step(follower: &mut CatchUp) -> bool {
     tokio::task::yield_now().await;
     let mut step = pin!(follower.step());
     let done = poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await;
@@ -48,70 +48,75 @@ fn entry(ms: u64) -> Item {
 /// It read up to 20 before that was trimmed; the reader came too late for that and has a gap there.
 #[tokio::test]
 async fn whoever_is_ahead_of_the_reader_does_not_go_back_when_the_ring_moves_on() {
-    let world = World::of("[ring]\nentries = 2");
-    let (client, lease) = world.stranger("a");
+    let test = TestFanout::of("[ring]\nentries = 2");
+    let (subscriber, lease) = test.stranger("a");
     let topic = lease.topic();
-    topic.begin_anew(id(10));
+    topic.start_generation(id(10));
     let (after, next) = (Some(id(10)), Some(id(40)));
     let gap = Gap { after, next, lost: None, reason: Reason::Trimmed };
     topic.push(&[Item::Gap(gap, id(40).prev()), entry(40)], 1000);
-    let life = topic.state().ring.life();
-    let begin = Begin {
-        place: Place::Source(Past::new(Continuity::after(id(20)), life)),
-        history: History { last_id: Some(id(20)), ..History::default() },
+    let generation = topic.state().ring.generation();
+    let handoff = Handoff {
+        phase: Phase::Source(Backfill::new(Continuity::after(id(20)), generation)),
+        delivery: DeliveryState { last_id: Some(id(20)), ..DeliveryState::default() },
         unsent: Vec::new(),
         partial: None,
     };
-    let outlet = Outlet::Body(body().0);
-    let mut follower = Follower::new(world.fanout.clone(), outlet, client, begin);
+    let writer = SubscriberWriter::Body(body().0);
+    let mut follower = CatchUp::new(test.fanout.clone(), writer, subscriber, handoff);
     assert!(follower.follow_source().await.is_ok());
-    let Place::Ring(spot) = follower.place else { panic!("the ring reaches back to it") };
+    let Phase::Ring(position) = follower.phase else { panic!("the ring reaches back to it") };
     topic.push(&[entry(50), entry(60)], 1000);
-    assert!(follower.follow_ring(spot).await.is_ok());
-    let Place::Source(past) = &follower.place else { panic!("it waits in the ring") };
-    assert_eq!(past.from.cursor(), id(20));
+    assert!(follower.follow_ring(position).await.is_ok());
+    let Phase::Source(backfill) = &follower.phase else { panic!("it waits in the ring") };
+    assert_eq!(backfill.from.cursor(), id(20));
 }
 
 fn filled(ms: u64) -> Entry {
     Entry { id: id(ms), fields: vec![("payload".into(), "x".into())] }
 }
 
-/// A follower in the past, after 10 of a stream that the reader has read up to 30. The stream is then
+/// A catch-up subscriber in the past, after 10 of a stream that the reader has read up to 30. The stream is then
 /// one of these, which nobody has told of.
-fn behind_in(world: &World, ids: &[u64]) -> (Follower, Body, Lease) {
-    let (mut client, lease) = world.stranger("a");
-    client.view.framed = false;
-    lease.topic().begin_anew(id(30));
-    let life = lease.topic().state().ring.life();
-    let begin = Begin {
-        place: Place::Source(Past::new(Continuity::after(id(10)), life)),
-        history: History { last_id: Some(id(10)), ..History::default() },
+fn behind_in(test: &TestFanout, ids: &[u64]) -> (CatchUp, Body, Lease) {
+    let (mut subscriber, lease) = test.stranger("a");
+    subscriber.format.framed = false;
+    lease.topic().start_generation(id(30));
+    let generation = lease.topic().state().ring.generation();
+    let handoff = Handoff {
+        phase: Phase::Source(Backfill::new(Continuity::after(id(10)), generation)),
+        delivery: DeliveryState { last_id: Some(id(10)), ..DeliveryState::default() },
         unsent: Vec::new(),
         partial: None,
     };
     let entries: Vec<_> = ids.iter().copied().map(filled).collect();
     let (first, last) = (entries[0].id, entries[entries.len() - 1].id);
     let length = entries.len() as u64;
-    let info = Info { length, last_generated: last, first: Some(first), ..Info::default() };
-    world.source.leave_to("a", Box::new(move || Some((entries.clone(), info))));
+    let info =
+        StreamInfo { length, last_generated: last, first: Some(first), ..StreamInfo::default() };
+    test.source.leave_to("a", Box::new(move || Some((entries.clone(), info))));
     let (sink, body) = body();
-    (Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin), body, lease)
+    (
+        CatchUp::new(test.fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff),
+        body,
+        lease,
+    )
 }
 
 /// The reader has found out that it began anew with 5.
 fn tell_reset(topic: &Topic, ids: &[u64]) {
     let (after, next) = (Some(id(30)), Some(id(5)));
     let gap = Gap { after, next, lost: None, reason: Reason::Reset };
-    topic.begin_anew(id(5).prev());
+    topic.start_generation(id(5).prev());
     let entries = ids.iter().map(|ms| Item::Entry(filled(*ms)));
     let items = std::iter::once(Item::Gap(gap, id(5).prev())).chain(entries);
     topic.push(&items.collect::<Vec<_>>(), 1000);
 }
 
 /// The reset, all of the new life from 5 on, and that it is live then.
-async fn is_told_of_all(follower: &mut Follower, body: &mut Body, ids: &[u64]) {
+async fn is_told_of_all(follower: &mut CatchUp, body: &mut Body, ids: &[u64]) {
     let (mut heard, mut parser) = (Vec::new(), Parser::new());
-    // Level, it goes to a pack.
+    // Level, it goes to a shard.
     for _ in 0..20 {
         if follower.step().await.is_err() {
             break;
@@ -132,8 +137,8 @@ async fn is_told_of_all(follower: &mut Follower, body: &mut Body, ids: &[u64]) {
 /// The new life has ids beyond its place, and the ring has all of it.
 #[tokio::test]
 async fn whoever_is_in_the_past_of_a_stream_that_begins_anew_has_all_of_the_new_one() {
-    let (world, ids) = (World::new(), [5, 15, 25]);
-    let (mut follower, mut body, lease) = behind_in(&world, &ids);
+    let (test, ids) = (TestFanout::new(), [5, 15, 25]);
+    let (mut follower, mut body, lease) = behind_in(&test, &ids);
     tell_reset(lease.topic(), &ids);
     is_told_of_all(&mut follower, &mut body, &ids).await;
 }
@@ -141,8 +146,8 @@ async fn whoever_is_in_the_past_of_a_stream_that_begins_anew_has_all_of_the_new_
 /// How it goes on after a page that shows a reset is for the reader to tell.
 #[tokio::test]
 async fn whoever_reads_of_a_new_life_first_waits_to_be_told() {
-    let (world, ids) = (World::new(), [5]);
-    let (mut follower, mut body, lease) = behind_in(&world, &ids);
+    let (test, ids) = (TestFanout::new(), [5]);
+    let (mut follower, mut body, lease) = behind_in(&test, &ids);
     for _ in 0..10 {
         assert!(!step(&mut follower).await, "it goes on by itself");
     }
@@ -151,80 +156,82 @@ async fn whoever_reads_of_a_new_life_first_waits_to_be_told() {
     is_told_of_all(&mut follower, &mut body, &ids).await;
 }
 
-/// A follower that writes into a body.
-fn follower(world: &World, client: Client, place: Place, last: u64) -> (Follower, Body) {
-    let history = History { last_id: Some(id(last)), live: true, down: false };
-    let begin = Begin { place, history, unsent: Vec::new(), partial: None };
+/// A catch-up subscriber that writes into a body.
+fn follower(test: &TestFanout, subscriber: Subscriber, phase: Phase, last: u64) -> (CatchUp, Body) {
+    let delivery = DeliveryState { last_id: Some(id(last)), live: true, down: false };
+    let handoff = Handoff { phase, delivery, unsent: Vec::new(), partial: None };
     let (sink, body) = body();
-    (Follower::new(world.fanout.clone(), Outlet::Body(sink), client, begin), body)
+    (CatchUp::new(test.fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff), body)
 }
 
 #[tokio::test]
 async fn whoever_is_in_the_new_life_before_the_reader_stays_there() {
     for (read_up_to, stays) in [(20, true), (50, false)] {
-        let world = World::new();
-        let (client, lease) = world.stranger("a");
+        let test = TestFanout::new();
+        let (subscriber, lease) = test.stranger("a");
         let topic = lease.topic();
-        topic.begin_anew(id(10));
+        topic.start_generation(id(10));
         topic.push(&[entry(20)], 1000);
         let began = id(50).prev();
-        let past = Past::new(Continuity::after(began), 1).begun_at(id(read_up_to));
-        let (mut follower, _body) = follower(&world, client, Place::Source(past), 20);
-        topic.begin_anew(began);
+        let backfill = Backfill::new(Continuity::after(began), 1).begun_at(id(read_up_to));
+        let (mut follower, _body) = follower(&test, subscriber, Phase::Source(backfill), 20);
+        topic.start_generation(began);
         assert!(follower.follow_source().await.is_ok());
-        assert_eq!(matches!(follower.place, Place::Ring(_)), stays);
-        assert_eq!(matches!(follower.place, Place::NewLife), !stays);
+        assert_eq!(matches!(follower.phase, Phase::Ring(_)), stays);
+        assert_eq!(matches!(follower.phase, Phase::NewGeneration), !stays);
     }
 }
 
 #[tokio::test]
 async fn whoever_was_not_told_of_a_new_life_asks_for_its_beginning() {
-    let world = World::new();
-    let (mut client, lease) = world.stranger("a");
+    let test = TestFanout::new();
+    let (mut subscriber, lease) = test.stranger("a");
     let topic = lease.topic();
-    topic.begin_anew(id(10));
+    topic.start_generation(id(10));
     topic.push(&[entry(20)], 1000);
     // What is in the ring already is not rendered for it.
     let rendering = topic.state().renderings[0].clone();
     let other = Rendering { missing: Some("other".into()), ..rendering };
-    client.view.rendering = topic.state().rendering(&other).try_into().unwrap();
-    let (mut follower, _body) = follower(&world, client, Place::Ring(Spot::default()), 10);
-    topic.begin_anew(id(30));
-    assert!(follower.follow_ring(Spot::default()).await.is_ok());
-    assert!(matches!(follower.place, Place::NewLife));
+    subscriber.format.rendering = topic.state().rendering(&other).try_into().unwrap();
+    let (mut follower, _body) =
+        follower(&test, subscriber, Phase::Ring(WritePosition::default()), 10);
+    topic.start_generation(id(30));
+    assert!(follower.follow_ring(WritePosition::default()).await.is_ok());
+    assert!(matches!(follower.phase, Phase::NewGeneration));
 }
 
 #[tokio::test]
 async fn a_gap_with_the_id_of_a_half_written_entry_does_not_finish_it() {
-    let world = World::new();
-    let (client, lease) = world.stranger("a");
+    let test = TestFanout::new();
+    let (subscriber, lease) = test.stranger("a");
     let half = id(40).prev();
-    let past = Past::new(Continuity::after(id(30)), 1);
-    let (mut follower, _body) = follower(&world, client, Place::Source(past), 30);
+    let backfill = Backfill::new(Continuity::after(id(30)), 1);
+    let (mut follower, _body) = follower(&test, subscriber, Phase::Source(backfill), 30);
     follower.partial = Some(half);
     let gap = Gap { after: Some(id(30)), next: Some(id(40)), lost: None, reason: Reason::Trimmed };
     let rendering = lease.topic().state().renderings[0].clone();
     let page = Page::of(&[Item::Gap(gap, half), entry(40)], rendering);
     let opened = Opened { page: Arc::new(page), seq: 0 };
     let outcome = follower.open_page(opened, Continuity::after(id(30))).await;
-    assert!(matches!(outcome, Err(End::Cut(Left::Slow))));
+    assert!(matches!(outcome, Err(End::Cut(DisconnectReason::Slow))));
 }
 
 /// Whoever is level is not late by what the gateway has just got.
 #[tokio::test]
 async fn old_entries_that_are_news_cut_nobody_who_is_level() {
-    let world = World::of("[limits]\nmax_lag = \"1s\"");
-    let (client, lease) = world.stranger("a");
+    let test = TestFanout::of("[limits]\nmax_lag = \"1s\"");
+    let (subscriber, lease) = test.stranger("a");
     let topic = lease.topic();
     let old = crate::fanout::wire::now_ms() - 60_000;
-    topic.begin_anew(id(old - 1));
+    topic.start_generation(id(old - 1));
     topic.push(&[entry(old)], 1000);
-    let (mut level, _body) = follower(&world, client, Place::Ring(Spot::default()), old - 1);
-    assert!(level.follow_ring(Spot::default()).await.is_ok());
+    let (mut level, _body) =
+        follower(&test, subscriber, Phase::Ring(WritePosition::default()), old - 1);
+    assert!(level.follow_ring(WritePosition::default()).await.is_ok());
     // But whoever reads it from the source is.
-    let (client, _lease) = world.stranger("a");
+    let (subscriber, _lease) = test.stranger("a");
     let batch = topic.state().ring.at(0).unwrap().clone();
-    let past = Past::new(Continuity::after(id(old - 1)), 1);
-    let (late, _body) = follower(&world, client, Place::Source(past), old - 1);
-    assert!(late.check_lag(&[batch], Spot::default()).is_err());
+    let backfill = Backfill::new(Continuity::after(id(old - 1)), 1);
+    let (late, _body) = follower(&test, subscriber, Phase::Source(backfill), old - 1);
+    assert!(late.check_lag(&[batch], WritePosition::default()).is_err());
 }

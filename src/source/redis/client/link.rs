@@ -23,7 +23,7 @@ use super::role::{Role, role};
 use super::socket::{Socket, dial, lost};
 use super::timing::{ANSWER_TIMEOUT, READ_TIMEOUT, in_time, too_late};
 use crate::config::{Address, Secret, Tls};
-use crate::source::{Ask, Class, Error, Info, Reply};
+use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo};
 
 use super::weight::{MOST_AT_ONCE_BYTES, SMALL_REPLY_BYTES, held_bytes, too_large};
 
@@ -53,9 +53,9 @@ pub(in crate::source::redis) struct Link {
     /// What has come of the answers to the present request.
     received_bytes: usize,
     /// Large replies over this link and others take turns.
-    turns: Option<Arc<Semaphore>>,
+    permits: Option<Arc<Semaphore>>,
     /// This one's, until it is given back or the next request.
-    turn: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     /// How long Redis may be silent.
     silence: Duration,
     /// By when the present request has to be answered; `None`: whoever asks sees to that.
@@ -104,8 +104,8 @@ impl Link {
             decoder: Decoder::default(),
             input: BytesMut::new(),
             received_bytes: 0,
-            turns: None,
-            turn: None,
+            permits: None,
+            permit: None,
             silence: SILENCE,
             deadline: None,
             asking: false,
@@ -113,13 +113,13 @@ impl Link {
     }
 
     /// Lets its large replies take turns with those of others: so many are in memory at once.
-    pub(in crate::source::redis) fn take_turns(&mut self, turns: Arc<Semaphore>) {
-        self.turns = Some(turns);
+    pub(in crate::source::redis) fn share_permits(&mut self, permits: Arc<Semaphore>) {
+        self.permits = Some(permits);
     }
 
     /// The reply is no longer in memory.
-    pub(in crate::source::redis) fn give_turn_back(&mut self) {
-        self.turn = None;
+    pub(in crate::source::redis) fn release_permit(&mut self) {
+        self.permit = None;
     }
 
     /// As [`Self::exchange`], of a request that is answered after `block`, and then in `patience`; what
@@ -161,7 +161,7 @@ impl Link {
         if !self.input.is_empty() {
             return Err(garbled("an answer to nothing"));
         }
-        self.turn = None;
+        self.permit = None;
         (self.received_bytes, self.decoder.values) = (0, 0);
         self.write(request.bytes()).await?;
         let mut answers = Vec::with_capacity(request.commands());
@@ -218,17 +218,17 @@ impl Link {
         if held_bytes > most_bytes {
             return Err(too_large(most_bytes));
         }
-        if held_bytes > SMALL_REPLY_BYTES && self.turn.is_none() {
-            self.wait_for_turn().await;
+        if held_bytes > SMALL_REPLY_BYTES && self.permit.is_none() {
+            self.wait_for_permit().await;
         }
         Ok(())
     }
 
     /// Meanwhile Redis, or the network, holds the rest.
-    async fn wait_for_turn(&mut self) {
-        let Some(turns) = self.turns.clone() else { return };
+    async fn wait_for_permit(&mut self) {
+        let Some(permits) = self.permits.clone() else { return };
         let since = Instant::now();
-        self.turn = Some(turns.acquire_owned().await.expect("it is never closed"));
+        self.permit = Some(permits.acquire_owned().await.expect("it is never closed"));
         self.deadline = self.deadline.map(|deadline| deadline + since.elapsed());
     }
 
@@ -249,7 +249,7 @@ impl Link {
     /// Waits up to `block` for entries.
     pub(in crate::source::redis) async fn read(
         &mut self,
-        ask: Ask<'_>,
+        ask: ReadRequest<'_>,
         block: Duration,
     ) -> Result<Reply, Error> {
         let request = Request::read(ask, Some(block));
@@ -260,7 +260,7 @@ impl Link {
     pub(in crate::source::redis) async fn info(
         &mut self,
         key: &str,
-    ) -> Result<Option<Info>, Error> {
+    ) -> Result<Option<StreamInfo>, Error> {
         let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
         stream_info(in_time(ANSWER_TIMEOUT, "XINFO", self.ask(&words)).await?)
     }
@@ -280,12 +280,12 @@ async fn by<T>(
 /// Whatever Redis says against a login, nothing but the operator helps; unless it is busy, or full, which
 /// it tells whoever comes.
 fn refused_login(error: Error) -> Error {
-    let busy = error.class == Class::Away && error.code != "ERR";
+    let busy = error.class == ErrorClass::Away && error.code != "ERR";
     if busy || is_full(&error.message) {
         return error;
     }
-    let code = if error.class == Class::Login { error.code } else { "NOAUTH" };
-    Error { class: Class::Login, code, ..error }
+    let code = if error.class == ErrorClass::Login { error.code } else { "NOAUTH" };
+    Error { class: ErrorClass::Login, code, ..error }
 }
 
 #[cfg(test)]
@@ -329,9 +329,9 @@ mod tests {
     #[tokio::test]
     async fn large_replies_take_turns_whose_wait_does_not_count() {
         let (mut link, mut redis) = pair();
-        let turns = Arc::new(Semaphore::new(1));
-        link.take_turns(turns.clone());
-        let other = turns.clone().try_acquire_owned().unwrap();
+        let permits = Arc::new(Semaphore::new(1));
+        link.share_permits(permits.clone());
+        let other = permits.clone().try_acquire_owned().unwrap();
         let large = "x".repeat(4 * SMALL_REPLY_BYTES);
         let answer = format!("${}\r\n{large}\r\n", large.len());
         let answering = tokio::spawn(async move {
@@ -349,14 +349,14 @@ mod tests {
         drop(other);
         let (mut link, answers) = asking.await.unwrap();
         assert_eq!(answers.unwrap(), [Value::Bytes(large.into())]);
-        assert_eq!(turns.available_permits(), 0, "the reply may still be in memory");
-        link.give_turn_back();
-        assert_eq!(turns.available_permits(), 1);
-        link.turn = turns.clone().try_acquire_owned().ok();
+        assert_eq!(permits.available_permits(), 0, "the reply may still be in memory");
+        link.release_permit();
+        assert_eq!(permits.available_permits(), 1);
+        link.permit = permits.clone().try_acquire_owned().ok();
         let mut redis = answering.await.unwrap();
         redis.write_all(b":1\r\n").await.unwrap();
         link.exchange(&Request::new(&[b"B"])).await.unwrap();
-        assert_eq!(turns.available_permits(), 1);
+        assert_eq!(permits.available_permits(), 1);
         let request = Request::new(&[b"C"]);
         let silent = link.exchange_blocked(&request, Duration::ZERO, Duration::from_millis(50));
         assert_eq!(code(silent).await, "TIMEOUT");
@@ -388,13 +388,13 @@ mod tests {
             let error = refused_login(refused(words));
             (error.class, error.code)
         };
-        assert_eq!(sorted("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
-        assert_eq!(sorted("ERR AUTH called without any password"), (Class::Login, "NOAUTH"));
-        assert_eq!(sorted("ERR max number of clients reached"), (Class::Away, "ERR"));
+        assert_eq!(sorted("WRONGPASS invalid"), (ErrorClass::Login, "WRONGPASS"));
+        assert_eq!(sorted("ERR AUTH called without any password"), (ErrorClass::Login, "NOAUTH"));
+        assert_eq!(sorted("ERR max number of clients reached"), (ErrorClass::Away, "ERR"));
         let of_a_cluster = "ERR max number of clients + cluster connections reached";
-        assert_eq!(sorted(of_a_cluster), (Class::Away, "ERR"));
-        assert_eq!(sorted("BUSY Redis is busy running a script"), (Class::Away, "BUSY"));
-        assert_eq!(sorted("LOADING Redis is loading"), (Class::Away, "LOADING"));
+        assert_eq!(sorted(of_a_cluster), (ErrorClass::Away, "ERR"));
+        assert_eq!(sorted("BUSY Redis is busy running a script"), (ErrorClass::Away, "BUSY"));
+        assert_eq!(sorted("LOADING Redis is loading"), (ErrorClass::Away, "LOADING"));
     }
 
     #[tokio::test]

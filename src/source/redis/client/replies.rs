@@ -1,7 +1,7 @@
 //! What Redis answers, read with suspicion: entries, the state of a stream, errors.
 
 use super::resp::Value;
-use crate::source::{AWAY_CODES, Class, Error, Info, KEY_CODES, LOGIN_CODES};
+use crate::source::{AWAY_CODES, Error, ErrorClass, KEY_CODES, LOGIN_CODES, StreamInfo};
 use crate::sse::{Entry, StreamId};
 use bytes::Bytes;
 
@@ -43,12 +43,12 @@ fn entry(value: Value) -> Result<Entry, Error> {
 }
 
 /// What `XINFO STREAM` says; `None`: there is no such key.
-pub(in crate::source::redis) fn stream_info(value: Value) -> Result<Option<Info>, Error> {
+pub(in crate::source::redis) fn stream_info(value: Value) -> Result<Option<StreamInfo>, Error> {
     if matches!(&value, Value::Refusal(words) if words.contains("no such key")) {
         return Ok(None);
     }
     let value = answered(value)?;
-    let mut info = Info::default();
+    let mut info = StreamInfo::default();
     let (mut has_length, mut has_end) = (false, false);
     let mut parts = list(value)?.into_iter();
     while let Some(name) = parts.next() {
@@ -118,7 +118,7 @@ pub(in crate::source::redis) fn stream_id(value: &Value) -> Result<StreamId, Err
 
 pub(in crate::source::redis) fn garbled(what: &str) -> Error {
     let message = format!("Redis answered what we do not understand: {what}");
-    Error { class: Class::Away, code: "PROTOCOL", message }
+    Error { class: ErrorClass::Away, code: "PROTOCOL", message }
 }
 
 /// Whether Redis has as many clients as it takes: then this is the answer to whatever it is asked first.
@@ -131,11 +131,11 @@ pub(in crate::source::redis) fn refused(words: &str) -> Error {
     let word = words.split_whitespace().next().unwrap_or_default();
     let known = |codes: &[&'static str]| codes.iter().find(|code| **code == word).copied();
     let (class, code) = if let Some(code) = known(&KEY_CODES) {
-        (Class::Key, code)
+        (ErrorClass::Key, code)
     } else if let Some(code) = known(&LOGIN_CODES) {
-        (Class::Login, code)
+        (ErrorClass::Login, code)
     } else {
-        (Class::Away, known(&AWAY_CODES).unwrap_or("ERR"))
+        (ErrorClass::Away, known(&AWAY_CODES).unwrap_or("ERR"))
     };
     Error { class, code, message: words.to_owned() }
 }
@@ -171,7 +171,7 @@ mod tests {
 
     fn is_garbled<T: std::fmt::Debug>(outcome: Result<T, Error>, reply: &Value) {
         let error = outcome.expect_err(&format!("{reply:?}"));
-        assert_eq!((error.class, error.code), (Class::Away, "PROTOCOL"), "{reply:?}");
+        assert_eq!((error.class, error.code), (ErrorClass::Away, "PROTOCOL"), "{reply:?}");
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_stream_is_described_and_an_empty_one_has_no_first_entry() {
         let id = |ms| StreamId { ms, seq: 0 };
-        let full = Info {
+        let full = StreamInfo {
             length: 2,
             last_generated: id(9),
             first: Some(id(5)),
@@ -266,8 +266,8 @@ mod tests {
         };
         assert_eq!(stream_info(info("", &Value::Nil)).unwrap(), Some(full));
         let without = |name| stream_info(info(name, &Value::Nil)).unwrap();
-        assert_eq!(without("first-entry"), Some(Info { first: None, ..full }));
-        assert_eq!(without("last-entry"), Some(Info { last: None, ..full }));
+        assert_eq!(without("first-entry"), Some(StreamInfo { first: None, ..full }));
+        assert_eq!(without("last-entry"), Some(StreamInfo { last: None, ..full }));
     }
 
     #[test]
@@ -317,15 +317,15 @@ mod tests {
             let error = refused(words);
             (error.class, error.code)
         };
-        assert_eq!(sorted("WRONGTYPE Operation against a key"), (Class::Key, "WRONGTYPE"));
-        assert_eq!(sorted("NOPERM no permissions"), (Class::Key, "NOPERM"));
-        assert_eq!(sorted("WRONGPASS invalid"), (Class::Login, "WRONGPASS"));
-        assert_eq!(sorted("LOADING Redis is loading"), (Class::Away, "LOADING"));
-        assert_eq!(sorted("WRONGTYPES are none"), (Class::Away, "ERR"));
-        assert_eq!(sorted(""), (Class::Away, "ERR"));
+        assert_eq!(sorted("WRONGTYPE Operation against a key"), (ErrorClass::Key, "WRONGTYPE"));
+        assert_eq!(sorted("NOPERM no permissions"), (ErrorClass::Key, "NOPERM"));
+        assert_eq!(sorted("WRONGPASS invalid"), (ErrorClass::Login, "WRONGPASS"));
+        assert_eq!(sorted("LOADING Redis is loading"), (ErrorClass::Away, "LOADING"));
+        assert_eq!(sorted("WRONGTYPES are none"), (ErrorClass::Away, "ERR"));
+        assert_eq!(sorted(""), (ErrorClass::Away, "ERR"));
         let denied = Value::Refusal("NOPERM no permissions".into());
-        assert_eq!(streams(denied.clone(), "key").unwrap_err().class, Class::Key);
-        assert_eq!(stream_info(denied).unwrap_err().class, Class::Key);
+        assert_eq!(streams(denied.clone(), "key").unwrap_err().class, ErrorClass::Key);
+        assert_eq!(stream_info(denied).unwrap_err().class, ErrorClass::Key);
         assert_eq!(stream_info(Value::Refusal("ERR no such key".into())).unwrap(), None);
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::replies::{garbled, stream_info, streams};
 use super::resp::{Value, write_command};
-use crate::source::{Ask, Error, Reply, Seen};
+use crate::source::{Error, ReadRequest, Reply, StreamState};
 
 /// As few entries as a read can be about: one, and the one before it that shows that nothing is missing.
 const FEWEST: u64 = 2;
@@ -72,7 +72,7 @@ impl Request {
 
     /// `XREAD` and, behind it on the wire, `XINFO STREAM`: one round trip, and Redis looks at the
     /// stream right after it has answered the read.
-    pub(in crate::source::redis) fn read(ask: Ask<'_>, block: Option<Duration>) -> Self {
+    pub(in crate::source::redis) fn read(ask: ReadRequest<'_>, block: Option<Duration>) -> Self {
         let (count, after) = (ask.count.to_string(), ask.after.to_string());
         let block = block.map(|block| block.as_millis().to_string());
         let mut words: Vec<&[u8]> = vec![b"XREAD", b"COUNT", count.as_bytes()];
@@ -88,7 +88,7 @@ impl Request {
 
 /// What [`Request::read`] was answered.
 pub(in crate::source::redis) fn read_reply(
-    ask: Ask<'_>,
+    ask: ReadRequest<'_>,
     answers: Vec<Value>,
 ) -> Result<Reply, Error> {
     let answers: Result<[_; 2], _> = answers.try_into();
@@ -98,7 +98,7 @@ pub(in crate::source::redis) fn read_reply(
     if !std::iter::once(ask.after).chain(ids).is_sorted_by(|before, id| before < id) {
         return Err(garbled("XREAD answered with entries out of order, or not after the id"));
     }
-    let seen = stream_info(info)?.map_or(Seen::Missing, Seen::Stream);
+    let seen = stream_info(info)?.map_or(StreamState::Missing, StreamState::Stream);
     Ok(Reply { entries, seen })
 }
 
@@ -107,8 +107,8 @@ mod tests {
     use super::*;
     use crate::sse::StreamId;
 
-    fn ask(after: u64, count: u64) -> Ask<'static> {
-        Ask { key: "k", after: StreamId { ms: after, seq: 0 }, count, most_bytes: 100 }
+    fn ask(after: u64, count: u64) -> ReadRequest<'static> {
+        ReadRequest { key: "k", after: StreamId { ms: after, seq: 0 }, count, most_bytes: 100 }
     }
 
     fn text(text: &str) -> Value {

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::config::{Address, Tls};
-use crate::source::{Class, Error};
+use crate::source::{Error, ErrorClass};
 
 /// A server that speaks no TLS waits for the end of a line that never comes.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,10 +79,10 @@ pub(super) fn lost(error: &io::Error) -> Error {
         let message = format!(
             "no TLS with this server: {why} (source.ca_file says whom to trust, source.client_certificate who we are)"
         );
-        return Error { class: Class::Login, code: "TLS", message };
+        return Error { class: ErrorClass::Login, code: "TLS", message };
     }
     let message = format!("the connection was lost or cannot be had: {error}");
-    Error { class: Class::Away, code: "IO", message }
+    Error { class: ErrorClass::Away, code: "IO", message }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::source::{Class, Error};
+use crate::source::{Error, ErrorClass};
 
 /// Connecting, and any command with a small answer, takes no longer than this.
 pub(in crate::source::redis) const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -20,5 +20,5 @@ pub(in crate::source::redis) async fn in_time<T>(
 
 pub(super) fn too_late(doing: &str) -> Error {
     let message = format!("no answer from Redis in time ({doing}): the connection counts as dead");
-    Error { class: Class::Away, code: "TIMEOUT", message }
+    Error { class: ErrorClass::Away, code: "TIMEOUT", message }
 }

@@ -1,6 +1,6 @@
 //! What a reply takes in memory while it is taken apart, and how much that may be.
 
-use crate::source::{Class, Error};
+use crate::source::{Error, ErrorClass};
 use crate::sse::PART_BYTES;
 
 /// No more than this is taken in at once: it is weighed only when it has been taken apart, and small
@@ -19,7 +19,7 @@ pub(super) fn too_large(most_bytes: usize) -> Error {
     let message = format!(
         "a reply that takes more than {most_bytes} bytes in memory: fewer entries are asked for"
     );
-    Error { class: Class::TooLarge, code: "TOOLARGE", message }
+    Error { class: ErrorClass::TooLarge, code: "TOOLARGE", message }
 }
 
 #[cfg(test)]
@@ -40,12 +40,12 @@ mod tests {
         let outcome = async |count, most_bytes| {
             let (ours, mut redis) = UnixStream::pair().unwrap();
             let mut link = Link::new(Box::new(ours));
-            let turns = Arc::new(Semaphore::new(1));
-            link.take_turns(turns.clone());
+            let permits = Arc::new(Semaphore::new(1));
+            link.share_permits(permits.clone());
             redis.write_all(values(count).as_bytes()).await.unwrap();
             let request = Request::new(&[b"A"]).with_answers_within(most_bytes);
             let answer = link.exchange(&request).await.map(drop).map_err(|error| error.code);
-            answer.map(|()| turns.available_permits())
+            answer.map(|()| permits.available_permits())
         };
         let held_bytes = 1_000 * (7 + PART_BYTES);
         assert_eq!(outcome(1_000, held_bytes).await, Err("TOOLARGE"));

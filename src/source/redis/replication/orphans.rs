@@ -15,11 +15,11 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Since when which replicas are adrift: a new connection to one of them is no reason to begin anew.
 #[derive(Default)]
 pub(in crate::source::redis) struct Orphans {
-    known: Mutex<HashMap<Address, Sight>>,
+    known: Mutex<HashMap<Address, Sighting>>,
 }
 
 #[derive(Clone, Copy)]
-struct Sight {
+struct Sighting {
     since: Instant,
     last: Instant,
 }
@@ -37,7 +37,7 @@ impl Orphans {
             known.remove(address);
             return None;
         }
-        let sight = known.entry(address.clone()).or_insert(Sight { since: now, last: now });
+        let sight = known.entry(address.clone()).or_insert(Sighting { since: now, last: now });
         sight.last = now;
         Some(sight.since)
     }

@@ -13,8 +13,8 @@ use crate::source::redis::client::ANSWER_TIMEOUT;
 use crate::source::redis::client::replies::{sole, stream_info};
 use crate::source::redis::client::request::Request;
 use crate::source::redis::client::role::{Role, role};
-use crate::source::redis::topology::{Node, Servers, Wanted};
-use crate::source::{Class, Error, Seen};
+use crate::source::redis::topology::{Node, Purpose, Servers};
+use crate::source::{Error, ErrorClass, StreamState};
 
 /// A replica is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -22,8 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const LONGEST_CHAIN: usize = 4;
 
 /// What a primary says of a stream, and how far its own history went then, where it tells.
-struct Word {
-    seen: Seen,
+struct PrimarySnapshot {
+    seen: StreamState,
     offset: Option<u64>,
 }
 
@@ -38,31 +38,31 @@ impl Redis {
         node: &Node,
         key: &str,
         patience: Duration,
-    ) -> Result<Option<Seen>, Error> {
+    ) -> Result<Option<StreamState>, Error> {
         let role = self.role(node).await?;
         let knows_primary = !matches!(self.servers(), Servers::One(_));
-        let word = match role {
+        let snapshot = match role {
             Some(Role::Primary(_)) => return Ok(None),
             None if self.read_from() == ReadFrom::Primary => return Ok(None),
             _ if knows_primary => {
-                let primary = self.servers().find(key, Wanted::Primary).await?;
+                let primary = self.servers().find(key, Purpose::Primary).await?;
                 if primary.address == node.address {
                     return if role.is_none() { Ok(None) } else { Err(unknown_primary(node)) };
                 }
-                self.word(&primary, key).await?
+                self.snapshot(&primary, key).await?
             }
             Some(Role::Replica { of, .. }) => {
-                self.word(&self.head_of_chain(Node::at(of)).await?, key).await?
+                self.snapshot(&self.head_of_chain(Node::at(of)).await?, key).await?
             }
             None => return Err(unknown_role(node)),
         };
-        self.catch_up(node, key, &word, patience).await?;
-        Ok(Some(word.seen))
+        self.catch_up(node, key, &snapshot, patience).await?;
+        Ok(Some(snapshot.seen))
     }
 
     /// Where to write: the server of the url, or the primary that it follows.
     pub(in crate::source::redis) async fn primary(&self, key: &str) -> Result<Node, Error> {
-        let node = self.servers().find(key, Wanted::Primary).await?;
+        let node = self.servers().find(key, Purpose::Primary).await?;
         match self.servers() {
             Servers::One(_) if self.read_from() == ReadFrom::Replica => {
                 self.head_of_chain(node).await
@@ -94,19 +94,19 @@ impl Redis {
         }
     }
 
-    async fn info_at(&self, node: &Node, key: &str) -> Result<Seen, Error> {
+    async fn info_at(&self, node: &Node, key: &str) -> Result<StreamState, Error> {
         let request = Request::new(&[b"XINFO", b"STREAM", key.as_bytes()]);
         let answers = self.at(node, ANSWER_TIMEOUT, "XINFO", &request).await?;
-        Ok(stream_info(sole(answers)?)?.map_or(Seen::Missing, Seen::Stream))
+        Ok(stream_info(sole(answers)?)?.map_or(StreamState::Missing, StreamState::Stream))
     }
 
-    async fn word(&self, primary: &Node, key: &str) -> Result<Word, Error> {
+    async fn snapshot(&self, primary: &Node, key: &str) -> Result<PrimarySnapshot, Error> {
         let seen = self.info_at(primary, key).await?;
         // Asked second: what it said before is within this.
         match self.role(primary).await? {
             Some(Role::Replica { .. }) => Err(unknown_primary(primary)),
-            Some(Role::Primary(offset)) => Ok(Word { seen, offset: Some(offset) }),
-            None => Ok(Word { seen, offset: None }),
+            Some(Role::Primary(offset)) => Ok(PrimarySnapshot { seen, offset: Some(offset) }),
+            None => Ok(PrimarySnapshot { seen, offset: None }),
         }
     }
 
@@ -114,23 +114,28 @@ impl Redis {
         &self,
         node: &Node,
         key: &str,
-        word: &Word,
+        snapshot: &PrimarySnapshot,
         patience: Duration,
     ) -> Result<(), Error> {
         let end = Instant::now() + patience;
-        while !self.has_caught_up(node, key, word).await? {
+        while !self.has_caught_up(node, key, snapshot).await? {
             if Instant::now() >= end {
                 let message = format!("{} lags behind its primary", node.address);
-                return Err(Error { class: Class::Away, code: "LAGGING", message });
+                return Err(Error { class: ErrorClass::Away, code: "LAGGING", message });
             }
             sleep(LOOK_AGAIN).await;
         }
         Ok(())
     }
 
-    async fn has_caught_up(&self, node: &Node, key: &str, word: &Word) -> Result<bool, Error> {
+    async fn has_caught_up(
+        &self,
+        node: &Node,
+        key: &str,
+        snapshot: &PrimarySnapshot,
+    ) -> Result<bool, Error> {
         let role = self.role(node).await?;
-        match (&role, word.offset) {
+        match (&role, snapshot.offset) {
             (Some(Role::Primary(_)), _) => return Ok(true),
             (Some(Role::Replica { reached: Some(reached), .. }), Some(offset))
                 if *reached >= offset =>
@@ -141,15 +146,15 @@ impl Redis {
         }
         // Some count otherwise, and some may not be asked: the stream itself tells, if it is quiet.
         let ours = self.info_at(node, key).await?;
-        let told = role.is_some() && word.offset.is_some();
-        Ok(ours == word.seen || !told && !is_behind(ours, word.seen))
+        let told = role.is_some() && snapshot.offset.is_some();
+        Ok(ours == snapshot.seen || !told && !is_behind(ours, snapshot.seen))
     }
 }
 
 /// Whether `ours` is certainly older than `primary`.
-fn is_behind(ours: Seen, primary: Seen) -> bool {
+fn is_behind(ours: StreamState, primary: StreamState) -> bool {
     match (ours, primary) {
-        (Seen::Stream(ours), Seen::Stream(primary)) => {
+        (StreamState::Stream(ours), StreamState::Stream(primary)) => {
             ours.last_generated < primary.last_generated
                 || ours.entries_added < primary.entries_added
         }
@@ -162,11 +167,11 @@ fn unknown_role(node: &Node) -> Error {
         "{} is read from as a replica, and a replica's lag looks like a stream that began anew: allow ROLE to the user, which names the primary to ask",
         node.address
     );
-    Error { class: Class::Away, code: "NOPERM", message }
+    Error { class: ErrorClass::Away, code: "NOPERM", message }
 }
 
 fn unknown_primary(node: &Node) -> Error {
     let message =
         format!("{} follows another server now; nobody knows the primary yet", node.address);
-    Error { class: Class::Away, code: "FAILOVER", message }
+    Error { class: ErrorClass::Away, code: "FAILOVER", message }
 }

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::node::{Node, Wanted, about_no_key, suspicion};
+use super::node::{Node, Purpose, about_no_key, suspicion};
 use super::slot::{SLOTS, slot};
 use crate::config::Address;
 use crate::source::redis::client::replies::{answered, garbled, list, number, text};
 use crate::source::redis::client::resp::Value;
 use crate::source::redis::client::{ANSWER_TIMEOUT, Link, Login, in_time};
-use crate::source::{Class, Error};
+use crate::source::{Error, ErrorClass};
 
 /// The nodes are asked for the slots no more often than this.
 const REFRESH_PAUSE: Duration = Duration::from_millis(250);
@@ -25,13 +25,13 @@ pub(in crate::source::redis) struct Cluster {
     replica: bool,
     /// Which of a primary's replicas is read from: another gateway may choose another one.
     choice: usize,
-    state: Mutex<State>,
+    state: Mutex<SlotMap>,
     /// Held while the nodes are asked: one asks for all.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct SlotMap {
     ranges: Vec<Range>,
     /// Slots that were heard to have moved since.
     moved: HashMap<u16, Address>,
@@ -63,7 +63,7 @@ impl Cluster {
         }
     }
 
-    pub(super) async fn find(&self, key: &str, wanted: Wanted) -> Result<Node, Error> {
+    pub(super) async fn find(&self, key: &str, purpose: Purpose) -> Result<Node, Error> {
         let slot = slot(key);
         let known = self.state().find(slot).is_some();
         if !known || self.state().stale {
@@ -74,9 +74,9 @@ impl Cluster {
         let state = self.state();
         let Some((primary, replicas)) = state.find(slot) else {
             let message = format!("no node of the cluster serves slot {slot}");
-            return Err(Error { class: Class::Away, code: "CLUSTERDOWN", message });
+            return Err(Error { class: ErrorClass::Away, code: "CLUSTERDOWN", message });
         };
-        let reads = self.replica && wanted == Wanted::Reading;
+        let reads = self.replica && purpose == Purpose::Reading;
         let well: Vec<_> =
             replicas.iter().filter(|address| reads && !state.is_suspect(address)).collect();
         let replica = well.get(self.choice % well.len().max(1)).copied();
@@ -94,14 +94,14 @@ impl Cluster {
             }
             return Some(Node { asking, ..Node::at(address) });
         }
-        if error.class == Class::Away {
+        if error.class == ErrorClass::Away {
             state.stale = true;
             state.suspect(&node.address, error);
         }
         None
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SlotMap> {
         self.state.lock().expect("no holder of the lock panics")
     }
 
@@ -123,7 +123,7 @@ impl Cluster {
                 match in_time(TIMEOUT, "CLUSTER SLOTS", self.ask(address)).await {
                     Ok(ranges) => return Ok((address, ranges)),
                     Err(error) => {
-                        if error.class == Class::Away {
+                        if error.class == ErrorClass::Away {
                             self.state().suspect(address, &error);
                         }
                         last = Some(error);
@@ -149,7 +149,7 @@ impl Cluster {
     }
 }
 
-impl State {
+impl SlotMap {
     fn find(&self, slot: u16) -> Option<(&Address, &[Address])> {
         let range = self.ranges.iter().find(|range| (range.first..=range.last).contains(&slot));
         match self.moved.get(&slot) {

@@ -1,7 +1,7 @@
 //! Which server is asked about a stream key, and which one is written to.
 
 use super::client::Login;
-use crate::config::{self, Address, Place, ReadFrom};
+use crate::config::{self, Address, ReadFrom, SourceLocation};
 use crate::source::Error;
 
 mod cluster;
@@ -9,7 +9,7 @@ mod node;
 mod sentinel;
 mod slot;
 
-pub(super) use node::{Node, Wanted};
+pub(super) use node::{Node, Purpose};
 
 use cluster::Cluster;
 use sentinel::Sentinels;
@@ -24,10 +24,10 @@ pub(super) enum Servers {
 impl Servers {
     pub(super) fn new(source: &config::Source, login: &Login) -> Self {
         let replica = source.read_from == ReadFrom::Replica;
-        match &source.place {
-            Place::Memory => unreachable!("Source::open chooses by place"),
-            Place::Server { address, .. } => Self::One(address.clone()),
-            Place::Sentinel { sentinels, name, .. } => {
+        match &source.location {
+            SourceLocation::Memory => unreachable!("Source::open chooses by place"),
+            SourceLocation::Server { address, .. } => Self::One(address.clone()),
+            SourceLocation::Sentinel { sentinels, name, .. } => {
                 let login = Login {
                     tls: source.tls.clone(),
                     username: source.sentinel_username.clone(),
@@ -36,18 +36,18 @@ impl Servers {
                 };
                 Self::Sentinels(Sentinels::new(sentinels.clone(), name, login, replica))
             }
-            Place::Cluster { nodes } => {
+            SourceLocation::Cluster { nodes } => {
                 Self::Cluster(Box::new(Cluster::new(nodes.clone(), login.clone(), replica)))
             }
         }
     }
 
     /// The server for `key`.
-    pub(super) async fn find(&self, key: &str, wanted: Wanted) -> Result<Node, Error> {
+    pub(super) async fn find(&self, key: &str, purpose: Purpose) -> Result<Node, Error> {
         match self {
             Self::One(address) => Ok(Node::at(address.clone())),
-            Self::Sentinels(sentinels) => sentinels.find(wanted).await,
-            Self::Cluster(cluster) => cluster.find(key, wanted).await,
+            Self::Sentinels(sentinels) => sentinels.find(purpose).await,
+            Self::Cluster(cluster) => cluster.find(key, purpose).await,
         }
     }
 

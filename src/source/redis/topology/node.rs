@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::Address;
 use crate::source::redis::client::Link;
 use crate::source::redis::client::role::Role;
-use crate::source::{Class, Error};
+use crate::source::{Error, ErrorClass};
 
 /// A server that failed is asked last for this long, and not read from if there is another.
 const SUSPECTED: Duration = Duration::from_secs(5);
@@ -14,7 +14,7 @@ const SUSPECTED_OF_LAG: Duration = Duration::from_secs(30);
 
 /// What a server is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::redis) enum Wanted {
+pub(in crate::source::redis) enum Purpose {
     /// To read from, as `read_from` says.
     Reading,
     /// To write to, or to have the last word.
@@ -40,7 +40,7 @@ impl Node {
     pub(in crate::source::redis) async fn verify(&self, link: &mut Link) -> Result<(), Error> {
         if self.primary && matches!(link.role().await?, Some(Role::Replica { .. })) {
             let message = format!("{} is no longer the primary, or not yet", self.address);
-            return Err(Error { class: Class::Away, code: "FAILOVER", message });
+            return Err(Error { class: ErrorClass::Away, code: "FAILOVER", message });
         }
         Ok(())
     }
@@ -53,6 +53,6 @@ pub(in crate::source::redis) fn suspicion(error: &Error) -> Duration {
 
 /// A refusal that has nothing to do with any key, which only the operator can mend.
 pub(in crate::source::redis) fn about_no_key(error: Error) -> Error {
-    let class = if error.class == Class::Key { Class::Login } else { error.class };
+    let class = if error.class == ErrorClass::Key { ErrorClass::Login } else { error.class };
     Error { class, ..error }
 }

@@ -8,13 +8,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::node::{Node, Wanted, about_no_key, suspicion};
+use super::node::{Node, Purpose, about_no_key, suspicion};
 use crate::config::Address;
 use crate::source::redis::client::replies::{answered, bytes, garbled, list, text};
 use crate::source::redis::client::request::Request;
 use crate::source::redis::client::resp::Value;
 use crate::source::redis::client::{Link, Login, in_time};
-use crate::source::{Class, Error};
+use crate::source::{Error, ErrorClass};
 
 /// Each sentinel is asked this often,
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -30,26 +30,26 @@ const FRESH: Duration = Duration::from_secs(10);
 
 /// The sentinels of one primary, watched once somebody wants to know.
 pub(in crate::source::redis) struct Sentinels {
-    shared: Arc<Shared>,
+    shared: Arc<Watcher>,
     /// The watch; it ends with this.
     watching: OnceLock<JoinSet<()>>,
 }
 
-struct Shared {
+struct Watcher {
     addresses: Vec<Address>,
     name: String,
     login: Login,
     replica: bool,
-    state: Mutex<State>,
+    state: Mutex<SentinelState>,
     /// `None`: nobody has answered, nor failed to.
     chosen: watch::Sender<Option<Result<Chosen, Error>>>,
     trouble: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct SentinelState {
     /// What each sentinel said last, and when.
-    said: Vec<Option<Result<(Instant, View), Error>>>,
+    said: Vec<Option<Result<(Instant, SentinelView), Error>>>,
     in_trouble: Option<Instant>,
     /// Replicas that are not read from until then, if there is another.
     suspects: Vec<(Instant, Address)>,
@@ -57,7 +57,7 @@ struct State {
 
 /// What a sentinel knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct View {
+struct SentinelView {
     /// Counts failovers: the highest is the latest.
     epoch: u64,
     primary: Address,
@@ -78,8 +78,8 @@ impl Sentinels {
         login: Login,
         replica: bool,
     ) -> Self {
-        let state = State { said: vec![None; addresses.len()], ..State::default() };
-        let shared = Shared {
+        let state = SentinelState { said: vec![None; addresses.len()], ..SentinelState::default() };
+        let shared = Watcher {
             addresses,
             name: name.to_owned(),
             login,
@@ -91,12 +91,12 @@ impl Sentinels {
         Self { shared: Arc::new(shared), watching: OnceLock::new() }
     }
 
-    pub(super) async fn find(&self, wanted: Wanted) -> Result<Node, Error> {
+    pub(super) async fn find(&self, purpose: Purpose) -> Result<Node, Error> {
         self.watching.get_or_init(|| self.shared.clone().watch());
         let mut chosen = self.shared.chosen.subscribe();
         let chosen = chosen.wait_for(Option::is_some).await.expect("the sender lives in shared");
         let chosen = chosen.clone().expect("it was waited for")?;
-        let address = if wanted == Wanted::Primary { &chosen.primary } else { &chosen.reading };
+        let address = if purpose == Purpose::Primary { &chosen.primary } else { &chosen.reading };
         Ok(Node { primary: *address == chosen.primary, ..Node::at(address.clone()) })
     }
 
@@ -120,11 +120,11 @@ impl Sentinels {
     /// As if the first sentinel had said so.
     #[cfg(test)]
     pub(in crate::source::redis) fn hear_of(&self, epoch: u64, primary: Address) {
-        self.shared.note(0, Ok(View { epoch, primary, replicas: Vec::new() }));
+        self.shared.note(0, Ok(SentinelView { epoch, primary, replicas: Vec::new() }));
     }
 
     pub(super) fn failed(&self, node: &Node, error: &Error) {
-        if error.class != Class::Away {
+        if error.class != ErrorClass::Away {
             return;
         }
         let mut state = self.shared.state();
@@ -137,8 +137,8 @@ impl Sentinels {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl Watcher {
+    fn state(&self) -> MutexGuard<'_, SentinelState> {
         self.state.lock().expect("no holder of the lock panics")
     }
 
@@ -168,7 +168,7 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, index: usize, link: &mut Option<Link>) -> Result<View, Error> {
+    async fn ask(&self, index: usize, link: &mut Option<Link>) -> Result<SentinelView, Error> {
         let address = &self.addresses[index];
         let link = match link {
             Some(link) => link,
@@ -197,7 +197,7 @@ impl Shared {
             well.map(|replica| located(field(replica, "ip")?.to_owned(), field(replica, "port")?));
         let mut well = well.collect::<Result<Vec<_>, _>>()?;
         well.retain(|replica| *replica != primary);
-        Ok(View { epoch, primary, replicas: well })
+        Ok(SentinelView { epoch, primary, replicas: well })
     }
 
     fn unknown(&self, sentinel: &Address) -> Error {
@@ -205,10 +205,10 @@ impl Shared {
             "the sentinel at {sentinel} knows no primary called \"{}\"; correct the path of source.url",
             self.name
         );
-        Error { class: Class::Login, code: "SENTINEL", message }
+        Error { class: ErrorClass::Login, code: "SENTINEL", message }
     }
 
-    fn note(&self, index: usize, said: Result<View, Error>) {
+    fn note(&self, index: usize, said: Result<SentinelView, Error>) {
         let mut state = self.state();
         match (said, &state.said[index]) {
             // What it said before it fell silent is the best that is known of it.
@@ -246,7 +246,7 @@ impl Shared {
     /// The server to read from: one that is well, and the same one for as long as it is.
     fn reading(
         &self,
-        view: &View,
+        view: &SentinelView,
         now: Option<&Address>,
         suspects: &[(Instant, Address)],
     ) -> Address {
@@ -270,7 +270,7 @@ impl Shared {
 /// counted from 0. That leads to no primary of the past: a failover takes the votes of most sentinels, so of
 /// any majority one has voted for it, and has been told how it went well before [`FRESH`] is over.
 /// Fewer than that, cut off together with an old primary, unseat nobody.
-fn latest(said: &[Option<Result<(Instant, View), Error>>]) -> Option<&View> {
+fn latest(said: &[Option<Result<(Instant, SentinelView), Error>>]) -> Option<&SentinelView> {
     let views = || said.iter().flatten().filter_map(|said| said.as_ref().ok());
     let is_fresh = |when: &Instant| when.elapsed() < FRESH;
     let most_are = views().filter(|(when, _)| is_fresh(when)).count() * 2 > said.len();

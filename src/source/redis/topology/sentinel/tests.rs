@@ -10,9 +10,9 @@ fn watched(replica: bool) -> Sentinels {
     Sentinels::new(vec![at("s1"), at("s2"), at("s3")], "mine", Login::default(), replica)
 }
 
-fn view(epoch: u64, primary: &str, replicas: &[&str]) -> View {
+fn view(epoch: u64, primary: &str, replicas: &[&str]) -> SentinelView {
     let replicas = replicas.iter().map(|host| at(host)).collect();
-    View { epoch, primary: at(primary), replicas }
+    SentinelView { epoch, primary: at(primary), replicas }
 }
 
 fn reading(sentinels: &Sentinels) -> Address {
@@ -21,7 +21,7 @@ fn reading(sentinels: &Sentinels) -> Address {
 }
 
 fn away() -> Error {
-    Error { class: Class::Away, code: "IO", message: String::new() }
+    Error { class: ErrorClass::Away, code: "IO", message: String::new() }
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn the_latest_failover_counts_whoever_knows_of_it() {
 fn who_fell_silent_is_believed_until_most_say_otherwise_for_a_while() {
     let sentinels = watched(false);
     let (shared, now) = (&sentinels.shared, Instant::now());
-    let say = |index: usize, when: Instant, view: View| {
+    let say = |index: usize, when: Instant, view: SentinelView| {
         shared.state().said[index] = Some(Ok((when, view)));
         shared.choose();
         reading(&sentinels)
