@@ -1,13 +1,11 @@
-//! What the log calls a client, and what the access log says of its stream.
+//! How the log names a stream, and what the access log says of it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::Subscriber;
 use crate::telemetry::log::ACCESS;
-use crate::telemetry::metrics::{DisconnectReason, Metrics};
 
 /// Names a connection in every line of the log, and its streams where it has many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +26,12 @@ pub struct AccessRecord {
     bytes: AtomicU64,
 }
 
-/// What a stream was asked for with.
+/// What a client asked for a stream with.
 #[derive(Clone, Debug)]
 pub struct AccessedStream {
-    /// The client's.
+    /// The client's address.
     pub address: Option<IpAddr>,
-    /// Without the query, where tokens may be.
+    /// The path without the query, which may hold a token.
     pub path: Box<str>,
     /// The route's path.
     pub route: Box<str>,
@@ -42,7 +40,7 @@ pub struct AccessedStream {
 }
 
 impl AccessRecord {
-    /// Of a stream that begins now; `None`: nobody wants to know.
+    /// Of a stream that begins now; `None` where the access log is off.
     pub fn handoff(id: LogId, asked: impl FnOnce() -> AccessedStream) -> Option<Arc<Self>> {
         tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(|| {
             let [events, gaps, bytes] = Default::default();
@@ -60,7 +58,7 @@ impl AccessRecord {
         }
     }
 
-    /// The line of a stream that has ended, or never began.
+    /// Writes the line of a stream that has ended, or was refused.
     pub fn end(&self, reason: &'static str) {
         let AccessedStream { address, path, route, protocol } = &self.asked;
         tracing::info!(
@@ -78,24 +76,5 @@ impl AccessRecord {
             reason,
             "access"
         );
-    }
-}
-
-impl Subscriber {
-    /// Counts what was written to it.
-    pub(super) fn record(&self, events: u64, gaps: u64, bytes: usize) {
-        if let Some(record) = &self.record {
-            record.add(events, gaps, bytes);
-        }
-    }
-
-    /// Its stream has ended.
-    pub(super) fn ended(&self, metrics: &Metrics, why: DisconnectReason) {
-        let (LogId { connection, stream }, why_text) = (self.id, why.as_str());
-        tracing::debug!(connection, stream, why = why_text, "stream ended");
-        metrics.disconnected(why, self.opened);
-        if let Some(record) = &self.record {
-            record.end(why_text);
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! One pass of a shard: the same batches to all of its sockets. Whatever is cheaper than a send per
-//! client goes in here and nowhere else.
+//! One write of a shard: the same batches to all of its subscribers. What makes that cheaper than a send for
+//! each is here and nowhere else.
 
 use std::io;
 use std::ops::Range;
@@ -16,57 +16,57 @@ use crate::telemetry::metrics::Metrics;
 pub(super) struct BroadcastWrite<'a> {
     batches: &'a [Arc<Batch>],
     start: u64,
-    /// What goes to whom: one for each view, and one for each client that is ahead of the start.
+    /// One for each format, and one for each subscriber that is ahead of the start.
     parts: Vec<Part>,
-    due: Vec<Recipient>,
+    recipients: Vec<Recipient>,
     outcomes: Vec<io::Result<usize>>,
     /// Events and bytes written, by route: counted here, published once.
     tally: Vec<(u64, u64)>,
-    /// Somebody had nothing to get: every entry is skipped by his route.
-    silent: bool,
+    /// Some subscriber gets nothing: its route skips every entry.
+    skipped_some: bool,
 }
 
-/// What goes to one kind of client.
+/// The bytes for one kind of subscriber.
 struct Part {
     format: WireFormat,
     seq: u64,
     bytes: Bytes,
     events: u64,
     gaps: u64,
-    /// So many got all of it.
+    /// Subscribers that got all of it.
     subscribers: u64,
 }
 
-/// One client that is to be written to.
+/// One subscriber that is to be written to.
 #[derive(Clone, Copy)]
 struct Recipient {
     slot: usize,
     part: usize,
 }
 
-/// What became of one client.
+/// What became of one send.
 pub(super) enum Sent {
-    /// Its socket took only so much.
+    /// The socket took only so much.
     Short(WriteProgress),
-    /// It is gone.
+    /// The client is gone.
     Failed,
 }
 
 impl<'a> BroadcastWrite<'a> {
-    /// Batches that go to everybody from the item `start` on.
+    /// Of these batches, from the item `start` on.
     pub(super) fn new(batches: &'a [Arc<Batch>], start: u64, routes: usize) -> Self {
         Self {
             batches,
             start,
             parts: Vec::with_capacity(1),
-            due: Vec::new(),
+            recipients: Vec::new(),
             outcomes: Vec::new(),
             tally: vec![(0, 0); routes],
-            silent: false,
+            skipped_some: false,
         }
     }
 
-    /// Adds a client that is to get what it has not got: everything from the start on, or less.
+    /// Adds a subscriber, which gets what its client has not: everything from the start on, or less.
     pub(super) fn add(&mut self, slot: usize, format: WireFormat, has_until: u64) {
         let seq = self.start.max(has_until);
         let known = self.parts.iter().position(|part| part.format == format && part.seq == seq);
@@ -75,28 +75,28 @@ impl<'a> BroadcastWrite<'a> {
             self.parts.len() - 1
         });
         if self.parts[part].bytes.is_empty() {
-            self.silent = true;
+            self.skipped_some = true;
         } else {
-            self.due.push(Recipient { slot, part });
+            self.recipients.push(Recipient { slot, part });
         }
     }
 
     /// Whether what was added is as much as is written in one go.
     pub(super) fn is_full(&self) -> bool {
-        self.due.len() >= uring::MOST
+        self.recipients.len() >= uring::MOST
     }
 
-    /// Writes to everybody that was added, and says for each slot what became of it.
+    /// Writes to all that were added; the slots whose client did not take everything.
     pub(super) fn send<'m>(
         &mut self,
         at_once: bool,
         member: impl Fn(usize) -> (&'m Socket, &'m Subscriber),
     ) -> Vec<(usize, Sent)> {
         let parts = &self.parts;
-        let sends = self.due.iter().map(|due| (member(due.slot).0, &*parts[due.part].bytes));
+        let sends = self.recipients.iter().map(|due| (member(due.slot).0, &*parts[due.part].bytes));
         uring::send(at_once, sends, &mut self.outcomes);
         let mut not_whole = Vec::new();
-        for (due, outcome) in self.due.drain(..).zip(self.outcomes.drain(..)) {
+        for (due, outcome) in self.recipients.drain(..).zip(self.outcomes.drain(..)) {
             let part = &mut self.parts[due.part];
             let Ok(sent) = outcome else {
                 not_whole.push((due.slot, Sent::Failed));
@@ -120,12 +120,12 @@ impl<'a> BroadcastWrite<'a> {
         not_whole
     }
 
-    /// Whether every client that it was sent to heard something.
+    /// Whether every subscriber that was added got something.
     pub(super) fn reached_all(&self) -> bool {
-        !self.silent
+        !self.skipped_some
     }
 
-    /// Publishes what was written, and how late it was.
+    /// Publishes what was written, and with what latency.
     pub(super) fn count(&self, metrics: &Metrics) {
         for ((events, bytes), route) in self.tally.iter().zip(metrics.routes().iter()) {
             if *bytes > 0 {
@@ -149,7 +149,7 @@ impl Part {
     }
 }
 
-/// How late the entries among these items reached so many clients.
+/// Observes the latency of the entries among these items, which so many clients got.
 pub(super) fn observe_latency(
     metrics: &Metrics,
     batches: &[Arc<Batch>],
@@ -164,7 +164,7 @@ pub(super) fn observe_latency(
     }
 }
 
-/// What was made once for each kind of client; there are few kinds.
+/// Values made once for each kind of subscriber; there are few kinds.
 pub(super) struct PerKind<K, V>(Vec<(K, V)>);
 
 impl<K, V> Default for PerKind<K, V> {

@@ -1,5 +1,5 @@
-//! The end of a stream: the last words, our end shut down, the client's input read to its end, for
-//! closing with unread input would make the kernel reset what the client has not read yet.
+//! The end of a stream: a closing frame, then a shutdown of our direction, then the client's input read to its
+//! end. A close with unread input would make the kernel reset what the client has not read yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use tokio::time::timeout;
 use super::socket::{Input, watched};
 use super::{Fanout, Socket};
 
-/// How long a client may take to close its end.
+/// A client may take this long to close its direction.
 const CLIENTS_END: Duration = Duration::from_secs(1);
 
-/// Says the last words and closes; `held` (a client's permits) is given back when that is done.
+/// Writes the closing frame and closes, in a task of its own; `held` (a subscriber's permits) is given back when
+/// that is done.
 pub fn close<T: Send + 'static>(
     fanout: &Arc<Fanout>,
     socket: Socket,
@@ -28,21 +29,21 @@ pub fn close<T: Send + 'static>(
     });
 }
 
-/// Says the last words, which a client takes within `write_stall` or not at all, and closes.
+/// Writes the closing frame, which the client takes within `write_stall` or not at all, and closes.
 pub async fn close_with(socket: Socket, closing_frame: Vec<u8>, write_stall: Duration) {
     let Ok(socket) = watched(socket, Interest::READABLE | Interest::WRITABLE) else {
         return;
     };
     if matches!(timeout(write_stall, send_all(&socket, &closing_frame)).await, Ok(Ok(()))) {
         socket.get_ref().finish();
-        // Whether it closed or took too long: the socket is closed now.
+        // Whether the client closed or took too long: the socket is closed now.
         let _ = timeout(CLIENTS_END, read_to_end(&socket)).await;
     }
 }
 
 async fn send_all(socket: &AsyncFd<Socket>, mut bytes: &[u8]) -> std::io::Result<()> {
     loop {
-        // Tried first: there may be room in a socket that is not called writable yet.
+        // A send first: there may be room in a socket that the kernel does not call writable yet.
         let sent = socket.get_ref().send(bytes)?;
         bytes = &bytes[sent..];
         if bytes.is_empty() {

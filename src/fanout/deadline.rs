@@ -1,4 +1,4 @@
-//! When a client is due, and for what: its stream's age, its token's end and the warning of it.
+//! When something is due for a subscriber, and what: its age, the end of its token, and the warning of it.
 
 use std::time::Instant;
 
@@ -6,18 +6,17 @@ use super::Subscriber;
 use crate::sse::Control;
 use crate::telemetry::metrics::DisconnectReason;
 
-/// What a client is due for.
+/// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// To be told that its token expires.
+    /// To tell the client that its token expires.
     Warning(Control),
-    /// To go: with these last words, for this reason.
+    /// To end the stream: with this in its closing frame, for this reason.
     End(Option<Control>, DisconnectReason),
 }
 
 impl Subscriber {
-    /// When there is next something to be done; never, where nothing is. Whoever may not stay has been
-    /// due since it came.
+    /// When the next deadline is; `None`: never. A subscriber whose grant was revoked has been due since it came.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         if self.grant.is_revoked() {
             return Some(self.opened);
@@ -26,8 +25,8 @@ impl Subscriber {
         [self.expires, token].into_iter().flatten().min()
     }
 
-    /// What is to be done now; the end of a token, or of its being good for the stream, comes first.
-    pub(super) fn due(&self, now: Instant, draining: bool) -> Option<Deadline> {
+    /// What is due now; a revoked grant or the end of a token comes first.
+    pub(super) fn deadline(&self, now: Instant, draining: bool) -> Option<Deadline> {
         let is_over = |end: Instant| end <= now;
         let token = self.token.as_deref();
         if self.grant.is_revoked() || token.is_some_and(|token| is_over(token.at)) {

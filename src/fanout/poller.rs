@@ -1,4 +1,4 @@
-//! A shard's own epoll: hears which of its sockets have something to say.
+//! A shard's own epoll: tells which of its sockets have input, which is how a client leaves.
 //!
 //! Sockets that wait in no runtime's reactor cost a few bytes each; the epoll itself is watched
 //! through one `AsyncFd`.
@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::Socket;
 use super::socket::watched;
 
-/// Sockets heard of in one turn.
+/// Sockets told of in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
 pub(super) struct SocketPoller(AsyncFd<OwnedFd>);
@@ -31,13 +31,13 @@ impl SocketPoller {
     }
 
     pub(super) fn remove(&self, socket: &Socket) {
-        // It fails only for a socket that is not watched, and then there is nothing to end.
+        // This fails only for a socket that is not in the epoll, and then there is nothing to do.
         let _ = epoll::delete(self.0.get_ref(), socket);
     }
 
-    /// The slots of sockets that have something to say, some at least. They say it again until they
-    /// are read, so nothing is lost if nobody looks at the answer.
-    pub(super) async fn heard(&self) -> io::Result<Vec<usize>> {
+    /// The slots of some sockets that have input. The epoll tells of them again until the input is read, so
+    /// nothing is lost if the caller drops the answer.
+    pub(super) async fn readable(&self) -> io::Result<Vec<usize>> {
         loop {
             let mut ready = self.0.readable().await?;
             let slots = look(ready.get_inner());
@@ -54,7 +54,7 @@ fn look(epoll: &OwnedFd) -> Vec<usize> {
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_TURN);
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     let spare = rustix::buffer::spare_capacity(&mut events);
-    // An interrupted call finds nothing; whatever there is makes the epoll ready again.
+    // An interrupted call finds nothing; input that is there makes the epoll ready again.
     let _ = epoll::wait(epoll, spare, Some(&at_once));
     let slot = |event: &epoll::Event| {
         let data = event.data;

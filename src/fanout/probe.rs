@@ -1,29 +1,13 @@
-//! Whether the fan-out still goes round: a probe travels to each shard and is back only once the shard's
-//! loop has come to it. A task's mere existence proves nothing.
-
-use std::convert::Infallible;
+//! Whether every shard's loop still runs: a probe goes to each shard and comes back only once the loop has
+//! come to it. That a task exists proves nothing.
 
 use tokio::sync::mpsc;
 
 use super::Fanout;
-use super::shard::Joining;
-
-/// Nothing is ever sent: it has come back when it is dropped, by a shard that has ended as well.
-pub(super) type Probe = mpsc::Sender<Infallible>;
-
-/// What comes into a shard's loop from outside.
-pub(super) enum ShardMessage {
-    /// A client that is to stay.
-    Subscriber(Joining),
-    /// The question whether the loop goes round.
-    Probe(Probe),
-    /// That some of its clients may not stay.
-    RecheckGrants,
-}
+use super::shard::ShardMessage;
 
 impl Fanout {
-    /// Returns once every shard that there is has gone round once more; an idle one does so at once, one
-    /// that hangs never.
+    /// Returns once the loop of every shard has run once more: an idle shard's at once, a hung shard's never.
     pub async fn round(&self) {
         let (probe, mut all_back) = mpsc::channel(1);
         for shards in &self.shards {

@@ -1,4 +1,4 @@
-//! What a stream is told besides its entries: signs of life, the loss of Redis, the last words.
+//! What a stream is told besides its entries: signs of life, the loss of Redis, the closing frame.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::stream::ReaderState;
 
 use super::{Settings, WireFormat};
 
-/// Whose token has expired comes back after once to twice this: time for a new one.
+/// A client whose token has expired comes back after once to twice this: time for a new one.
 const AFTER_EXPIRY: Duration = Duration::from_secs(5);
 
 /// A sign of life, or of Redis' coming and going.
@@ -48,12 +48,31 @@ impl Signal {
     }
 }
 
+/// What a client is to be told of a reader.
+pub(super) enum StatusChange {
+    /// Nothing that it was not told.
+    None,
+    /// Redis went away or came back.
+    Told(Signal),
+    /// The key cannot be read: the client has to go.
+    Refused(&'static str),
+}
+
+/// What a client is to be told of a reader in this state that was told so far whether Redis is away.
+pub(super) fn status_change(told_down: bool, reader: &ReaderState) -> StatusChange {
+    match reader {
+        ReaderState::Refused(reason) => StatusChange::Refused(reason),
+        reader if told_down == is_up(reader) => StatusChange::Told(Signal::of_state(!told_down)),
+        _ => StatusChange::None,
+    }
+}
+
 /// Whether a client may believe that it hears of everything at once.
 pub(super) fn is_up(reader: &ReaderState) -> bool {
     matches!(reader, ReaderState::Up | ReaderState::Starting)
 }
 
-/// The last words of a stream, its body's end included.
+/// The last bytes of a stream: a control event, where there is one to tell, and the end of the body.
 pub(super) fn closing_frame(
     settings: &Settings,
     format: WireFormat,

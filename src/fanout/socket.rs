@@ -1,4 +1,4 @@
-//! A client's socket, detached from everything: sends, hears of the client's leaving.
+//! A client's socket outside of hyper and of the runtime: it sends, and tells when the client has left.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -7,21 +7,21 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Input taken from a client in one go; it is thrown away.
+/// Input taken from a client in one call; it is discarded.
 const INPUT_BYTES: usize = 4096;
 
 /// A connected TCP or unix stream socket in non-blocking mode.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
 
-/// What a client's input says about it.
+/// What a client's input tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// Nothing there.
+    /// There is none.
     None,
-    /// Something was there and is gone; there may be more.
+    /// Some was discarded; there may be more.
     Discarded,
-    /// It left.
+    /// The client has left.
     Closed,
 }
 
@@ -40,7 +40,7 @@ impl Socket {
         }
     }
 
-    /// Throws away what the client sent.
+    /// Discards what the client sent.
     pub fn discard_input(&self) -> Input {
         let mut buffer = [0_u8; INPUT_BYTES];
         match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
@@ -53,7 +53,7 @@ impl Socket {
 
     /// Ends our direction; the client reads the end of the stream.
     pub fn finish(&self) {
-        // A client that left already has no use for it.
+        // It fails for a client that has left, which is fine.
         let _ = shutdown(&self.0, Shutdown::Write);
     }
 }

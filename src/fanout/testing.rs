@@ -1,4 +1,4 @@
-//! A fan-out of a test's own, with clients in its shards.
+//! A fan-out for tests, with subscribers in its shards.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -46,17 +46,17 @@ impl TestFanout {
         Self { config, source, fanout, hub, limits, grants: Arc::default() }
     }
 
-    /// The other end of a client in a shard of `key`, and a hold on the topic.
+    /// The client's end of a subscriber in a shard of `key`, and a lease of the topic.
     pub(crate) fn subscriber(&self, key: &str) -> (UnixStream, Lease) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (subscriber, lease) = self.stranger(key);
-        let delivery = DeliveryState { last_id: None, live: true, down: false };
+        let (subscriber, lease) = self.unattached(key);
+        let delivery = DeliveryState { last_id: None, live: true, source_down: false };
         self.fanout.join(Socket::new(OwnedFd::from(ours)), subscriber, 0, delivery);
         (theirs, lease)
     }
 
-    /// A client of `key` that nobody follows yet, and a hold on the topic.
-    pub(crate) fn stranger(&self, key: &str) -> (Subscriber, Lease) {
+    /// A subscriber of `key` that is neither in a shard nor in catch-up, and a lease of the topic.
+    pub(crate) fn unattached(&self, key: &str) -> (Subscriber, Lease) {
         let lease = || self.hub.open(key, |_| {}).unwrap();
         let route = &self.config.routes[0];
         let rendering = lease().topic().state().rendering(&route.rendering);
@@ -80,7 +80,7 @@ impl TestFanout {
         timeout(within, self.fanout.round()).await.is_ok()
     }
 
-    /// Whether it stops going round, for so long at least: a shard may still come to a probe before it
+    /// Whether a shard stops answering, for so long at least: it may still come to a probe before it
     /// comes to what it hangs on.
     pub(crate) async fn stops(&self, for_so_long: Duration) -> bool {
         for _ in 0..100 {
@@ -119,7 +119,7 @@ impl HungShard {
         let (holds, is_held) = mpsc::channel();
         let holder = std::thread::spawn(move || {
             let state = topic.state();
-            // They look at the state for what is new.
+            // The shards look at the state for what is new.
             topic.announce();
             holds.send(()).unwrap();
             let _ = held.recv();

@@ -1,5 +1,5 @@
-//! Many sends at once: handed to the kernel in one call where it takes them so (`io_uring`), one by
-//! one elsewhere. Which of the two it is shows in the cost alone.
+//! Many sends in one system call (`io_uring`) where the kernel allows it, one call for each elsewhere. The two
+//! differ in cost alone.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,12 +9,12 @@ use io_uring::{IoUring, opcode, types};
 
 use super::Socket;
 
-/// Sends that one burst takes; some milliseconds' worth, after which others have their turn.
+/// Sends in one call: some milliseconds' worth, after which other tasks have their turn.
 pub(super) const MOST: usize = 1024;
 
 thread_local! {
-    /// Each worker's own, opened when it is first needed: the kernel does without locks where one
-    /// thread alone submits.
+    /// Each worker has its own, opened when it is first needed: where one thread alone submits, the kernel
+    /// takes no locks.
     static RING: RefCell<Option<IoUring>> = RefCell::new(open().ok());
 }
 
@@ -24,14 +24,14 @@ fn open() -> io::Result<IoUring> {
     builder.build(u32::try_from(MOST).expect("a burst is small"))
 }
 
-/// Whether the kernel takes many sends in one call. It is too old for that before Linux 6.1, and may
-/// not be allowed to, as in many containers.
-pub(super) fn may_be_at_once() -> io::Result<()> {
+/// Whether the kernel takes many sends in one call. Before Linux 6.1 it does not, and in many containers it is
+/// not allowed to.
+pub fn may_send_at_once() -> io::Result<()> {
     open().map(drop)
 }
 
-/// Writes to each socket what the kernel takes at once, as [`Socket::send`] does, and puts what came
-/// of it into `outcomes`, in the same order. At most [`MOST`] of them.
+/// Writes to each socket as [`Socket::send`] does, and puts each outcome into `outcomes`, in the same order. At
+/// most [`MOST`] of them.
 pub(super) fn send<'a>(
     at_once: bool,
     sends: impl ExactSizeIterator<Item = (&'a Socket, &'a [u8])>,
@@ -47,7 +47,7 @@ pub(super) fn send<'a>(
     });
 }
 
-#[expect(unsafe_code, reason = "10 % less CPU per delivery (ARCHITECTURE.md); the proof is below")]
+#[expect(unsafe_code, reason = "10 % less CPU per delivery (docs/decisions); the proof is below")]
 fn send_at_once<'a>(
     ring: &mut IoUring,
     sends: impl ExactSizeIterator<Item = (&'a Socket, &'a [u8])>,
@@ -66,8 +66,8 @@ fn send_at_once<'a>(
     }
     let mut unanswered = outcomes.iter().filter(|pushed| pushed.is_ok()).count();
     while unanswered > 0 {
-        // It fails where it is interrupted or short of memory; what is left is taken the next time.
-        // None of the sends waits for anything, so none stays unanswered.
+        // This fails when it is interrupted or short of memory; the next round takes what is left. No send
+        // waits for anything, so none stays unanswered.
         let _ = ring.submit_and_wait(1);
         for answer in ring.completion() {
             let index = usize::try_from(answer.user_data()).unwrap_or(usize::MAX);
@@ -79,7 +79,7 @@ fn send_at_once<'a>(
     }
 }
 
-/// As [`Socket::send`] says it: zero is "nothing now".
+/// As [`Socket::send`] tells it: zero is "nothing now".
 fn outcome(result: i32) -> io::Result<usize> {
     match usize::try_from(result) {
         Ok(sent) => Ok(sent),
@@ -105,7 +105,7 @@ mod tests {
     /// other end is gone: both ways agree on each of them.
     #[test]
     fn at_once_or_one_by_one_comes_to_the_same() {
-        may_be_at_once().expect("the tests need a kernel with io_uring (Linux 6.1)");
+        may_send_at_once().expect("the tests need a kernel with io_uring (Linux 6.1)");
         let large = vec![b'x'; 8 << 20];
         for at_once in [true, false] {
             let ((whole, mut reader), (part, _slow), (full, _stalled)) = (pair(), pair(), pair());

@@ -1,4 +1,4 @@
-//! StartPoint a batch to the bytes of one client's connection, and back to a place in the batch.
+//! From a batch to the bytes of one client's connection, and back to a position in the batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,37 +9,37 @@ use crate::sse::{Control, StreamId, write_control};
 use crate::sse::{LAST_CHUNK, unframed, write_chunk};
 use crate::stream::Batch;
 
-/// How a client wants its bytes.
+/// The form in which a client gets its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WireFormat {
     /// Index of its rendering in the topic.
     pub rendering: u16,
-    /// HTTP/1.1 chunks, or (HTTP/1.0, and where hyper makes the frames) the bare events.
+    /// HTTP/1.1 chunks; else the bare events, for HTTP/1.0 and where hyper makes the frames.
     pub framed: bool,
 }
 
-/// A place in a topic's items.
+/// A position in a topic's items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WritePosition {
     /// The item.
     pub seq: u64,
-    /// Bytes of it that are sent already.
+    /// Bytes of the item that are sent already.
     pub offset: usize,
 }
 
-/// The rest of a half-written event is kept where it is no larger than this; that of a larger one is
-/// made again from its entry. Every control event is smaller, and could not be made again: what it
-/// says depends on the read that found it.
+/// The rest of a half-written event is kept where it is no larger than this; a larger rest is made again from
+/// its entry. Every control event is smaller: it could not be made again, for what it says depends on the
+/// read that found it.
 const SMALL_REST_BYTES: usize = 512;
 
-/// What a write got done.
+/// How far a write came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteProgress {
-    /// Where it goes on once the rest is written.
+    /// Where the next write goes on, once the rest is written.
     pub position: WritePosition,
-    /// Entries' events that are then complete.
+    /// Events of entries that are then complete.
     pub events: u64,
-    /// And notices of what is missing.
+    /// Events of gaps that are then complete.
     pub gaps: u64,
     /// The rest of an event that was begun.
     pub rest: Bytes,
@@ -50,13 +50,13 @@ impl WireFormat {
         usize::from(self.rendering)
     }
 
-    /// Whether the batch was encoded for this view.
+    /// Whether the batch was encoded in this format.
     pub fn is_in(self, batch: &Batch) -> bool {
         batch.has(self.rendering())
     }
 
-    /// The bytes of one or more batches from a place on, up to `most_bytes` of them; shared where that
-    /// copies nothing and keeps no more alive than it says.
+    /// The bytes of one or more batches from a position on, at most `most_bytes`. They are shared, not copied, where
+    /// that keeps no other bytes alive.
     pub fn bytes_of(self, batches: &[Arc<Batch>], from: WritePosition, most_bytes: usize) -> Bytes {
         let WritePosition { seq, offset } = from;
         let done = batches.iter().take_while(|batch| batch.end_seq() <= seq).count();
@@ -120,7 +120,7 @@ impl WireFormat {
         done
     }
 
-    /// The ids of the entries among these items whose events this view has in `batch`.
+    /// The ids of the entries among these items whose events this format has in `batch`.
     pub fn entries_of(self, batch: &Batch, seqs: Range<u64>) -> impl Iterator<Item = StreamId> {
         let from = seqs.start.max(batch.first_seq);
         let ids = (from..seqs.end.min(batch.end_seq())).zip(batch.ids_from(from));
@@ -133,26 +133,26 @@ impl WireFormat {
         if self.framed { chunk } else { unframed(&chunk) }
     }
 
-    /// Bare event bytes as this client gets them.
+    /// A bare event in this format.
     pub fn frame(self, event: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         self.append_event(event, &mut out);
         out
     }
 
-    /// Appends bare event bytes as this client gets them.
+    /// Appends a bare event in this format.
     pub fn append_event(self, event: &[u8], out: &mut Vec<u8>) {
         if self.framed { write_chunk(out, event) } else { out.extend_from_slice(event) }
     }
 
-    /// Appends a control event, `id` being the last event id that goes with it.
+    /// Appends a control event with this last event id.
     pub fn append_control(self, id: Option<StreamId>, control: Control, out: &mut Vec<u8>) {
         let mut bare = Vec::new();
         write_control(&mut bare, id, control);
         self.append_event(&bare, out);
     }
 
-    /// What ends the body.
+    /// The end of the body.
     pub fn end(self) -> &'static [u8] {
         if self.framed { LAST_CHUNK } else { b"" }
     }
@@ -165,13 +165,13 @@ pub(super) fn id_before(batches: &[Arc<Batch>], seq: u64) -> Option<StreamId> {
     batch.ids_from(before).first().copied()
 }
 
-/// Milliseconds of the clock that ids are made with.
+/// Milliseconds since the Unix epoch, as stream ids have them.
 pub(super) fn now_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// How old an entry is by its id; `None` where the id is no time of the last or next hour.
+/// How old an entry is by its id; `None` where the id is more than an hour from now, and so perhaps no time.
 pub(super) fn age_ms(id: StreamId, now_ms: u64) -> Option<u64> {
     const HOUR_MS: u64 = 3_600_000;
     (id.ms.abs_diff(now_ms) <= HOUR_MS).then(|| now_ms.saturating_sub(id.ms))
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_ahead_gets_the_rest_or_nothing() {
+    fn a_client_that_is_ahead_gets_the_rest_or_nothing() {
         let batches = batches();
         for framed in [true, false] {
             let format = WireFormat { rendering: 0, framed };

@@ -24,7 +24,7 @@ use super::{forwarded, reauthorize};
 use crate::auth::grant::AuthContext;
 use crate::config::Refuse;
 use crate::fanout::{
-    self, AccessRecord, Handoff, LogId, Socket, Subscriber, WireFormat, close, close_with, welcome,
+    self, AccessRecord, CatchUp, LogId, Socket, Subscriber, WireFormat, close, close_with, welcome,
 };
 use crate::limits::{ClientIdentity, EvictionHandle, LimitExceeded, PendingSlot, Permit};
 use crate::sse::{Control, comment, write_control, write_retry};
@@ -334,7 +334,7 @@ pub(super) fn handoff(
     client: &Subscriber,
     wanted: &StreamRequest,
     head: Vec<u8>,
-) -> Handoff {
+) -> CatchUp {
     let StreamRequest { plan, identity, .. } = wanted;
     state.metrics.responded(router::STREAM_STATUS);
     let address = identity.address.map(tracing::field::display);
@@ -346,7 +346,7 @@ pub(super) fn handoff(
     bare.extend_from_slice(comment::OPEN.as_bytes());
     client.format.append_event(&bare, &mut opening);
     let replay = wanted.serving.config.routes[plan.route].replay;
-    Handoff::new(client, replay, plan.start, opening)
+    CatchUp::begin(client, replay, plan.start, opening)
 }
 
 /// What is said to whoever cannot have the stream now.

@@ -56,6 +56,8 @@ mod redis;
 mod reload;
 /// What the operator is told: why a reader waits, the state of the gateway.
 mod report;
+/// The rooms of src/, and which of them may use which.
+mod rooms;
 /// Paths, keys, and the first user's dashboard.
 mod routes;
 /// Exactly once, in order, across the seam of replay and live.

@@ -1,54 +1,78 @@
-//! What of some batches is written in one go, and which of it belongs to an event that was begun.
+//! Batches that are written in one go, and which of their bytes belong to an event that was begun.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::WireFormat;
-use super::super::wire::WritePosition;
+use crate::fanout::wire::{WireFormat, WritePosition, age_ms, id_before, now_ms};
+use crate::sse::StreamId;
 use crate::stream::Batch;
 
-/// A run of batches that is written in one go.
+/// Batches that are written in one go.
+pub(super) struct Run {
+    pub(super) batches: Vec<Arc<Batch>>,
+    /// How their bytes look; in a page, which has one rendering, not as in the ring.
+    pub(super) format: WireFormat,
+    /// From where on.
+    pub(super) at: WritePosition,
+}
+
+/// The first batches that this format has, and that make about `max_bytes`; at least one.
 pub(super) fn run_from<'a>(
     batches: impl Iterator<Item = &'a Arc<Batch>>,
     format: WireFormat,
-    most_bytes: usize,
+    max_bytes: usize,
 ) -> Vec<Arc<Batch>> {
     let mut bytes = 0;
     let run = batches.take_while(|batch| {
-        let fits = bytes == 0 || bytes + batch.size_bytes() <= most_bytes;
+        let fits = bytes == 0 || bytes + batch.size_bytes() <= max_bytes;
         bytes += batch.size_bytes();
         fits && format.is_in(batch)
     });
     run.cloned().collect()
 }
 
-/// Whether the entry at `spot`, if it is half-written, can be the one that was begun.
-pub(super) fn is_as_begun(
-    batches: &[Arc<Batch>],
-    format: WireFormat,
-    position: WritePosition,
-) -> bool {
-    let begun = batches.iter().find(|batch| batch.first_seq <= position.seq);
-    begun.is_some_and(|begun| {
-        position.offset == 0 || format.item(begun, position.seq).len() > position.offset
-    })
-}
+impl Run {
+    /// All of its bytes, up to `max_bytes`.
+    pub(super) fn bytes(&self, max_bytes: usize) -> Bytes {
+        self.format.bytes_of(&self.batches, self.at, max_bytes)
+    }
 
-/// Of the bytes from `spot` on, those of the event that was begun: whoever is due gets no other.
-pub(super) fn half_written(
-    batches: &[Arc<Batch>],
-    format: WireFormat,
-    position: WritePosition,
-    all: Bytes,
-) -> Bytes {
-    let batch =
-        batches.iter().find(|batch| (batch.first_seq..batch.end_seq()).contains(&position.seq));
-    match batch {
-        Some(batch) if position.offset > 0 => {
-            let rest_bytes = format.item(batch, position.seq).len() - position.offset;
-            all.slice(..rest_bytes.min(all.len()))
+    /// Whether the entry that was begun, if one was, can be the one that comes first.
+    pub(super) fn begins_as_begun(&self) -> bool {
+        let WritePosition { seq, offset } = self.at;
+        let begun = self.batches.iter().find(|batch| batch.first_seq <= seq);
+        begun.is_some_and(|begun| offset == 0 || self.format.item(begun, seq).len() > offset)
+    }
+
+    /// Of `all` its bytes those of the event that was begun: a client that is due to go gets no other.
+    pub(super) fn half_written(&self, all: Bytes) -> Bytes {
+        let WritePosition { seq, offset } = self.at;
+        let holds = |batch: &&Arc<Batch>| (batch.first_seq..batch.end_seq()).contains(&seq);
+        match self.batches.iter().find(holds) {
+            Some(batch) if offset > 0 => {
+                let rest_bytes = self.format.item(batch, seq).len() - offset;
+                all.slice(..rest_bytes.min(all.len()))
+            }
+            _ => all,
         }
-        _ => all,
+    }
+
+    /// Whether its first entry is older than `max_lag`.
+    pub(super) fn is_older_than(&self, max_lag: Duration) -> bool {
+        let next = self.batches.first().and_then(|batch| batch.ids_from(self.at.seq).first());
+        let age = next.and_then(|id| age_ms(*id, now_ms())).map(Duration::from_millis);
+        age.is_some_and(|age| age > max_lag)
+    }
+
+    /// Whether it came to the gateway no longer than `max_lag` ago, however old its entries are.
+    pub(super) fn is_news(&self, max_lag: Duration) -> bool {
+        self.batches.first().is_some_and(|batch| batch.since.elapsed() <= max_lag)
+    }
+
+    /// The id of the item before `seq`, if it is in this run.
+    pub(super) fn id_before(&self, seq: u64) -> Option<StreamId> {
+        id_before(&self.batches, seq)
     }
 }

@@ -1,4 +1,4 @@
-//! What a catch-up subscriber waits for: its client, the source, or news; and what may come in between.
+//! What a driver waits for: its client, the source, or news; and what may come in between.
 
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio::time::{Sleep, sleep, sleep_until};
 
-use super::super::signal::Signal;
-use super::{CatchUp, End};
+use super::driver::Driver;
+use super::machine::End;
 use crate::source::{Error, ErrorClass};
 use crate::sse::Control;
 use crate::stream::Topic;
@@ -15,11 +15,11 @@ use crate::telemetry::metrics::DisconnectReason;
 
 /// A client that takes nothing for this long does not keep a page of the past in memory.
 const PAGE_KEPT: Duration = Duration::from_secs(1);
-/// The source is looked at again after this, should no news come.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The driver looks at the source again after this, should no news come.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a client that no shard takes waits for while it is level with the tail. It is kept from one wait
-/// to the next: with each delivery, making it anew would cost as much as the rest.
+/// What the driver of a subscriber that no shard takes waits for while it is level with the tail. It is kept
+/// from one wait to the next: making it again for each delivery would cost as much as the rest.
 pub(super) struct Level {
     news: broadcast::Receiver<()>,
     alarm: Pin<Box<Sleep>>,
@@ -30,8 +30,8 @@ impl Level {
         Self { news: topic.subscribe(), alarm: Box::pin(sleep_until(Instant::now().into())) }
     }
 
-    /// The alarm comes by then. It may come earlier, and is set again then: a wait that ends later than
-    /// the last one, as most do, costs nothing.
+    /// Sets the alarm to `wake` or earlier. An early alarm is set again then, so a wait that ends later than the
+    /// last one, as most do, costs nothing.
     fn alarm_by(&mut self, wake: Instant) {
         if self.alarm.is_elapsed() || self.alarm.deadline() > wake.into() {
             self.alarm.as_mut().reset(wake.into());
@@ -39,7 +39,7 @@ impl Level {
     }
 }
 
-impl CatchUp {
+impl Driver {
     pub(super) async fn wait_writable(&mut self) -> Result<(), End> {
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
         let (stalled, forget_page) =
@@ -48,7 +48,7 @@ impl CatchUp {
             return Err(End::Cut(DisconnectReason::Slow));
         }
         let (fanout, draining) = (self.fanout.clone(), self.fanout.draining.clone());
-        // It hears from here on, before it looks whether it is due.
+        // Registered before the driver looks whether it is due.
         let mut recheck = pin!(fanout.recheck.notified());
         let until = self.wake_for_expiry();
         loop {
@@ -56,12 +56,12 @@ impl CatchUp {
                 biased;
                 ready = self.writer.writable() => return Ok(ready?),
                 () = self.writer.left() => return Err(End::Cut(DisconnectReason::Client)),
-                // Tried once more: the kernel calls a socket writable only when much of its buffer is
+                // The driver tries once more: the kernel calls a socket writable only when much of its buffer is
                 // free, which a client that takes little at a time may never bring about.
                 () = sleep_until(stalled.into()) => return Ok(()),
-                // It is read again when the client takes something, not before.
-                () = sleep_until(forget_page.into()), if self.has_page() => self.forget_page(),
-                () = fanout.replays.page_wanted(), if self.has_page() => self.forget_page(),
+                // The page is read again when the client takes something, not before.
+                () = sleep_until(forget_page.into()), if self.machine.has_page() => self.machine.forget_page(),
+                () = fanout.replays.page_wanted(), if self.machine.has_page() => self.machine.forget_page(),
                 () = draining.cancelled(), if !self.draining => return Ok(()),
                 () = &mut recheck => return Ok(()),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(()),
@@ -70,7 +70,7 @@ impl CatchUp {
     }
 
     fn may_expire(&self) -> bool {
-        self.subscriber.next_deadline().is_some() && self.is_between_events()
+        self.subscriber.next_deadline().is_some() && self.machine.is_between_events()
     }
 
     fn wake_for_expiry(&self) -> Instant {
@@ -81,7 +81,7 @@ impl CatchUp {
 
     pub(super) async fn failed(&mut self, error: &Error) -> Result<(), End> {
         if error.class == ErrorClass::TooLarge {
-            // Fewer are asked for now.
+            // Fewer entries are asked for from now on.
             return Ok(());
         }
         if error.class == ErrorClass::Key {
@@ -96,13 +96,13 @@ impl CatchUp {
     pub(super) async fn wait_for_source(&mut self) -> Result<(), End> {
         let mut news = self.subscriber.topic().subscribe();
         let something_new = async {
-            // Lagged or closed is news as well.
-            let _ = tokio::time::timeout(LOOK_AGAIN, news.recv()).await;
+            // A lagged or closed channel is news as well.
+            let _ = tokio::time::timeout(LOOK_INTERVAL, news.recv()).await;
         };
         self.meanwhile(something_new).await.map(drop)
     }
 
-    /// Waits for what comes after the tail, and says that the stream lives. A drain is news as well.
+    /// Waits for what comes after the tail, and sends keepalives. A drain is news as well.
     pub(super) async fn wait_for_news(&mut self) -> Result<(), End> {
         let Some(mut level) = self.level.take() else { return self.wait_for_source().await };
         let keepalive = self.last_write + self.fanout.settings().keepalive;
@@ -111,12 +111,12 @@ impl CatchUp {
         tokio::select! {
             biased;
             () = self.writer.left() => return Err(End::Cut(DisconnectReason::Client)),
-            // Lagged or closed is news as well.
+            // A lagged or closed channel is news as well.
             _ = level.news.recv() => {}
             () = &mut level.alarm => {
                 if self.last_write + self.fanout.settings().keepalive <= Instant::now() {
-                    // What is not taken of it now is flushed before anything else.
-                    self.say_alive()?;
+                    // What the client does not take now is flushed before anything else.
+                    self.send_keepalive()?;
                 }
             }
         }
@@ -124,8 +124,8 @@ impl CatchUp {
         Ok(())
     }
 
-    /// Does some work of ours, and keeps the stream alive meanwhile: the source may take its time, or be
-    /// away, of which the reader knows first. `None`: the client is due.
+    /// Does some `work`, and keeps the stream alive meanwhile: the source may take its time, or be away, of which
+    /// the reader knows first. `None`: a deadline of the subscriber may have come.
     pub(super) async fn meanwhile<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -139,8 +139,8 @@ impl CatchUp {
             tokio::select! {
                 done = &mut work => return Ok(Some(done)),
                 () = self.writer.left() => return Err(End::Cut(DisconnectReason::Client)),
-                () = sleep_until(keepalive.into()), if self.is_between_events() => self.say_alive()?,
-                () = sleep(LOOK_AGAIN), if self.is_between_events() => self.say_of_reader()?,
+                () = sleep_until(keepalive.into()), if self.machine.is_between_events() => self.send_keepalive()?,
+                () = sleep(LOOK_INTERVAL), if self.machine.is_between_events() => self.send_status()?,
                 () = draining.cancelled(), if !self.draining => return Ok(None),
                 () = &mut recheck => return Ok(None),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(None),
@@ -148,25 +148,24 @@ impl CatchUp {
         }
     }
 
-    /// A sign of life, of which the socket takes what it can now.
-    fn say_alive(&mut self) -> Result<(), End> {
-        let signal = Signal::of_silence(&self.subscriber.topic().state().reader);
-        self.unsent = signal.bytes(self.subscriber.format, self.subscriber.signals);
+    /// Sends a keepalive, as much of it as the client takes now.
+    fn send_keepalive(&mut self) -> Result<(), End> {
+        self.machine.tell_alive(&self.subscriber.topic().state().reader);
         self.send_now()?;
         self.fanout.metrics.heartbeats.increment(1);
         Ok(())
     }
 
-    /// Redis' coming and going, likewise.
-    fn say_of_reader(&mut self) -> Result<(), End> {
-        self.tell_reader()?;
-        if self.unsent.is_empty() { Ok(()) } else { self.send_now() }
+    /// Sends that Redis is away or back, likewise.
+    fn send_status(&mut self) -> Result<(), End> {
+        self.machine.tell_status(&self.subscriber.topic().state().reader)?;
+        if self.machine.unsent.is_empty() { Ok(()) } else { self.send_now() }
     }
 
     fn send_now(&mut self) -> Result<(), End> {
-        let sent = self.writer.send(&self.unsent)?;
-        self.progress(sent);
-        self.unsent.drain(..sent);
+        let sent = self.writer.send(&self.machine.unsent)?;
+        self.took(sent);
+        self.machine.sent(sent);
         Ok(())
     }
 }
@@ -181,10 +180,11 @@ mod tests {
     use tokio::time::timeout;
 
     use super::super::super::body::{Body, body};
-    use super::super::{Handoff, SubscriberWriter};
+    use super::super::machine::CatchUp;
     use super::*;
     use crate::config::Replay;
     use crate::fanout::testing::TestFanout;
+    use crate::fanout::writer::SubscriberWriter;
     use crate::sse::comment;
     use crate::stream::start::Start;
     use crate::stream::{ReadFailure, ReaderState};
@@ -201,19 +201,19 @@ mod tests {
 
     /// A read of the past that is not answered ends long after the reader has given up its own.
     #[tokio::test]
-    async fn whoever_waits_for_the_source_is_told_that_it_is_away() {
+    async fn a_client_that_waits_for_the_source_is_told_that_it_is_away() {
         let test = TestFanout::new();
-        let (mut subscriber, lease) = test.stranger("a");
+        let (mut subscriber, lease) = test.unattached("a");
         subscriber.format.framed = false;
-        let handoff = Handoff::new(&subscriber, Replay::All, Start::Earliest, Vec::new());
+        let machine = CatchUp::begin(&subscriber, Replay::All, Start::Earliest, Vec::new());
         let (sink, mut body) = body();
-        let mut follower =
-            CatchUp::new(test.fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff);
+        let writer = SubscriberWriter::Body(sink);
+        let mut driver = Driver::new(test.fanout.clone(), writer, subscriber, machine);
         let failure = ReadFailure { message: "no answer".into(), retry_at: Instant::now() };
         lease.topic().failed(ReaderState::Away("TIMEOUT"), failure);
-        let told = timeout(Duration::from_secs(10), follower.meanwhile(heard(&mut body))).await;
-        let Ok(Ok(Some(told))) = told else { panic!("it is told nothing") };
+        let told = timeout(Duration::from_secs(10), driver.meanwhile(heard(&mut body))).await;
+        let Ok(Ok(Some(told))) = told else { panic!("the client is told nothing") };
         assert_eq!(told, comment::RECONNECTING);
-        assert!(follower.delivery.down);
+        assert!(driver.machine.delivery.source_down);
     }
 }

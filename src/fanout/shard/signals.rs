@@ -1,4 +1,4 @@
-//! What a shard tells all of its clients besides entries: signs of life, Redis' coming and going.
+//! What a shard tells its clients besides entries: signs of life, and that Redis is away or back.
 
 use std::io;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use super::super::broadcast_write::PerKind;
 use super::super::signal::{Signal, is_up};
 use super::super::wire::WritePosition;
 use super::super::{Subscriber, uring};
-use super::{Member, Shard};
+use super::task::{Member, Shard};
 use crate::config::Signals;
 use crate::sse::{Control, StreamId, write_control};
 use crate::stream::ReaderState;
@@ -33,7 +33,7 @@ impl Shard {
         }
     }
 
-    /// The same few bytes to everybody.
+    /// Tells every client the same.
     pub(super) fn signal(&mut self, signal: Signal) {
         let (mut shared, mut outcomes) = (PerKind::default(), Vec::new());
         let at_once = self.fanout.settings().at_once;
@@ -63,7 +63,7 @@ impl Shard {
         self.signalled(slot, &bytes, &outcome);
     }
 
-    /// The last event id that a member was told.
+    /// The last event id that a member's client was told.
     pub(super) fn last_id(&self, member: &Member) -> Option<StreamId> {
         self.topic.state().ring.told_before(self.position.max(member.has_until))
     }
@@ -81,7 +81,7 @@ impl Shard {
     }
 }
 
-/// The signal as this client gets it; made once for each kind of client.
+/// The signal in the form that this client gets; made once for each kind.
 fn signal_for(
     subscriber: &Subscriber,
     signal: Signal,

@@ -1,6 +1,6 @@
 //! What a client is told that comes back with an id, held against random histories of its stream: the
-//! rule of a resume, the pages that follow it, and the deletions ahead. Others come between any two
-//! commands of ours, between a read and its look at the stream too.
+//! rule of a resume, the pages that follow it, and the deletions ahead. Others' commands come between any two
+//! of ours, between a read and its look at the stream too.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::super::super::body::{Body, body};
-use super::super::{Handoff, SubscriberWriter};
+use super::super::driver::Driver;
 use super::tests::{hear, step};
 use super::*;
 use crate::config::Replay;
+use crate::fanout::body::{Body, body};
 use crate::fanout::testing::TestFanout;
+use crate::fanout::writer::SubscriberWriter;
 use crate::source::StreamInfo;
 use crate::sse::parse::Parser;
 use crate::sse::{CONTROL_EVENT, Entry};
@@ -25,11 +26,11 @@ use crate::stream::start::Start;
 
 const CASES: u32 = 2_000;
 
-/// What a client comes back with.
+/// The id that a client comes back with.
 #[derive(Clone, Debug)]
 enum Had {
     /// The id of an entry that was there when it left, or the one less that a gap before it carries.
-    Entry { phase: usize, gap: bool },
+    Entry { nth: usize, gap: bool },
     /// Any.
     Foreign(u64),
 }
@@ -50,7 +51,7 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let changes = |most| prop::collection::vec(any_change(), 0..most);
     let had = prop_oneof![
-        3 => (any::<usize>(), any::<bool>()).prop_map(|(phase, gap)| Had::Entry { phase, gap }),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(nth, gap)| Had::Entry { nth, gap }),
         1 => (0..40_u64).prop_map(Had::Foreign),
     ];
     let calm = prop_oneof![2 => Just(Vec::new()), 1 => changes(3)];
@@ -74,9 +75,9 @@ struct Scene {
     next: u64,
     counts: bool,
     between: VecDeque<Vec<Change>>,
-    /// What `XDEL` took in this life.
+    /// What `XDEL` took in this generation.
     deleted: Vec<StreamId>,
-    /// The stream as of each command, and its life.
+    /// The stream as of each command, and its generation.
     looks: Vec<(u64, Option<Stream>)>,
 }
 
@@ -108,14 +109,14 @@ impl Scene {
         self.model.stream.clone().unwrap_or_default()
     }
 
-    /// What was there after `id` and is not any more.
+    /// The entries that were after `id` and are gone.
     fn gone(&self, id: StreamId) -> Vec<StreamId> {
         let stream = self.stream();
-        let delivery = stream.history.iter().copied();
-        delivery.filter(|at| *at > id && !stream.entries.contains(at)).collect()
+        let given = stream.history.iter().copied();
+        given.filter(|at| *at > id && !stream.entries.contains(at)).collect()
     }
 
-    /// Whether at any of our looks `id` could not be told from one of this life.
+    /// Whether at any of our looks `id` could not be told from one of this generation.
     fn looked_known(&self, id: StreamId) -> bool {
         let looked_known = |(_, stream): &(u64, Option<Stream>)| {
             let Some(stream) = stream else { return id == StreamId::ZERO };
@@ -147,10 +148,10 @@ impl Told {
     }
 }
 
-/// A client and what it hears.
-struct Visit {
+/// A client's stream, and what it is told.
+struct Session {
     scene: Arc<Mutex<Scene>>,
-    follower: CatchUp,
+    driver: Driver,
     body: Body,
     parser: Parser,
     delivered: Vec<StreamId>,
@@ -158,10 +159,10 @@ struct Visit {
     _lease: Lease,
 }
 
-impl Visit {
+impl Session {
     fn new(scene: Scene, read_count: usize, start: Start) -> Self {
         let test = TestFanout::of(&format!("[source]\nread_count = {read_count}"));
-        let (mut subscriber, lease) = test.stranger("a");
+        let (mut subscriber, lease) = test.unattached("a");
         subscriber.format.framed = false;
         let (scene, others) = {
             let scene = Arc::new(Mutex::new(scene));
@@ -170,21 +171,21 @@ impl Visit {
         test.source.leave_to("a", others);
         lease.topic().start_generation(StreamId::ZERO);
         lease.topic().state().ring.reaches_nowhere();
-        let handoff = Handoff::new(&subscriber, Replay::All, start, Vec::new());
+        let machine = CatchUp::begin(&subscriber, Replay::All, start, Vec::new());
         let (sink, body) = body();
-        let follower =
-            CatchUp::new(test.fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff);
+        let writer = SubscriberWriter::Body(sink);
+        let driver = Driver::new(test.fanout.clone(), writer, subscriber, machine);
         let (parser, delivered, gaps) = Default::default();
-        Self { scene, follower, body, parser, delivered, gaps, _lease: lease }
+        Self { scene, driver, body, parser, delivered, gaps, _lease: lease }
     }
 
     fn scene(&self) -> MutexGuard<'_, Scene> {
         self.scene.lock().unwrap()
     }
 
-    /// A step, and what is heard by then; whether it did not wait.
+    /// One step, and what the client is told by then; whether the step did not wait.
     async fn step(&mut self) -> bool {
-        let went_on = step(&mut self.follower).await;
+        let went_on = step(&mut self.driver).await;
         self.hear();
         went_on
     }
@@ -201,38 +202,40 @@ impl Visit {
         }
     }
 
-    /// The id that it goes on after, and what it was told before that.
+    /// The id that the client goes on after, and the gap that it was told before that.
     async fn resume(&mut self) -> (StreamId, Option<Gap>) {
-        while matches!(self.follower.phase, Phase::Start { .. }) {
+        while matches!(self.driver.machine.phase, Phase::Start { .. }) {
             self.step().await;
         }
-        let Phase::Source(backfill) = &self.follower.phase else { panic!("the source has it") };
+        let Phase::Source(backfill) = &self.driver.machine.phase else {
+            panic!("the source has it")
+        };
         let after = backfill.from.cursor();
-        while !self.follower.unsent.is_empty() {
+        while !self.driver.machine.unsent.is_empty() {
             self.step().await;
         }
         (after, self.gaps.first().map(|told| told.gap))
     }
 
-    /// Whether it came to the end, and no other life began since the first look: that is for the reader
-    /// to tell.
+    /// Whether it came to the end, and the stream was not recreated since the first look: that is for the
+    /// reader to tell.
     async fn reads_to_the_end(&mut self) -> bool {
         let mut waits = 0;
         for _ in 0..500 {
-            let (one_life, calm) = {
+            let (one_generation, calm) = {
                 let scene = self.scene();
                 let of_it = |(generation, _): &(u64, _)| *generation == scene.model.generation;
                 (scene.looks.iter().all(of_it), scene.between.is_empty())
             };
-            if !one_life || (waits >= 3 && calm) {
-                return one_life;
+            if !one_generation || (waits >= 3 && calm) {
+                return one_generation;
             }
             waits = if self.step().await { 0 } else { waits + 1 };
         }
         panic!("reading does not come to an end");
     }
 
-    /// All that is there after `id` was delivered, once and in order, and the rest told, but for what
+    /// Asserts that all entries after `id` were delivered, once and in order, and the rest told, but for what
     /// was `gone` before.
     fn is_complete(&self, id: StreamId, gone: &[StreamId]) {
         let scene = self.scene();
@@ -243,7 +246,7 @@ impl Visit {
         let mut lost = scene.gone(id);
         lost.retain(|at| !delivered.contains(at));
         let counted: u64 = self.gaps.iter().filter_map(|told| told.gap.lost).sum();
-        // `XSETID` back keeps the count of what was added in the life before.
+        // `XSETID` back keeps the count of the generation before.
         let before_it = stream.entries_added.saturating_sub(stream.history.len() as u64);
         let most = lost.len() as u64 + before_it;
         assert!(counted <= most, "{counted} of {lost:?}: {:?}", self.gaps);
@@ -278,14 +281,14 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, deliver: &Visit, resumed: Option<Gap>, to_the_end: bool) {
+    fn add(&mut self, session: &Session, resumed: Option<Gap>, to_the_end: bool) {
         let resumed = resumed.map(|gap| gap.reason);
         self.exact += usize::from(resumed.is_none());
         self.trimmed += usize::from(resumed == Some(Reason::Trimmed));
         self.reset += usize::from(resumed == Some(Reason::Reset));
         self.to_the_end += usize::from(to_the_end);
         let told =
-            |is: fn(&Gap) -> bool| usize::from(deliver.gaps.iter().any(|told| is(&told.gap)));
+            |is: fn(&Gap) -> bool| usize::from(session.gaps.iter().any(|told| is(&told.gap)));
         self.deleted += told(|gap| gap.reason == Reason::Deleted && gap.lost.is_none());
         self.counted += told(|gap| gap.lost.is_some());
     }
@@ -296,50 +299,50 @@ async fn play(case: &Case, tally: &RefCell<Tally>) {
     scene.play(&case.before);
     let (left_in, entries) = (scene.model.generation, scene.stream().entries);
     let (id, known) = match case.had {
-        Had::Entry { phase, gap } if !entries.is_empty() => {
-            let entry = entries[phase % entries.len()];
+        Had::Entry { nth, gap } if !entries.is_empty() => {
+            let entry = entries[nth % entries.len()];
             (if gap { entry.prev() } else { entry }, true)
         }
-        Had::Entry { phase, .. } => (id(phase as u64 % 40), false),
+        Had::Entry { nth, .. } => (id(nth as u64 % 40), false),
         Had::Foreign(number) => (id(number), false),
     };
     scene.play(&case.away);
     scene.between = case.between.clone().into();
-    let mut deliver = Visit::new(scene, case.read_count, Start::After(id));
-    let (after, told) = deliver.resume().await;
+    let mut session = Session::new(scene, case.read_count, Start::After(id));
+    let (after, told) = session.resume().await;
     let (origin, gone) = {
-        let scene = deliver.scene();
-        let same_life = known && scene.model.generation == left_in;
-        is_right(&scene, id, same_life, told);
+        let scene = session.scene();
+        let same_generation = known && scene.model.generation == left_in;
+        is_right(&scene, id, same_generation, told);
         if told.is_some() {
             let kept = scene.stream();
             let before_first = kept.entries.first().map_or(kept.last_generated, |id| id.prev());
             assert_eq!(after, before_first, "all that is kept comes");
         }
-        if same_life { (id, Vec::new()) } else { (after, scene.gone(after)) }
+        if same_generation { (id, Vec::new()) } else { (after, scene.gone(after)) }
     };
-    let to_the_end = deliver.reads_to_the_end().await;
+    let to_the_end = session.reads_to_the_end().await;
     if to_the_end {
-        deliver.is_complete(origin, &gone);
+        session.is_complete(origin, &gone);
     }
-    tally.borrow_mut().add(&deliver, told, to_the_end);
+    tally.borrow_mut().add(&session, told, to_the_end);
 }
 
-/// In the same life only what is below the first entry is told; an id of another one is, where it
-/// can be told apart.
-fn is_right(scene: &Scene, id: StreamId, same_life: bool, told: Option<Gap>) {
+/// In the same generation only an id below the first entry is told of a gap; an id of another generation is,
+/// where it can be told apart.
+fn is_right(scene: &Scene, id: StreamId, same_generation: bool, told: Option<Gap>) {
     let stream = scene.stream();
     match told {
-        Some(gap) if same_life => {
+        Some(gap) if same_generation => {
             let below = stream.entries.first().is_none_or(|first| id < *first);
-            // Before Redis 7 nothing tells a deleted id from one of another life.
+            // Before Redis 7 nothing tells a deleted id from one of another generation.
             let deleted = [Some(id), id.next()].into_iter().flatten();
             let unknown =
                 !scene.counts && deleted.into_iter().any(|id| stream.deleted.contains(&id));
             let trimmed = gap.reason == Reason::Trimmed && below;
             assert!(trimmed || unknown, "{id} is {gap:?} of {stream:?}");
         }
-        None if !same_life => assert!(scene.looked_known(id), "{id} is none of {stream:?}"),
+        None if !same_generation => assert!(scene.looked_known(id), "{id} is none of {stream:?}"),
         _ => {}
     }
 }

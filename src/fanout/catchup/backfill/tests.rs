@@ -1,4 +1,4 @@
-//! Followers in the past, as they meet new lives, gaps and the ring.
+//! Subscribers in the past, as they meet new generations, gaps and the ring.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -6,10 +6,13 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::Body as _;
 
-use super::super::super::body::{Body, body};
-use super::super::{DeliveryState, Handoff, Subscriber, SubscriberWriter};
+use super::super::driver::Driver;
+use super::super::machine::{DeliveryState, TopicView};
 use super::*;
+use crate::fanout::Subscriber;
+use crate::fanout::body::{Body, body};
 use crate::fanout::testing::TestFanout;
+use crate::fanout::writer::SubscriberWriter;
 use crate::source::StreamInfo;
 use crate::sse::parse::{self, Event, Parser};
 use crate::sse::{CONTROL_EVENT, Entry, Rendering};
@@ -29,12 +32,17 @@ pub(super) fn hear(body: &mut Body, parser: &mut Parser) -> Vec<Event> {
 }
 
 /// A step; whether it did not wait.
-pub(super) async fn step(follower: &mut CatchUp) -> bool {
+pub(super) async fn step(driver: &mut Driver) -> bool {
     tokio::task::yield_now().await;
-    let mut step = pin!(follower.step());
+    let mut step = pin!(driver.step());
     let done = poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await;
-    assert!(!matches!(done, Poll::Ready(Err(_))), "it is sent away");
+    assert!(!matches!(done, Poll::Ready(Err(_))), "it is disconnected");
     done.is_ready()
+}
+
+/// What the machine wants next, the topic being as it is.
+fn next(machine: &mut CatchUp, topic: &Topic) -> Action {
+    machine.next(&TopicView::of(&topic.state(), usize::MAX))
 }
 
 fn id(ms: u64) -> StreamId {
@@ -45,30 +53,25 @@ fn entry(ms: u64) -> Item {
     Item::Entry(Entry { id: id(ms), fields: Vec::new() })
 }
 
-/// It read up to 20 before that was trimmed; the reader came too late for that and has a gap there.
+/// The client read up to 20 before that was trimmed; the reader came too late and has a gap there.
 #[tokio::test]
-async fn whoever_is_ahead_of_the_reader_does_not_go_back_when_the_ring_moves_on() {
+async fn a_client_ahead_of_the_reader_does_not_go_back_when_the_ring_moves_on() {
     let test = TestFanout::of("[ring]\nentries = 2");
-    let (subscriber, lease) = test.stranger("a");
+    let (subscriber, lease) = test.unattached("a");
     let topic = lease.topic();
     topic.start_generation(id(10));
-    let (after, next) = (Some(id(10)), Some(id(40)));
-    let gap = Gap { after, next, lost: None, reason: Reason::Trimmed };
+    let (after, first) = (Some(id(10)), Some(id(40)));
+    let gap = Gap { after, next: first, lost: None, reason: Reason::Trimmed };
     topic.push(&[Item::Gap(gap, id(40).prev()), entry(40)], 1000);
     let generation = topic.state().ring.generation();
-    let handoff = Handoff {
-        phase: Phase::Source(Backfill::new(Continuity::after(id(20)), generation)),
-        delivery: DeliveryState { last_id: Some(id(20)), ..DeliveryState::default() },
-        unsent: Vec::new(),
-        partial: None,
-    };
-    let writer = SubscriberWriter::Body(body().0);
-    let mut follower = CatchUp::new(test.fanout.clone(), writer, subscriber, handoff);
-    assert!(follower.follow_source().await.is_ok());
-    let Phase::Ring(position) = follower.phase else { panic!("the ring reaches back to it") };
+    let phase = Phase::Source(Backfill::new(Continuity::after(id(20)), generation));
+    let delivery = DeliveryState { last_id: Some(id(20)), ..DeliveryState::default() };
+    let mut machine = CatchUp::at(&subscriber, phase, delivery, Vec::new());
+    assert!(matches!(next(&mut machine, topic), Action::Again));
+    assert!(matches!(machine.phase, Phase::Ring(_)), "the ring reaches back to it");
     topic.push(&[entry(50), entry(60)], 1000);
-    assert!(follower.follow_ring(position).await.is_ok());
-    let Phase::Source(backfill) = &follower.phase else { panic!("it waits in the ring") };
+    assert!(matches!(next(&mut machine, topic), Action::Again));
+    let Phase::Source(backfill) = &machine.phase else { panic!("it waits in the ring") };
     assert_eq!(backfill.from.cursor(), id(20));
 }
 
@@ -78,17 +81,14 @@ fn filled(ms: u64) -> Entry {
 
 /// A catch-up subscriber in the past, after 10 of a stream that the reader has read up to 30. The stream is then
 /// one of these, which nobody has told of.
-fn behind_in(test: &TestFanout, ids: &[u64]) -> (CatchUp, Body, Lease) {
-    let (mut subscriber, lease) = test.stranger("a");
+fn behind_in(test: &TestFanout, ids: &[u64]) -> (Driver, Body, Lease) {
+    let (mut subscriber, lease) = test.unattached("a");
     subscriber.format.framed = false;
     lease.topic().start_generation(id(30));
     let generation = lease.topic().state().ring.generation();
-    let handoff = Handoff {
-        phase: Phase::Source(Backfill::new(Continuity::after(id(10)), generation)),
-        delivery: DeliveryState { last_id: Some(id(10)), ..DeliveryState::default() },
-        unsent: Vec::new(),
-        partial: None,
-    };
+    let phase = Phase::Source(Backfill::new(Continuity::after(id(10)), generation));
+    let delivery = DeliveryState { last_id: Some(id(10)), ..DeliveryState::default() };
+    let machine = CatchUp::at(&subscriber, phase, delivery, Vec::new());
     let entries: Vec<_> = ids.iter().copied().map(filled).collect();
     let (first, last) = (entries[0].id, entries[entries.len() - 1].id);
     let length = entries.len() as u64;
@@ -96,14 +96,11 @@ fn behind_in(test: &TestFanout, ids: &[u64]) -> (CatchUp, Body, Lease) {
         StreamInfo { length, last_generated: last, first: Some(first), ..StreamInfo::default() };
     test.source.leave_to("a", Box::new(move || Some((entries.clone(), info))));
     let (sink, body) = body();
-    (
-        CatchUp::new(test.fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff),
-        body,
-        lease,
-    )
+    let writer = SubscriberWriter::Body(sink);
+    (Driver::new(test.fanout.clone(), writer, subscriber, machine), body, lease)
 }
 
-/// The reader has found out that it began anew with 5.
+/// The reader finds that the stream was recreated and begins with 5.
 fn tell_reset(topic: &Topic, ids: &[u64]) {
     let (after, next) = (Some(id(30)), Some(id(5)));
     let gap = Gap { after, next, lost: None, reason: Reason::Reset };
@@ -113,12 +110,12 @@ fn tell_reset(topic: &Topic, ids: &[u64]) {
     topic.push(&items.collect::<Vec<_>>(), 1000);
 }
 
-/// The reset, all of the new life from 5 on, and that it is live then.
-async fn is_told_of_all(follower: &mut CatchUp, body: &mut Body, ids: &[u64]) {
+/// The client is told of the reset, gets all of the new generation from 5 on, and is live then.
+async fn is_told_of_all(driver: &mut Driver, body: &mut Body, ids: &[u64]) {
     let (mut heard, mut parser) = (Vec::new(), Parser::new());
     // Level, it goes to a shard.
     for _ in 0..20 {
-        if follower.step().await.is_err() {
+        if driver.step().await.is_err() {
             break;
         }
         heard.extend(hear(body, &mut parser));
@@ -134,58 +131,56 @@ async fn is_told_of_all(follower: &mut CatchUp, body: &mut Body, ids: &[u64]) {
     assert!(is_control(&heard[heard.len() - 1]));
 }
 
-/// The new life has ids beyond its place, and the ring has all of it.
+/// The new generation has ids beyond the client's, and the ring has all of it.
 #[tokio::test]
-async fn whoever_is_in_the_past_of_a_stream_that_begins_anew_has_all_of_the_new_one() {
+async fn a_client_in_the_past_of_a_recreated_stream_gets_all_of_the_new_one() {
     let (test, ids) = (TestFanout::new(), [5, 15, 25]);
-    let (mut follower, mut body, lease) = behind_in(&test, &ids);
+    let (mut driver, mut body, lease) = behind_in(&test, &ids);
     tell_reset(lease.topic(), &ids);
-    is_told_of_all(&mut follower, &mut body, &ids).await;
+    is_told_of_all(&mut driver, &mut body, &ids).await;
 }
 
 /// How it goes on after a page that shows a reset is for the reader to tell.
 #[tokio::test]
-async fn whoever_reads_of_a_new_life_first_waits_to_be_told() {
+async fn a_client_that_sees_a_new_generation_before_the_reader_waits_for_it() {
     let (test, ids) = (TestFanout::new(), [5]);
-    let (mut follower, mut body, lease) = behind_in(&test, &ids);
+    let (mut driver, mut body, lease) = behind_in(&test, &ids);
     for _ in 0..10 {
-        assert!(!step(&mut follower).await, "it goes on by itself");
+        assert!(!step(&mut driver).await, "it goes on by itself");
     }
     assert_eq!(hear(&mut body, &mut Parser::new()), []);
     tell_reset(lease.topic(), &ids);
-    is_told_of_all(&mut follower, &mut body, &ids).await;
+    is_told_of_all(&mut driver, &mut body, &ids).await;
 }
 
-/// A catch-up subscriber that writes into a body.
-fn follower(test: &TestFanout, subscriber: Subscriber, phase: Phase, last: u64) -> (CatchUp, Body) {
-    let delivery = DeliveryState { last_id: Some(id(last)), live: true, down: false };
-    let handoff = Handoff { phase, delivery, unsent: Vec::new(), partial: None };
-    let (sink, body) = body();
-    (CatchUp::new(test.fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff), body)
+/// A live subscriber in this phase whose client has everything up to `last`.
+fn live(subscriber: &Subscriber, phase: Phase, last: u64) -> CatchUp {
+    let delivery = DeliveryState { last_id: Some(id(last)), live: true, source_down: false };
+    CatchUp::at(subscriber, phase, delivery, Vec::new())
 }
 
 #[tokio::test]
-async fn whoever_is_in_the_new_life_before_the_reader_stays_there() {
+async fn a_client_in_the_new_generation_before_the_reader_stays_there() {
     for (read_up_to, stays) in [(20, true), (50, false)] {
         let test = TestFanout::new();
-        let (subscriber, lease) = test.stranger("a");
+        let (subscriber, lease) = test.unattached("a");
         let topic = lease.topic();
         topic.start_generation(id(10));
         topic.push(&[entry(20)], 1000);
         let began = id(50).prev();
         let backfill = Backfill::new(Continuity::after(began), 1).begun_at(id(read_up_to));
-        let (mut follower, _body) = follower(&test, subscriber, Phase::Source(backfill), 20);
+        let mut machine = live(&subscriber, Phase::Source(backfill), 20);
         topic.start_generation(began);
-        assert!(follower.follow_source().await.is_ok());
-        assert_eq!(matches!(follower.phase, Phase::Ring(_)), stays);
-        assert_eq!(matches!(follower.phase, Phase::NewGeneration), !stays);
+        assert!(matches!(next(&mut machine, topic), Action::Again));
+        assert_eq!(matches!(machine.phase, Phase::Ring(_)), stays);
+        assert_eq!(matches!(machine.phase, Phase::NewGeneration), !stays);
     }
 }
 
 #[tokio::test]
-async fn whoever_was_not_told_of_a_new_life_asks_for_its_beginning() {
+async fn a_client_that_was_not_told_of_a_new_generation_asks_for_its_beginning() {
     let test = TestFanout::new();
-    let (mut subscriber, lease) = test.stranger("a");
+    let (mut subscriber, lease) = test.unattached("a");
     let topic = lease.topic();
     topic.start_generation(id(10));
     topic.push(&[entry(20)], 1000);
@@ -193,45 +188,51 @@ async fn whoever_was_not_told_of_a_new_life_asks_for_its_beginning() {
     let rendering = topic.state().renderings[0].clone();
     let other = Rendering { missing: Some("other".into()), ..rendering };
     subscriber.format.rendering = topic.state().rendering(&other).try_into().unwrap();
-    let (mut follower, _body) =
-        follower(&test, subscriber, Phase::Ring(WritePosition::default()), 10);
+    let mut machine = live(&subscriber, Phase::Ring(WritePosition::default()), 10);
     topic.start_generation(id(30));
-    assert!(follower.follow_ring(WritePosition::default()).await.is_ok());
-    assert!(matches!(follower.phase, Phase::NewGeneration));
+    assert!(matches!(next(&mut machine, topic), Action::Again));
+    assert!(matches!(machine.phase, Phase::NewGeneration));
 }
 
 #[tokio::test]
 async fn a_gap_with_the_id_of_a_half_written_entry_does_not_finish_it() {
     let test = TestFanout::new();
-    let (subscriber, lease) = test.stranger("a");
+    let (subscriber, lease) = test.unattached("a");
     let half = id(40).prev();
     let backfill = Backfill::new(Continuity::after(id(30)), 1);
-    let (mut follower, _body) = follower(&test, subscriber, Phase::Source(backfill), 30);
-    follower.partial = Some(half);
+    let mut machine = live(&subscriber, Phase::Source(backfill), 30).amid(Some(half));
     let gap = Gap { after: Some(id(30)), next: Some(id(40)), lost: None, reason: Reason::Trimmed };
     let rendering = lease.topic().state().renderings[0].clone();
     let page = Page::of(&[Item::Gap(gap, half), entry(40)], rendering);
     let opened = Opened { page: Arc::new(page), seq: 0 };
-    let outcome = follower.open_page(opened, Continuity::after(id(30))).await;
-    assert!(matches!(outcome, Err(End::Cut(DisconnectReason::Slow))));
+    let then = machine.page_read(opened, Continuity::after(id(30)));
+    assert!(matches!(then, Action::End(End::Cut(DisconnectReason::Slow))));
 }
 
-/// Whoever is level is not late by what the gateway has just got.
+/// A client that is level is not late by what the gateway has just got.
 #[tokio::test]
 async fn old_entries_that_are_news_cut_nobody_who_is_level() {
     let test = TestFanout::of("[limits]\nmax_lag = \"1s\"");
-    let (subscriber, lease) = test.stranger("a");
+    let (subscriber, lease) = test.unattached("a");
     let topic = lease.topic();
     let old = crate::fanout::wire::now_ms() - 60_000;
     topic.start_generation(id(old - 1));
     topic.push(&[entry(old)], 1000);
-    let (mut level, _body) =
-        follower(&test, subscriber, Phase::Ring(WritePosition::default()), old - 1);
-    assert!(level.follow_ring(WritePosition::default()).await.is_ok());
-    // But whoever reads it from the source is.
-    let (subscriber, _lease) = test.stranger("a");
+    let driver = |subscriber, phase: Phase| {
+        let machine = live(&subscriber, phase, old - 1);
+        let (sink, body) = body();
+        let writer = SubscriberWriter::Body(sink);
+        (Driver::new(test.fanout.clone(), writer, subscriber, machine), body)
+    };
+    let (mut level, _body) = driver(subscriber, Phase::Ring(WritePosition::default()));
+    assert!(level.step().await.is_ok());
+    assert!(level.machine.delivery.last_id == Some(id(old)), "it was written");
+    // But a client that reads it from the source is.
+    let (subscriber, _lease) = test.unattached("a");
     let batch = topic.state().ring.at(0).unwrap().clone();
     let backfill = Backfill::new(Continuity::after(id(old - 1)), 1);
-    let (late, _body) = follower(&test, subscriber, Phase::Source(backfill), old - 1);
-    assert!(late.check_lag(&[batch], WritePosition::default()).is_err());
+    let format = subscriber.format;
+    let (late, _body) = driver(subscriber, Phase::Source(backfill));
+    let run = Run { batches: vec![batch], format, at: WritePosition::default() };
+    assert!(late.is_late(&run));
 }

@@ -1,0 +1,319 @@
+//! What a catch-up subscriber does next, without doing it.
+
+use crate::config::{Replay, Signals};
+use crate::fanout::Subscriber;
+use crate::fanout::signal::{Signal, StatusChange, status_change};
+use crate::fanout::wire::{WireFormat, WritePosition, WriteProgress};
+use crate::sse::{Control, Gap, StreamId};
+use crate::stream::continuity::Continuity;
+use crate::stream::start::{Resolved, Start};
+use crate::stream::{ReaderState, Ring, TopicState};
+use crate::telemetry::metrics::DisconnectReason;
+
+use super::backfill::Backfill;
+use super::run::{Run, run_from};
+
+/// Ring items are written in runs of about this.
+const RUN_BYTES: usize = 128 << 10;
+
+/// A catch-up subscriber: where it is, and what its client has.
+pub struct CatchUp {
+    pub(in crate::fanout) phase: Phase,
+    pub(in crate::fanout) delivery: DeliveryState,
+    /// Bytes to write before anything else.
+    pub(in crate::fanout) unsent: Vec<u8>,
+    /// The id of an entry that is half written.
+    pub(in crate::fanout) half_written: Option<StreamId>,
+    pub(super) format: WireFormat,
+    signals: Signals,
+    /// Entries delivered before it was live.
+    replayed: u64,
+    /// Gaps that were told and not counted yet.
+    uncounted: Vec<ToldGap>,
+}
+
+/// Where a catch-up subscriber is.
+pub(in crate::fanout) enum Phase {
+    /// Where it begins is yet to be found out.
+    Start(Beginning),
+    /// In the ring.
+    Ring(WritePosition),
+    /// In the source.
+    Source(Backfill),
+    /// The stream was recreated; where it begins now is yet to be found out.
+    NewGeneration,
+}
+
+/// What a client asked for, and what was true when it came.
+#[derive(Clone, Copy)]
+pub(in crate::fanout) struct Beginning {
+    /// Where it asked to begin.
+    pub(super) asked: Start,
+    /// How far back its route lets it ask.
+    pub(super) replay: Replay,
+    /// Where that is, if it counts from "now".
+    pub(super) now: Option<Resolved>,
+    /// The stream's end when the client came.
+    pub(super) tail: StreamId,
+}
+
+/// What a client has been told so far; it goes with the subscriber from shard to catch-up and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::fanout) struct DeliveryState {
+    /// The last event id it was told; `None` where we told it none.
+    pub last_id: Option<StreamId>,
+    /// Whether it was told that it is live.
+    pub live: bool,
+    /// Whether it was told that Redis is away.
+    pub source_down: bool,
+}
+
+/// A gap that a client is told of.
+pub(super) struct ToldGap {
+    pub(super) gap: Gap,
+    /// It is an item of a page, and counted in the subscriber's record when it is written.
+    pub(super) in_page: bool,
+}
+
+/// The topic as it is at one moment.
+pub(super) struct TopicView<'a> {
+    ring: &'a Ring,
+    reader: &'a ReaderState,
+    /// More than this is not written in one go.
+    max_bytes: usize,
+}
+
+/// What the driver is to do next.
+pub(super) enum Action {
+    /// Nothing: ask again.
+    Again,
+    /// Write what is unsent.
+    Flush,
+    /// Find out where the client begins.
+    Resolve(Beginning),
+    /// Find out where the recreated stream begins.
+    ResolveGeneration,
+    /// Read the page after this.
+    ReadPage { after: Continuity, generation: u64 },
+    /// Write this run.
+    Write(Run),
+    /// Wait until the source may have more.
+    WaitForSource,
+    /// The client has everything before this item: a shard may take it.
+    Level(u64),
+    /// Stop.
+    End(End),
+}
+
+/// Why a subscriber leaves catch-up.
+pub(super) enum End {
+    /// It is level with the tail: a shard takes it, from this item on.
+    Level(u64),
+    /// Its client is gone, or is cut where it stands.
+    Cut(DisconnectReason),
+    /// It gets a closing frame.
+    Disconnect(Option<Control>, DisconnectReason),
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Cut(DisconnectReason::Client)
+    }
+}
+
+impl DeliveryState {
+    /// The client goes on in the ring after `id`. A client that read the source may be ahead of the reader, and
+    /// have entries that the reader missed: its last event id never goes back, or it would get these again.
+    pub(super) fn goes_on_after(&mut self, id: StreamId) {
+        self.last_id = Some(self.last_id.map_or(id, |told| told.max(id)));
+    }
+}
+
+impl<'a> TopicView<'a> {
+    /// Of which no more than `max_bytes` is written in one go.
+    pub(super) fn of(topic: &'a TopicState, max_bytes: usize) -> Self {
+        Self { ring: &topic.ring, reader: &topic.reader, max_bytes: max_bytes.min(RUN_BYTES) }
+    }
+}
+
+impl CatchUp {
+    /// For `subscriber`, which is in this phase and was told so much; `unsent` is written before anything else.
+    pub(in crate::fanout) fn at(
+        subscriber: &Subscriber,
+        phase: Phase,
+        delivery: DeliveryState,
+        unsent: Vec<u8>,
+    ) -> Self {
+        let (format, signals) = (subscriber.format, subscriber.signals);
+        let (half_written, uncounted) = (None, Vec::new());
+        Self { phase, delivery, unsent, half_written, format, signals, replayed: 0, uncounted }
+    }
+
+    /// With an entry, by its id, of which the client has the first half.
+    pub(in crate::fanout) fn amid(self, half_written: Option<StreamId>) -> Self {
+        Self { half_written, ..self }
+    }
+
+    /// The item in the ring from which on a shard may take it, if the client needs nothing but what is unsent.
+    pub(super) fn level(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Ring(at) if self.delivery.live => Some(at.seq),
+            _ => None,
+        }
+    }
+
+    /// Whether the next thing is to write entries to a client that is not live yet.
+    pub(super) fn replays(&self, ring: &Ring) -> bool {
+        let has_entries = match &self.phase {
+            Phase::Ring(at) => at.seq < ring.next_seq(),
+            Phase::Source(backfill) => backfill.has_unwritten(),
+            Phase::Start(_) | Phase::NewGeneration => false,
+        };
+        has_entries && !self.delivery.live && self.unsent.is_empty()
+    }
+
+    /// Whether the client has only whole events.
+    pub(super) fn is_between_events(&self) -> bool {
+        self.half_written.is_none() && self.unsent.is_empty()
+    }
+
+    /// What is to be done, the topic being as it is.
+    pub(super) fn next(&mut self, topic: &TopicView<'_>) -> Action {
+        if self.unsent.is_empty()
+            && let Err(end) = self.tell_status(topic.reader)
+        {
+            return Action::End(end);
+        }
+        if !self.unsent.is_empty() {
+            return Action::Flush;
+        }
+        match self.phase {
+            Phase::Start(_) if topic.ring.generation() == 0 => Action::WaitForSource,
+            Phase::Start(beginning) => Action::Resolve(beginning),
+            Phase::Ring(at) => self.next_in_ring(at, topic),
+            Phase::Source(_) => self.next_in_source(topic.ring),
+            // Its client's parser drops what it has of the entry, and comes back.
+            Phase::NewGeneration if self.half_written.is_some() => {
+                Action::End(End::Cut(DisconnectReason::Slow))
+            }
+            Phase::NewGeneration => Action::ResolveGeneration,
+        }
+    }
+
+    /// Tells of Redis' coming and going, between two events.
+    pub(super) fn tell_status(&mut self, reader: &ReaderState) -> Result<(), End> {
+        if self.half_written.is_some() {
+            return Ok(());
+        }
+        match status_change(self.delivery.source_down, reader) {
+            StatusChange::None => {}
+            StatusChange::Refused(reason) => {
+                let control = Control::Unavailable { reason };
+                return Err(End::Disconnect(Some(control), DisconnectReason::Error));
+            }
+            StatusChange::Told(signal) => {
+                self.delivery.source_down = !self.delivery.source_down;
+                self.unsent = signal.bytes(self.format, self.signals);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the stream lives, and whether Redis is away.
+    pub(super) fn tell_alive(&mut self, reader: &ReaderState) {
+        let signal = Signal::of_silence(reader);
+        self.unsent = signal.bytes(self.format, self.signals);
+    }
+
+    /// Tells the client that its token expires.
+    pub(super) fn warn(&mut self, control: Control) {
+        self.format.append_control(self.delivery.last_id, control, &mut self.unsent);
+    }
+
+    /// The client took so many bytes of what was unsent.
+    pub(super) fn sent(&mut self, sent: usize) {
+        self.unsent.drain(..sent);
+        if self.unsent.is_empty() {
+            self.unsent = Vec::new();
+        }
+    }
+
+    fn next_in_ring(&mut self, at: WritePosition, topic: &TopicView<'_>) -> Action {
+        let ring = topic.ring;
+        let generation = ring.knows_generation(at.seq).then(|| ring.generation());
+        if at.seq >= ring.next_seq() {
+            return match generation {
+                _ if self.delivery.live => Action::Level(ring.next_seq()),
+                Some(_) => {
+                    self.tell_live(ring.tail());
+                    Action::Again
+                }
+                // The stream was recreated this moment; what there is to tell of it comes next.
+                None => Action::WaitForSource,
+            };
+        }
+        if ring.first_seq() <= at.seq {
+            let batches = run_from(ring.from(at.seq), self.format, topic.max_bytes);
+            if !batches.is_empty() {
+                return Action::Write(Run { batches, format: self.format, at });
+            }
+        }
+        self.leave_ring(at, generation);
+        Action::Again
+    }
+
+    /// The ring has moved on: read on from the source, after what the client has. Without a `generation` the
+    /// client was told nothing of the stream's present one.
+    fn leave_ring(&mut self, at: WritePosition, generation: Option<u64>) {
+        self.phase = match self.delivery.last_id.zip(generation) {
+            Some((last_id, generation)) => {
+                let backfill = Backfill::new(Continuity::after(last_id), generation);
+                Phase::Source(backfill.amid_item(at.offset))
+            }
+            None => Phase::NewGeneration,
+        };
+    }
+
+    /// The client took `sent` bytes of a run.
+    pub(super) fn wrote(&mut self, run: &Run, sent: usize) -> WriteProgress {
+        let done = run.format.advance(&run.batches, run.at, sent);
+        if !self.delivery.live {
+            self.replayed += done.events;
+        }
+        self.unsent.extend_from_slice(&done.rest);
+        self.delivery.last_id = run.id_before(done.position.seq).or(self.delivery.last_id);
+        let is_amid = done.position.offset > 0;
+        self.half_written = if is_amid { run.id_before(done.position.seq + 1) } else { None };
+        match &mut self.phase {
+            Phase::Ring(at) => *at = done.position,
+            Phase::Source(backfill) => backfill.moved_to(done.position),
+            Phase::Start(_) | Phase::NewGeneration => {}
+        }
+        done
+    }
+
+    pub(super) fn tell_gap(&mut self, gap: Gap, id: StreamId) {
+        self.count(gap, false);
+        self.tell(id, Control::Gap(gap));
+    }
+
+    /// The driver is to count this gap.
+    pub(super) fn count(&mut self, gap: Gap, in_page: bool) {
+        self.uncounted.push(ToldGap { gap, in_page });
+    }
+
+    /// The gaps that were told since this was last asked.
+    pub(super) fn take_gaps(&mut self) -> Vec<ToldGap> {
+        std::mem::take(&mut self.uncounted)
+    }
+
+    pub(super) fn tell_live(&mut self, id: StreamId) {
+        self.delivery.live = true;
+        self.tell(id, Control::Live { replayed: self.replayed });
+    }
+
+    fn tell(&mut self, id: StreamId, control: Control) {
+        self.format.append_control(Some(id), control, &mut self.unsent);
+        self.delivery.last_id = Some(id);
+    }
+}

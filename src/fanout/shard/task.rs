@@ -1,0 +1,217 @@
+//! The loop of one shard: what is new goes to all of its subscribers; it takes them in and lets them go.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
+
+use slab::Slab;
+use tokio::sync::broadcast;
+
+use super::{Inbox, ShardMessage};
+use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
+use crate::fanout::poller::SocketPoller;
+use crate::fanout::signal::Signal;
+use crate::fanout::socket::Input;
+use crate::fanout::{Fanout, Socket, Subscriber};
+use crate::stream::{Batch, ReaderState, Topic};
+use crate::telemetry::metrics::DisconnectReason;
+
+/// Batches are written together up to about this, so that a socket's buffer takes them.
+pub(super) const WRITE_BYTES: usize = 64 << 10;
+
+/// Further messages taken in before the shard looks at anything else.
+const MESSAGES_PER_TURN: usize = 32;
+
+/// One subscriber of a shard.
+pub(super) struct Member {
+    pub(super) socket: Socket,
+    pub(super) subscriber: Subscriber,
+    /// Its client has everything before this, which may be ahead of the shard.
+    pub(super) has_until: u64,
+}
+
+/// A shard, as its task has it.
+pub(super) struct Shard {
+    pub(super) number: usize,
+    pub(super) fanout: Arc<Fanout>,
+    pub(super) topic: Arc<Topic>,
+    pub(super) members: Slab<Member>,
+    pub(super) subscribers: Arc<AtomicUsize>,
+    pub(super) poller: SocketPoller,
+    /// Everything before this item was written to every member.
+    pub(super) position: u64,
+    /// There may be more in the ring already.
+    pub(super) behind: bool,
+    pub(super) reader: ReaderState,
+    pub(super) last_write: Instant,
+    /// No member is due before this.
+    pub(super) next_deadline: Option<Instant>,
+    pub(super) draining: bool,
+}
+
+/// Starts a shard at the topic's tail.
+pub(super) fn spawn(
+    fanout: &Arc<Fanout>,
+    topic: &Arc<Topic>,
+    number: usize,
+    subscribers: Arc<AtomicUsize>,
+    inbox: Inbox,
+) -> io::Result<()> {
+    let poller = SocketPoller::new()?;
+    let news = topic.subscribe();
+    let (position, reader) = {
+        let mut state = topic.state();
+        let position = state.ring.next_seq();
+        state.shards.push((number, position));
+        (position, state.reader.clone())
+    };
+    let shard = Shard {
+        number,
+        fanout: fanout.clone(),
+        topic: topic.clone(),
+        members: Slab::new(),
+        subscribers,
+        poller,
+        position,
+        behind: false,
+        reader,
+        last_write: Instant::now(),
+        next_deadline: None,
+        draining: false,
+    };
+    fanout.tasks.spawn(shard.run(inbox, news));
+    Ok(())
+}
+
+impl Shard {
+    pub(super) async fn run(mut self, mut inbox: Inbox, mut news: broadcast::Receiver<()>) {
+        let draining = self.fanout.draining.clone();
+        let closed = self.topic.closed.clone();
+        loop {
+            let wake = self.next_wake();
+            // No branch comes first: under a flood of entries the others have their turns as well.
+            tokio::select! {
+                () = closed.cancelled() => break,
+                () = draining.cancelled(), if !self.draining => self.begin_drain(),
+                // A closed or lagged channel is news as well: the topic's state tells the rest.
+                _ = news.recv(), if !self.behind => self.write_news().await,
+                () = std::future::ready(()), if self.behind => {
+                    tokio::task::yield_now().await;
+                    self.write_news().await;
+                }
+                Some(message) = inbox.recv() => {
+                    self.receive(message);
+                    // Messages that came together are taken together: each wait costs as much as one.
+                    let more = std::iter::from_fn(|| inbox.try_recv().ok());
+                    more.take(MESSAGES_PER_TURN).for_each(|message| self.receive(message));
+                }
+                Ok(slots) = self.poller.readable() => self.read_input(&slots),
+                () = tokio::time::sleep_until(wake.into()) => self.tick(),
+            }
+        }
+        self.topic.shard_ended(self.number);
+        self.fanout.forget_shards(&self.topic);
+    }
+
+    pub(super) fn next_wake(&self) -> Instant {
+        let keepalive = self.last_write + self.fanout.settings().keepalive;
+        self.next_deadline.map_or(keepalive, |due| due.min(keepalive))
+    }
+
+    /// Writes what is new, as much as goes in one write, and tells of Redis' coming and going.
+    pub(super) async fn write_news(&mut self) {
+        let reader = self.topic.state().reader.clone();
+        if reader != self.reader {
+            self.reader_changed(reader);
+        }
+        let batches = self.pending();
+        self.behind = false;
+        let Some(last) = batches.last() else { return };
+        let end = last.end_seq();
+        self.write(&batches, end).await;
+        self.position = end;
+        self.behind = self.topic.moved(self.number, end);
+    }
+
+    pub(super) fn pending(&self) -> Vec<Arc<Batch>> {
+        let state = self.topic.state();
+        let mut bytes = 0;
+        let more = state.ring.from(self.position).take_while(|batch| {
+            let fits = bytes == 0 || bytes + batch.size_bytes() <= WRITE_BYTES;
+            bytes += batch.size_bytes();
+            fits
+        });
+        more.cloned().collect()
+    }
+
+    pub(super) async fn write(&mut self, batches: &[Arc<Batch>], end: u64) {
+        let fanout = self.fanout.clone();
+        let mut broadcast =
+            BroadcastWrite::new(batches, self.position, fanout.metrics.routes().len());
+        for slot in 0..self.members.capacity() {
+            let Some(member) = self.members.get(slot) else { continue };
+            if member.has_until >= end {
+                continue;
+            }
+            broadcast.add(slot, member.subscriber.format, member.has_until);
+            if broadcast.is_full() {
+                self.send(&mut broadcast);
+                tokio::task::yield_now().await;
+            }
+        }
+        self.send(&mut broadcast);
+        let now = Instant::now();
+        if broadcast.reached_all() {
+            self.last_write = now;
+        }
+        broadcast.count(&fanout.metrics);
+        for batch in batches.iter().filter(|_| !self.members.is_empty()) {
+            fanout.metrics.fanout.observe(now.duration_since(batch.since), 1);
+        }
+    }
+
+    pub(super) fn send(&mut self, broadcast: &mut BroadcastWrite<'_>) {
+        let members = &self.members;
+        let at_once = self.fanout.settings().at_once;
+        let not_whole =
+            broadcast.send(at_once, |slot| (&members[slot].socket, &members[slot].subscriber));
+        for (slot, sent) in not_whole {
+            match sent {
+                Sent::Short(done) => {
+                    self.leave_to_catch_up(slot, done.position, done.rest.to_vec())
+                }
+                Sent::Failed => self.remove(slot, DisconnectReason::Client),
+            }
+        }
+    }
+
+    pub(super) fn receive(&mut self, message: ShardMessage) {
+        match message {
+            ShardMessage::Join(joining) => self.admit(joining),
+            ShardMessage::Probe(probe) => drop(probe),
+            ShardMessage::RecheckGrants => self.apply_deadlines(Instant::now()),
+        }
+    }
+
+    /// Removes the clients that left; what else they send is discarded.
+    pub(super) fn read_input(&mut self, slots: &[usize]) {
+        for slot in slots {
+            let Some(member) = self.members.get(*slot) else { continue };
+            if member.socket.discard_input() == Input::Closed {
+                self.remove(*slot, DisconnectReason::Client);
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if self.next_deadline.is_some_and(|due| due <= now) {
+            self.apply_deadlines(now);
+        }
+        if self.last_write + self.fanout.settings().keepalive <= now {
+            self.signal(Signal::of_silence(&self.reader));
+            self.fanout.metrics.heartbeats.increment(self.members.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! One client stream as the fan-out holds it, and what is counted of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::access_record::{AccessRecord, LogId};
+use super::wire::WireFormat;
+use crate::auth::TokenEnd;
+use crate::auth::grant::GrantHandle;
+use crate::config::Signals;
+use crate::limits::Permit;
+use crate::stream::{Lease, Topic};
+use crate::telemetry::metrics::{DisconnectReason, Metrics};
+
+/// One client stream, besides its socket. There are many: keep it small.
+pub struct Subscriber {
+    /// Holds the topic open.
+    pub lease: Lease,
+    /// Its place among all subscribers.
+    pub permit: Permit,
+    /// What it was admitted by.
+    pub grant: GrantHandle,
+    /// How its client wants the bytes.
+    pub format: WireFormat,
+    /// Index of its route in the configuration.
+    pub route: u16,
+    /// Whether keepalives and the loss of Redis are events to its client.
+    pub signals: Signals,
+    /// Names it in the log.
+    pub id: LogId,
+    /// For the access log, where there is one.
+    pub record: Option<Arc<AccessRecord>>,
+    /// When its stream began.
+    pub opened: Instant,
+    /// When it is closed so that it resumes elsewhere.
+    pub expires: Option<Instant>,
+    /// When its token ends, where it has one.
+    pub token: Option<Box<TokenEnd>>,
+}
+
+impl Subscriber {
+    /// Its topic.
+    pub fn topic(&self) -> &Arc<Topic> {
+        self.lease.topic()
+    }
+
+    /// Counts bytes that its client took, for its route and for the access log.
+    pub(super) fn count_bytes(&self, metrics: &Metrics, sent: usize) {
+        metrics.routes()[usize::from(self.route)].bytes.increment(sent as u64);
+        self.record(0, 0, sent);
+    }
+
+    /// Counts events that its client has whole: of entries, and of gaps.
+    pub(super) fn count_events(&self, metrics: &Metrics, events: u64, gaps: u64) {
+        metrics.routes()[usize::from(self.route)].events.increment(events);
+        self.record(events, gaps, 0);
+    }
+
+    /// Counts what was written, for the access log alone.
+    pub(super) fn record(&self, events: u64, gaps: u64, bytes: usize) {
+        if let Some(record) = &self.record {
+            record.add(events, gaps, bytes);
+        }
+    }
+
+    /// Its stream has ended.
+    pub(super) fn ended(&self, metrics: &Metrics, reason: DisconnectReason) {
+        let (LogId { connection, stream }, why) = (self.id, reason.as_str());
+        tracing::debug!(connection, stream, why, "stream ended");
+        metrics.disconnected(reason, self.opened);
+        if let Some(record) = &self.record {
+            record.end(why);
+        }
+    }
+}
