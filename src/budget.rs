@@ -11,7 +11,7 @@ use crate::source::{LOOK_BACK_BYTES, SHARED_LINKS};
 
 mod text;
 
-/// The process holds so much for a client that is live (measured; README, Performance),
+/// The process holds so much for a client that is live (measured; benches/RESULTS.md),
 const LIVE_CLIENT_BYTES: u64 = 281;
 /// for one that is behind over plain HTTP/1 (a follower; about),
 const BEHIND_CLIENT_BYTES: u64 = 8 << 10;

@@ -47,7 +47,7 @@ pub(super) fn send<'a>(
     });
 }
 
-#[expect(unsafe_code, reason = "10 % less CPU per delivery (ARCHITECTURE.md); the proof is below")]
+#[expect(unsafe_code, reason = "10 % less CPU per delivery (docs/decisions); the proof is below")]
 fn send_at_once<'a>(
     ring: &mut IoUring,
     sends: impl ExactSizeIterator<Item = (&'a Socket, &'a [u8])>,
