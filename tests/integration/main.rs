@@ -14,6 +14,8 @@ mod cli;
 mod cors;
 /// Thousands of clients, and clients that misbehave.
 mod crowd;
+/// The documents: their lengths, links and commands.
+mod documents;
 /// The end of a gateway: what its clients are told, and that nothing is lost behind a proxy.
 mod drain;
 /// The open edge: floods, hostile heads, proxies, and who counts as the client.
@@ -48,7 +50,7 @@ mod page;
 mod payloads;
 /// Behind each proxy that `deploy/` has a configuration for.
 mod proxies;
-/// The README's samples and commands.
+/// What the README and docs/ show, done as it is written.
 mod readme;
 /// What Redis sees of the gateway.
 mod redis;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::documents;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup, exchange};
 use crate::support::prometheus::{Prometheus, RULES, promtool};
@@ -21,7 +22,6 @@ use promql::{Exported, Named, exported};
 
 const DASHBOARD: &str = include_str!("../../deploy/grafana/ssegate.json");
 const RUNBOOK: &str = include_str!("../../deploy/prometheus/RUNBOOK.md");
-const README: &str = include_str!("../../README.md");
 
 /// Redis away, a crowd at the gateway: longer than a wait for one thing that happens at once.
 const LONG: Duration = Duration::from_secs(60);
@@ -165,7 +165,8 @@ fn every_metric_and_label_that_is_named_is_exported() {
             faults.extend(found.into_iter().map(|fault| format!("{}: {fault}", panel["title"])));
         }
     }
-    for text in [RUNBOOK, README] {
+    let pages = documents::pages().into_iter().map(|page| documents::read(&page));
+    for text in pages.chain([RUNBOOK.to_owned()]) {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let metrics =
             words.filter(|word| word.starts_with("ssegate_") || word.starts_with("process_"));

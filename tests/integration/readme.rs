@@ -1,9 +1,10 @@
-//! What the README shows is done here as it is written there.
+//! What the README and the pages in docs/ show is done here as it is written there.
 
 use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::documents::{block, section};
 use crate::support::browser::Browser;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
@@ -11,20 +12,12 @@ use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
 use crate::support::{Folder, eventually, within};
 
-/// The first block of this language after `heading`.
-fn block(heading: &str, language: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let (_, section) = readme.split_once(&format!("\n## {heading}\n")).expect(heading);
-    let (_, block) = section.split_once(&format!("```{language}\n")).expect(language);
-    block.split_once("```").unwrap().0.to_owned()
-}
-
-/// On a page of the gateway's origin the README's `follow`, whose pauses are short, follows `path`; what it calls is in `window.told`. Its cookie is the first token, then the second.
+/// On a page of the gateway's origin the documents' `follow`, whose pauses are short, follows `path`; what it calls is in `window.told`. Its cookie is the first token, then the second.
 fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
     // No route, but of the origin.
     browser.open(&format!("http://{}/nothing", gateway.address));
     let cookie = tokens.map(|token| Value::from(format!("session={token}; path=/")));
-    let follow = block("In the browser", "js").replace("5000", "50");
+    let follow = block("docs/clients.md", "In the browser", "js").replace("5000", "50");
     let script = format!(
         "{follow}
         window.told = [];
@@ -117,12 +110,12 @@ fn a_page_whose_token_expires_gets_another_and_goes_on_where_it_was() {
 #[test]
 fn the_command_for_producers_reaches_the_clients_of_the_route_that_is_shown() {
     let redis = Redis::start();
-    let toml = block("With Redis", "toml");
+    let toml = block("README.md", "Redis in one minute", "toml");
     let (_, routes) = toml.split_once("[[route]]").unwrap();
     let gateway = Setup::redis(&redis).routes(&format!("[[route]]{routes}")).start_ready();
     let mut client = Client::open(&gateway.address, "/v1/logs/stream");
     client.live();
-    let command = block("For producers", "sh");
+    let command = block("docs/redis.md", "For producers", "sh");
     let cli = format!("redis-cli -s {}", redis.socket().display());
     let done = Command::new("sh").args(["-c", &command.replace("redis-cli", &cli)]).output();
     let done = done.unwrap();
@@ -137,10 +130,8 @@ fn what_is_said_of_streams_is_there() {
     let gateway = Setup::memory().start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
     client.live();
-    let readme = include_str!("../../README.md");
-    let (_, section) = readme.split_once("\n## Finding out what is wrong\n").unwrap();
-    let (_, text) = section.split_once("why its reader waits").unwrap();
-    let (text, _) = text.split_once("`/state`").unwrap();
+    let text = section("docs/troubleshooting.md", "Readers");
+    let (_, text) = text.split_once("why its reader waits").unwrap();
     let streams = gateway.streams();
     let stream = streams[0].as_object().unwrap();
     let values = ["entries", "answer", "retry", "slow_clients", "memory"];

@@ -11,7 +11,7 @@ use crate::stream::replay::PAGES_BYTES;
 
 mod text;
 
-/// The process holds so much for a client that is live (measured; README, Performance),
+/// The process holds so much for a client that is live (measured; benches/RESULTS.md),
 const LIVE_CLIENT_BYTES: u64 = 281;
 /// for one that is behind over plain HTTP/1 (a catch-up subscriber; about),
 const BEHIND_CLIENT_BYTES: u64 = 8 << 10;
