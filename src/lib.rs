@@ -48,6 +48,11 @@ pub mod process;
 pub mod reader;
 pub mod replay;
 pub mod report;
+/// Of the tests' random choices, here as in tests/.
+#[cfg(test)]
+#[allow(dead_code, reason = "tests/ uses the rest")]
+#[path = "../tests/integration/support/seed.rs"]
+mod seed;
 pub mod shared;
 pub mod source;
 pub mod sparingly;

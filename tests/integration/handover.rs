@@ -15,7 +15,7 @@ use crate::support::program::ssegate_with_sockets;
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address};
 use crate::support::viewer::{Ends, Viewers, Writer};
-use crate::support::{DEADLINE, Folder, eventually, within};
+use crate::support::{DEADLINE, Folder, eventually, pause_of_the_scenario, within};
 
 const VIEWERS: usize = 1_000;
 /// A debug build, which shares its cores with the viewers and with other tests, has time for fewer.
@@ -145,8 +145,8 @@ fn who_was_accepted_is_answered_and_who_comes_later_is_the_successors() {
     let mut late = TcpStream::connect(&old.address).unwrap();
     late.set_read_timeout(Some(DEADLINE)).unwrap();
     late.write_all(ASK).unwrap();
-    // As late as a slow network brings it.
-    within(SOON, "some time passes", || begin.elapsed() >= Duration::from_millis(500));
+    let slow = Duration::from_millis(500).saturating_sub(begin.elapsed());
+    pause_of_the_scenario(slow, "the network is slow");
     accepted.write_all(&ASK[1..]).unwrap();
     let mut answer = String::new();
     accepted.read_to_string(&mut answer).unwrap();
