@@ -46,7 +46,7 @@ fn all_are_at(gateway: &Gateway, viewers: &Viewers) {
 
 #[test]
 fn either_of_two_gateways_may_be_killed_or_stopped_and_nothing_is_lost() {
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
     let (mut one, mut two) = (first(&redis), first(&redis));
     let haproxy = Haproxy::start(&one, &two);

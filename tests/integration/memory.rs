@@ -18,7 +18,7 @@ use crate::support::{Folder, pause_of_the_scenario, within};
 
 const MIB: usize = 1 << 20;
 /// A debug build on a loaded machine needs its time.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(300);
 
 /// Forgets the peak, so that what comes next shows.
 fn forget_peak(gateway: &Gateway) {
@@ -199,7 +199,7 @@ struct Bursts {
 /// The most that the gateway held, and how many entries were trimmed before they came.
 fn peak_of_bursts(bursts: &Bursts) -> (usize, usize) {
     let Bursts { keys, count, at_once, kept, rings_mib, may_be_cut, patience } = *bursts;
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
     let folder = Folder::new();
     let setup = by_unix_socket(&redis, &folder);
@@ -351,7 +351,7 @@ impl Crawlers {
 
 /// The most that the gateway holds while so many crawl, up to so many entries behind and in places of their own.
 fn peak_with_crawlers(count: usize, entries: usize) -> usize {
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
     let folder = Folder::new();
     let setup = by_unix_socket(&redis, &folder).set("ring", "entries = 100");

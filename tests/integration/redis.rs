@@ -5,11 +5,10 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::swarm;
 use crate::support::{DEADLINE, eventually, read};
 
 const CROWD: usize = 5000;
@@ -19,8 +18,7 @@ const LONG_BLOCK: &str = "block = \"60s\"";
 
 #[test]
 fn redis_is_asked_no_more_for_5000_clients_than_for_one() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let _crowd = swarm::crowd();
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
     let mut first = Client::open(&gateway.address, "/events/a");

@@ -13,7 +13,7 @@ use crate::support::{DEADLINE, eventually, pause_of_the_scenario, within};
 #[test]
 fn a_thousand_clients_behind_nginx_that_hears_late_of_the_stop_miss_nothing() {
     const VIEWERS: usize = 1_000;
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
     let setup = || {
         let setup = Setup::redis(&redis).set("server", "drain = \"8s\"");

@@ -18,7 +18,7 @@ use super::{DEADLINE, within};
 /// What is written last.
 const END: &str = "end";
 /// No writer writes for longer.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Adds numbered entries to `events:a` until it is stopped.
 pub struct Writer {

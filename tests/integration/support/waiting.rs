@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Nothing in a test takes longer than this, or it has failed.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Nothing in a test takes longer than this, on a machine that is busy with other things too, or it has failed.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
