@@ -30,6 +30,11 @@ pub mod gateway;
 pub mod http;
 pub mod limits;
 pub mod net;
+/// Of the tests' random choices, here as in tests/.
+#[cfg(test)]
+#[allow(dead_code, reason = "tests/ uses the rest")]
+#[path = "../tests/integration/support/seed.rs"]
+mod seed;
 pub mod source;
 pub mod sse;
 pub mod state;

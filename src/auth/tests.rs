@@ -150,6 +150,8 @@ fn a_signature_is_looked_at_again_unless_its_key_is_still_here_and_no_other_toke
 }
 
 proptest! {
+    #![proptest_config(crate::seed::cases())]
+
     #[test]
     fn no_bytes_pass_for_a_token(token in prop::collection::vec(any::<u8>(), 0..200)) {
         let gate = Gate::new(&rules(), &NO_CORS, Arc::new(Metrics::new(&[])));

@@ -255,6 +255,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases())]
+
         #[test]
         fn nothing_to_the_left_of_what_a_proxy_wrote_changes_it(
             made_up in proptest::collection::vec(0x20..0x7f_u8, 0..60),

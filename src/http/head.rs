@@ -67,6 +67,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases())]
+
         #[test]
         fn it_makes_no_difference_where_a_head_is_cut(at in 0..29_usize) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -231,6 +231,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases())]
+
         #[test]
         fn a_header_says_its_source_whatever_follows_and_no_sooner_than_it_is_whole(
             source: IpAddr,

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use crate::chunks::Chunks;
 use crate::history::{AMID_AN_EVENT, Gap, Heard, What};
 use crate::payload;
+use crate::support::waiting::pause_of_the_scenario_in_a_task;
 
 /// `retry:` is honoured up to this, so that a run stays short.
 const LONGEST_PAUSE: Duration = Duration::from_millis(300);
@@ -83,6 +84,7 @@ pub struct Client {
     pub path: &'static str,
     pub speaks: Speaks,
     pub record: Arc<Record>,
+    pub rng: fastrand::Rng,
 }
 
 /// One connection that was lost.
@@ -111,7 +113,7 @@ impl Drop for Driver {
 
 impl Client {
     /// Listens until it is dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut parser = Parser::new();
         loop {
             let Err(Lost(why)) = match self.speaks {
@@ -121,7 +123,8 @@ impl Client {
             self.record.note(What::Closed(why));
             parser.reconnect();
             let told = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
-            tokio::time::sleep(told.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            let pause = told.mul_f64(0.5 + self.rng.f64() / 2.0);
+            pause_of_the_scenario_in_a_task(pause, "as the server told it").await;
         }
     }
 

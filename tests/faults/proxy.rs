@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::support::waiting::pause_of_the_scenario_in_a_task;
+
 /// Read at once.
 const PIECE_BYTES: usize = 16 << 10;
 /// What the kernel takes from a server that nobody listens to.
@@ -62,11 +64,11 @@ struct Ward {
 
 impl Proxy {
     /// Listens on a port of this host.
-    pub fn start(runtime: &Handle, host: &str, upstream: Upstream) -> Self {
+    pub fn start(runtime: &Handle, host: &str, upstream: Upstream, rng: fastrand::Rng) -> Self {
         let listener = runtime.block_on(TcpListener::bind((host, 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let ward = Arc::new(Mutex::new(Ward { newcomers: Ill::Well, open: Vec::new() }));
-        let listening = runtime.spawn(accept(listener, upstream, ward.clone())).abort_handle();
+        let listening = runtime.spawn(accept(listener, upstream, ward.clone(), rng)).abort_handle();
         Self { address, ward, listening }
     }
 
@@ -105,7 +107,12 @@ impl Ward {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: Upstream, ward: Arc<Mutex<Ward>>) {
+async fn accept(
+    listener: TcpListener,
+    upstream: Upstream,
+    ward: Arc<Mutex<Ward>>,
+    mut rng: fastrand::Rng,
+) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
         let ill = {
@@ -114,17 +121,17 @@ async fn accept(listener: TcpListener, upstream: Upstream, ward: Arc<Mutex<Ward>
             ward.open.push(sender);
             ill
         };
-        let upstream = upstream.clone();
+        let (upstream, rng) = (upstream.clone(), rng.fork());
         tokio::spawn(async move {
             let _ = client.set_nodelay(true);
             // Nobody upstream: the client sees an end without an answer.
             let _ = match upstream {
                 Upstream::Tcp(address) => match connect(address).await {
-                    Ok(server) => serve(client, server, ill).await,
+                    Ok(server) => serve(client, server, ill, rng).await,
                     Err(error) => Err(error),
                 },
                 Upstream::Unix(path) => match UnixStream::connect(path).await {
-                    Ok(server) => serve(client, server, ill).await,
+                    Ok(server) => serve(client, server, ill, rng).await,
                     Err(error) => Err(error),
                 },
             };
@@ -143,6 +150,7 @@ async fn serve(
     client: TcpStream,
     server: impl AsyncRead + AsyncWrite,
     ill: watch::Receiver<Ill>,
+    mut rng: fastrand::Rng,
 ) -> io::Result<()> {
     let mut watched = ill.clone();
     // A reset is what a close without lingering makes; a TCP server sees an end of the same kind.
@@ -151,8 +159,8 @@ async fn serve(
     let (from_server, to_server) = tokio::io::split(server);
     let both = async {
         tokio::try_join!(
-            pump(from_client, to_server, ill.clone(), false),
-            pump(from_server, to_client, ill, true)
+            pump(from_client, to_server, ill.clone(), false, rng.fork()),
+            pump(from_server, to_client, ill, true, rng)
         )
         .map(drop)
     };
@@ -168,6 +176,7 @@ async fn pump(
     mut to: impl AsyncWrite + Unpin,
     mut ill: watch::Receiver<Ill>,
     answers: bool,
+    mut rng: fastrand::Rng,
 ) -> io::Result<()> {
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -178,7 +187,10 @@ async fn pump(
         let mut rest = &piece[..length];
         let now = *ill.borrow_and_update();
         match now {
-            Ill::Slow(most) => tokio::time::sleep(most.mul_f64(fastrand::f64())).await,
+            Ill::Slow(most) => {
+                let pause = most.mul_f64(rng.f64());
+                pause_of_the_scenario_in_a_task(pause, "the network is slow").await;
+            }
             Ill::Halved | Ill::Truncated if answers => {
                 let (half, other) = rest.split_at(length / 2);
                 to.write_all(half).await?;
@@ -189,7 +201,7 @@ async fn pump(
         if now == Ill::Truncated && answers {
             to.shutdown().await?;
             // A close with unread input would be a reset, and overtake the half.
-            tokio::time::sleep(FIN_AHEAD).await;
+            pause_of_the_scenario_in_a_task(FIN_AHEAD, "the end is on its way").await;
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let passes = |ill: &Ill| match ill {

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
@@ -13,6 +13,7 @@ use crate::history::{Fate, History};
 use crate::nemesis::{Fault, Over};
 use crate::payload;
 use crate::scene::{Plan, Scene};
+use crate::support::waiting::holds_by;
 
 /// Entries a second that the writer writes of its own.
 const RATE: u32 = 120;
@@ -56,20 +57,14 @@ fn play(fault: &Fault, scene: &mut Scene) -> History {
 
     let over = (fault.inflict)(scene);
     let deadline = over.at + over.limit + PATIENCE;
-    while !heard_of_what_came_after(scene, over, &records) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    holds_by(deadline, || heard_of_what_came_after(scene, over, &records));
     scene.wait(300, 700);
     scene.writing.end();
     // The second of them ends everything: what comes twice comes before it.
     for _ in 0..2 {
         scene.writing.lock().add();
         let last = last_added(scene);
-        while !records.iter().all(|record| record.last() == last)
-            && Instant::now() < deadline + PATIENCE
-        {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        holds_by(deadline + PATIENCE, || records.iter().all(|record| record.last() == last));
     }
     remember(fault, scene, over, due_from, &records)
 }

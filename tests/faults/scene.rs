@@ -10,10 +10,11 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, Record, Speaks};
 use crate::proxy::{Proxy, Upstream};
+use crate::support::address::own_ip;
 use crate::support::gateway::Gateway;
-use crate::support::redis::{Answer, Connection, Redis, own_ip};
+use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::sentinel::{Sentinel, Trio};
-use crate::support::{Folder, eventually};
+use crate::support::{Folder, eventually, pause_of_the_scenario};
 use crate::writer::{KEY, Writer, Writing};
 
 mod blueprint;
@@ -117,12 +118,12 @@ impl Scene {
         let redis = &servers[0];
         let redis_side = stage
             .has_redis_side()
-            .then(|| Proxy::start(runtime, &host, Upstream::Unix(redis.socket())));
+            .then(|| Proxy::start(runtime, &host, Upstream::Unix(redis.socket()), rng.fork()));
         let url = match &redis_side {
             Some(proxy) => format!("redis://{}", proxy.address),
             None => url,
         };
-        let blueprint = Blueprint::new(stage, plan, &mut rng, url, &host, &folder);
+        let blueprint = Blueprint::new(stage, plan, &mut rng, url, &folder);
         if stage == Stage::Acl {
             let password = format!(">{PASSWORD}");
             let user = ["ACL", "SETUSER", USER, "on", &password, "resetkeys", MAY_READ, "-@all"];
@@ -153,7 +154,8 @@ impl Scene {
         scene.start_gateway();
         if stage.has_client_side() {
             let upstream = Upstream::Tcp(scene.gateway_address());
-            scene.client_side = Some(Proxy::start(runtime, &scene.host, upstream));
+            let rng = scene.rng.fork();
+            scene.client_side = Some(Proxy::start(runtime, &scene.host, upstream, rng));
         }
         scene
     }
@@ -218,7 +220,8 @@ impl Scene {
                 4 => Speaks::Old,
                 _ => Speaks::Http1,
             };
-            let client = Client { address, path, speaks, record: record.clone() };
+            let (record, rng) = (record.clone(), self.rng.fork());
+            let client = Client { address, path, speaks, record, rng };
             self.clients.spawn_on(client.run(), &self.runtime);
         }
         eventually("every client is live", || records.iter().all(|record| record.is_live()));
@@ -251,7 +254,7 @@ impl Scene {
     /// Lets it pass.
     pub fn wait(&mut self, least_ms: u64, most_ms: u64) {
         let time = self.some_time(least_ms, most_ms);
-        std::thread::sleep(time);
+        pause_of_the_scenario(time, "between two steps, as the seed wants it");
     }
 
     /// How long the fault lasts: the one or the other.

@@ -11,6 +11,7 @@ use ssegate::sse::StreamId;
 
 use crate::history::Fate;
 use crate::payload;
+use crate::support::pause_of_the_scenario;
 use crate::support::redis::{Answer, Connection};
 
 /// The stream's key.
@@ -208,7 +209,8 @@ impl Writing {
                 let count = if rng.u32(0..20) == 0 { rng.u64(2..20) } else { 1 };
                 let taken = writer.lock().unwrap().burst(count, None);
                 let pause = Duration::from_secs(1).mul_f64(2.0 * rng.f64()) / rate;
-                std::thread::sleep(if taken { pause } else { pause.max(PAUSE) });
+                let pause = if taken { pause } else { pause.max(PAUSE) };
+                pause_of_the_scenario(pause, "the rate of the writer");
             }
         }));
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use crate::support::address::own_address;
 use crate::support::client::Client;
 use crate::support::gateway::{Setup, exchange};
 use crate::support::program::{run, ssegate, ssegate_with_descriptors};
@@ -296,14 +297,13 @@ fn a_demo_needs_no_file_and_no_redis() {
 #[test]
 fn tail_prints_events_and_resumes_after_a_restart_of_the_gateway() {
     let redis = Redis::start();
-    // An address that no outgoing connection takes a port of meanwhile.
     let setup = |listen: &str| {
         Setup::redis(&redis)
             .set("server", &format!("listen = [\"{listen}\"]"))
             .set("server", "retry = \"100ms\"")
             .set("server", "drain = \"0s\"")
     };
-    let mut gateway = setup("127.77.0.1:0").start_ready();
+    let mut gateway = setup(&own_address().to_string()).start_ready();
     let address = gateway.address.clone();
     let mut tail = Running::start(ssegate().args(["tail", &format!("http://{address}/events/a")]));
     eventually("it is connected and live", || tail.notes().contains("live "));

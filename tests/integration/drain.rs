@@ -9,7 +9,7 @@ use ssegate::sse::parse::{Event, Item};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::{Connection, Redis};
-use crate::support::within;
+use crate::support::{pause_of_the_scenario, within};
 
 /// A thousand clients behind nginx.
 mod behind_nginx;
@@ -203,7 +203,7 @@ fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_goes_on_there() 
         }
         assert_eq!(number(&event), expected);
         expected += 1;
-        thread::sleep(Duration::from_millis(4));
+        pause_of_the_scenario(Duration::from_millis(4), "a client that is slow");
     };
     assert_eq!(control(&last)["type"], "drain");
     assert!(expected < ENTRIES, "the replay was over before the drain");
@@ -239,7 +239,7 @@ fn a_client_that_takes_little_at_a_time_gets_no_new_event_once_it_is_due() {
         }
         assert_eq!(number(&event), expected);
         expected += 1;
-        thread::sleep(Duration::from_millis(150));
+        pause_of_the_scenario(Duration::from_millis(150), "a client that takes little");
     };
     assert_eq!(control(&last)["type"], "drain");
     assert_eq!(client.rest(), []);
@@ -288,7 +288,7 @@ fn a_client_that_stalled_in_mid_event_gets_the_rest_of_it_before_its_farewell() 
     gateway.signal("TERM");
     reading.rest();
     // By now it is due, and whatever is sent to it waits behind half an event.
-    thread::sleep(Duration::from_millis(300));
+    pause_of_the_scenario(Duration::from_millis(300), "its drain is over");
     let mut items = stalled.rest();
     let last = items.pop().map(|item| last_event(vec![item])).unwrap();
     assert_eq!(control(&last)["type"], "drain");

@@ -6,7 +6,6 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
@@ -15,13 +14,11 @@ use crate::support::program::ssegate_with_sockets;
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address};
 use crate::support::viewer::{Ends, Viewers, Writer};
-use crate::support::{DEADLINE, Folder, eventually, within};
+use crate::support::{DEADLINE, Folder, eventually, pause_of_the_scenario, within};
 
 const VIEWERS: usize = 1_000;
 /// A debug build, which shares its cores with the viewers and with other tests, has time for fewer.
 const ENTRIES_PER_SECOND: usize = if cfg!(debug_assertions) { 100 } else { 200 };
-/// Two crowds at once are too many for a small machine.
-static ONE_CROWD: Mutex<()> = Mutex::new(());
 /// A drain takes no longer where the sockets were handed over; and what a loaded machine adds.
 const HANDED_OVER: Duration = Duration::from_millis(2_000 + 1_500);
 
@@ -87,8 +84,7 @@ fn writer(redis: &Redis) -> Writer {
 
 #[test]
 fn an_upgrade_under_load_refuses_and_loses_nothing() {
-    let _alone = ONE_CROWD.lock();
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let (redis, socket) = (Redis::start(), tcp());
     let mut old = under_load(&redis, socket.try_clone().unwrap());
     let address = Address::Tcp(socket.local_addr().unwrap().to_string());
@@ -103,8 +99,7 @@ fn an_upgrade_under_load_refuses_and_loses_nothing() {
 
 #[test]
 fn a_restart_under_load_refuses_and_loses_nothing() {
-    let _alone = ONE_CROWD.lock();
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let (redis, folder) = (Redis::start(), Folder::new());
     let path = folder.0.join("http.sock");
     let socket = unix(&path);
@@ -145,8 +140,8 @@ fn who_was_accepted_is_answered_and_who_comes_later_is_the_successors() {
     let mut late = TcpStream::connect(&old.address).unwrap();
     late.set_read_timeout(Some(DEADLINE)).unwrap();
     late.write_all(ASK).unwrap();
-    // As late as a slow network brings it.
-    within(SOON, "some time passes", || begin.elapsed() >= Duration::from_millis(500));
+    let slow = Duration::from_millis(500).saturating_sub(begin.elapsed());
+    pause_of_the_scenario(slow, "the network is slow");
     accepted.write_all(&ASK[1..]).unwrap();
     let mut answer = String::new();
     accepted.read_to_string(&mut answer).unwrap();

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::support::address::own_addresses;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::haproxy::Haproxy;
 use crate::support::redis::Redis;
@@ -13,13 +14,18 @@ use crate::support::{DEADLINE, eventually, within};
 
 const VIEWERS: usize = 300;
 
-/// Of its own address in 127.0.0.0/8: a port there is not taken by somebody's outgoing connection.
 fn gateway(redis: &Redis, public: &str, admin: &str) -> Gateway {
     Setup::redis(redis)
         .set("server", &format!("listen = [{public:?}]"))
         .set("admin", &format!("listen = {admin:?}"))
         .set("server", "retry = \"200ms\"")
         .start_ready()
+}
+
+/// Of its own address.
+fn first(redis: &Redis) -> Gateway {
+    let [public, admin] = own_addresses().map(|address| address.to_string());
+    gateway(redis, &public, &admin)
 }
 
 /// Once more where it was.
@@ -40,10 +46,9 @@ fn all_are_at(gateway: &Gateway, viewers: &Viewers) {
 
 #[test]
 fn either_of_two_gateways_may_be_killed_or_stopped_and_nothing_is_lost() {
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
-    let mut one = gateway(&redis, "127.77.6.1:0", "127.77.6.1:0");
-    let mut two = gateway(&redis, "127.77.6.2:0", "127.77.6.2:0");
+    let (mut one, mut two) = (first(&redis), first(&redis));
     let haproxy = Haproxy::start(&one, &two);
     let address = Address::Unix(haproxy.socket());
     let viewers = Viewers::start(&runtime, &address, VIEWERS, Ends::Anywhere);
@@ -86,8 +91,7 @@ fn ask(haproxy: &Haproxy) -> String {
 #[test]
 fn without_any_gateway_an_event_source_is_told_to_come_back() {
     let redis = Redis::start();
-    let mut one = gateway(&redis, "127.77.6.3:0", "127.77.6.3:0");
-    let mut two = gateway(&redis, "127.77.6.4:0", "127.77.6.4:0");
+    let (mut one, mut two) = (first(&redis), first(&redis));
     let haproxy = Haproxy::start(&one, &two);
     one.kill();
     two.kill();

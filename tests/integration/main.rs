@@ -28,6 +28,8 @@ mod handover;
 mod haproxy;
 /// Thousands that come back at once.
 mod herd;
+/// How the tests are written.
+mod house;
 /// Requests, heads, limits, listeners.
 mod http;
 /// Who may read what: tokens good, bad and forged.

@@ -13,11 +13,12 @@ use tokio::runtime::Runtime;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::swarm::{self, Address, Stream};
-use crate::support::{Folder, within};
+use crate::support::waiting::pause_of_the_scenario_in_a_task;
+use crate::support::{Folder, pause_of_the_scenario, within};
 
 const MIB: usize = 1 << 20;
 /// A debug build on a loaded machine needs its time.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(300);
 
 /// Forgets the peak, so that what comes next shows.
 fn forget_peak(gateway: &Gateway) {
@@ -198,7 +199,7 @@ struct Bursts {
 /// The most that the gateway held, and how many entries were trimmed before they came.
 fn peak_of_bursts(bursts: &Bursts) -> (usize, usize) {
     let Bursts { keys, count, at_once, kept, rings_mib, may_be_cut, patience } = *bursts;
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
     let folder = Folder::new();
     let setup = by_unix_socket(&redis, &folder);
@@ -324,7 +325,8 @@ impl Crawlers {
                 let mut stream = Stream::open(&address, "/events/a", Some(&ids[at])).await?;
                 for id in ids[at + 1..].iter().take(WANTED) {
                     if !hurry.load(Ordering::Relaxed) {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        pause_of_the_scenario_in_a_task(Duration::from_millis(50), "it is slow")
+                            .await;
                     }
                     let event = stream.event().await?;
                     if event.last_event_id != *id {
@@ -349,7 +351,7 @@ impl Crawlers {
 
 /// The most that the gateway holds while so many crawl, up to so many entries behind and in places of their own.
 fn peak_with_crawlers(count: usize, entries: usize) -> usize {
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
     let folder = Folder::new();
     let setup = by_unix_socket(&redis, &folder).set("ring", "entries = 100");
@@ -368,7 +370,7 @@ fn peak_with_crawlers(count: usize, entries: usize) -> usize {
     within(LONG, "all are there", || gateway.metric("ssegate_clients") as usize == count);
     // As long as it takes for each of them to have been out of step with the others.
     for _ in 0..50 {
-        std::thread::sleep(Duration::from_millis(100));
+        pause_of_the_scenario(Duration::from_millis(100), "they crawl");
         assert!(crawlers.tasks.iter().all(|task| !task.is_finished()));
     }
     let peak = gateway.peak_bytes();

@@ -5,6 +5,7 @@ use proptest::test_runner::TestRunner;
 use ssegate::sse::StreamId;
 
 use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::seed;
 
 #[path = "../../src/stream/continuity/model.rs"]
 mod played;
@@ -98,9 +99,8 @@ fn modelled(stream: &Stream) -> [String; 6] {
 #[test]
 fn the_model_of_a_stream_is_what_redis_does() {
     let redis = Redis::start();
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) };
     let histories = prop::collection::vec(any_change(), 1..40);
-    let played = TestRunner::new(config).run(&histories, |changes| {
+    let played = TestRunner::new(seed::cases_of(200)).run(&histories, |changes| {
         let mut connection = Connection::open(&redis).unwrap();
         connection.run(&["FLUSHALL"]).unwrap();
         let (mut model, mut next) = (Model::default(), 10);

@@ -7,7 +7,7 @@ use ssegate::sse::parse::Item;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, pause_of_the_scenario};
 
 /// Connections to Redis that die in every way that there is.
 mod dead;
@@ -273,7 +273,7 @@ fn connections_killed_again_and_again_lose_and_double_nothing() {
         ids.push(id);
         producer.run(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
         // More and more time, so that a reader comes back in between on a loaded machine too.
-        std::thread::sleep(Duration::from_millis(20 + number));
+        pause_of_the_scenario(Duration::from_millis(20 + number), "between two kills");
     }
     clients.iter_mut().for_each(|client| expect(client, &ids));
     assert!(reconnects() >= 2.0, "the last return alone is no test");
@@ -319,7 +319,7 @@ fn retries_back_off_and_the_log_tells_each_change_once() {
     let attempts = || ["IO", "TIMEOUT", "ERR"].into_iter().map(errors).sum::<f64>();
     redis.kill();
     client.comment("reconnecting");
-    std::thread::sleep(Duration::from_secs(3));
+    pause_of_the_scenario(Duration::from_secs(3), "Redis is away");
     // On average 5 in the first second and 2 in each further one.
     let tried = attempts();
     assert!((3.0..=30.0).contains(&tried), "{tried} attempts in 3 s");

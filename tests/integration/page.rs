@@ -1,13 +1,13 @@
 //! The demo in a real browser: it fills by itself, survives the daemon's death, and shows markup
 //! as text.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::address::own_addresses;
 use crate::support::browser::Browser;
 use crate::support::client::Client;
 use crate::support::gateway::exchange;
@@ -28,16 +28,9 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
-        // An address of its own: nobody else takes its ports while nobody listens on them.
-        static COUNT: AtomicU8 = AtomicU8::new(1);
-        let host = format!("127.77.1.{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        // Both are held until both are known, so that they differ.
-        let [public, admin] = [(); 2].map(|()| TcpListener::bind((&*host, 0)).unwrap());
-        let address = public.local_addr().unwrap().to_string();
-        let admin_address = admin.local_addr().unwrap().to_string();
-        drop((public, admin));
-        let process = launch(&address, &admin_address);
-        let demo = Self { process, address, admin: admin_address };
+        // Nobody else takes these while nobody listens on them.
+        let [address, admin] = own_addresses().map(|address| address.to_string());
+        let demo = Self { process: launch(&address, &admin), address, admin };
         demo.answers();
         demo
     }

@@ -7,10 +7,10 @@ use hyper::{Method, StatusCode};
 use ssegate::sse::parse::Item;
 use tokio::runtime::Runtime;
 
+use crate::support::address::own_addresses;
 use crate::support::front::{Front, Protocol, header, soon};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::proxies::{Kind, Proxy, advised, changed};
-use crate::support::redis::own_ip;
 use crate::support::{Folder, eventually, swarm};
 
 /// A gateway that goes and comes back.
@@ -70,12 +70,12 @@ fn setup() -> Setup {
     Setup::memory().set("proxy", "trusted = [\"127.0.0.1\"]")
 }
 
-/// Where another one was, or on an address of its own: nobody's outgoing connection takes its ports while it
-/// is away.
+/// Where another one was, or on an address of its own, which nobody takes while it is away.
 fn restartable(setup: Setup, another: Option<&Gateway>) -> Gateway {
-    let fresh = format!("{}:0", own_ip());
-    let (public, admin) =
-        another.map_or((&fresh, &fresh), |another| (&another.address, &another.admin));
+    let [public, admin] = match another {
+        Some(another) => [another.address.clone(), another.admin.clone()],
+        None => own_addresses().map(|address| address.to_string()),
+    };
     setup
         .set("server", &format!("listen = [{public:?}]"))
         .set("admin", &format!("listen = {admin:?}"))

@@ -1,15 +1,14 @@
 //! What Redis sees of the gateway: one reader per stream key, concrete ids, few rights.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::swarm;
 use crate::support::{DEADLINE, eventually, read};
 
 const CROWD: usize = 5000;
@@ -19,8 +18,7 @@ const LONG_BLOCK: &str = "block = \"60s\"";
 
 #[test]
 fn redis_is_asked_no_more_for_5000_clients_than_for_one() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let _crowd = swarm::crowd();
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).set("source", LONG_BLOCK).start_ready();
     let mut first = Client::open(&gateway.address, "/events/a");
@@ -55,8 +53,7 @@ fn cost(redis: &Redis, scene: impl FnOnce()) -> (u64, u64) {
     let settled = || {
         let mut seen = calls();
         eventually("the reader waits for the next entry", || {
-            std::thread::sleep(Duration::from_millis(50));
-            std::mem::replace(&mut seen, calls()) == seen
+            std::mem::replace(&mut seen, calls()) == seen && redis.blocked() == 1
         });
         seen
     };
@@ -372,11 +369,8 @@ fn few_rights_suffice_for_all_but_publishing() {
 
 #[test]
 fn the_url_names_the_database() {
-    // An address that no outgoing connection takes a port of meanwhile.
-    let free = TcpListener::bind("127.77.0.2:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    let redis = Redis::with(&["--bind", "127.77.0.2", "--port", &address.port().to_string()]);
+    let redis = Redis::on_tcp(&[]);
+    let address = redis.address();
     let mut here = Connection::open(&redis).unwrap();
     let mut there = Connection::open(&redis).unwrap();
     assert_eq!(there.run(&["SELECT", "3"]), Some(Answer::Text("OK".into())));

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
+use crate::support::{eventually, pause_of_the_scenario, seed};
 
 mod stalled;
 
@@ -29,10 +29,10 @@ fn write_up_to(
     written: &AtomicU64,
 ) {
     let mut connection = Connection::open(redis).unwrap();
-    let filling = "x".repeat(payload_bytes);
+    let (filling, mut rng) = ("x".repeat(payload_bytes), seed::rng());
     let mut done = 0;
     while done < entries {
-        let burst = fastrand::u64(1..=60).min(entries - done);
+        let burst = rng.u64(1..=60).min(entries - done);
         for number in done + 1..=done + burst {
             let (id, payload) = (format!("{number}-0"), format!("{number} {filling}"));
             let command = ["XADD", KEY, "MAXLEN", length, &id, "payload", &payload];
@@ -44,7 +44,7 @@ fn write_up_to(
         }
         done += burst;
         written.store(done, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(fastrand::u64(0..4)));
+        pause_of_the_scenario(Duration::from_millis(rng.u64(0..4)), "between two bursts");
     }
 }
 
@@ -55,11 +55,11 @@ fn number(text: &str) -> u64 {
 
 /// Reads up to `last`, leaving and coming back at random; every entry has to be the next one.
 /// Ids are numbers here, so the live mark tells as well which one that is.
-fn rejoin(address: &str, start: &str, last: u64) {
+fn rejoin(address: &str, start: &str, last: u64, mut rng: fastrand::Rng) {
     let mut client = Client::open(address, &format!("{PATH}{start}"));
     let mut had = (!start.is_empty()).then_some(0);
     while had != Some(last) {
-        let stay = fastrand::u64(0..400);
+        let stay = rng.u64(0..400);
         let mut id = None;
         for _ in 0..=stay {
             let event = client.event();
@@ -87,16 +87,16 @@ fn rejoin(address: &str, start: &str, last: u64) {
 
 /// So many clients against a writer of so many entries.
 fn rejoins(redis: &Redis, gateway: &Gateway, clients: usize, entries: u64, payload_bytes: usize) {
-    let written = AtomicU64::new(0);
+    let (written, mut rng) = (AtomicU64::new(0), seed::rng());
     std::thread::scope(|scope| {
         for n in 0..clients {
-            let (address, written) = (&gateway.address, &written);
+            let (address, written, rng) = (&gateway.address, &written, rng.fork());
             scope.spawn(move || {
                 // Some are there before the first entry, the others come all along.
                 let due = entries * (n as u64 / 2) / clients as u64;
                 eventually("the writer is far enough", || written.load(Ordering::Relaxed) >= due);
                 let start = ["", "?last_event_id=earliest"][n % 2];
-                rejoin(address, start, entries);
+                rejoin(address, start, entries, rng);
             });
         }
         write(redis, entries, payload_bytes, &written);
@@ -147,12 +147,12 @@ fn each_entry_comes_once_and_in_order_with_several_workers_and_little_replay_at_
 fn the_embedded_source_delivers_once_and_in_order_too() {
     const ENTRIES: u64 = 600;
     let gateway = Setup::memory().start_ready();
-    let follow = || {
+    let follow = |mut rng: fastrand::Rng| {
         let mut client = Client::open(&gateway.address, &format!("{PATH}?last_event_id=earliest"));
         let mut had = 0;
         while had < ENTRIES {
             let mut id = String::new();
-            for _ in 0..=fastrand::u64(0..40) {
+            for _ in 0..=rng.u64(0..40) {
                 let event = client.event();
                 id = event.last_event_id;
                 if event.event_type == "ssegate" {
@@ -170,9 +170,11 @@ fn the_embedded_source_delivers_once_and_in_order_too() {
         }
         assert_eq!(client.live().0, 0);
     };
+    let mut rng = seed::rng();
     std::thread::scope(|scope| {
         for _ in 0..20 {
-            scope.spawn(follow);
+            let rng = rng.fork();
+            scope.spawn(move || follow(rng));
         }
         for number in 1..=ENTRIES {
             gateway.publish(KEY, &number.to_string());
@@ -183,11 +185,11 @@ fn the_embedded_source_delivers_once_and_in_order_too() {
 
 /// Reads up to `last` with pauses; whatever is not there has to be covered by a gap before it.
 /// How many entries were heard, and how many gaps.
-fn rejoin_trimmed(address: &str, last: u64) -> (u64, u64) {
+fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64) {
     let (mut had, mut id, mut heard, mut gaps) = (0, "0-0".to_owned(), 0, 0);
     while had < last {
         let mut client = Client::resume(address, PATH, &id);
-        for _ in 0..=fastrand::u64(0..300) {
+        for _ in 0..=rng.u64(0..300) {
             let event = client.event();
             let at = number(&event.last_event_id);
             if event.event_type != "ssegate" {
@@ -215,7 +217,8 @@ fn rejoin_trimmed(address: &str, last: u64) -> (u64, u64) {
             }
         }
         client.leave();
-        std::thread::sleep(Duration::from_millis(fastrand::u64(0..60)));
+        let pause = Duration::from_millis(rng.u64(0..60));
+        pause_of_the_scenario(pause, "before the client returns");
     }
     (heard, gaps)
 }
@@ -226,8 +229,11 @@ fn nothing_that_was_trimmed_meanwhile_is_passed_over_in_silence() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).set("ring", "entries = 20").start_ready();
     std::thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..12).map(|_| scope.spawn(|| rejoin_trimmed(&gateway.address, ENTRIES))).collect();
+        let (address, mut rng) = (&gateway.address, seed::rng());
+        let clients: Vec<_> = (0..12)
+            .map(|_| rng.fork())
+            .map(|rng| scope.spawn(move || rejoin_trimmed(address, ENTRIES, rng)))
+            .collect();
         write_up_to(&redis, "100", ENTRIES, 20, &AtomicU64::new(0));
         for client in clients {
             let (heard, gaps) = client.join().unwrap();
@@ -278,7 +284,7 @@ fn a_slow_client_gets_everything_in_order_and_holds_up_nobody() {
         let slow = scope.spawn(|| {
             read_all(&mut trickling, ENTRIES, |read| {
                 if read % 20 == 0 {
-                    std::thread::sleep(Duration::from_millis(5));
+                    pause_of_the_scenario(Duration::from_millis(5), "a client that is slow");
                 }
             });
         });

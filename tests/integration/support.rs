@@ -1,5 +1,6 @@
 //! Scenario builders: a real redis-server, the real binary, a client that speaks the wire.
 
+pub mod address;
 pub mod browser;
 pub mod client;
 pub mod cluster;
@@ -15,39 +16,23 @@ pub mod prometheus;
 pub mod proxies;
 pub mod redis;
 pub mod reload;
+pub mod seed;
 pub mod sentinel;
 pub mod swarm;
 pub mod tls;
 pub mod token;
 pub mod viewer;
+pub mod waiting;
 pub mod wire;
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Nothing in a test takes longer than this, or it has failed.
-pub const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Waits until `condition` holds.
-#[track_caller]
-pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    within(DEADLINE, what, condition);
-}
-
-/// Waits until `condition` holds, at most for `limit`.
-#[track_caller]
-pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+pub use waiting::{DEADLINE, eventually, pause_of_the_scenario, within};
 
 /// Sends a signal, by its name, to a process that the test started.
 pub fn signal(process: &Child, name: &str) {
@@ -79,10 +64,16 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     pub fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ssegate-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("ssegate-{}-{count}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                // Of an earlier process with this number, which was killed.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 }
 

@@ -124,6 +124,8 @@ fn a_key_is_told_from_those_that_no_value_makes() {
 }
 
 proptest! {
+    #![proptest_config(crate::seed::cases())]
+
     #[test]
     fn no_template_and_no_path_does_harm(template in "\\PC*", path in "\\PC*") {
         let _ = KeyTemplate::parse(&template);

@@ -7,7 +7,7 @@ use super::super::{NotAnId, StreamId};
 use super::stream_id;
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::seed::cases())]
 
     #[test]
     fn ids_print_and_parse(id in stream_id()) {

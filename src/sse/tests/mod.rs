@@ -175,7 +175,7 @@ fn expected_object(entry: &Entry, chosen: impl Fn(&str) -> bool) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::seed::cases())]
 
     #[test]
     fn entries_come_back_one_event_each(

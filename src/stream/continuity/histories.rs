@@ -330,16 +330,18 @@ impl Tally {
 /// Plays histories of such changes, each to its end, which is complete unless it is blurred.
 fn play_all(change: impl Strategy<Value = Change> + Clone + 'static, counts: bool) -> Tally {
     let tally = RefCell::<Tally>::default();
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) };
     let begin = prop::collection::vec(change.clone(), 0..4);
-    let played = TestRunner::new(config).run(&(begin, steps(change)), |(begin, steps)| {
-        let reader = play(&begin, &steps, counts);
-        if !reader.blurred {
-            reader.is_complete();
-        }
-        tally.borrow_mut().add(&reader);
-        Ok(())
-    });
+    let played = TestRunner::new(crate::seed::cases_of(CASES)).run(
+        &(begin, steps(change)),
+        |(begin, steps)| {
+            let reader = play(&begin, &steps, counts);
+            if !reader.blurred {
+                reader.is_complete();
+            }
+            tally.borrow_mut().add(&reader);
+            Ok(())
+        },
+    );
     played.unwrap();
     tally.into_inner()
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Over;
 use crate::scene::{MAY_READ, PASSWORD, Scene, USER};
+use crate::support::pause_of_the_scenario;
 use crate::support::redis::Answer;
 
 /// Everybody's, again and again.
@@ -21,7 +22,7 @@ pub(super) fn clients_paused(scene: &mut Scene) -> Over {
     let time = scene.lasting(5_000, 10_000);
     let mut operator = scene.operator();
     operator.run(&["CLIENT", "PAUSE", &time.as_millis().to_string(), "ALL"]).unwrap();
-    std::thread::sleep(time);
+    pause_of_the_scenario(time, "Redis is paused");
     Over::now()
 }
 
@@ -33,7 +34,7 @@ pub(super) fn right_withdrawn(scene: &mut Scene) -> Over {
         user(scene, without);
         // A read that is under way goes on to its end.
         let time = scene.block() + scene.some_time(200, 1000);
-        std::thread::sleep(time);
+        pause_of_the_scenario(time, "the right is gone");
         user(scene, with);
         scene.wait(0, 500);
     }

@@ -14,7 +14,7 @@ use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::redis::{Answer, Redis};
 use crate::support::sentinel::{NAME, newest_primary};
-use crate::support::{eventually, within};
+use crate::support::{eventually, pause_of_the_scenario, within};
 
 /// Sentinels take no longer than this.
 const FAILOVER: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ pub(super) fn redis_emptied(scene: &mut Scene) -> Over {
 
 pub(super) fn redis_frozen(scene: &mut Scene) -> Over {
     scene.redis().signal("STOP");
-    std::thread::sleep(scene.lasting(5_000, 10_000));
+    pause_of_the_scenario(scene.lasting(5_000, 10_000), "Redis is frozen");
     scene.redis().signal("CONT");
     Over::now()
 }
@@ -211,7 +211,7 @@ pub(super) fn gateway_terminated_amid_events(scene: &mut Scene) -> Over {
 fn is_followed(scene: &mut Scene, mut gateway: Gateway) -> Over {
     let status = gateway.wait();
     assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", gateway.log());
-    std::thread::sleep(Duration::from_millis(scene.rng.u64(0..500)));
+    scene.wait(0, 500);
     scene.start_gateway();
     Over::now()
 }

@@ -8,6 +8,7 @@ use ssegate::sse::StreamId;
 use super::Over;
 use crate::proxy::Ill;
 use crate::scene::Scene;
+use crate::support::pause_of_the_scenario;
 use crate::support::redis::Answer;
 use crate::writer::KEY;
 
@@ -175,7 +176,7 @@ pub(super) fn string_in_its_place(scene: &mut Scene) -> Over {
     run(scene, &["SET", KEY, "no stream"]);
     // A blocked reader is not woken by it.
     let time = scene.block() + scene.some_time(200, 1000);
-    std::thread::sleep(time);
+    pause_of_the_scenario(time, "there is a string");
     run(scene, &["DEL", KEY]);
     Over::now()
 }
@@ -189,7 +190,7 @@ pub(super) fn string_and_back(scene: &mut Scene) -> Over {
         operator.run(command).unwrap();
     }
     let time = scene.block() + scene.some_time(200, 1000);
-    std::thread::sleep(time);
+    pause_of_the_scenario(time, "there is a string");
     run(scene, &["RENAME", "aside", KEY]);
     Over::now()
 }

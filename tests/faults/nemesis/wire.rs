@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{FAR_BEHIND, Over};
 use crate::proxy::{Ill, Proxy};
 use crate::scene::Scene;
-use crate::support::eventually;
+use crate::support::{eventually, pause_of_the_scenario};
 
 const SLOW: Ill = Ill::Slow(Duration::from_millis(300));
 
@@ -57,7 +57,7 @@ pub(super) fn redis_away_from_followers(scene: &mut Scene) -> Over {
     let reads = || scene.gateway().report()["replays"]["now"].as_u64().unwrap();
     eventually("they read on from Redis", || reads() > 0);
     // Until these reads are given up, too.
-    std::thread::sleep(scene.lasting(3_500, 6_000));
+    pause_of_the_scenario(scene.lasting(3_500, 6_000), "reads are given up");
     again_and_again(scene, Scene::redis_side, Ill::Reset)
 }
 
@@ -114,7 +114,7 @@ pub(super) fn client_reset(scene: &mut Scene) -> Over {
 
 fn lasts(scene: &Scene, side: Side, ill: Ill) -> Over {
     side(scene).strike_all(ill);
-    std::thread::sleep(scene.lasting(5_000, 10_000));
+    pause_of_the_scenario(scene.lasting(5_000, 10_000), "the illness lasts");
     side(scene).heal();
     Over::now()
 }

@@ -1,10 +1,12 @@
 //! How a scene's gateway is to run: the same each time it is started.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{PASSWORD, Plan, Stage, USER};
 use crate::support::Folder;
+use crate::support::address::own_addresses;
 use crate::support::gateway::Setup;
 
 /// `block`, where runs are short.
@@ -35,7 +37,8 @@ pub(super) struct Blueprint {
     stage: Stage,
     plan: Plan,
     url: String,
-    host: String,
+    public: SocketAddr,
+    admin: SocketAddr,
     ring_entries: usize,
     send_buffer_kib: usize,
     password_file: PathBuf,
@@ -49,7 +52,6 @@ impl Blueprint {
         plan: Plan,
         rng: &mut fastrand::Rng,
         url: String,
-        host: &str,
         folder: &Folder,
     ) -> Self {
         let (password_file, clock_file) = (folder.0.join("password"), clock_file(folder));
@@ -66,15 +68,25 @@ impl Blueprint {
         let (rings, buffers) = if small { (1, 1) } else { (RINGS.len(), SEND_BUFFERS_KIB.len()) };
         let ring_entries = RINGS[rng.usize(0..rings)];
         let send_buffer_kib = SEND_BUFFERS_KIB[rng.usize(0..buffers)];
-        let host = host.to_owned();
-        Self { stage, plan, url, host, ring_entries, send_buffer_kib, password_file, clock_file }
+        let [public, admin] = own_addresses();
+        Self {
+            stage,
+            plan,
+            url,
+            public,
+            admin,
+            ring_entries,
+            send_buffer_kib,
+            password_file,
+            clock_file,
+        }
     }
 
     pub(super) fn setup(&self) -> Setup {
-        let host = &self.host;
+        let (public, admin) = (self.public, self.admin);
         let setup = Setup::with_url(&self.url)
-            .set("server", &format!("listen = [\"{host}:8080\"]"))
-            .set("admin", &format!("listen = \"{host}:9464\""))
+            .set("server", &format!("listen = [\"{public}\"]"))
+            .set("admin", &format!("listen = \"{admin}\""))
             .set("server", "keepalive = \"1s\"")
             .set("server", "retry = \"100ms\"")
             .set("source", &format!("block = \"{}ms\"", block(self.plan).as_millis()))

@@ -8,12 +8,12 @@ use crate::support::nginx::Nginx;
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address};
 use crate::support::viewer::{Ends, Viewers, Writer};
-use crate::support::{DEADLINE, eventually, within};
+use crate::support::{DEADLINE, eventually, pause_of_the_scenario, within};
 
 #[test]
 fn a_thousand_clients_behind_nginx_that_hears_late_of_the_stop_miss_nothing() {
     const VIEWERS: usize = 1_000;
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let redis = Redis::start();
     let setup = || {
         let setup = Setup::redis(&redis).set("server", "drain = \"8s\"");
@@ -27,7 +27,8 @@ fn a_thousand_clients_behind_nginx_that_hears_late_of_the_stop_miss_nothing() {
     let stop_begins = Instant::now();
     old.signal("TERM");
     is_draining(&old);
-    within(DEADLINE, "nginx hears of it", || stop_begins.elapsed() >= Duration::from_secs(5));
+    let late = Duration::from_secs(5).saturating_sub(stop_begins.elapsed());
+    pause_of_the_scenario(late, "nginx hears late of it");
     nginx.point_at(&new.address);
     within(DEADLINE * 2, "all viewers are at the new gateway", || {
         // A viewer ends early only by a fault, which is told below.

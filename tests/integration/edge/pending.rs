@@ -38,7 +38,7 @@ fn private_bytes(gateway: &Gateway) -> usize {
 
 #[test]
 fn ten_thousand_half_sent_requests_hinder_no_new_client_and_cost_little() {
-    let _raised = swarm::runtime();
+    let _raised = swarm::crowd();
     let gateway = setup().set("limits", "header_timeout = \"5m\"").start_ready();
     assert_eq!(outcome(connect(&gateway.address), &get("/events/a", "")).1, "live");
     let before = private_bytes(&gateway);
@@ -55,7 +55,7 @@ fn ten_thousand_half_sent_requests_hinder_no_new_client_and_cost_little() {
 
 #[test]
 fn with_few_descriptors_the_oldest_give_way_and_a_new_client_has_its_stream_at_once() {
-    let _raised = swarm::runtime();
+    let _raised = swarm::crowd();
     for begin in [HALF, b"", b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let setup = setup().set("limits", "header_timeout = \"5m\"").descriptors(1_000);
         let gateway = setup.start_ready();
@@ -129,7 +129,7 @@ fn refused_clients_that_stay_hinder_nobody() {
 
 #[test]
 fn while_there_are_many_none_is_kept_for_a_second_request() {
-    let _raised = swarm::runtime();
+    let _raised = swarm::crowd();
     let gateway = setup().start_ready();
     let ask = || {
         let mut stream = connect(&gateway.address);

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 use crate::support::Folder;
+use crate::support::address::own_address;
 use crate::support::gateway::exchange;
 use crate::support::haproxy::Haproxy;
 
@@ -187,19 +188,13 @@ fn a_unix_socket_takes_it_and_one_listener_beside_it_does_not() {
     assert_eq!(outcome(connect(&gateway.address), &request).1, "live");
 }
 
-/// A port of an address of its own, which nobody's outgoing connection takes.
-fn free_address() -> String {
-    let free = std::net::TcpListener::bind("127.77.6.9:0").unwrap();
-    free.local_addr().unwrap().to_string()
-}
-
 #[test]
 fn behind_a_real_haproxy_each_client_is_known() {
     let setup = || behind_proxy().set("limits", "clients_per_ip = 1");
     let (one, two) = (setup().start_ready(), setup().start_ready());
     let request = get("/events/a", "");
     for (way, hosts) in [("send-proxy-v2", [21, 22]), ("send-proxy", [23, 24])] {
-        let address = free_address();
+        let address = own_address().to_string();
         // It finds both ready: to the operator's listener it speaks in plain.
         let haproxy = Haproxy::start_saying_who(&one, &two, way, &address);
         let host = |host: usize| format!("127.0.0.{host}");

@@ -6,8 +6,8 @@ use ssegate::sse::parse::Item;
 
 use super::{clients, head_lines};
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup, exchange};
+use crate::support::{eventually, pause_of_the_scenario};
 
 const RETRY: &str = "retry = \"1s\"";
 
@@ -190,7 +190,8 @@ fn is_cut_as_slow_and_resumes(limit: &str) {
     let payload = "x".repeat(2 << 10);
     let ids: Vec<_> = (0..100).map(|_| gateway.publish("events:a", &payload)).collect();
     let published = Instant::now();
-    eventually("they are old", || published.elapsed() > Duration::from_millis(500));
+    let old = Duration::from_millis(500).saturating_sub(published.elapsed());
+    pause_of_the_scenario(old, "entries grow old");
     if limit.starts_with("write_stall") {
         let slow = "ssegate_client_disconnects_total{reason=\"slow\"}";
         eventually("it is cut", || gateway.metric(slow) > 0.5);

@@ -1,16 +1,17 @@
 //! Keys of every kind: in files, and at an address, where they change, are missing, or too many.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::support::address::own_address;
 use crate::support::tls::Authority;
 use crate::support::token::{Pair, hmac};
 
 /// An address with keys.
 pub(super) struct Issuer {
-    port: u16,
+    address: SocketAddr,
     state: Arc<Mutex<Answer>>,
 }
 
@@ -24,7 +25,7 @@ struct Answer {
 impl Issuer {
     pub(super) fn start(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(Answer::default()));
         let shared = state.clone();
         // It ends with the tests' process.
@@ -40,7 +41,7 @@ impl Issuer {
                 });
             }
         });
-        Self { port, state }
+        Self { address, state }
     }
 
     pub(super) fn publish(&self, keys: &[Value]) {
@@ -57,7 +58,7 @@ impl Issuer {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/keys?v=1", self.port)
+        format!("http://{}/keys?v=1", self.address)
     }
 }
 
@@ -304,10 +305,9 @@ fn keys_come_over_tls_from_whom_the_system_trusts() {
 /// Nobody needs to listen there for a configuration to be good.
 #[test]
 fn an_address_that_nobody_answers_at_does_not_stop_a_start() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-    let issuer = Issuer { port: closed.local_addr().unwrap().port(), state: Arc::default() };
-    drop(closed);
-    assert!(TcpStream::connect(("127.0.0.1", issuer.port)).is_err());
+    let nobody = own_address();
+    assert!(TcpStream::connect(nobody).is_err());
+    let issuer = Issuer { address: nobody, state: Arc::default() };
     let gateway = with_keys(&remote(&issuer)).start_ready();
     eventually("it was tried", || gateway.log().contains("keys cannot be fetched"));
     assert_eq!(head(&gateway, "/any/a", "").status, 401);

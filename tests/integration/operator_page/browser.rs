@@ -8,7 +8,7 @@ use crate::support::browser::Browser;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
-use crate::support::{Folder, within};
+use crate::support::{Folder, pause_of_the_scenario, within};
 
 /// A cold browser on a loaded machine takes its time, and the page looks once a second.
 const SEEN: Duration = Duration::from_secs(40);
@@ -274,7 +274,7 @@ fn shots() {
                     redis.add(&format!("events:host-{n:02}"), &payload);
                 }
             }
-            std::thread::sleep(Duration::from_millis(60 + round * 37 % 90));
+            pause_of_the_scenario(Duration::from_millis(60 + round * 37 % 90), "uneven load");
         }
     };
     feed(120);
@@ -306,8 +306,8 @@ fn shoot(browser: &Browser, folder: &std::path::Path, name: &str) {
             browser.prefer(scheme);
             browser.resize(width, height);
             browser.script("scrollTo(0, 0)");
-            // Drawn anew with the next overview.
-            std::thread::sleep(Duration::from_millis(1200));
+            // It is drawn again with the next overview, a second later.
+            pause_of_the_scenario(Duration::from_millis(1200), "time to see it drawn");
             let file = folder.join(format!("{name}-{size}-{scheme}.png"));
             std::fs::write(file, browser.screenshot()).unwrap();
         }

@@ -6,7 +6,7 @@ use super::{expect, lines, live, sent_away};
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
 use crate::support::redis::{Answer, Connection, Redis};
-use crate::support::{DEADLINE, eventually, within};
+use crate::support::{DEADLINE, eventually, pause_of_the_scenario, within};
 
 #[test]
 fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
@@ -36,7 +36,7 @@ fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
         if is_served {
             served = Some(client);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        pause_of_the_scenario(Duration::from_millis(100), "a client that was sent away");
         is_served
     });
     let id = redis.add("events:a", "on it goes");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::support::front::event_source;
-use crate::support::{DEADLINE, within};
+use crate::support::pause_of_the_scenario;
+use crate::support::waiting::pause_of_the_scenario_in_a_task;
 
 const EVENTS: usize = 200;
 const HEADS: usize = 50;
@@ -70,7 +71,7 @@ async fn events(gateway: &Gateway, front: &Front, protocol: Protocol) -> Vec<Dur
         gateway.publish("events:a", &number.to_string());
         assert_eq!(soon(stream.event()).await.data, number.to_string());
         times.push(begun.elapsed());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pause_of_the_scenario_in_a_task(Duration::from_millis(20), "each alone").await;
     }
     times.sort();
     times
@@ -103,7 +104,7 @@ fn restart(kind: Kind, protocol: Protocol) -> Duration {
     let begun = Instant::now();
     gateway.signal("TERM");
     gateway.wait();
-    within(DEADLINE, "a second", || begun.elapsed() > Duration::from_secs(1));
+    pause_of_the_scenario(Duration::from_secs(1).saturating_sub(begun.elapsed()), "nobody serves");
     let gateway = restartable(Setup::memory(), Some(&gateway));
     eventually("it is there again", || source.is_finished() || clients(&gateway) == 1.0);
     let time = begun.elapsed();

@@ -12,7 +12,7 @@ const RELOADS: usize = 40;
 fn no_event_is_lost_however_often_the_file_is_read() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let viewers =
         Viewers::start(&runtime, &Address::Tcp(gateway.address.clone()), VIEWERS, Ends::Well);
     let writer = Writer::start(&redis, 1, Duration::from_millis(10));
@@ -50,7 +50,7 @@ fn a_crowd_whose_route_is_gone_is_told_in_time() {
         )
         .start_ready();
     let mut kept = live(&gateway, "/events/a");
-    let runtime = swarm::runtime();
+    let runtime = swarm::crowd();
     let address = Address::Tcp(gateway.address.clone());
     let opened = (0..2 * VIEWERS).map(|number| {
         let (address, path) = (address.clone(), format!("/gone/{}", number % 10));

@@ -16,7 +16,7 @@ use super::{KEY, PATH, gaps, number, write};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address, Stream};
-use crate::support::{DEADLINE, Folder, eventually};
+use crate::support::{DEADLINE, Folder, eventually, pause_of_the_scenario};
 
 /// Waits, and not for ever.
 fn soon<T>(runtime: &Runtime, work: impl Future<Output = Result<T, String>>) -> T {
@@ -67,7 +67,7 @@ fn whoever_stalls_amid_notices_of_entries_too_large_reads_them_whole() {
     for told in 1..=ENTRIES {
         // Longer than a page of the past is kept for a client that takes nothing.
         if told % 300 == 0 {
-            std::thread::sleep(Duration::from_millis(1300));
+            pause_of_the_scenario(Duration::from_millis(1300), "it takes nothing");
         }
         let event = soon(&runtime, client.event());
         let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
@@ -124,7 +124,7 @@ fn whoever_takes_a_little_at_a_time_is_not_cut_as_slow() {
     // As many seconds as a client may take nothing, and more.
     for _ in 0..8 {
         stream.read_exact(&mut body).unwrap();
-        std::thread::sleep(Duration::from_millis(400));
+        pause_of_the_scenario(Duration::from_millis(400), "it takes a little at a time");
     }
     assert!(disconnects() < 0.5 && gateway.metric("ssegate_clients") > 0.5);
     // And who takes nothing is.

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::Folder;
+use super::waiting::started;
 
 /// A cold browser on a loaded machine takes its time.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -38,15 +39,20 @@ impl Browser {
     }
 
     fn with(more_flags: &[&str]) -> Self {
+        started("a browser", || Self::try_with(more_flags))
+    }
+
+    fn try_with(more_flags: &[&str]) -> Result<Self, String> {
         let profile = Folder::new();
-        let mut driver = Command::new("chromedriver")
+        let driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver (apt: chromium-driver) must be installed");
-        let address = format!("127.0.0.1:{}", port(&mut driver));
-        let mut browser = Self { driver, address, session: String::new(), profile };
+        let (address, session) = (String::new(), String::new());
+        let mut browser = Self { driver, address, session, profile };
+        browser.address = format!("127.0.0.1:{}", port(&mut browser.driver)?);
         let flags = [
             "--headless",
             "--no-sandbox",
@@ -66,10 +72,12 @@ impl Browser {
             "goog:chromeOptions": { "args": flags },
             "goog:loggingPrefs": { "browser": "ALL" },
         });
-        let session =
-            browser.call("POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
-        session["sessionId"].as_str().expect("a session's id").clone_into(&mut browser.session);
-        browser
+        let wanted = json!({ "capabilities": { "alwaysMatch": wanted } });
+        let session = browser.try_call("POST", "/session", &wanted);
+        let session = session.ok_or("chromedriver does not answer")?;
+        let id = session["sessionId"].as_str().ok_or_else(|| session.to_string())?;
+        id.clone_into(&mut browser.session);
+        Ok(browser)
     }
 
     /// Opens a page and waits until it is loaded.
@@ -169,15 +177,18 @@ impl Browser {
     }
 }
 
-/// The port that the driver chose; what it says later is thrown away.
-fn port(driver: &mut Child) -> u16 {
+/// The port that the driver chose; what it says later is thrown away. Of two that choose the same one, because
+/// they start at the same moment, one ends.
+fn port(driver: &mut Child) -> Result<u16, String> {
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = String::new();
     let port = lines.by_ref().take(50).find_map(|line| {
+        said = said.clone() + &line + "\n";
         let (_, rest) = line.split_once("started successfully on port ")?;
         rest.trim_end_matches('.').parse().ok()
     });
     std::thread::spawn(move || lines.for_each(drop));
-    port.expect("chromedriver tells its port")
+    port.ok_or_else(|| format!("chromedriver told no port: {said}"))
 }
 
 impl Drop for Browser {

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::DEADLINE;
 use super::proxies::{HOST, Proxy};
 use super::viewer::Viewer;
+use super::waiting::pause_of_the_scenario_in_a_task;
 
 /// As a browser's, if the server has said nothing.
 const RECONNECTION_TIME: Duration = Duration::from_secs(3);
@@ -248,7 +249,7 @@ pub async fn event_source(
                 reconnection_time = stream.parser.reconnection_time().unwrap_or(reconnection_time);
             }
         }
-        tokio::time::sleep(reconnection_time).await;
+        pause_of_the_scenario_in_a_task(reconnection_time, "as the server told it").await;
     }
     Err(format!("too many requests; the last failure: {last_failure}"))
 }

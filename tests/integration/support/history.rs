@@ -10,6 +10,7 @@ use ssegate::sse::StreamId;
 use ssegate::sse::parse::Item;
 
 use super::client::Client;
+use super::pause_of_the_scenario;
 use super::redis::{Answer, Connection, Redis};
 
 /// A server that takes longer is away.
@@ -63,7 +64,7 @@ impl Writer {
                     Some(entry) => record.lock().unwrap().push(entry),
                     None => connection = None,
                 }
-                std::thread::sleep(pause);
+                pause_of_the_scenario(pause, "the rate of the writer");
             }
         });
         Self { ends, written, thread: Some(thread) }

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Output, Stdio};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::address::own_address;
 use super::gateway::{Response, exchange};
-use super::redis::own_ip;
 use super::{Folder, eventually};
 
 pub const RULES: &str = include_str!("../../../deploy/prometheus/rules.yml");
@@ -24,7 +24,7 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts it; it scrapes a `target` each second, and goes by these rules.
     pub fn start(target: &str, rules: &str) -> Self {
-        let (folder, address) = (Folder::new(), format!("{}:9090", own_ip()));
+        let (folder, address) = (Folder::new(), own_address().to_string());
         let file = folder.0.join("prometheus.yml");
         write(&file, configuration(target)).unwrap();
         write(folder.0.join("rules.yml"), rules).unwrap();

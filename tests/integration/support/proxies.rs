@@ -1,14 +1,15 @@
 //! Every proxy that `deploy/` has a configuration for, with that file and a test's own addresses in it, in
 //! front of one gateway. Around it stands what could do harm: compression of everything.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::address::own_address;
 use super::gateway::Gateway;
-use super::redis::own_ip;
 use super::tls::{Authority, Identity};
+use super::waiting::holds_by;
 use super::{Folder, eventually, haproxy, nginx, signal};
 
 const CADDY: &str = include_str!("../../../deploy/caddy/Caddyfile");
@@ -51,11 +52,8 @@ struct Own<'a> {
 impl Proxy {
     pub fn start(kind: Kind, gateway: &Gateway) -> Self {
         let (folder, authority) = (Folder::new(), Authority::new());
-        let ip = own_ip();
-        // Nobody else uses this address.
-        let free = TcpListener::bind((ip.as_str(), 0)).unwrap().local_addr().unwrap();
-        let identity = authority.sign(HOST);
-        let own = Own { here: &folder.0, address: free, identity, gateway };
+        let (address, identity) = (own_address(), authority.sign(HOST));
+        let own = Own { here: &folder.0, address, identity, gateway };
         let mut command = match kind {
             Kind::Nginx => own.nginx(),
             Kind::Caddy => own.caddy(),
@@ -67,11 +65,11 @@ impl Proxy {
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let missing = |error| panic!("{kind:?} must be there (./test installs it): {error}");
         let process = command.spawn().unwrap_or_else(missing);
-        let mut proxy = Self { process, folder, authority, address: free };
+        let mut proxy = Self { process, folder, authority, address };
         eventually("the proxy listens", || {
             let ended = proxy.process.try_wait().unwrap();
             assert!(ended.is_none(), "{kind:?} ended");
-            TcpStream::connect(free).is_ok()
+            TcpStream::connect(address).is_ok()
         });
         proxy
     }
@@ -81,10 +79,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         // Those with workers have to end them. Some wait for their clients, who may be here for longer.
         signal(&self.process, "TERM");
-        let end = Instant::now() + ENDS_WITHIN;
-        while self.process.try_wait().unwrap().is_none() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        holds_by(Instant::now() + ENDS_WITHIN, || self.process.try_wait().unwrap().is_some());
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {

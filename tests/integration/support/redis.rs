@@ -2,17 +2,18 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use super::address::own_ip;
 use super::{DEADLINE, Folder, eventually, signal};
 
-/// The port of every server; each has an address of its own.
-pub const PORT: u16 = 6379;
+/// The port of every server; each has an address of its own, and a Redis of the machine itself, on all
+/// addresses, is elsewhere.
+pub const PORT: u16 = 7379;
 
 /// A redis-server behind a unix socket, stopped on drop.
 pub struct Redis {
@@ -162,20 +163,6 @@ impl Redis {
 /// The program: redis-server, or the one that `REDIS_SERVER` names.
 pub fn server() -> OsString {
     std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
-}
-
-/// A loopback address that nobody else uses: known ports are free there.
-pub fn own_ip() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let process = std::process::id();
-    for _ in 0..250 {
-        let host = NEXT.fetch_add(1, Ordering::Relaxed);
-        let ip = format!("127.{}.{}.{host}", 64 + process % 128, process / 128 % 256);
-        if TcpListener::bind((ip.as_str(), PORT)).is_ok() {
-            return ip;
-        }
-    }
-    panic!("no loopback address is free");
 }
 
 impl Drop for Redis {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::redis::{Answer, Connection, PORT, Redis, own_ip, server};
+use super::address::own_ip;
+use super::redis::{Answer, Connection, PORT, Redis, server};
 use super::{DEADLINE, Folder, eventually};
 
 /// What the sentinels call the primary.

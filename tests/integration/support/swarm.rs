@@ -1,9 +1,13 @@
 //! Clients by the thousand: one task each, as strict about HTTP as [`super::client::Client`].
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use ssegate::sse::parse::{Event, Item, Parser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -189,7 +193,31 @@ fn said(error: std::io::Error) -> String {
     error.to_string()
 }
 
-/// A runtime for a crowd, with as many descriptors as this process, and what it starts, may have.
+/// A runtime for thousands, and no other test has one meanwhile.
+pub struct Crowd {
+    runtime: Runtime,
+    _alone: File,
+}
+
+impl Deref for Crowd {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        &self.runtime
+    }
+}
+
+/// Crowds come one at a time: two are more than a small machine has descriptors and time for. It waits for those
+/// of other test processes too; what they all lock is the folder that their files are in.
+pub fn crowd() -> Crowd {
+    let alone = File::open(std::env::temp_dir()).unwrap();
+    while let Err(error) = flock(&alone, FlockOperation::LockExclusive) {
+        assert_eq!(error, Errno::INTR, "no lock");
+    }
+    Crowd { runtime: runtime(), _alone: alone }
+}
+
+/// A runtime with as many descriptors as this process, and what it starts, may have.
 pub fn runtime() -> Runtime {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -12,12 +12,13 @@ use tokio::runtime::Runtime;
 
 use super::redis::{Connection, Redis};
 use super::swarm::{Address, BROKEN, Stream};
+use super::waiting::pause_of_the_scenario_in_a_task;
 use super::{DEADLINE, within};
 
 /// What is written last.
 const END: &str = "end";
 /// No writer writes for longer.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Adds numbered entries to `events:a` until it is stopped.
 pub struct Writer {
@@ -144,7 +145,8 @@ async fn travel(address: Address, ends: Ends, progress: Arc<Progress>) -> Result
             return Ok(viewer.journey);
         }
         last_id = stream.last_event_id().or(last_id);
-        tokio::time::sleep(stream.reconnection_time().unwrap_or_default()).await;
+        let pause = stream.reconnection_time().unwrap_or_default();
+        pause_of_the_scenario_in_a_task(pause, "as the server told it").await;
     }
     Err("too many connections".into())
 }

@@ -8,7 +8,7 @@ use crate::support::cluster::Cluster;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::history::{Listener, Writer, ids};
 use crate::support::redis::{Answer, Connection, PORT, Redis};
-use crate::support::{eventually, within};
+use crate::support::{eventually, pause_of_the_scenario, within};
 
 const RECOVERY: Duration = Duration::from_secs(3);
 /// `source.block` by default, and what a silent connection may take beyond it.
@@ -100,7 +100,7 @@ fn what_was_missed_is_replayed_from_the_node_that_has_it() {
 
 /// As `redis-cli --cluster reshard` does it, with a pause in each state.
 fn move_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
-    let pause = || std::thread::sleep(Duration::from_millis(700));
+    let pause = || pause_of_the_scenario(Duration::from_millis(700), "each state lasts");
     open_slot(cluster, key, from, to);
     pause();
     move_key(cluster, key, from, to);

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use ssegate::sse::parse::Item;
 
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::history::{Listener, Writer, ids};
-use crate::support::redis::{Answer, Redis};
+use crate::support::redis::{Answer, PORT, Redis};
+use crate::support::{eventually, pause_of_the_scenario};
 
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -186,7 +186,7 @@ fn a_reader_that_comes_to_a_replica_with_less_waits_for_it() {
         assert_eq!(&client.event().last_event_id, id);
     }
     // Behind, and cut off from its primary while the gateway is not.
-    behind.run(&["REPLICAOF", &primary.ip, "6379"]);
+    behind.run(&["REPLICAOF", &primary.ip, &PORT.to_string()]);
     pause_replication(&primary);
     door.point(&behind);
     ahead.run(&["CLIENT", "KILL", "TYPE", "normal"]);
@@ -255,7 +255,7 @@ fn clients_hop(pause: impl FnOnce(&Redis, &Redis), resume: impl FnOnce(&Redis, &
         .collect();
     eventually("all are in the midst of it", || listeners.iter().all(|l| l.count() > 100));
     pause(&primary, &replica);
-    std::thread::sleep(Duration::from_secs(4));
+    pause_of_the_scenario(Duration::from_secs(4), "the replica is paused");
     resume(&primary, &replica);
     let before = writer.written().len();
     eventually("writes go on", || writer.written().len() > before + 300);

@@ -355,8 +355,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn a_resume_is_exact_or_says_so() {
     let runtime = runtime();
     let tally = RefCell::<Tally>::default();
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) };
-    let played = TestRunner::new(config).run(&cases(), |case| {
+    let played = TestRunner::new(crate::seed::cases_of(CASES)).run(&cases(), |case| {
         runtime.block_on(play(&case, &tally));
         Ok(())
     });

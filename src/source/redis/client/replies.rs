@@ -345,6 +345,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases())]
+
         #[test]
         fn no_reply_panics(reply in reply()) {
             let _ = streams(reply.clone(), "key");

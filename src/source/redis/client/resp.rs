@@ -289,6 +289,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases())]
+
         #[test]
         fn whatever_the_pieces_the_replies_are_the_same(
             values in proptest::collection::vec(value(), 0..4),
