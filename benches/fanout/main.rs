@@ -50,6 +50,9 @@ struct Options {
     /// One short run of each: whether everything works, not what it costs.
     #[arg(long)]
     quick: bool,
+    /// An older gateway: it takes turns with this one, and each figure stands beside its.
+    #[arg(long, value_name = "PROGRAM")]
+    older: Option<PathBuf>,
     /// Write the table to this file, too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -114,9 +117,12 @@ fn bench(options: &Options) -> Result<()> {
     // For us and for all that we start: as many clients as the hard limit allows.
     let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    let scratch = Scratch::new()?;
-    let _redis = scratch.start_redis().context("redis-server must be in the PATH")?;
-    let (rows, faults) = run_all(options, &scratch);
+    let older = options.older.as_deref().map(|older| Scratch::new(Some(older))).transpose()?;
+    let scratches: Vec<_> = [Scratch::new(None)?].into_iter().chain(older).collect();
+    let start_redis = |scratch: &Scratch| scratch.start_redis();
+    let redises: Result<Vec<_>> = scratches.iter().map(start_redis).collect();
+    let _redises = redises.context("redis-server must be in the PATH")?;
+    let (rows, faults) = run_all(options, &scratches);
     table::print_header();
     rows.iter().for_each(Row::print);
     if let Some(path) = &options.json {
@@ -131,21 +137,24 @@ fn bench(options: &Options) -> Result<()> {
 }
 
 /// All that is asked for, and the faults that came up; one row's do not keep the next from running.
-fn run_all(options: &Options, scratch: &Scratch) -> (Vec<Row>, Vec<String>) {
+fn run_all(options: &Options, scratches: &[Scratch]) -> (Vec<Row>, Vec<String>) {
     let mut faults = Vec::new();
     let mut rows = Vec::new();
     let mut run = |name, once: &dyn Fn(&mut Stage<'_>) -> Result<Vec<Figure>>| {
-        let mut stage = Stage { scratch, quick: options.quick, notes: Vec::new() };
+        let stage = |scratch| Stage { scratch, quick: options.quick, notes: Vec::new() };
+        let mut stages: Vec<_> = scratches.iter().map(stage).collect();
         let mut runs = Vec::new();
         for nth in 1..=if options.quick { 1 } else { options.runs } {
             let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
             eprintln!("{name}, run {nth}; load average {}", load.trim());
-            match once(&mut stage) {
-                Ok(figures) => runs.push(figures),
+            let all: Result<Vec<_>> = stages.iter_mut().map(once).collect();
+            match all {
+                Ok(all) => runs.extend(all.into_iter().reduce(beside_older)),
                 Err(error) => faults.push(format!("{name}, run {nth}: {error:#}")),
             }
         }
-        rows.push(Row { name, runs, notes: stage.notes });
+        let notes = stages.into_iter().flat_map(|stage| stage.notes).collect();
+        rows.push(Row { name, runs, notes });
     };
     if options.free.is_asked_for() {
         run("scenario", &|stage| options.free.run(stage));
@@ -156,4 +165,10 @@ fn run_all(options: &Options, scratch: &Scratch) -> (Vec<Row>, Vec<String>) {
         ROWS.iter().filter(wanted).for_each(|row| run(row.name, &row.run));
     }
     (rows, faults)
+}
+
+/// The gateway's figures with those of an older one beside them.
+fn beside_older(figures: Vec<Figure>, older: Vec<Figure>) -> Vec<Figure> {
+    let pairs = figures.into_iter().zip(older);
+    pairs.map(|(figure, older)| figure.beside("older", older.value)).collect()
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,23 +17,29 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a process is asked whether it is ready: what `ready_after` is known to.
 const READY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A folder for sockets, configuration and logs; gone with the value.
-pub(crate) struct Scratch(PathBuf);
+/// A folder for sockets, configuration and logs, gone with the value; and the gateway that is measured.
+pub(crate) struct Scratch {
+    folder: PathBuf,
+    gateway: PathBuf,
+}
 
 impl Scratch {
-    pub(crate) fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("ssegate-bench-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
+    /// For the gateway that was built with this benchmark, or an `older` one.
+    pub(crate) fn new(older: Option<&Path>) -> Result<Self> {
+        let name = if older.is_some() { "ssegate-bench-older" } else { "ssegate-bench" };
+        let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let gateway = older.unwrap_or(Path::new(env!("CARGO_BIN_EXE_ssegate"))).to_owned();
+        Ok(Self { folder, gateway })
     }
 
     /// The socket of our Redis.
     pub(crate) fn redis(&self) -> PathBuf {
-        self.0.join("redis.sock")
+        self.folder.join("redis.sock")
     }
 
     fn start(&self, name: &'static str, command: &mut Command) -> Result<Process> {
-        let log = self.0.join(name);
+        let log = self.folder.join(name);
         let program = command.get_program().to_owned();
         let command = command.stderr(File::create(&log)?);
         let began = Instant::now();
@@ -48,7 +54,7 @@ impl Scratch {
         let socket = self.redis();
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
-        command.arg(&socket).arg("--dir").arg(&self.0).stdout(Stdio::null());
+        command.arg(&socket).arg("--dir").arg(&self.folder).stdout(Stdio::null());
         let redis = self.start("redis", &mut command)?;
         redis.ready_when(|| UnixStream::connect(&socket).is_ok())
     }
@@ -81,7 +87,7 @@ impl Scratch {
         let admin = free_address()?;
         let redis = self.redis();
         let redis = redis.display();
-        let config = self.0.join("gateway.toml");
+        let config = self.folder.join("gateway.toml");
         let text = format!(
             r#"server.listen = ["{address}"]
             admin.listen = "{admin}"
@@ -94,7 +100,7 @@ impl Scratch {
             replay = "all""#
         );
         fs::write(&config, text)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ssegate"));
+        let mut command = Command::new(&self.gateway);
         command.arg("--config").arg(&config).stdout(Stdio::null());
         let ours = |name: &String| name.starts_with("SSEGATE_");
         for name in std::env::vars().map(|(name, _)| name).filter(ours) {
@@ -107,8 +113,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} stays behind: {error}", self.0.display());
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            eprintln!("{} stays behind: {error}", self.folder.display());
         }
     }
 }

@@ -48,8 +48,8 @@ fn every_room_imports_only_those_before_it() {
         }
         let own = place(&room).unwrap_or_else(|| panic!("{room} is in no list of rooms"));
         for import in imports(&fs::read_to_string(&path).unwrap()) {
-            // Under test and fuzzing alone.
-            if import == "fuzz" {
+            // For tests and fuzzing alone.
+            if ["fuzz", "seed"].contains(&&*import) {
                 continue;
             }
             let imported =
@@ -66,21 +66,26 @@ fn every_room_imports_only_those_before_it() {
 }
 
 #[test]
-fn files_of_one_room_form_no_circle() {
+fn the_parts_of_a_folder_form_no_circle() {
     let files: BTreeMap<String, String> = sources(Path::new("src"))
         .into_iter()
         .map(|path| (module(&path), fs::read_to_string(&path).unwrap()))
         .collect();
-    let mut imported: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    // By folder: which of its parts uses which.
+    let mut folders: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
     for (module, text) in &files {
-        let all = siblings(module, text).into_iter();
-        let known =
-            all.filter_map(|name| files.get_key_value(&*name).map(|(name, _)| name.as_str()));
-        imported.insert(module, known.filter(|name| name != module).collect());
+        for path in used(text) {
+            let Some((folder, user, part)) = apart(module, &absolute(module, &path), &files) else {
+                continue;
+            };
+            folders.entry(folder).or_default().entry(user).or_default().push(part);
+        }
     }
-    assert!(imported.values().filter(|names| !names.is_empty()).count() > 50, "{imported:?}");
-    for start in imported.keys() {
-        assert_eq!(way_back(start, &imported), None, "a circle of imports");
+    assert!(folders.len() > 15, "hardly anything was looked at: {folders:?}");
+    for (folder, parts) in &folders {
+        for part in parts.keys() {
+            assert_eq!(way_back(part, parts), None, "a circle in {folder}");
+        }
     }
 }
 
@@ -92,30 +97,79 @@ fn module(path: &Path) -> String {
     names.join("::")
 }
 
-/// The files beside it that a module names as `super::name`; its parent itself is not among them.
-fn siblings(module: &str, text: &str) -> Vec<String> {
+/// The paths that a text uses, each in full; unit tests left out.
+fn used(text: &str) -> Vec<String> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    let Some((parent, _)) = module.rsplit_once("::") else { return Vec::new() };
-    let uses = code.lines().filter_map(|line| line.trim_start().strip_prefix("use super::"));
-    let name = |path: &str| path.split("::").next().unwrap_or("").to_owned();
-    uses.map(|path| format!("{parent}::{}", name(path))).collect()
+    let starts = code.match_indices("use ").filter(|(at, _)| {
+        let before = code[..*at].rsplit('\n').next().unwrap().trim();
+        before.is_empty() || before.starts_with("pub")
+    });
+    let trees = starts.filter_map(|(at, found)| code[at + found.len()..].split(';').next());
+    trees.flat_map(|tree| in_full(&tree.split_whitespace().collect::<String>())).collect()
 }
 
-/// The way from `start` back to itself, if there is one.
-fn way_back<'a>(
-    start: &'a str,
-    imported: &BTreeMap<&'a str, Vec<&'a str>>,
-) -> Option<Vec<&'a str>> {
-    let mut open = vec![vec![start]];
+/// `a::b::c` and `a::d` of `a::{b::c,d}`.
+fn in_full(tree: &str) -> Vec<String> {
+    let Some((before, inside)) = tree.split_once('{') else { return vec![tree.to_owned()] };
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for letter in inside[..inside.len() - 1].chars() {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        if letter == ',' && depth == 0 {
+            parts.push(String::new());
+        } else {
+            parts.last_mut().unwrap().push(letter);
+        }
+    }
+    parts.iter().flat_map(|part| in_full(part)).map(|part| format!("{before}{part}")).collect()
+}
+
+/// The path from the crate on.
+fn absolute(module: &str, path: &str) -> Vec<String> {
+    let mut names: Vec<_> = module.split("::").collect();
+    let mut path: Vec<_> = path.split("::").collect();
+    match path[0] {
+        "crate" => names.clear(),
+        "super" => {
+            while path[0] == "super" {
+                names.pop();
+                path.remove(0);
+            }
+        }
+        // A child's, or another crate's, which is no module of ours.
+        _ => {}
+    }
+    path.retain(|name| *name != "crate");
+    names.into_iter().chain(path).map(str::to_owned).collect()
+}
+
+/// The folder in which a module and the one that it uses are apart, and the part of it that each is in; none
+/// where one is within the other.
+fn apart(
+    module: &str,
+    used: &[String],
+    files: &BTreeMap<String, String>,
+) -> Option<(String, String, String)> {
+    let known = (1..=used.len()).rev().map(|count| used[..count].join("::"));
+    let used = known.into_iter().find(|name| files.contains_key(name))?;
+    let (module, used): (Vec<_>, Vec<_>) =
+        (module.split("::").collect(), used.split("::").collect());
+    let shared = module.iter().zip(&used).take_while(|(a, b)| a == b).count();
+    let (user, part) = (module.get(shared)?, used.get(shared)?);
+    (shared > 0).then(|| (module[..shared].join("::"), (*user).to_owned(), (*part).to_owned()))
+}
+
+/// The way from a part back to itself, if there is one.
+fn way_back(start: &str, parts: &BTreeMap<String, Vec<String>>) -> Option<Vec<String>> {
+    let mut open = vec![vec![start.to_owned()]];
     let mut seen = Vec::new();
     while let Some(way) = open.pop() {
-        for next in imported.get(way.last().unwrap()).into_iter().flatten() {
-            if *next == start {
+        for next in parts.get(way.last().unwrap()).into_iter().flatten() {
+            if next == start {
                 return Some(way);
             }
             if !seen.contains(next) {
-                seen.push(*next);
-                open.push(way.iter().chain([next]).copied().collect());
+                seen.push(next.clone());
+                open.push([&way[..], &[next.clone()]].concat());
             }
         }
     }
