@@ -136,7 +136,7 @@ impl CatchUp {
         subscriber: Subscriber,
         handoff: Handoff,
     ) -> Self {
-        let seen = stream::CatchUpPosition::of(subscriber.topic());
+        let seen = subscriber.topic().catch_ups.register();
         Self {
             fanout,
             writer,
