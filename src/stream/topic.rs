@@ -194,7 +194,7 @@ impl Topic {
         self.set_reader(reader);
     }
 
-    /// Records how the reader fares and tells the shards.
+    /// Records how the reader fares, and announces a change.
     fn set_reader(&self, reader: ReaderState) {
         let changed = {
             let mut state = self.state();

@@ -1,4 +1,6 @@
-//! The rule of where a subscriber begins. The first row that fits decides.
+//! The rule of where a subscriber begins, and which gap it is told first.
+//!
+//! Of each table the first row that fits decides. After that the route's `replay` may shorten what it gave.
 //!
 //! **In the ring** ([`in_ring`]):
 //!
@@ -6,42 +8,44 @@
 //! |---|---|---|---|
 //! | `Live` | | at the ring's end | |
 //! | `Unknown` | | at the ring's end | `unknown` |
-//! | `After(id)` | knows `id` as one that we may have sent | behind `id` | |
+//! | `After(id)` | knows `id` as one that we may have sent | after `id` | |
 //! | `Since(ms)` | reaches back to that time | with the first item since then | |
 //! | `Newest(n)`, at admission | holds `n` entries | with the `n`-th newest | |
 //! | anything else | | as the source says, below | |
-//! | any of these | holds more entries from there on than `replay` allows | with the oldest allowed one | `limit`, counted |
+//! | *then:* any of these | has more entries from there on than `replay` allows | with the oldest allowed one | `limit`, counted |
 //!
-//! **In the source** ([`decide`]; "first" is the first entry that the stream still holds, "end" its
-//! last-generated-id):
+//! **In the source** ([`decide`]). "First" is the first entry that the stream still holds, "end" its
+//! last-generated-id.
 //!
 //! | the client asked for | and the stream | it goes on | gap |
 //! |---|---|---|---|
-//! | `After(id)` | holds the entry `id` or the next id, or did when a page was just read | after `id` | |
-//! | anything | ends before what the topic's reader has read: it was recreated | once the reader has told | |
-//! | `After(0-0)` | is not there | after `0-0` | |
-//! | `After(id)` | is not there, or ends before `id` | with the first | `reset` ¹ |
+//! | `After(id)` | holds the entry `id` or the next id, or a page that was just read shows it | after `id` | |
+//! | anything | ends before what the topic's reader has read: it was recreated | once the reader has told how | |
+//! | `After(0-0)` | does not exist | after `0-0` | |
+//! | `After(id)` | does not exist, or ends before `id` | with the first | `reset` ¹ |
 //! | `After(id)` | ends at `id`, or its first has the next id | after `id` | |
-//! | `After(id)` | had deletions at `id` or later, its first is at or before `id` | after `id` | |
-//! | `After(0-0)` | never lost an entry | with the first | |
-//! | `After(id)` | lost entries, and begins after `id` | with the first | `trimmed` |
+//! | `After(id)` | has its first at or before `id`, and had a deletion at or after `id` | after `id` | |
+//! | `After(0-0)` | has lost nothing ² | with the first | |
+//! | `After(id)` | has its first after `id`, and may have lost entries ² | with the first | `trimmed` |
 //! | `After(id)` | none of these: `id` is of another generation | with the first | `reset` ¹ |
-//! | `Since(ms)` | is not there | after `0-0` | |
+//! | `Since(ms)` | does not exist | after `0-0` | |
 //! | `Since(ms)` | ends before that time | at its end | |
-//! | `Since(ms)` | lost entries, and begins after that time | with the first | `trimmed` |
+//! | `Since(ms)` | has its first after that time, and has lost entries ² | with the first | `trimmed` |
 //! | `Since(ms)` | none of these | with the first since then | |
 //! | `Newest(n)` | | with the `n`-th newest, or the first | |
 //! | `Earliest` (and the rest) | | with the first | |
-//! | any of these | holds entries that `replay` does not allow, after where it would go on | with the oldest allowed one | `limit` |
+//! | *then:* any of these | has entries from there on that `replay` does not allow | with the oldest allowed one | `limit` |
 //!
 //! ¹ Once the primary confirms it: a replica that lags looks the same.
+//! ² By its counts. Redis before 7 does not count: such a stream may have lost entries.
 //!
-//! When a stream was recreated under a subscriber ([`recreated`]), that goes on with the first, with a `reset`.
+//! If the stream is recreated under a subscriber ([`recreated`]), the subscriber goes on with the first, after a
+//! `reset`.
 //!
-//! An id at or above the first that the stream never held is of another generation, even where nothing was
-//! ever removed: 100, 200, 300, DEL, then 50, 150, 350 leaves no other trace. What cannot be told from an
-//! id of this generation: an id of another one that is also an entry's here, or one less than an entry's,
-//! or the last that was generated, or between the first and the last deleted entry.
+//! An id at or after the first that the stream never held is of another generation, even if nothing was ever
+//! removed: 100, 200, 300, DEL, then 50, 150, 350 leaves no other trace. What cannot be told from an id of this
+//! generation: an id of another one that is also an entry's here, or one less than an entry's, or the last
+//! that was generated, or between the first and the last deleted entry.
 
 use super::{Resolved, Start, StartPoint};
 use crate::config::Replay;
