@@ -14,6 +14,10 @@
 //! cursor. When it passes a mark, what the mark counts more than the reader is missing: a gap. What the reader
 //! counts more, it has read from another stream: a reset. A mark that lies ahead is kept until it is passed.
 //!
+//! For example, a reader at entry 5 knows of five entries. It reads 8 and 9, and the look says that the stream
+//! ends at 9 with nine entries added: the reader counts seven, so two are missing between 5 and 8. Had the look
+//! said six, the reader would have read an entry that this stream never had.
+//!
 //! **A recreated stream** also shows in two looks: something went back that never goes back within one
 //! generation, such as the end, the first entry, or how many entries were added.
 //!
