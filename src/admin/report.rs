@@ -160,7 +160,7 @@ fn largest(state: &State, most: usize) -> (Vec<Stream>, usize) {
 impl Stream {
     fn of(gateway: &State, topic: &Topic) -> Self {
         let shards = gateway.fanout.shards_of(topic);
-        let places = topic.catch_ups.places();
+        let places = topic.catch_ups.positions();
         let is_full = gateway.hub.is_full();
         let state = topic.state();
         let (reader, error) = match state.reader {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// Frames `event` as one HTTP/1.1 chunk; nothing for nothing, for an empty chunk ends the body.
+/// Writes `event` as one HTTP/1.1 chunk. Of an empty event nothing: an empty chunk would end the body.
 pub fn write_chunk(out: &mut Vec<u8>, event: &[u8]) {
     use std::io::Write as _;
     if event.is_empty() {
@@ -13,13 +13,13 @@ pub fn write_chunk(out: &mut Vec<u8>, event: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The end of a chunked body.
+/// Ends a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// The event in one chunk as [`write_chunk`] makes it; nothing in nothing.
+/// The event in a chunk that [`write_chunk`] wrote, or nothing if that wrote nothing.
 pub fn unframed(chunk: &Bytes) -> Bytes {
     match chunk.iter().position(|byte| *byte == b'\n') {
-        Some(line) => chunk.slice(line + 1..chunk.len() - 2),
+        Some(line_end) => chunk.slice(line_end + 1..chunk.len() - 2),
         None => Bytes::new(),
     }
 }

@@ -1,21 +1,21 @@
-//! What a stream is told besides its entries: comments, gaps, and the other control events.
+//! What a stream carries besides entries: comments, gaps, and the other control events.
 
 use super::StreamId;
 use super::line::write_line;
 
-/// The name of every control event; a route may not use it for its own.
+/// The type of every control event; a route may not use it for its own events.
 pub const CONTROL_EVENT: &str = "ssegate";
 
-/// Comments that keep a connection alive or tell about Redis; a parser ignores them.
+/// Comments, which every parser ignores.
 pub mod comment {
-    /// Nothing happened for a while.
+    /// Sent when nothing happened for a while.
     pub const KEEPALIVE: &str = ": keepalive\n\n";
     /// Redis is away; the stream stays open.
     pub const RECONNECTING: &str = ": reconnecting\n\n";
     /// Redis is back.
     pub const RECONNECTED: &str = ": reconnected\n\n";
-    /// The first bytes of a stream, so that every proxy passes its head on. No blank line: read to
-    /// the letter, one before the first id would empty the client's last event id.
+    /// The first bytes of a stream, so that every proxy passes the response head on. Without a blank line: to
+    /// a strict parser a blank line before the first id empties the client's last event id.
     pub const OPEN: &str = ": ssegate\n";
 }
 
@@ -26,18 +26,18 @@ pub enum Reason {
     Trimmed,
     /// Deleted from the stream before they were read.
     Deleted,
-    /// The stream began anew: its ids have no order with the earlier ones.
+    /// The stream was recreated: its ids have no order with the earlier ones.
     Reset,
     /// Larger than `max_entry`.
     Oversize,
-    /// Further back than the route's `replay`.
+    /// Further back than the route's `replay` allows.
     Limit,
-    /// The client's last event id is none of ours.
+    /// The client's last event id is not one of ours.
     Unknown,
 }
 
 impl Reason {
-    /// Every reason, for metrics that start at zero.
+    /// Every reason: a metric for each starts at zero.
     pub const ALL: [Self; 6] =
         [Self::Trimmed, Self::Deleted, Self::Reset, Self::Oversize, Self::Limit, Self::Unknown];
 
@@ -54,16 +54,16 @@ impl Reason {
     }
 }
 
-/// Entries that cannot be delivered, told in-band.
+/// Entries that cannot be delivered, as the client is told within its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last id before the gap, where it is known.
+    /// The last id before the gap, if it is known.
     pub after: Option<StreamId>,
-    /// The first entry after the gap, where it is known.
+    /// The first entry after the gap, if it is known.
     pub next: Option<StreamId>,
-    /// How many entries are missing, where Redis can tell.
+    /// How many entries are missing, if Redis can tell.
     pub lost: Option<u64>,
-    /// Why.
+    /// Why they are missing.
     pub reason: Reason,
 }
 
@@ -72,35 +72,35 @@ pub struct Gap {
 pub enum Control {
     /// The client is level with the tail.
     Live {
-        /// Entries replayed to it before.
+        /// How many entries were replayed to it before.
         replayed: u64,
     },
     /// Entries are missing.
     Gap(Gap),
-    /// The server closes this stream because it stops.
+    /// The gateway stops, and ends this stream.
     Drain,
     /// The token that the stream was opened with expires soon.
     Expiring {
-        /// In so many seconds.
+        /// How many seconds are left.
         seconds: u64,
     },
-    /// The token has expired, or another configuration does not allow the stream: it ends.
+    /// The stream ends: its token has expired, or a new configuration does not allow it.
     Expired,
-    /// The stream, or the server, cannot serve now.
+    /// The gateway cannot serve this stream now.
     Unavailable {
-        /// What is wrong, in one word: a limit's name, `source`, or Redis' error code.
+        /// Why, in one word: a limit's name, `source`, or Redis' error code.
         reason: &'static str,
     },
     /// A keepalive that JavaScript sees.
     Ping,
     /// Redis went away or came back.
     Source {
-        /// Whether it answers.
+        /// Whether Redis answers.
         up: bool,
     },
 }
 
-/// Writes a control event; `id` moves the client's last event id, `None` leaves it.
+/// Writes a control event. `id` becomes the client's last event id; with `None` that stays as it is.
 pub fn write_control(out: &mut Vec<u8>, id: Option<StreamId>, control: Control) {
     if let Some(id) = id {
         write_line(out, "id", &id.to_string());

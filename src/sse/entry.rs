@@ -4,16 +4,16 @@ use bytes::Bytes;
 
 use super::StreamId;
 
-/// What each part of an entry takes in memory besides its bytes: its id, its list of fields, itself, and
-/// each name and value. A part is 40 bytes in a list that may have just grown to twice what it holds.
+/// What each part of an entry takes in memory besides its bytes. The parts are its id, its list of fields, the
+/// entry itself, each name and each value: 40 bytes each, in a list that may have just doubled its capacity.
 pub const PART_BYTES: usize = 96;
 
-/// One entry of a Redis Stream, its fields in the order in which they were added.
+/// One entry of a Redis Stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its id within the stream.
     pub id: StreamId,
-    /// Names and values; a name may repeat.
+    /// Names and values, in Redis' order; a name may repeat.
     pub fields: Vec<(Bytes, Bytes)>,
 }
 
@@ -28,7 +28,7 @@ impl Entry {
         self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    /// About what it takes in memory while it is read: of many small fields much more than their bytes.
+    /// About what it takes in memory while it is read: with many small fields, far more than their bytes.
     pub fn memory_bytes(&self) -> usize {
         self.size_bytes() + (3 + 2 * self.fields.len()) * PART_BYTES
     }

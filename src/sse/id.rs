@@ -1,22 +1,22 @@
-//! The id of a stream entry, which is the last event id of the client that has it.
+//! The id of a stream entry, which is also the last event id of a client that has the entry.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The id of a stream entry: milliseconds and a counter within them, ordered.
+/// The id of a stream entry: milliseconds, and a counter within the millisecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
-    /// Milliseconds since the Unix epoch, where the producer let Redis choose.
+    /// Milliseconds since the Unix epoch, if the producer let Redis choose the id.
     pub ms: u64,
     /// Counter within the millisecond.
     pub seq: u64,
 }
 
 impl StreamId {
-    /// Before every entry: Redis never gives this id to one.
+    /// Before every entry: no entry has this id.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
 
-    /// The id one less, or zero itself.
+    /// The id one less; of zero, zero.
     #[must_use]
     pub fn prev(self) -> Self {
         match (self.ms, self.seq) {
@@ -26,7 +26,7 @@ impl StreamId {
         }
     }
 
-    /// The id one greater, or none after the last.
+    /// The id one greater; `None` after the greatest.
     #[must_use]
     pub fn next(self) -> Option<Self> {
         match self.seq.checked_add(1) {
@@ -35,7 +35,7 @@ impl StreamId {
         }
     }
 
-    /// Reads the short form that a query may use as well: `5` means `5-0`.
+    /// Reads an id of a query, which may be short: `5` means `5-0`.
     pub fn parse_short(text: &str) -> Result<Self, NotAnId> {
         if text.contains('-') { text.parse() } else { Ok(Self { ms: decimal(text)?, seq: 0 }) }
     }
@@ -47,7 +47,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// A text is not `u64-u64` in canonical decimal.
+/// The text is not a stream id: `u64-u64` in canonical decimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a stream id: expected two decimal numbers below 2^64 without leading zeros, as in 1700000000000-0"

@@ -1,6 +1,6 @@
-//! The lines that every event is made of, and `retry:`, which belongs to none.
+//! The lines that events are made of, and `retry:`, which belongs to no event.
 
-/// One `field: value` line. The space is written always, for the parser takes one away.
+/// Writes a `field: value` line. The space is needed: the parser removes one, which could be the value's own.
 pub(super) fn write_line(out: &mut Vec<u8>, field: &str, value: &str) {
     debug_assert!(!value.contains(['\r', '\n']), "a line's value holds no line end");
     out.extend_from_slice(field.as_bytes());
@@ -9,7 +9,7 @@ pub(super) fn write_line(out: &mut Vec<u8>, field: &str, value: &str) {
     out.push(b'\n');
 }
 
-/// The `retry:` line: how long a client waits before it reconnects.
+/// Writes the `retry:` line: how long a client waits before it reconnects.
 pub fn write_retry(out: &mut Vec<u8>, reconnection_time: std::time::Duration) {
     write_line(out, "retry", &reconnection_time.as_millis().to_string());
 }

@@ -1,4 +1,4 @@
-//! Entries and the SSE grammar: the only room that knows how an event looks on the wire.
+//! Entries, and how they look on the wire as Server-Sent Events. No other room knows that.
 //!
 //! The rules are those of the WHATWG HTML standard, section 9.2 ("Server-sent events").
 

@@ -1,28 +1,28 @@
-//! The other side of the wire: reads an event stream as a browser does, so that `ssegate tail` and
-//! the tests hold what we send against the standard's rules and not against our own writer.
+//! The parser: reads an event stream as a browser does. With it `ssegate tail` and the tests check what we
+//! send by the standard's rules, rather than by those of our own writer.
 
 use std::time::Duration;
 
-/// Lines and data up to this are read unless told otherwise.
+/// The longest line and the largest data that are read, unless another limit is set.
 pub const DEFAULT_LIMIT_BYTES: usize = 64 << 20;
 
-/// What a stream is made of, in its order.
+/// One part of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// An event, finished by its blank line.
+    /// An event; its blank line has come.
     Event(Event),
-    /// A comment, without its colon and the space that may follow it.
+    /// A comment, without its colon and one space after that.
     Comment(String),
 }
 
 /// An event as a page gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its type; `message` where the stream names none.
+    /// Its type; `message` if the stream names none.
     pub event_type: String,
     /// Its `data:` lines, joined by LF.
     pub data: String,
-    /// The last id the stream has given, by this event or an earlier one; empty where there is none.
+    /// The last id in the stream, of this event or an earlier one; empty if there was none.
     pub last_event_id: String,
 }
 
@@ -40,15 +40,15 @@ pub struct TooLarge {
 #[derive(Debug)]
 pub struct Parser {
     limit_bytes: usize,
-    /// The line that is not finished yet. Decoded when it is, for no character crosses a line end.
+    /// The unfinished line. It is decoded once it is finished: a character may be cut, too.
     line: Vec<u8>,
-    /// The last byte was a CR: a LF that follows belongs to it.
+    /// The last byte was a CR: an LF that follows belongs to it.
     after_cr: bool,
-    /// No line was finished yet: the next one may begin with a BOM.
+    /// No line was finished yet: this one may begin with a BOM.
     at_start: bool,
     event_type: String,
     data: String,
-    /// From an `id:` line; becomes the last event id with the next blank line.
+    /// Of the last `id:` line; with the next blank line it becomes the last event id.
     id: String,
     last_event_id: String,
     reconnection_time: Option<Duration>,
@@ -76,30 +76,30 @@ impl Parser {
         }
     }
 
-    /// Bounds a line, and the data of an event, inclusive.
+    /// The longest line, and the largest data of an event, that it reads.
     #[must_use]
     pub fn with_limit_bytes(self, limit_bytes: usize) -> Self {
         Self { limit_bytes, ..self }
     }
 
-    /// Starts with a last event id, as a client does that continues.
+    /// Starts with a last event id, as a client that resumes does.
     #[must_use]
     pub fn with_last_event_id(self, last_event_id: String) -> Self {
         Self { id: last_event_id.clone(), last_event_id, ..self }
     }
 
-    /// What the next connection is to ask with; empty where there is nothing to ask with.
+    /// The last event id, with which a client resumes; empty if it has none.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// How long to wait before reconnecting, where the stream said it.
+    /// How long to wait before reconnecting, if the stream said so.
     pub fn reconnection_time(&self) -> Option<Duration> {
         self.reconnection_time
     }
 
-    /// The stream has ended and another one continues it. What was unfinished is dropped; the last
-    /// event id and the reconnection time stay.
+    /// The stream has ended, and another one continues it. Drops what was unfinished; keeps the last event id
+    /// and the reconnection time.
     pub fn reconnect(&mut self) {
         self.line.clear();
         self.after_cr = false;
@@ -109,8 +109,7 @@ impl Parser {
         self.id.clone_from(&self.last_event_id);
     }
 
-    /// Reads on and appends what became complete to `items`. After an error the stream is to be
-    /// given up.
+    /// Reads on, and appends what is complete now to `items`. After an error the stream cannot be read on.
     pub fn feed(&mut self, mut bytes: &[u8], items: &mut Vec<Item>) -> Result<(), TooLarge> {
         while let Some(first) = bytes.first() {
             if std::mem::take(&mut self.after_cr) && *first == b'\n' {
@@ -175,7 +174,7 @@ impl Parser {
         Ok(())
     }
 
-    /// The blank line: the id counts from here on, and without data that is all that happens.
+    /// A blank line: sets the last event id, and ends an event if there was data.
     fn dispatch(&mut self) -> Option<Event> {
         self.last_event_id.clone_from(&self.id);
         let mut data = std::mem::take(&mut self.data);
@@ -186,7 +185,7 @@ impl Parser {
     }
 }
 
-/// The value of a `retry:` line: ASCII digits and nothing else. More than a `u64` holds is for ever.
+/// The value of a `retry:` line: ASCII digits and nothing else. More than a `u64` holds means for ever.
 fn milliseconds(value: &str) -> Option<Duration> {
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -251,7 +250,7 @@ mod tests {
         assert_eq!(items.len(), 1);
         parser.feed(b"", &mut items).unwrap();
         parser.feed(b"\ndata: b\n", &mut items).unwrap();
-        assert_eq!(items.len(), 1, "the LF belongs to the CR and is no blank line");
+        assert_eq!(items.len(), 1, "the LF belongs to the CR and is not a blank line");
         parser.feed(b"\n", &mut items).unwrap();
         assert_eq!(items.len(), 2);
     }
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn one_space_is_taken_away_and_no_tab() {
+    fn one_space_is_removed_and_no_tab() {
         assert_eq!(data_of("data:\ta\ndata: \ndata:b\ndata:  c\n\n"), ["\ta\n\nb\n c"]);
         assert_eq!(data_of("data:::a\ndata: :b\n\n"), ["::a\n:b"]);
     }
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_is_the_last_one_named_and_lasts_for_one_event() {
+    fn the_type_is_the_last_one_named_and_holds_for_one_event() {
         let named = |event_type: &str, data: &str| (event_type.to_owned(), data.to_owned());
         assert_eq!(
             events_of(
@@ -316,8 +315,12 @@ mod tests {
         assert_eq!(after(b"id: 1\n").last_event_id(), "");
         assert_eq!(after(b"id: 1\n\n").last_event_id(), "1", "even without data");
         assert_eq!(after(b"id: 1\ndata: a\n\nid: 2\ndata: b").last_event_id(), "1");
-        assert_eq!(after(b"id: 1\n\nid: 2\0\n\n").last_event_id(), "1", "an id with NUL is none");
-        assert_eq!(after(b"id: 1\n\ndata: a\n\n").last_event_id(), "1", "it lasts");
+        assert_eq!(
+            after(b"id: 1\n\nid: 2\0\n\n").last_event_id(),
+            "1",
+            "an id with NUL is ignored"
+        );
+        assert_eq!(after(b"id: 1\n\ndata: a\n\n").last_event_id(), "1", "it stays");
         assert_eq!(after(b"id: 1\n\nid\n\n").last_event_id(), "", "an empty one resets");
         assert_eq!(after("id: …\n\n".as_bytes()).last_event_id(), "…");
     }
@@ -354,12 +357,12 @@ mod tests {
         {
             assert_eq!(ms(format!("retry: 8\n{bogus}\n").as_bytes()), Some(8), "{bogus}");
         }
-        assert_eq!(ms("retry: ٣\n".as_bytes()), None, "other scripts' digits are none");
+        assert_eq!(ms("retry: ٣\n".as_bytes()), None, "digits of another script are not digits");
         assert_eq!(ms(b"retry: 99999999999999999999\n"), Some(u128::from(u64::MAX)));
     }
 
     #[test]
-    fn lines_and_data_are_bounded_inclusively() {
+    fn lines_and_data_may_be_as_long_as_the_limit() {
         let error = Err(TooLarge { limit_bytes: 8 });
         let feed = |bytes: &[u8]| Parser::new().with_limit_bytes(8).feed(bytes, &mut Vec::new());
         assert_eq!(feed(b"data: 12\n\n"), Ok(()));

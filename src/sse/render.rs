@@ -1,4 +1,4 @@
-//! From an entry to an event: what a route makes of it, and its bytes.
+//! From an entry to an event: what a route makes of an entry, and the bytes of that.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use super::line::write_line;
 use super::{CONTROL_EVENT, Entry};
 
-/// What a route makes of an entry. Routes with equal renderings share their encoded bytes.
+/// What a route makes of an entry. Routes with equal renderings share the encoded bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rendering {
     /// Where the event's type comes from.
     pub event: EventName,
-    /// Where its data come from.
+    /// Where its data comes from.
     pub data: Data,
-    /// Sent where a single data field is absent; `None`: the entry is skipped.
+    /// The data of an entry that has none of the data fields; `None`: such an entry is skipped.
     pub missing: Option<String>,
 }
 
@@ -22,16 +22,16 @@ pub struct Rendering {
 pub enum EventName {
     /// Always this.
     Fixed(String),
-    /// The value of a field, where it can stand in an `event:` line and is not [`CONTROL_EVENT`].
+    /// The value of a field, if it [can be](is_event_name) an event's type.
     Field {
         /// The field.
         field: String,
-        /// The type where the field is absent or unusable.
+        /// The type if the entry has no such field, or an unusable value.
         otherwise: String,
     },
 }
 
-/// Where an event's data come from.
+/// Where an event's data comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Data {
     /// One field, verbatim.
@@ -42,21 +42,21 @@ pub enum Data {
     All,
 }
 
-/// What became of an entry in [`write_entry`].
+/// What [`write_entry`] made of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// An event was written.
     Event,
     /// Nothing was written: the route skips entries without its data field.
     Skipped,
-    /// Nothing was written: the data are larger than `max_entry_bytes`.
+    /// Nothing was written: the data is larger than `max_entry_bytes`.
     Oversize,
 }
 
-/// Writes `entry` as one event, whole, or nothing.
+/// Writes `entry` as one whole event, or nothing.
 ///
-/// Data arrive verbatim up to what SSE can carry: CR, LF and CRLF as LF, invalid UTF-8 as U+FFFD.
-/// `max_entry_bytes` bounds the data as the client sees them, inclusive.
+/// The client gets the data unchanged, but for what SSE cannot carry: CR and CRLF become LF, invalid UTF-8
+/// becomes U+FFFD. `max_entry_bytes` is the most that the data may have as the client gets it.
 pub fn write_entry(
     out: &mut Vec<u8>,
     entry: &Entry,
@@ -94,20 +94,20 @@ fn data_of<'a>(entry: &'a Entry, rendering: &'a Rendering) -> Option<Cow<'a, str
     }
 }
 
-/// The chosen fields in entry order; of a repeated one the last value, at its first place.
+/// The chosen fields in the entry's order; a repeated field once, where it came first, with its last value.
 fn object_of(entry: &Entry, chosen: impl Fn(&str) -> bool) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     let mut object: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(entry.fields.len());
-    let mut places = std::collections::HashMap::new();
+    let mut indexes = std::collections::HashMap::new();
     for (name, value) in &entry.fields {
         let name = String::from_utf8_lossy(name);
         if !chosen(&name) {
             continue;
         }
         let value = String::from_utf8_lossy(value);
-        if let Some(&place) = places.get(&name) {
-            object[place] = (name, value);
+        if let Some(&index) = indexes.get(&name) {
+            object[index] = (name, value);
         } else {
-            places.insert(name.clone(), object.len());
+            indexes.insert(name.clone(), object.len());
             object.push((name, value));
         }
     }
@@ -141,11 +141,10 @@ fn event_of<'a>(entry: &'a Entry, name: &'a EventName) -> Cow<'a, str> {
     }
 }
 
-/// An event's type is no longer than this; it is a name, and `max_entry` does not bound it.
+/// The longest event type. `max_entry` does not bound it, for it is a name and not data.
 const EVENT_NAME_BYTES: usize = 1024;
 
-/// Whether `name` can be an event's type: one line of at most 1,024 bytes, not empty, and not the
-/// control events' own.
+/// Whether `name` can be an event's type: one line of 1 to 1,024 bytes, and not that of the control events.
 pub fn is_event_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= EVENT_NAME_BYTES
@@ -153,7 +152,7 @@ pub fn is_event_name(name: &str) -> bool {
         && !name.contains(['\r', '\n', '\0'])
 }
 
-/// The lines of `text`, ended by CRLF, CR or LF alike; one more than there are line ends.
+/// The lines of `text`, which CRLF, CR and LF end alike. There is one more line than there are line ends.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -168,7 +167,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Bytes of `text` as the client's parser joins its lines again.
+/// How many bytes `text` has once the client's parser has joined its lines again.
 fn joined_len_bytes(text: &str) -> usize {
     text.len() - text.matches("\r\n").count()
 }

@@ -1,7 +1,7 @@
-//! What one read found, encoded once for everybody: SSE bytes, framed as HTTP chunks.
+//! A batch: what one read found, encoded once for all subscribers, as SSE events in HTTP chunks.
 //!
-//! Each event is a chunk of its own, so a client may start, stop and go on at any event; whoever
-//! needs no frames (HTTP/1.0, HTTP/2, TLS) has them taken off, which copies nothing.
+//! Each event is a chunk of its own, so that a subscriber can start, stop and go on at any event. For those
+//! that need no chunk frames (HTTP/1.0, HTTP/2, TLS) they are taken off, which copies nothing.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::sse::{
     write_entry,
 };
 
-/// One thing that every client of a stream key is told, in order.
+/// One thing that every subscriber of a topic is sent, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// An entry.
@@ -23,7 +23,7 @@ pub enum Item {
 }
 
 impl Item {
-    /// The last event id of a client that was told this.
+    /// The last event id of a client that has this.
     pub fn id(&self) -> StreamId {
         match self {
             Self::Entry(entry) => entry.id,
@@ -31,8 +31,8 @@ impl Item {
         }
     }
 
-    /// About as many bytes as its event will have.
-    fn room_bytes(&self) -> usize {
+    /// About how many bytes its event will have.
+    fn event_bytes(&self) -> usize {
         const AROUND_BYTES: usize = 64;
         match self {
             Self::Entry(entry) => entry.size_bytes() + AROUND_BYTES,
@@ -46,10 +46,10 @@ impl Item {
 pub struct Batch {
     /// The first item's number in the topic.
     pub first_seq: u64,
-    /// When its items were there to be encoded.
+    /// When its items were handed over to be encoded.
     pub since: Instant,
     ids: Vec<StreamId>,
-    /// Which items are gaps, by index; hardly ever any.
+    /// Which items are gaps, by index; there is hardly ever one.
     gaps: Vec<usize>,
     rendered: Vec<Rendered>,
 }
@@ -60,7 +60,7 @@ struct Rendered {
     bytes: Bytes,
     /// Where each item ends; an item that this rendering skips is empty.
     ends: Vec<usize>,
-    /// Which entries are too large, by index, so that a notice stands for them.
+    /// Which entries are too large, by index: a gap is sent in their place.
     oversize: Vec<usize>,
 }
 
@@ -95,10 +95,10 @@ impl Batch {
         self.ids.get(self.index(from_seq)..).unwrap_or_default()
     }
 
-    /// Memory held, roughly: what the ring accounts for.
+    /// Roughly the memory that it holds, as the ring counts it.
     pub fn size_bytes(&self) -> usize {
-        let places = size_of::<usize>() * self.ids.len();
-        let rendered: usize = self.rendered.iter().map(|r| r.bytes.len() + places).sum();
+        let ends_bytes = size_of::<usize>() * self.ids.len();
+        let rendered: usize = self.rendered.iter().map(|r| r.bytes.len() + ends_bytes).sum();
         rendered + self.ids.len() * size_of::<StreamId>() + size_of::<Self>()
     }
 
@@ -119,12 +119,12 @@ impl Batch {
         self.ids.len().saturating_sub(from + gaps) as u64
     }
 
-    /// Notices, in all renderings, of entries that are too large to be sent.
+    /// Entries that were too large to be sent, counted once for each rendering.
     pub fn oversize(&self) -> u64 {
         self.rendered.iter().map(|rendered| rendered.oversize.len() as u64).sum()
     }
 
-    /// Whether the item is an entry's event: no gap, no notice, and not skipped by this rendering.
+    /// Whether the item is sent as an entry: it is no gap, not too large, and not skipped by this rendering.
     pub fn is_entry(&self, rendering: usize, seq: u64) -> bool {
         let (rendered, index) = (&self.rendered[rendering], self.index(seq));
         let control = self.is_gap(seq) || rendered.oversize.contains(&index);
@@ -137,7 +137,7 @@ impl Batch {
         rendered.bytes.slice(rendered.start(self.index(from_seq))..)
     }
 
-    /// The framed bytes of one item; none where this rendering skips it.
+    /// The framed bytes of one item; empty if this rendering skips it.
     pub fn item(&self, rendering: usize, seq: u64) -> Bytes {
         let rendered = &self.rendered[rendering];
         rendered.bytes.slice(rendered.range(self.index(seq)))
@@ -150,7 +150,7 @@ impl Batch {
 
 impl Rendered {
     fn new(items: &[Item], rendering: &Rendering, max_entry_bytes: usize) -> Self {
-        let mut bytes = Vec::with_capacity(items.iter().map(Item::room_bytes).sum());
+        let mut bytes = Vec::with_capacity(items.iter().map(Item::event_bytes).sum());
         let mut ends = Vec::with_capacity(items.len());
         let mut oversize = Vec::new();
         let mut event = Vec::new();
@@ -171,7 +171,7 @@ impl Rendered {
             ends.push(bytes.len());
             before = Some(item.id());
         }
-        // Copied, so that a ring holds no capacity that it does not account for.
+        // Copied into the exact size: spare capacity would be memory that the ring does not count.
         Self { bytes: Bytes::copy_from_slice(&bytes), ends, oversize }
     }
 
@@ -184,6 +184,7 @@ impl Rendered {
     }
 }
 
+/// Writes the gap that is sent in place of an entry that is too large.
 fn write_oversize(out: &mut Vec<u8>, id: StreamId, before: Option<StreamId>, next: Option<&Item>) {
     let after = Some(before.unwrap_or(id.prev()));
     let next = next.map(Item::id).filter(|next| *next > id);

@@ -1,55 +1,55 @@
-//! A topic's clients that go at their own pace, for whoever asks how many there are and how far behind.
+//! A topic's catch-up subscribers and where each is, for the operator: how many, and how far behind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use slab::Slab;
 
-use super::Topic;
-
 /// It reads from the source: how far behind that is, no number of the ring tells.
-const PAST: u64 = u64::MAX;
+const IN_SOURCE: u64 = u64::MAX;
 
-/// Where each of them is.
+type Positions = Mutex<Slab<Arc<AtomicU64>>>;
+
+/// Where each catch-up subscriber of a topic is.
 #[derive(Default)]
-pub struct CatchUpRegistry(Mutex<Slab<Arc<AtomicU64>>>);
+pub struct CatchUpRegistry(Arc<Positions>);
 
-/// One of them; forgotten on drop.
+/// Where one of them is; removed on drop.
 pub struct CatchUpPosition {
-    topic: Arc<Topic>,
-    slot: usize,
-    at: Arc<AtomicU64>,
+    all: Arc<Positions>,
+    index: usize,
+    seq: Arc<AtomicU64>,
 }
 
 impl CatchUpRegistry {
-    /// The number in the ring that each is at; `None`: it is in the past.
-    pub fn places(&self) -> Vec<Option<u64>> {
-        let at = |at: &AtomicU64| Some(at.load(Ordering::Relaxed)).filter(|at| *at != PAST);
-        self.all().iter().map(|(_, follower)| at(follower)).collect()
+    /// Adds a subscriber, which begins in the source.
+    pub fn register(&self) -> CatchUpPosition {
+        let seq = Arc::new(AtomicU64::new(IN_SOURCE));
+        let index = locked(&self.0).insert(seq.clone());
+        CatchUpPosition { all: self.0.clone(), index, seq }
     }
 
-    /// Held for one look or change at a time.
-    fn all(&self) -> MutexGuard<'_, Slab<Arc<AtomicU64>>> {
-        self.0.lock().expect("no holder of the lock panics")
+    /// The item of the ring that each is at; `None`: it reads from the source.
+    pub fn positions(&self) -> Vec<Option<u64>> {
+        let in_ring = |seq: u64| (seq != IN_SOURCE).then_some(seq);
+        locked(&self.0).iter().map(|(_, seq)| in_ring(seq.load(Ordering::Relaxed))).collect()
     }
 }
 
 impl CatchUpPosition {
-    /// One more of `topic`.
-    pub fn of(topic: &Arc<Topic>) -> Self {
-        let at = Arc::new(AtomicU64::new(PAST));
-        let slot = topic.catch_ups.all().insert(at.clone());
-        Self { topic: topic.clone(), slot, at }
-    }
-
-    /// It is at this number of the ring; `None`: in the past.
+    /// It is at this item of the ring; `None`: it reads from the source.
     pub fn is_at(&self, seq: Option<u64>) {
-        self.at.store(seq.unwrap_or(PAST), Ordering::Relaxed);
+        self.seq.store(seq.unwrap_or(IN_SOURCE), Ordering::Relaxed);
     }
 }
 
 impl Drop for CatchUpPosition {
     fn drop(&mut self) {
-        self.topic.catch_ups.all().remove(self.slot);
+        locked(&self.all).remove(self.index);
     }
+}
+
+/// Locked for one look or change at a time.
+fn locked(positions: &Positions) -> MutexGuard<'_, Slab<Arc<AtomicU64>>> {
+    positions.lock().expect("no holder of the lock panics")
 }

@@ -1,4 +1,4 @@
-//! All topics: the first client opens one, the last one leaves it to linger.
+//! All topics. The first client of a stream key opens its topic; when the last one leaves, the topic lingers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::Topic;
+use super::topic::Topic;
 use crate::config;
 
-/// While all rings together are too large, shards are given this long to move on.
+/// While all rings together are too large, a reader looks again after this long: shards move on meanwhile.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 /// All topics, by stream key.
@@ -19,7 +19,7 @@ pub struct Hub {
     limits: config::Ring,
     max_readers: AtomicUsize,
     total_bytes: Arc<AtomicUsize>,
-    /// Who waits for room, in turn.
+    /// Readers wait for room one after the other.
     waiting: tokio::sync::Mutex<()>,
 }
 
@@ -27,7 +27,7 @@ pub struct Hub {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyReaders;
 
-/// One client's hold on a topic; given back on drop.
+/// One client's hold on a topic, for as long as it is not dropped.
 pub struct Lease {
     topic: Arc<Topic>,
 }
@@ -68,20 +68,20 @@ impl Hub {
         }
     }
 
-    /// So many stream keys may have a reader from now on; those that have one keep it.
+    /// Changes how many stream keys may have a reader; those that have one keep it.
     pub fn set_max_readers(&self, max_readers: usize) {
         self.max_readers.store(max_readers, Ordering::Relaxed);
     }
 
-    /// Holds the topic of `key` open; `start` is called with it where it is new, to start its reader.
+    /// Holds the topic of `key` open. If it is new, `start` is called to start its reader.
     pub fn open(
         &self,
         key: &str,
         start: impl FnOnce(&Arc<Topic>),
     ) -> Result<Lease, TooManyReaders> {
-        // Asked before the entry is taken: its lock and that of `len` exclude each other.
+        // Asked before the entry is locked: `len` would wait for that lock for ever.
         let full = self.topics.len() >= self.max_readers.load(Ordering::Relaxed);
-        // The count goes up under the map's lock, so that `close` cannot come in between.
+        // The lease is counted under the map's lock, so `close` cannot come in between.
         match self.topics.entry(key.into()) {
             Entry::Occupied(found) => Ok(Lease::new(found.get())),
             Entry::Vacant(_) if full => Err(TooManyReaders),
@@ -100,7 +100,7 @@ impl Hub {
         self.topics.get(key).map(|topic| Lease::new(&topic))
     }
 
-    /// Closes a topic if nobody holds it; whether it did.
+    /// Closes a topic that nobody holds; whether nobody did.
     pub fn close(&self, topic: &Arc<Topic>) -> bool {
         let closed = self.topics.remove_if(&*topic.key, |_, held| {
             Arc::ptr_eq(held, topic) && topic.state().clients == 0
@@ -111,7 +111,7 @@ impl Hub {
         closed.is_some()
     }
 
-    /// Keeps all rings together within `total_bytes`: the longest unused give way.
+    /// Keeps all rings together within `total_bytes`: the longest unused are freed first.
     pub fn make_room(&self) {
         if !self.is_full() {
             return;
@@ -129,13 +129,13 @@ impl Hub {
         }
     }
 
-    /// Waits until all rings together are within `total_bytes`: what is over that when nothing else
-    /// can give way, shards still need. They wait for nobody, so they soon do not.
+    /// Waits until all rings together are within `total_bytes`. What cannot be freed, shards still need; they
+    /// wait for nobody, so they will soon have sent it.
     pub async fn room(&self) {
         if !self.is_full() {
             return;
         }
-        let _turn = self.waiting.lock().await;
+        let _first_in_line = self.waiting.lock().await;
         loop {
             self.make_room();
             if !self.is_full() {

@@ -16,6 +16,6 @@ pub use batch::{Batch, Item};
 pub use catchup::{CatchUpPosition, CatchUpRegistry};
 pub use hub::{Hub, Lease, TooManyReaders};
 pub use ring::{Ring, RingLookup};
-pub use sizes::{Sizes, count_for};
+pub use sizes::Sizes;
 pub use status::{ReadFailure, ReaderStatus};
 pub use topic::{ReaderState, Topic, TopicState};

@@ -1,37 +1,38 @@
-//! Recent batches of one stream key, in order: what replay and the shards read from.
+//! The ring: the recent batches of a topic, in order. Shards and catch-up subscribers read from it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Batch;
+use super::batch::Batch;
 use crate::config;
 use crate::sse::StreamId;
 
-/// Recent batches of one stream key. Every item has a number that is never used again.
+/// The recent batches of a topic. Every item has a number (`seq`) that is never used again. Ids have an order
+/// only within one generation of the stream: the ring counts these.
 pub struct Ring {
     limits: config::Ring,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
     next_seq: u64,
-    /// The last id of this life of the stream that is no longer here: everything after it is.
+    /// Everything of this generation after this id is here.
     floor: StreamId,
     tail: StreamId,
-    /// The id that this life of the stream began after.
+    /// The id that this generation began after.
     base: StreamId,
-    /// The first item of this life; ids before it have no order with those after.
+    /// The first item of this generation.
     generation_seq: u64,
-    /// Counts the stream's lives as this topic saw them.
+    /// The stream's generations, as this topic saw them; zero: nothing was read yet.
     generation: u64,
 }
 
-/// Where an id stands against the ring.
+/// What the ring knows of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingLookup {
-    /// Known; go on at this number.
+    /// A client that has it goes on with this item.
     At(u64),
-    /// Within the ring's reach, but no id of this life of the stream.
+    /// The ring has what was around it, and no item with it: it may be of another generation.
     Foreign,
-    /// Older than the ring, or newer than its tail: the source has to tell.
+    /// It is older than the ring, or newer than its tail: the source has to tell.
     Outside,
 }
 
@@ -60,12 +61,12 @@ impl Ring {
         self.tail
     }
 
-    /// The id that this life of the stream began after.
+    /// The id that this generation of the stream began after.
     pub fn base(&self) -> StreamId {
         self.base
     }
 
-    /// Counts the stream's lives as this topic saw them.
+    /// The stream's generation, counted from one as this topic saw them.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -85,7 +86,7 @@ impl Ring {
         self.batches.front().map_or(self.next_seq, |batch| batch.first_seq)
     }
 
-    /// Appends a batch, and drops what is over the limits and that no shard still needs.
+    /// Appends a batch, and drops what is over the limits and before `needed_seq`.
     pub(super) fn push(&mut self, mut batch: Batch, needed_seq: u64) {
         let Some(last) = batch.ids().last() else { return };
         self.tail = *last;
@@ -96,7 +97,8 @@ impl Ring {
         self.shrink_to(self.limits.bytes, needed_seq);
     }
 
-    /// Drops the oldest batches down to `bytes` and the limit of entries; zero: drops all.
+    /// Drops the oldest batches before `needed_seq`, until the rest has at most `bytes` and the limit of
+    /// entries. The last batch stays, unless `bytes` is zero.
     pub(super) fn shrink_to(&mut self, bytes: usize, needed_seq: u64) {
         while let Some(first) = self.batches.front() {
             let over = self.bytes > bytes || self.items() > self.limits.entries;
@@ -112,20 +114,20 @@ impl Ring {
         }
     }
 
-    /// Begins a new life of the stream, after `base`.
+    /// Begins a new generation of the stream, after `base`.
     pub(super) fn start_generation(&mut self, base: StreamId) {
         self.generation += 1;
         self.generation_seq = self.next_seq;
         (self.floor, self.tail, self.base) = (base, base, base);
     }
 
-    /// Everybody is past it.
+    /// From now on it has what follows no id at all.
     #[cfg(test)]
     pub(crate) fn reaches_nowhere(&mut self) {
         self.floor = StreamId { ms: u64::MAX, seq: u64::MAX };
     }
 
-    /// Whether whoever is at `seq` has more than half a ring before him.
+    /// Whether a shard at `seq` still has more than half a ring to send.
     pub(super) fn is_far_behind(&self, seq: u64) -> bool {
         if seq >= self.next_seq {
             return false;
@@ -153,8 +155,8 @@ impl Ring {
         before.and_then(|before| self.id_of(before)).unwrap_or(self.floor)
     }
 
-    /// The same, where that can still be known: the ring reaches back to `seq`, and the client was
-    /// told of this life of the stream.
+    /// The same if the ring still knows it: it reaches back to `seq`, and the client was told of this
+    /// generation.
     pub fn told_before(&self, seq: u64) -> Option<StreamId> {
         (seq >= self.first_seq() && self.knows_generation(seq)).then(|| self.id_before(seq))
     }
@@ -164,10 +166,10 @@ impl Ring {
         batch.ids().get(usize::try_from(seq - batch.first_seq).ok()?).copied()
     }
 
-    /// Where a client goes on that names `id` as the last it has.
+    /// Where a client goes on whose last event id is `id`.
     ///
-    /// Known are the ids that we may have told somebody: an item's own, the one less than it that
-    /// a gap before it carries, and the two ends.
+    /// The ring knows the ids that we may have sent: an item's own, the one less (a gap before the item has
+    /// it), and both ends of the ring.
     pub fn find(&self, id: StreamId) -> RingLookup {
         let Some(seq) = self.reach(id) else { return RingLookup::Outside };
         let known = id == self.floor
@@ -177,12 +179,12 @@ impl Ring {
         if known { RingLookup::At(seq) } else { RingLookup::Foreign }
     }
 
-    /// The first item with a greater id, where everything after `id` is here.
+    /// The first item after `id`, if everything after `id` is here.
     pub fn reach(&self, id: StreamId) -> Option<u64> {
         (id >= self.floor && id <= self.tail).then(|| self.first_after(id))
     }
 
-    /// Whether a client at `seq` was told of this life of the stream, and not only of an earlier one.
+    /// Whether a client at `seq` was told of this generation, and not only of an earlier one.
     pub fn knows_generation(&self, seq: u64) -> bool {
         self.generation <= 1 || seq > self.generation_seq
     }
@@ -192,7 +194,7 @@ impl Ring {
         self.from(seq).map(|batch| batch.entries_from(seq)).sum()
     }
 
-    /// The number of the `count`-th newest entry of this life, if it is here.
+    /// The item that is the `count`-th newest entry of this generation, if it is here.
     pub fn nth_newest(&self, count: u64) -> Option<u64> {
         let mut left = count;
         for batch in self.batches.iter().rev() {
@@ -206,13 +208,13 @@ impl Ring {
         None
     }
 
-    /// The oldest item that is here and belongs to this life.
+    /// The oldest item of this generation that is here.
     pub fn first_in_generation(&self) -> u64 {
         self.first_seq().max(self.generation_seq)
     }
 
-    /// The first item that whoever names `id` may not have been told of. A gap that is told late may
-    /// carry the id of the entry right before it: it is told again rather than never.
+    /// The first item that a client with `id` may not have. A gap that was found late may have the id of the
+    /// entry right before it: better sent twice than never.
     fn first_after(&self, id: StreamId) -> u64 {
         let (mut low, mut high) = (self.first_in_generation(), self.next_seq);
         while low < high {
@@ -223,7 +225,7 @@ impl Ring {
                 high = middle;
             }
         }
-        // The first item of a life has none before it.
+        // The first item of a generation has none before it.
         while low > self.generation_seq + 1 && self.is_gap(low - 1) && self.id_before(low - 1) == id
         {
             low -= 1;
@@ -239,7 +241,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::Item;
+    use crate::stream::batch::Item;
 
     fn id(ms: u64) -> StreamId {
         StreamId { ms, seq: 0 }
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_found_where_it_stands_and_a_stranger_is_one() {
+    fn an_id_is_found_where_it_is_and_a_foreign_one_is_not() {
         let mut ring = ring(100);
         ring.start_generation(id(10));
         ring.push(batch(&[20, 30]), u64::MAX);
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_pack_needs_is_dropped_and_the_floor_rises() {
+    fn what_no_shard_needs_is_dropped_and_the_floor_rises() {
         let mut ring = ring(2);
         ring.start_generation(id(0));
         for ms in 1..=5 {
@@ -280,12 +282,12 @@ mod tests {
         assert_eq!(ring.find(id(3)), RingLookup::At(3));
         assert_eq!(ring.find(id(2)), RingLookup::Outside);
         ring.push(batch(&[6]), 0);
-        assert_eq!(ring.first_seq(), 3, "a pack still needs it");
+        assert_eq!(ring.first_seq(), 3, "a shard still needs it");
         assert_eq!(ring.id_before(3), id(3));
     }
 
     #[test]
-    fn ids_of_an_earlier_life_are_outside() {
+    fn ids_of_an_earlier_generation_are_outside() {
         let mut ring = ring(100);
         ring.start_generation(id(0));
         ring.push(batch(&[20, 30]), u64::MAX);
@@ -294,12 +296,15 @@ mod tests {
         assert_eq!(ring.find(id(20)), RingLookup::Outside);
         assert_eq!(ring.find(id(4)), RingLookup::At(2));
         assert_eq!(ring.id_before(2), id(4));
-        assert!(!ring.knows_generation(2), "at the new life's first item nobody has been told yet");
+        assert!(
+            !ring.knows_generation(2),
+            "a client at the new generation's first item was not told yet"
+        );
         assert!(ring.knows_generation(3));
     }
 
     #[test]
-    fn a_gap_with_the_id_of_the_entry_before_it_is_told_to_whoever_has_that() {
+    fn a_gap_with_the_id_of_the_entry_before_it_is_sent_to_a_client_with_that_id() {
         let gap = |next: StreamId| {
             let reason = crate::sse::Reason::Deleted;
             let gap = crate::sse::Gap { after: None, next: Some(next), lost: Some(1), reason };
@@ -307,7 +312,7 @@ mod tests {
         };
         let mut ring = ring(100);
         ring.start_generation(id(1));
-        // As the reader tells of a life's beginning: whoever names its id has heard it.
+        // As the reader announces a new generation: a client with this id was told of it.
         ring.push(gap(StreamId { ms: 1, seq: 1 }), u64::MAX);
         ring.push(batch(&[5]), u64::MAX);
         ring.push(gap(StreamId { ms: 5, seq: 1 }), u64::MAX);
@@ -320,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_ring_is_far() {
+    fn more_than_half_a_ring_is_far_behind() {
         let mut ring = ring(10);
         for ms in 1..=6 {
             ring.push(batch(&[ms]), u64::MAX);

@@ -1,22 +1,22 @@
-//! How large the entries of a stream are, so that a reply gets neither too large nor too small.
+//! How large the entries of a stream are, to ask for as many as make a reply of the right size.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::sse::Entry;
 
-/// So many are asked for while nothing is known.
+/// How many are asked for while nothing is known.
 const FIRST_COUNT: u64 = 16;
-/// At most so many times what the last read brought: of entries that grow all at once, Redis would make
-/// a reply of any size.
+/// At most this many times what the last read brought: if entries suddenly grow, Redis makes a reply of any
+/// size.
 const GROWTH: u64 = 8;
-/// A reply that was too large is made so many times smaller.
+/// After a reply that was too large, this many times fewer.
 const SHRINKING: u64 = 8;
 
-/// What the largest recent entry takes in memory, and how many came last. Reads that go on at once may disagree a little: it is a guess
-/// of what the next one brings.
+/// What the largest recent entry takes in memory, and how many the last read brought. It guesses what the
+/// next read brings, so reads at the same time may disagree a little.
 #[derive(Debug, Default)]
 pub struct Sizes {
-    /// Zero: not known yet.
+    /// Zero: nothing is known yet.
     largest_bytes: AtomicUsize,
     last_count: AtomicU64,
 }
@@ -27,17 +27,17 @@ impl Sizes {
         self.last_count.store(entries.len() as u64, Ordering::Relaxed);
         let Some(largest) = entries.iter().map(Entry::memory_bytes).max() else { return };
         let before = self.largest_bytes();
-        // Forgets slowly, so that one small reply does not let the next one grow large.
+        // Forgets slowly: one reply of small entries says little about the next.
         self.set(largest.max(before - before / 8));
     }
 
-    /// A reply of `count` entries was too much: far fewer next time.
+    /// A reply of `count` entries was too large: asks for far fewer next time.
     pub fn were_too_many(&self, count: u64, reply_bytes: usize) {
         let fewer = usize::try_from(count / SHRINKING).unwrap_or(usize::MAX).max(1);
         self.set(self.largest_bytes().max(reply_bytes / fewer));
     }
 
-    /// How many entries make a reply near `reply_bytes`.
+    /// How many entries to ask for, for a reply near `reply_bytes`.
     pub fn count(&self, reply_bytes: usize) -> u64 {
         let most = (GROWTH * self.last_count.load(Ordering::Relaxed)).max(FIRST_COUNT);
         match self.largest_bytes() {
@@ -46,7 +46,6 @@ impl Sizes {
         }
     }
 
-    /// Bytes of the largest recent entry; zero where none was seen.
     fn largest_bytes(&self) -> usize {
         self.largest_bytes.load(Ordering::Relaxed)
     }
@@ -57,7 +56,7 @@ impl Sizes {
 }
 
 /// How many entries of up to `largest_bytes` make a reply near `reply_bytes`.
-pub fn count_for(largest_bytes: usize, reply_bytes: usize) -> u64 {
+pub(super) fn count_for(largest_bytes: usize, reply_bytes: usize) -> u64 {
     (reply_bytes / largest_bytes.max(1)).max(1) as u64
 }
 
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_asked_for_as_make_a_reply() {
+    fn it_asks_for_as_many_as_make_a_reply() {
         let sizes = Sizes::default();
         assert_eq!(sizes.count(1 << 20), FIRST_COUNT);
         sizes.observe(&[]);
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_small_fields_more_counts_than_their_bytes() {
+    fn an_entry_of_many_small_fields_counts_for_more_than_its_bytes() {
         let sizes = Sizes::default();
         let entry = Entry { id: StreamId::ZERO, fields: vec![("f".into(), "x".into()); 700] };
         sizes.observe(&vec![entry; 16]);
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_too_much_is_made_less_down_to_one() {
+    fn after_too_large_a_reply_fewer_are_asked_for_down_to_one() {
         let sizes = Sizes::default();
         let mut count = sizes.count(4096);
         while count > 1 {

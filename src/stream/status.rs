@@ -1,26 +1,26 @@
-//! What a reader says of itself, for the operator who asks why it waits.
+//! What a reader tells the operator: where it reads, and why it waits.
 
 use std::time::{Instant, SystemTime};
 
 use crate::config::Address;
 use crate::sse::StreamId;
 
-/// What a reader says of itself.
+/// What a reader tells the operator.
 #[derive(Clone, Debug)]
 pub struct ReaderStatus {
-    /// Since when it fares as it does.
+    /// Since when its state is what it is.
     pub since: SystemTime,
-    /// Which server it reads from, or has last read from.
+    /// The server that it reads from, or has read from last.
     pub server: Option<Address>,
-    /// The end of the stream as of the last answer.
+    /// The end of the stream at the last answer.
     pub source_last_id: Option<StreamId>,
-    /// Entries that were there to read then; `None` where Redis does not count.
+    /// Entries after what it had read then; `None` where Redis does not count.
     pub lag_entries: Option<u64>,
-    /// Why it does not read, where it does not.
+    /// Why it cannot read; `None` while it can.
     pub failure: Option<ReadFailure>,
 }
 
-/// Why a reader does not read.
+/// Why a reader cannot read.
 #[derive(Clone, Debug)]
 pub struct ReadFailure {
     /// In Redis' words, or ours.

@@ -1,6 +1,6 @@
-//! One stream key that somebody reads: its ring, the broadcast of its news, and its life.
+//! A topic: what the reader of one stream key and its subscribers share.
 //!
-//! The ring is the only store; the broadcast says that there is something new in it.
+//! The ring is the only store of entries; the broadcast only says that something changed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,11 +17,11 @@ use super::ring::Ring;
 use super::sizes::Sizes;
 use super::status::{ReadFailure, ReaderStatus};
 
-/// News that a lagging receiver may skip: the ring has the rest.
+/// How many announcements a receiver may lag behind. It may skip any: what is new is in the ring.
 const NEWS_KEPT: usize = 16;
 
-/// Reads of one stream's past at once. Of a herd that is near together only those ask whose places no page
-/// holds yet: the more of them at once, the more pages that hold the same.
+/// Reads of one stream's past at once. In a herd only subscribers that no page serves read another one: the
+/// more of them at once, the more pages hold the same entries.
 const BACKFILL_READS: usize = 2;
 
 /// Topics opened so far.
@@ -29,65 +29,65 @@ static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// One stream key that somebody reads.
 pub struct Topic {
-    /// Unlike its key never used again.
+    /// Never used again, unlike its key.
     pub id: u64,
     /// The stream key.
     pub key: Arc<str>,
     /// Ends its reader and its shards.
     pub closed: CancellationToken,
-    /// How large the entries are that clients replay from the source.
+    /// How large the entries are that subscribers replay from the source.
     pub backfill_sizes: Sizes,
-    /// Turns for reads of the past.
+    /// Permits for reads of its past.
     pub backfill_permits: Semaphore,
-    /// Clients at their own pace.
+    /// Its catch-up subscribers.
     pub catch_ups: CatchUpRegistry,
-    /// Held for one push or one look at a time, never across an await.
+    /// Locked for one push or one look at a time, never across an await.
     state: Mutex<TopicState>,
     news: broadcast::Sender<()>,
     /// The last client has left: the reader may begin to linger.
     pub(crate) abandoned: Notify,
-    /// A shard has moved on, so that the reader may.
+    /// A shard has moved on: the reader may have room again.
     progress: Notify,
     /// Bytes of all rings together.
     total_bytes: Arc<AtomicUsize>,
 }
 
-/// What is true of a topic now.
+/// How a topic is now.
 pub struct TopicState {
-    /// What is kept for replay.
+    /// The recent entries.
     pub ring: Ring,
     /// How its reader fares.
     pub reader: ReaderState,
-    /// What it says of itself.
+    /// What the reader tells the operator.
     pub status: ReaderStatus,
-    /// The renderings that new batches are encoded for; a client names its own by index.
+    /// The renderings that new batches are encoded for; a subscriber knows its own by index.
     pub renderings: Vec<Rendering>,
     /// Clients that hold it open.
     pub clients: usize,
-    /// When its last client left, or it was opened.
+    /// When its last client left, or when it was opened.
     pub idle_since: Instant,
     /// When its reader last had an answer.
     pub polled: SystemTime,
-    /// Where each shard is in the ring, by shard; the reader does not run away from the slowest.
+    /// Each shard with its position in the ring; the reader waits for the slowest.
     pub shards: Vec<(usize, u64)>,
-    /// Those among the clients that are the operator's, who looks on.
+    /// How many of its clients are the operator's, who looks on.
     pub onlookers: usize,
     /// Entries read since it was opened.
     pub entries: u64,
-    /// Gaps told since then: by the reader to everybody, or to a client that resumed.
+    /// Gaps told since then, by the reader to everybody or to a client that resumed.
     pub gaps: u64,
 }
 
 /// How a topic's reader fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReaderState {
-    /// It has never read; the tail is not known.
+    /// It has not read yet; the stream's end is not known.
     Starting,
     /// It is connected.
     Up,
-    /// Redis is away; the code of the last failure.
+    /// The source is away; the code of the last failure.
     Away(&'static str),
-    /// The key cannot be read (WRONGTYPE, NOPERM): its clients are sent away.
+    /// The key cannot be read (WRONGTYPE, NOPERM): its clients are disconnected.
     Refused(&'static str),
 }
 
@@ -125,32 +125,31 @@ impl Topic {
         }
     }
 
-    /// The topic as it is; hold it shortly.
+    /// The topic as it is now; do not hold it for long.
     pub fn state(&self) -> MutexGuard<'_, TopicState> {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// Hears of every change from now on.
+    /// Announces every change from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<()> {
         self.news.subscribe()
     }
 
-    /// Appends what one read found and tells the shards; how many notices of entries that are too large
-    /// are in it.
+    /// Appends what one read found and announces it; how many of the entries were too large to be sent.
     pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> u64 {
         self.append(None, items, max_entry_bytes)
     }
 
-    /// The same, with the first of what a read found in a new life of the stream, which begins after `base`:
-    /// in one step, for whoever comes in between would take that for something to be told of.
+    /// The same for the first items of a new generation, which begins after `base`. In one step: a subscriber
+    /// that came in between would be told of a reset that was before its time.
     pub fn push_generation(&self, base: StreamId, items: &[Item], max_entry_bytes: usize) -> u64 {
         self.append(Some(base), items, max_entry_bytes)
     }
 
     fn append(&self, base: Option<StreamId>, items: &[Item], max_entry_bytes: usize) -> u64 {
         let mut renderings = self.state().renderings.clone();
-        // Encoded outside the lock; once more if a rendering was registered meanwhile, so that
-        // whoever takes a position in the ring finds his own rendering from there on.
+        // Encoded outside the lock, and again if a rendering was registered meanwhile: a subscriber that
+        // takes a position in the ring finds its own rendering from there on.
         let (batch, mut state) = loop {
             let batch = Batch::encode(items, &renderings, max_entry_bytes);
             let state = self.state();
@@ -164,7 +163,7 @@ impl Topic {
         state.entries += entries;
         state.gaps += items.len() as u64 - entries + oversize;
         let before = state.ring.size_bytes();
-        let needed = state.shards.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
+        let needed = state.needed_seq();
         if let Some(base) = base {
             state.ring.start_generation(base);
         }
@@ -175,7 +174,7 @@ impl Topic {
         oversize
     }
 
-    /// Begins a new life of the stream: what came before is no longer a place to resume from.
+    /// Begins a new generation of the stream: nobody can resume from an item before it.
     pub fn start_generation(&self, base: StreamId) {
         self.state().ring.start_generation(base);
     }
@@ -195,7 +194,7 @@ impl Topic {
         self.set_reader(reader);
     }
 
-    /// Records how the reader fares and tells the shards.
+    /// Records how the reader fares, and announces a change.
     fn set_reader(&self, reader: ReaderState) {
         let changed = {
             let mut state = self.state();
@@ -211,13 +210,13 @@ impl Topic {
         }
     }
 
-    /// Lets everybody who waits for news look around.
+    /// Wakes all who wait for a change.
     pub fn announce(&self) {
-        // Nobody listening is fine: whoever comes next looks at the state first.
+        // An error means that nobody listens. A subscriber that comes later looks at the state first.
         let _ = self.news.send(());
     }
 
-    /// Waits until the slowest shard is no more than half a ring behind: Redis is the buffer.
+    /// Waits until the slowest shard is at most half a ring behind. Until then entries stay in Redis.
     pub async fn room(&self) {
         loop {
             let mut progress = std::pin::pin!(self.progress.notified());
@@ -229,7 +228,7 @@ impl Topic {
         }
     }
 
-    /// A shard has handled everything before `position`; whether there is more already.
+    /// A shard has sent everything before `position`; whether there is more already.
     pub fn moved(&self, shard: usize, position: u64) -> bool {
         let mut state = self.state();
         let was_crowded = state.crowded();
@@ -248,11 +247,12 @@ impl Topic {
         self.progress.notify_waiters();
     }
 
-    /// Gives back the ring's memory; whoever wants to replay reads from the source.
+    /// Frees the ring's memory, but for what a shard still needs; how many bytes that was. Subscribers then
+    /// replay from the source.
     pub fn forget_ring(&self) -> usize {
         let mut state = self.state();
         let before = state.ring.size_bytes();
-        let needed = state.shards.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX);
+        let needed = state.needed_seq();
         state.ring.shrink_to(0, needed);
         self.account_bytes(before, state.ring.size_bytes());
         before - state.ring.size_bytes()
@@ -274,7 +274,7 @@ impl Drop for Topic {
 }
 
 impl TopicState {
-    /// The index of a rendering, registered where it is new: batches from now on carry it.
+    /// The index of a rendering. A new one is registered: all batches from now on have it.
     pub fn rendering(&mut self, rendering: &Rendering) -> usize {
         let known = self.renderings.iter().position(|r| r == rendering);
         known.unwrap_or_else(|| {
@@ -283,9 +283,14 @@ impl TopicState {
         })
     }
 
-    /// Clients but for the operator's.
+    /// Clients, without the operator's.
     pub fn audience(&self) -> usize {
         self.clients - self.onlookers
+    }
+
+    /// The first item that a shard has not sent yet.
+    fn needed_seq(&self) -> u64 {
+        self.shards.iter().map(|(_, position)| *position).min().unwrap_or(u64::MAX)
     }
 
     /// Whether the slowest shard is so far behind that the reader has to wait for it.

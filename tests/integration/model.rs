@@ -1,4 +1,4 @@
-//! The model of a stream that continuity is tested with, held against a real redis-server.
+//! The model of a stream, with which continuity is tested, does what a real redis-server does.
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -8,14 +8,14 @@ use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::seed;
 
 #[path = "../../src/stream/continuity/model.rs"]
-mod played;
+mod stream_model;
 
-use played::{Command, Model, Stream, any_change};
+use stream_model::{Command, Model, Stream, any_change};
 
 const KEY: &str = "events:a";
 const KEPT: &str = "kept";
 
-/// What is a command of the model's is one or two of Redis', the last of which tells.
+/// Runs a command of the model: one or two of Redis', the last of which gives the answer.
 fn run(redis: &mut Connection, command: &Command) -> Answer {
     let text = |number: &dyn ToString| number.to_string();
     let mut words: Vec<String> = match command {
@@ -52,7 +52,7 @@ fn run(redis: &mut Connection, command: &Command) -> Answer {
     redis.run(&words).unwrap()
 }
 
-/// What `XINFO STREAM` and `XRANGE` say, as the model has it.
+/// What `XINFO STREAM` and `XRANGE` answer; `None`: the key does not exist.
 fn look(redis: &mut Connection) -> Option<[String; 6]> {
     let info = match redis.run(&["XINFO", "STREAM", KEY]).unwrap() {
         Answer::List(info) => info,
@@ -84,6 +84,7 @@ fn look(redis: &mut Connection) -> Option<[String; 6]> {
     ])
 }
 
+/// The same, of the model.
 fn modelled(stream: &Stream) -> [String; 6] {
     let entries: Vec<_> = stream.entries.iter().map(ToString::to_string).collect();
     [
@@ -97,7 +98,7 @@ fn modelled(stream: &Stream) -> [String; 6] {
 }
 
 #[test]
-fn the_model_of_a_stream_is_what_redis_does() {
+fn the_model_of_a_stream_does_what_redis_does() {
     let redis = Redis::start();
     let histories = prop::collection::vec(any_change(), 1..40);
     let played = TestRunner::new(seed::cases_of(200)).run(&histories, |changes| {
@@ -108,7 +109,7 @@ fn the_model_of_a_stream_is_what_redis_does() {
             for command in model.commands(change, &mut next) {
                 let (accepted, answer) = (model.run(&command), run(&mut connection, &command));
                 let refused = matches!(answer, Answer::Error(_));
-                // To restore nothing is no error.
+                // Redis answers no error when there is nothing to restore.
                 let same = accepted != refused || matches!(command, Command::Restore);
                 prop_assert!(same, "{command:?}: {answer:?}");
                 let there = model.stream.as_ref().map(modelled);

@@ -98,7 +98,7 @@ impl Driver {
         subscriber: Subscriber,
         machine: CatchUp,
     ) -> Self {
-        let position = CatchUpPosition::of(subscriber.topic());
+        let position = subscriber.topic().catch_ups.register();
         let (level, draining, blocked_since) = (None, false, None);
         let last_write = Instant::now();
         Self {

@@ -1,5 +1,5 @@
-//! Stream ids: what clients send back as their last event id is untrusted, so only the canonical
-//! form parses, and gaps rely on the neighbours of an id.
+//! Stream ids. Clients send them back as their last event id, which nobody can trust: only the canonical form
+//! parses. Gaps rely on the neighbours of an id.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ proptest! {
     }
 
     #[test]
-    fn neighbours_of_an_id_are_each_others(id in stream_id()) {
+    fn next_and_prev_undo_each_other(id in stream_id()) {
         let last = StreamId { ms: u64::MAX, seq: u64::MAX };
         prop_assert_eq!(id.next().is_none(), id == last);
         prop_assert!(id.next().is_none_or(|next| next > id && next.prev() == id));
@@ -33,7 +33,7 @@ proptest! {
 }
 
 #[test]
-fn what_only_looks_like_an_id_is_refused() {
+fn text_that_only_looks_like_an_id_is_refused() {
     for text in [
         "",
         "-",

@@ -1,5 +1,5 @@
-//! Whatever Redis holds arrives as exactly one event, or as none: what [`write_entry`] and
-//! [`write_control`] write is read back by the standard's parser, in arbitrary chunks.
+//! Whatever bytes an entry has, it arrives as exactly one event or as none: the standard's parser reads back
+//! what [`write_entry`] and [`write_control`] wrote, in arbitrary chunks.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ mod ids;
 
 const NO_LIMIT: usize = usize::MAX;
 
-/// Bytes that a careless writer trips over, and arbitrary ones.
+/// Bytes that would break a careless writer, and arbitrary ones.
 fn hostile_bytes() -> impl Strategy<Value = Bytes> {
     let traps: Vec<&[u8]> = vec![
         b"\r",
@@ -86,7 +86,7 @@ fn rendering() -> impl Strategy<Value = Rendering> {
         .prop_map(|(event, data, missing)| Rendering { event, data, missing })
 }
 
-/// `bytes` through the parser, in chunks of these lengths over and over.
+/// Feeds `bytes` to the parser in chunks of these lengths, over and over.
 fn read_in_chunks(bytes: &[u8], lengths: &[usize]) -> (Parser, Vec<Item>) {
     let (mut parser, mut items, mut rest) = (Parser::new(), Vec::new(), bytes);
     for length in lengths.iter().cycle() {
@@ -124,7 +124,7 @@ fn only_event(items: Vec<Item>) -> Event {
     }
 }
 
-/// What SSE can carry of `text`.
+/// `text` as SSE carries it.
 fn normalised(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
@@ -133,7 +133,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The event that a client is to get; written down without a look at the writer.
+/// The event that a client should get, worked out without the writer's code.
 fn expected(entry: &Entry, rendering: &Rendering) -> Option<Event> {
     let first =
         |name: &str| entry.fields.iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| lossy(v));
@@ -306,7 +306,7 @@ fn json_keeps_the_entry_order_and_the_last_of_repeated_fields() {
         data(Data::Fields(vec!["c".into(), "b".into(), "z".into()])),
         r#"{"b":"2","c":"3"}"#
     );
-    assert_eq!(data(Data::Field("b".into())), "1", "verbatim, it is the first");
+    assert_eq!(data(Data::Field("b".into())), "1", "a single field is the first of its name");
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn control_events_are_the_documented_json() {
 }
 
 #[test]
-fn comments_and_retry_are_no_events() {
+fn comments_and_retry_are_not_events() {
     let mut out = Vec::new();
     write_retry(&mut out, Duration::from_millis(2500));
     for text in [comment::OPEN, comment::KEEPALIVE, comment::RECONNECTING, comment::RECONNECTED] {

@@ -1,7 +1,7 @@
-//! Random histories of a stream, and what a reader says of them held against what was.
+//! Random histories of a stream: what a reader tells is compared with what happened.
 //!
-//! Each step is a command: others come between any two of the reader's, between a read and its look
-//! at the stream too.
+//! Each step is a command. Other clients' commands come between any two of the reader's, also between a read
+//! and its look at the stream.
 
 use std::cell::RefCell;
 
@@ -14,7 +14,7 @@ use super::{Continuity, Verdict};
 use crate::source::{Reply, StreamInfo, StreamState};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 
-/// Histories for each property.
+/// How many histories each property is tried on.
 const CASES: u32 = 2_000;
 
 /// What happens next.
@@ -24,7 +24,7 @@ pub(crate) enum Step {
     Read(Read),
 }
 
-/// The reader reads up to so many and looks at the stream; this comes between.
+/// The reader reads up to `count` entries, others do `between`, and it looks at the stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Read {
     count: usize,
@@ -43,7 +43,7 @@ fn steps(
     prop::collection::vec(prop_oneof![change.prop_map(Step::Change), read], 1..25)
 }
 
-/// What `XINFO STREAM` says, of Redis 7 or before.
+/// What `XINFO STREAM` answers: of Redis 7, or of an older one, which does not count.
 pub(crate) fn info(stream: &Stream, counts: bool) -> StreamInfo {
     StreamInfo {
         length: stream.entries.len() as u64,
@@ -62,26 +62,27 @@ pub(crate) fn read(model: &Model, after: StreamId, count: usize) -> Vec<Entry> {
     model.stream.iter().flat_map(|stream| stream.after(after)).take(count).map(entry).collect()
 }
 
-/// A reader, and what is true of what it says.
+/// A reader, and what it should tell.
 struct Reader {
     model: Model,
-    /// Where the next life begins.
+    /// Where the next generation begins.
     next: u64,
     counts: bool,
     continuity: Continuity,
-    /// The life that it reads. Where a new one could not be told apart nothing exact is known
-    /// until the next reset.
+    /// The generation that it reads.
     generation: u64,
+    /// A new generation could not be told apart: nothing exact can be expected until the next reset.
     blurred: bool,
-    /// The last look, and the life it was taken in.
+    /// The last look, and the generation that it was at.
     looked: Option<(StreamInfo, u64)>,
-    /// What it has to deliver: what was there when the life began to be read, and what came since.
+    /// What it has to deliver: what was there when it began to read the generation,
     kept: Vec<StreamId>,
+    /// and all of the generation's history from this index on.
     since: usize,
     delivered: Vec<StreamId>,
     gaps: Vec<Gap>,
     resets: usize,
-    /// What was lost and passed as of the last read; `None` once it did not look at the stream.
+    /// What it had lost and passed by the last read; `None` once it could not look at the stream.
     overdue: Option<u64>,
 }
 
@@ -107,12 +108,12 @@ impl Reader {
             next,
             counts,
         };
-        reader.begin_life();
+        reader.begin_generation();
         reader.kept.clear();
         reader
     }
 
-    fn begin_life(&mut self) {
+    fn begin_generation(&mut self) {
         let stream = self.model.stream.clone().unwrap_or_default();
         self.generation = self.model.generation;
         self.blurred = false;
@@ -145,7 +146,7 @@ impl Reader {
     fn read(&mut self, step: &Read) {
         let before = self.continuity;
         let entries = read(&self.model, before.cursor(), step.count);
-        // Ids alone do not tell: what it got is of this life.
+        // The generation that the entries are of; ids alone do not tell.
         let read_in = self.model.generation;
         for change in &step.between {
             self.play(change);
@@ -161,10 +162,10 @@ impl Reader {
             assert_eq!((gap.after, gap.reason), (Some(before.cursor()), Reason::Reset));
             assert!(
                 self.generation != self.model.generation || self.blurred,
-                "no other life has begun"
+                "no other generation has begun"
             );
             self.resets += 1;
-            self.begin_life();
+            self.begin_generation();
             return;
         }
         assert!(self.continuity.cursor() >= before.cursor(), "the cursor went back");
@@ -174,7 +175,7 @@ impl Reader {
         self.deliver(&reply, verdict);
     }
 
-    /// A new life is told at the first look at it, unless it has outgrown the one that was read.
+    /// A new generation is told at the first look at it, unless it has outgrown the old one.
     fn see(&mut self, before: Continuity, reply: &Reply, verdict: Verdict) {
         let told = matches!(verdict, Verdict::Reset(_));
         match reply.seen {
@@ -189,7 +190,7 @@ impl Reader {
             {
                 if let Some((old, generation)) = self.looked {
                     let other = generation != self.model.generation && !has_outgrown(&old, &look);
-                    assert!(told || !other, "another life: {old:?}, now {look:?}");
+                    assert!(told || !other, "another generation: {old:?}, now {look:?}");
                 }
                 self.looked = Some((look, self.model.generation));
             }
@@ -214,7 +215,7 @@ impl Reader {
         }
         let lost = self.lost().len() as u64;
         assert!(self.told() <= lost, "told {} of {lost}: {:?}", self.told(), self.gaps);
-        // Only where something was deleted may a gap come later than with the next read.
+        // A gap may come later than with the next read only if something was deleted.
         let deleted = self.model.stream.as_ref().is_none_or(Stream::had_deletions);
         let cursor = self.continuity.cursor();
         let passed = self.lost().iter().filter(|id| **id <= cursor).count() as u64;
@@ -229,7 +230,7 @@ impl Reader {
         self.gaps.iter().map(|gap| gap.lost.expect("everything is counted")).sum()
     }
 
-    /// What was to be delivered.
+    /// What it has to deliver.
     fn due(&self) -> impl Iterator<Item = StreamId> {
         let history = self.model.stream.iter().flat_map(|stream| &stream.history[self.since..]);
         self.kept.iter().chain(history).copied()
@@ -239,7 +240,7 @@ impl Reader {
         self.model.stream.as_ref().is_some_and(|stream| stream.entries.binary_search(&id).is_ok())
     }
 
-    /// What was to be delivered, is not there any more, and was not delivered.
+    /// What it had to deliver, did not, and cannot any more.
     fn lost(&self) -> Vec<StreamId> {
         self.due()
             .filter(|id| !self.holds(*id) && self.delivered.binary_search(id).is_err())
@@ -258,7 +259,7 @@ impl Reader {
         panic!("reading does not come to an end");
     }
 
-    /// At the end of the stream: all of it was delivered or told.
+    /// At the end of the stream: all of it was delivered, or told as missing.
     fn is_complete(&self) {
         let missed = |id: &StreamId| self.holds(*id) && !self.delivered.contains(id);
         assert_eq!(self.due().filter(missed).collect::<Vec<_>>(), []);
@@ -277,8 +278,8 @@ impl Reader {
     }
 }
 
-/// A new life that is in nothing behind the old one, as of the last look at that, cannot be told
-/// apart: its end, its first entry, how many were added and how many of these removed.
+/// A new generation that is behind the last look at the old one in nothing cannot be told apart: not in its
+/// end, its first entry, how many entries were added and how many of these removed.
 fn has_outgrown(old: &StreamInfo, new: &StreamInfo) -> bool {
     let first = |info: &StreamInfo| info.first.or(info.last_generated.next());
     let removed =
@@ -302,7 +303,7 @@ fn play(begin: &[Change], steps: &[Step], counts: bool) -> Reader {
     reader
 }
 
-/// What the histories were, as the reader left them: a property that nothing comes to holds of anything.
+/// What came up in the histories: a property that is never put to the test always holds.
 #[derive(Debug, Default)]
 struct Tally {
     blurred: usize,
@@ -320,14 +321,14 @@ impl Tally {
         self.deleted += usize::from(told(Reason::Deleted));
     }
 
-    /// Resets were told, and few histories are such that nothing exact is known of them at the end.
-    fn is_of_lives(&self) {
+    /// Many resets were told, and for most histories something exact could be expected at the end.
+    fn has_resets(&self) {
         assert!(self.reset > CASES as usize / 4, "{self:?}");
         assert!(self.blurred < CASES as usize / 4, "{self:?}");
     }
 }
 
-/// Plays histories of such changes, each to its end, which is complete unless it is blurred.
+/// Plays histories of such changes, each to its end; what was told is complete unless it is blurred.
 fn play_all(change: impl Strategy<Value = Change> + Clone + 'static, counts: bool) -> Tally {
     let tally = RefCell::<Tally>::default();
     let begin = prop::collection::vec(change.clone(), 0..4);
@@ -346,7 +347,7 @@ fn play_all(change: impl Strategy<Value = Change> + Clone + 'static, counts: boo
     tally.into_inner()
 }
 
-/// Within one life what is not delivered is counted, to the entry, and nothing else is told.
+/// Within one generation exactly those entries are counted as missing that were not delivered.
 #[test]
 fn what_is_lost_is_told() {
     let tally = play_all(change().boxed(), true);
@@ -354,18 +355,18 @@ fn what_is_lost_is_told() {
     assert!(tally.trimmed.min(tally.deleted) > CASES as usize / 4, "{tally:?}");
 }
 
-/// A new life is told, and all that it holds delivered or counted.
+/// A new generation is told, and all of it is delivered or counted.
 #[test]
-fn a_new_life_is_told() {
+fn a_new_generation_is_told() {
     let tally = play_all(any_change().boxed(), true);
-    tally.is_of_lives();
+    tally.has_resets();
     assert!(tally.trimmed.min(tally.deleted) > CASES as usize / 20, "{tally:?}");
 }
 
-/// Before Redis 7 nothing is counted: told is that something was trimmed, deletions are not.
+/// Before Redis 7 nothing is counted: a trim is told, deletions are not.
 #[test]
 fn without_counts_a_trim_is_told() {
     let tally = play_all(any_change().boxed(), false);
-    tally.is_of_lives();
+    tally.has_resets();
     assert!(tally.trimmed > CASES as usize / 4 && tally.deleted == 0, "{tally:?}");
 }

@@ -1,47 +1,63 @@
-//! Whether a read went on exactly where the last one ended. Loss needs no error in Redis: trimming,
-//! deleting and beginning anew all look like an ordinary reply, so each is held against the stream.
+//! Continuity: whether a read went on exactly where the last one ended.
 //!
-//! Redis looks at the stream after it has answered the read, and other commands may come between.
-//! So nothing is inferred from the two together but this: at a mark it is certain how many
-//! entries were ever added up to it, and whoever has passed it knows what of them it has not had.
+//! Redis reports no loss. After a trim, after a deletion, and when a key was deleted and created again, the next
+//! `XREAD` answers as always. So each read is followed by a look at the stream (`XINFO STREAM`), and the two
+//! are compared.
+//!
+//! **Marks.** Other commands may run between a read and its look, so most of what a look says proves nothing
+//! about the read. At two ids, though, a look is certain how many entries were ever added up to there:
+//! - at the stream's end: all of `entries-added`;
+//! - just before its first entry, if none after it was deleted: `entries-added` less `length`, for all
+//!   entries that were removed came before the first.
+//!
+//! Such an id with its number is a mark. The reader counts along: how many entries were ever added up to its
+//! cursor. When it passes a mark, what the mark counts more than the reader is missing: a gap. What the reader
+//! counts more, it has read from another stream: a reset. A mark that lies ahead is kept until it is passed.
+//!
+//! For example, a reader at entry 5 knows of five entries. It reads 8 and 9, and the look says that the stream
+//! ends at 9 with nine entries added: the reader counts seven, so two are missing between 5 and 8. Had the look
+//! said six, the reader would have read an entry that this stream never had.
+//!
+//! **A recreated stream** also shows in two looks: something went back that never goes back within one
+//! generation, such as the end, the first entry, or how many entries were added.
 //!
 //! What cannot be told apart:
-//! - a new life that is in nothing behind the old one when it is looked at: its end, its first entry,
-//!   how many were added and how many of these removed, while no more are read than were added;
-//! - `XSETID … ENTRIESADDED` with a greater id, and entries added and trimmed. Where it moves the
-//!   count alone, or anything back, it is taken for a new life;
-//! - which entry it was that was deleted: told once everything up to a mark was read, before the
-//!   reply that passed it;
-//! - before Redis 7, which counts nothing: whether more was trimmed than had been read, once
-//!   everything up to the cursor is gone (a gap is told), and what was deleted (none is).
+//! - a recreated stream that is behind the old one in nothing when it is looked at (its end, its first entry,
+//!   how many entries were added and how many of these removed), while no more are read than were added;
+//! - `XSETID … ENTRIESADDED` with a greater id, from entries that were added and trimmed. If it moves the count
+//!   alone, or moves anything back, it is taken for a recreated stream;
+//! - which entry was deleted: the gap is told once everything up to a mark was read, in front of the reply
+//!   that passed the mark;
+//! - before Redis 7, which does not count: whether more was trimmed than had been read, once everything up
+//!   to the cursor is gone (a gap is told), and what was deleted (no gap is told).
 
 use crate::source::{Reply, StreamInfo, StreamState};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 
-/// What is known at a cursor of one stream.
+/// A cursor in one stream, and what is known there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Continuity {
-    /// Everything up to this id has been read, told as missing, or will be told at the next mark.
+    /// Everything up to this id was read, was told as missing, or will be told at the next mark.
     cursor: StreamId,
-    /// How many entries had ever been added up to the cursor, but for what is not told yet; `None`
-    /// where Redis cannot tell.
+    /// How many entries were ever added up to the cursor, without those that are still to be told as missing;
+    /// `None` if Redis cannot tell.
     added: Option<u64>,
-    /// The stream as of the last look.
+    /// The stream at the last look.
     seen: Option<StreamInfo>,
 }
 
-/// What stands between the last read and this one.
+/// What lies between the last read and this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing is missing.
     Whole,
     /// Entries are missing before those of the reply.
     Missing(Gap),
-    /// The stream began anew: the reply's entries are not to be used, read on from the new cursor.
+    /// The stream was recreated: do not use the reply's entries, read on from the new cursor.
     Reset(Gap),
 }
 
-/// A place in a stream, and how many entries were ever added up to it.
+/// An id at which a look is certain how many entries were ever added up to there.
 #[derive(Clone, Copy)]
 struct Mark {
     id: StreamId,
@@ -60,9 +76,9 @@ impl Continuity {
         }
     }
 
-    /// After `id`, which the stream is known to go on from exactly.
+    /// After `id`, from which the stream is known to go on exactly.
     pub fn after(id: StreamId) -> Self {
-        // Before the first of all ids nothing was ever added.
+        // Nothing was ever added before the first of all ids.
         Self { cursor: id, added: (id == StreamId::ZERO).then_some(0), seen: None }
     }
 
@@ -71,12 +87,12 @@ impl Continuity {
         self.cursor
     }
 
-    /// The end of the stream as of the last look.
+    /// The end of the stream at the last look.
     pub fn end(&self) -> Option<StreamId> {
         self.seen.map(|info| info.last_generated)
     }
 
-    /// How many entries there were after the cursor at the last look, where they are counted.
+    /// How many entries there were after the cursor at the last look; `None` if Redis cannot tell.
     pub fn behind(&self) -> Option<u64> {
         let end = self.seen?;
         if end.last_generated <= self.cursor {
@@ -85,36 +101,36 @@ impl Continuity {
         Some(end.entries_added?.saturating_sub(self.added?))
     }
 
-    /// Whether what is missing is counted.
+    /// Whether a gap here tells how many entries are missing.
     pub fn is_counted(&self) -> bool {
         self.added.is_some()
     }
 
-    /// Where nothing is counted, the id to read after so that the reply begins with the entry at the
-    /// cursor, if that is still there: then what follows it is whole.
+    /// If nothing is counted: the id to read after so that the reply begins with the entry at the cursor. If
+    /// it does, nothing is missing after that entry.
     pub fn anchor(&self) -> Option<StreamId> {
         (self.added.is_none() && self.cursor != StreamId::ZERO).then(|| self.cursor.prev())
     }
 
-    /// Holds a reply against the stream and moves the cursor past it.
+    /// Compares a reply with the stream, and moves the cursor past it.
     pub fn check(&mut self, reply: &Reply) -> Verdict {
         self.check_from(reply, false)
     }
 
-    /// The same; where the reply is `anchored`, the entry at the cursor came right before it.
+    /// The same for a reply that is `anchored`: the entry at the cursor came right before it.
     pub fn check_from(&mut self, reply: &Reply, anchored: bool) -> Verdict {
         let entries = &reply.entries;
         let info = match &reply.seen {
-            StreamState::Missing if entries.is_empty() => return self.gone(),
+            StreamState::Missing if entries.is_empty() => return self.leave(),
             StreamState::Stream(info)
                 if entries.last().is_none_or(|e| e.id <= info.last_generated) =>
             {
                 Some(info)
             }
-            // Replaced right after the read: the next look tells.
+            // The stream was replaced between the read and the look: the next look will tell.
             StreamState::Missing | StreamState::Stream(_) => None,
         };
-        // What was trimmed after an anchored read is the next one's to tell.
+        // What was trimmed after an anchored read is for the next one to tell.
         let reached = self.reached(entries, info.filter(|_| !anchored));
         let passed = self.passed(reached, info);
         if let Some(info) = info {
@@ -132,20 +148,20 @@ impl Continuity {
         if let Some(info) = info {
             self.seen = Some(*info);
             if self.added.is_none() && reached == info.last_generated {
-                // Level with the end: what was uncounted on the way is behind.
+                // From the stream's end on everything is counted.
                 self.added = info.entries_added;
             }
         }
         gap.map_or(Verdict::Whole, Verdict::Missing)
     }
 
-    /// Goes on in another stream under the same key, whatever its ids say, from its beginning.
+    /// Goes on with the beginning of another stream under the same key, whatever its ids are.
     pub fn leave_for(&mut self, info: &StreamInfo) -> Verdict {
         self.reset(info)
     }
 
-    /// The key is gone: whatever comes under its name next is another stream.
-    fn gone(&mut self) -> Verdict {
+    /// The key does not exist: what comes under it next is another stream.
+    fn leave(&mut self) -> Verdict {
         let after = self.cursor;
         let end = self.seen.map_or(after, |seen| seen.last_generated.max(after));
         *self = Self::after(StreamId::ZERO);
@@ -163,8 +179,7 @@ impl Continuity {
         Verdict::Reset(gap)
     }
 
-    /// What shows a new life: something went back that never does in one, or we have had more than
-    /// were ever added.
+    /// Whether this is another stream: something went back, or more entries were read than were ever added.
     fn was_recreated(&self, info: &StreamInfo, entries: &[Entry], passed: &[Mark]) -> bool {
         let too_few = |mark: &Mark| {
             self.added.is_some_and(|added| mark.added < added + up_to(entries, mark.id))
@@ -174,25 +189,25 @@ impl Continuity {
             || passed.iter().any(too_few)
     }
 
-    /// Up to where everything was read or is gone.
+    /// The id up to which everything was read or is gone.
     fn reached(&self, entries: &[Entry], info: Option<&StreamInfo>) -> StreamId {
         if let Some(last) = entries.last() {
             return last.id.max(self.cursor);
         }
-        // The read found nothing of what there was at the last look, nor is anything before what
-        // is first now.
+        // The read found nothing: all that there was at the last look is gone, and so is all before the
+        // entry that is the first now.
         let seen = self.seen.map_or(self.cursor, |seen| seen.last_generated.max(self.cursor));
         let ahead = info.map(|info| info.first.map_or(info.last_generated, StreamId::prev));
         ahead.map_or(seen, |ahead| ahead.max(seen))
     }
 
-    /// The marks of the last look and this one that are behind once this reply is read.
+    /// The marks, of the last look and this one, that are passed once this reply is read.
     fn passed(&self, reached: StreamId, info: Option<&StreamInfo>) -> Vec<Mark> {
         let marks = self.seen.iter().chain(info).flat_map(marks);
         marks.filter(|mark| (self.cursor..=reached).contains(&mark.id)).collect()
     }
 
-    /// Counts what is missing up to the last mark that was passed, and moves the count on.
+    /// Counts what is missing up to the last mark that was passed.
     fn count(
         &mut self,
         added: u64,
@@ -201,13 +216,13 @@ impl Continuity {
         passed: &[Mark],
     ) -> Option<Gap> {
         let furthest = passed.iter().max_by_key(|mark| mark.id);
-        let short = |mark: &Mark| mark.added.saturating_sub(added + up_to(entries, mark.id));
-        let lost = furthest.map_or(0, short);
+        let missing = |mark: &Mark| mark.added.saturating_sub(added + up_to(entries, mark.id));
+        let lost = furthest.map_or(0, missing);
         self.added = Some(added + lost + entries.len() as u64);
         (lost > 0).then(|| self.gap(entries, info, Some(lost)))
     }
 
-    /// A gap, unless nothing was ever removed or the first entry follows directly.
+    /// Without counts: a gap, unless nothing was ever removed or the first entry follows directly.
     fn uncounted(&self, entries: &[Entry], info: &StreamInfo) -> Option<Gap> {
         let next = entries.first().map(|entry| entry.id).or(info.first);
         let trimmed_ahead = info.first.is_none_or(|first| first > self.cursor);
@@ -220,7 +235,8 @@ impl Continuity {
     fn gap(&self, entries: &[Entry], info: Option<&StreamInfo>, lost: Option<u64>) -> Gap {
         let first = info.and_then(|info| info.first).filter(|first| *first > self.cursor);
         let next = entries.first().map(|entry| entry.id).or(first);
-        // Told late, what was deleted is behind; trimming leaves nothing there.
+        // If the stream still holds entries at or before the cursor, nothing was trimmed here: the gap is a
+        // deletion that is told late.
         let deleted = info.or(self.seen.as_ref()).is_some_and(|info| {
             let holds_behind = info.first.is_some_and(|first| first <= self.cursor);
             info.max_deleted > if holds_behind { StreamId::ZERO } else { self.cursor }
@@ -230,8 +246,7 @@ impl Continuity {
     }
 }
 
-/// Just before the first entry, where none after it was deleted: all that were removed came before.
-/// And the end.
+/// Just before the first entry, if none after it was deleted; and the end.
 fn marks(info: &StreamInfo) -> impl Iterator<Item = Mark> + use<> {
     let first = info.first.filter(|first| info.max_deleted < *first);
     let before_first =
@@ -240,16 +255,17 @@ fn marks(info: &StreamInfo) -> impl Iterator<Item = Mark> + use<> {
     before_first.into_iter().chain(end)
 }
 
+/// How many entries were ever removed.
 fn removed(info: &StreamInfo) -> Option<u64> {
     info.entries_added.map(|added| added.saturating_sub(info.length))
 }
 
-/// Whether something went back that never does within one life.
+/// Whether something went back that never goes back within one generation.
 fn went_back(old: &StreamInfo, new: &StreamInfo) -> bool {
     let before_old = old.first.map_or(old.last_generated, StreamId::prev);
     let counted = old.entries_added.zip(new.entries_added).zip(removed(old).zip(removed(new)));
     let counts_back = counted.is_some_and(|((old_added, added), (old_removed, removed))| {
-        // Nothing is added without an id, and what is behind the first entry was removed.
+        // Each entry that is added moves the end, and all entries before the first were removed.
         let same_end = new.last_generated == old.last_generated;
         let all_gone = new.first.is_none_or(|first| first > old.last_generated);
         added < old_added
@@ -261,7 +277,7 @@ fn went_back(old: &StreamInfo, new: &StreamInfo) -> bool {
     new.last_generated < old.last_generated || first_back || counts_back
 }
 
-/// How many of these there are up to `id`.
+/// How many of the entries are at or before `id`.
 fn up_to(entries: &[Entry], id: StreamId) -> u64 {
     entries.partition_point(|entry| entry.id <= id) as u64
 }

@@ -1,5 +1,5 @@
-//! A stream as Redis 7 keeps it, and everything that ever was in it, life by life. The integration
-//! tests play the same commands on a real redis-server and compare.
+//! A model of a stream as Redis 7 keeps it, with all that ever was in it, generation by generation. The
+//! integration tests play the same commands on a real redis-server and compare the two.
 
 #![allow(unreachable_pub, dead_code, reason = "the integration tests read this file as well")]
 
@@ -7,18 +7,18 @@ use proptest::prelude::*;
 
 use super::StreamId;
 
-/// A stream key, through all its lives.
+/// A stream key, through all generations of its stream.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// `None`: there is no such key.
+    /// `None`: the key does not exist.
     pub stream: Option<Stream>,
-    /// An earlier state of it, as a snapshot on disk would be.
+    /// An earlier state of it, like a snapshot on disk.
     pub kept: Option<Stream>,
-    /// Counts the lives.
+    /// Counts the generations.
     pub generation: u64,
 }
 
-/// A stream in one life.
+/// One generation of a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
     pub entries: Vec<StreamId>,
@@ -27,11 +27,11 @@ pub struct Stream {
     pub entries_added: u64,
     /// All that ever was in it.
     pub history: Vec<StreamId>,
-    /// Of these, what `XDEL` took, or never was.
+    /// Those that `XDEL` removed, or that `XSETID` made up.
     pub deleted: Vec<StreamId>,
 }
 
-/// One command, as Redis is to run it.
+/// One command to Redis.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// `XADD`, with `MAXLEN`.
@@ -43,45 +43,46 @@ pub enum Command {
     Delete(Vec<StreamId>),
     /// `DEL`, `UNLINK` or `FLUSHALL`.
     Drop(&'static str),
-    /// An empty stream, as a consumer group makes it.
+    /// Creates an empty stream, as a consumer group does.
     Create,
     /// `XSETID`, with `ENTRIESADDED` and `MAXDELETEDID`.
     SetEnd(StreamId, Option<u64>, Option<StreamId>),
+    /// Copies the stream aside.
     Keep,
-    /// What was kept takes the place of what is there.
+    /// Replaces the stream with that copy.
     Restore,
 }
 
-/// What somebody does to the stream, wherever it is by then.
+/// What somebody does to the stream, whatever state it is in by then.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Adds so many entries, each this far from the last, the stream cut to this length each time.
+    /// Adds entries, each this far from the last one, and trims the stream to this length each time.
     Add {
         count: u64,
         distance: u64,
         keep: Option<usize>,
     },
     TrimLength(usize),
-    /// Below the entry at this place.
+    /// Below the entry with this index.
     TrimBelow(usize),
-    /// The entry at this place, counted from the end where it is negative.
+    /// The entry with this index, counted from the end if it is negative.
     Delete(isize),
     DeleteAll,
-    /// The next life begins at this id.
+    /// The next generation begins at this id.
     Drop {
         how: &'static str,
         next: u64,
     },
     Create,
-    /// So far ahead, with so many entries said to have been added meanwhile.
+    /// Moves the end ahead, and claims that so many entries were added meanwhile.
     SetEnd {
         ahead: u64,
         added: Option<u64>,
         deleted: bool,
     },
-    /// The end as far back as Redis allows.
+    /// Moves the end as far back as Redis allows.
     SetBack,
-    /// How many are said to have been added, the end where it is.
+    /// Claims that so many entries were ever added; the end stays.
     SetCount(u64),
     Keep,
     Restore,
@@ -102,7 +103,7 @@ pub fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The same, and what begins another life.
+/// The same, and what makes another generation.
 pub fn any_change() -> impl Strategy<Value = Change> {
     let how = prop::sample::select(&["DEL", "UNLINK", "FLUSHALL"][..]);
     prop_oneof![
@@ -116,7 +117,7 @@ pub fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Ids of which some follow each other directly.
+/// Ids, some of which follow each other directly.
 pub fn id(number: u64) -> StreamId {
     StreamId { ms: number / 3, seq: number % 3 }
 }
@@ -126,7 +127,7 @@ fn number(id: StreamId) -> u64 {
 }
 
 impl Model {
-    /// Plays a change; the commands that it was.
+    /// Makes a change; returns its commands.
     pub fn play(&mut self, change: &Change, next: &mut u64) -> Vec<Command> {
         let commands = self.commands(change, next);
         for command in &commands {
@@ -148,10 +149,10 @@ impl Model {
             }
             Change::TrimLength(keep) => vec![Command::TrimLength(keep)],
             Change::TrimBelow(_) | Change::Delete(_) | Change::DeleteAll if length == 0 => vec![],
-            Change::TrimBelow(place) => vec![Command::TrimBelow(stream.entries[place % length])],
-            Change::Delete(place) => {
-                let place = place.rem_euclid(length.cast_signed()).unsigned_abs();
-                vec![Command::Delete(vec![stream.entries[place]])]
+            Change::TrimBelow(index) => vec![Command::TrimBelow(stream.entries[index % length])],
+            Change::Delete(index) => {
+                let index = index.rem_euclid(length.cast_signed()).unsigned_abs();
+                vec![Command::Delete(vec![stream.entries[index]])]
             }
             Change::DeleteAll => vec![Command::Delete(stream.entries)],
             Change::Drop { how, next: first } => {
@@ -176,7 +177,7 @@ impl Model {
         }
     }
 
-    /// Runs one command; whether Redis would not refuse it.
+    /// Runs one command; whether Redis would accept it.
     pub fn run(&mut self, command: &Command) -> bool {
         match command {
             Command::Add(id, keep) => {
@@ -212,7 +213,8 @@ impl Model {
         true
     }
 
-    /// An end that moves forward is the same life; what is said to have been added is gone already.
+    /// `XSETID`. With an end that moves forward the generation stays, and the entries that it claims were added
+    /// are gone already.
     fn set_end(&mut self, id: StreamId, added: Option<u64>, deleted: Option<StreamId>) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         let top = stream.entries.last().copied().unwrap_or_default();
@@ -221,7 +223,7 @@ impl Model {
             return false;
         }
         let added = added.unwrap_or(stream.entries_added);
-        // `None`: no life goes on like that.
+        // `None`: no generation goes on like that.
         let (last, more) = (stream.last_generated, added.checked_sub(stream.entries_added));
         let more = more.filter(|more| id > last || (id == last && *more == 0));
         if let Some(more) = more {
@@ -267,7 +269,7 @@ impl Stream {
         }
     }
 
-    /// Whether anything was deleted, or said to be.
+    /// Whether anything was deleted, or claimed to be.
     pub fn had_deletions(&self) -> bool {
         self.max_deleted > StreamId::ZERO || !self.deleted.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Plain cases of what the rule says; random histories are played in `histories.rs`.
+//! Plain cases; random histories are played in `histories.rs`.
 
 use super::histories::{info, read};
 use super::model::{Command, Model};
@@ -10,7 +10,7 @@ fn id(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
-/// A stream of these entries, all that ever were in it.
+/// A stream of these entries, which are all that it ever had.
 fn stream(ids: &[u64]) -> Model {
     let mut model = Model::default();
     add(&mut model, ids);
@@ -81,7 +81,7 @@ fn what_is_left_to_read_is_counted_where_redis_counts() {
         assert_eq!(here.check(&reply), Verdict::Whole);
         assert_eq!((here.behind(), here.end()), (Some(left), Some(id(5))));
     }
-    assert_eq!(Continuity::after(id(3)).behind(), None, "nobody has looked");
+    assert_eq!(Continuity::after(id(3)).behind(), None, "nobody has looked yet");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn ids_that_go_on_after_a_del_are_a_reset_all_the_same() {
 }
 
 #[test]
-fn a_key_that_is_gone_is_a_reset_once() {
+fn a_missing_key_is_a_reset_once() {
     let mut reader = at_tail(&stream(&[1, 2]));
     let gone = Reply { entries: Vec::new(), seen: StreamState::Missing };
     is_reset(reader.check(&gone));
@@ -113,9 +113,9 @@ fn a_key_that_is_gone_is_a_reset_once() {
 }
 
 #[test]
-fn a_key_that_came_after_the_read_and_is_gone_before_the_next_is_a_reset() {
+fn a_key_created_after_the_read_and_missing_at_the_next_is_a_reset() {
     let mut reader = Continuity::at_tail(None);
-    // The first of all ids: the cursor cannot move up to it.
+    // The first of all ids: the cursor stays at zero.
     let first = Command::Add(StreamId { ms: 0, seq: 1 }, None);
     let reply = read_and(&mut Model::default(), reader, 10, |model| run(model, &first));
     assert_eq!(reader.check(&reply), Verdict::Whole);
@@ -169,7 +169,7 @@ fn what_is_trimmed_past_the_reply_before_the_look_is_counted_by_the_next() {
 }
 
 #[test]
-fn a_deletion_amid_a_backlog_is_counted_once_its_end_is_passed() {
+fn a_deletion_within_a_backlog_is_counted_once_its_end_is_passed() {
     let mut model = stream(&[1]);
     let mut reader = at_tail(&model);
     add(&mut model, &[2, 3, 4, 5]);
@@ -195,7 +195,7 @@ fn an_older_state_that_still_reaches_past_the_cursor_is_a_reset() {
 }
 
 #[test]
-fn a_life_on_both_sides_of_the_cursor_that_begins_earlier_is_a_reset() {
+fn a_recreated_stream_around_the_cursor_that_begins_earlier_is_a_reset() {
     let mut model = stream(&[100, 200, 300]);
     let mut reader = at_tail(&model);
     model = stream(&[50, 150, 250, 350]);
@@ -212,7 +212,7 @@ fn a_tail_that_redis_lost_in_a_crash_is_a_reset_once_others_are_read_in_its_plac
     let mut reader = at_tail(&model);
     run(&mut model, &Command::Restore);
     add(&mut model, &[5, 6, 7]);
-    // As many as before, and one more: only having read them all shows that two are not there.
+    // As many as before, and one more: only a reader that has read them all knows that two are missing.
     let first = read_and(&mut model, reader, 1, |_| ());
     assert_eq!(reader.check(&first), Verdict::Whole);
     is_reset(reader.check(&read_all(&mut model, reader)));
@@ -275,7 +275,7 @@ fn without_counts_a_trim_to_nothing_after_the_read_hides_none_before_it() {
 }
 
 #[test]
-fn uncounted_a_trim_to_nothing_is_told() {
+fn without_a_count_at_the_cursor_a_trim_to_nothing_is_told() {
     let mut model = stream(&[5, 6]);
     run(&mut model, &Command::TrimLength(0));
     let mut reader = Continuity::after(id(2));

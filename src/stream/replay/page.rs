@@ -1,34 +1,45 @@
-//! A run of entries of the past, read once for all clients that are in it.
+//! A page: what one read of a stream's past found, shared by all subscribers that are in it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Replays;
-use crate::source::{Error, ErrorClass, ReadRequest, StreamInfo, StreamState};
-use crate::sse::{Gap, StreamId};
+use crate::source::{Reply, StreamInfo, StreamState};
+use crate::sse::{Gap, Rendering, StreamId};
+use crate::stream::batch::{Batch, Item};
 use crate::stream::continuity::{Continuity, Verdict};
-use crate::stream::{Batch, Item, Topic};
-use crate::telemetry::metrics::Scope;
 
-/// One read of the past is meant to stay near this.
-const PAGE_BYTES: usize = 256 << 10;
-/// And never gets larger than this, but for one entry.
-const MOST_PAGE_BYTES: usize = 4 * PAGE_BYTES;
+/// A generation of one stream: the topic's id, and the number that its ring gives the generation.
+pub(super) type Generation = (u64, u64);
+
+/// What a page is read for: two reads with the same key find the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PageKey {
+    pub(super) generation: Generation,
+    pub(super) rendering: usize,
+    /// Where the page begins.
+    pub(super) from: Continuity,
+}
+
+impl PageKey {
+    /// Whether a page for the one may hold what is wanted with the other.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        (self.generation, self.rendering) == (other.generation, other.rendering)
+    }
+}
 
 /// A run of entries of the past.
 #[derive(Debug)]
 pub struct Page {
-    /// What it holds, in the one rendering that was asked for; numbered from zero.
+    /// The entries, in the one rendering that was asked for; numbered from zero.
     pub batch: Arc<Batch>,
     /// Where the next page begins.
     pub next: Continuity,
-    /// The stream began anew meanwhile: the topic's reader will tell how it goes on.
+    /// The stream was recreated meanwhile; the topic's reader will tell how it goes on.
     pub reset: bool,
-    /// What is missing before its first entry: its first item tells of it.
+    /// The gap before its first entry, which is its first item.
     pub gap: Option<Gap>,
-    /// Whether deletions before its end were counted, and so told by its first item.
+    /// Whether deletions up to its end were counted, and so are part of that gap.
     counted: bool,
     /// The id that it was read after.
     after: StreamId,
@@ -36,32 +47,69 @@ pub struct Page {
     anchored: bool,
     /// The stream right after the read.
     info: Option<StreamInfo>,
-    /// Its share of what all pages in memory may have.
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    /// Its share of the memory that all pages may have.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
-/// A place in a page.
+/// A page, and the first item of it that a subscriber still needs.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// The page.
     pub page: Arc<Page>,
-    /// Its first item that is still to be told.
+    /// The item.
     pub seq: u64,
 }
 
 impl Page {
+    /// The page that begins at `from`, of the reply to a read there.
+    pub(super) fn of_reply(
+        from: Continuity,
+        mut reply: Reply,
+        rendering: Rendering,
+        max_entry_bytes: usize,
+    ) -> Self {
+        let first = reply.entries.first().map(|entry| entry.id);
+        let anchored = from.anchor().is_some() && first == Some(from.cursor());
+        if anchored {
+            reply.entries.remove(0);
+        }
+        let mut next = from;
+        let (gap, reset) = match next.check_from(&reply, anchored) {
+            Verdict::Whole => (None, false),
+            Verdict::Missing(gap) => (Some(gap), false),
+            Verdict::Reset(_) => (None, true),
+        };
+        let mut items = Vec::with_capacity(reply.entries.len() + 1);
+        items.extend(gap.map(|gap| Item::Gap(gap, gap.next.map_or(next.cursor(), StreamId::prev))));
+        if !reset {
+            items.extend(reply.entries.into_iter().map(Item::Entry));
+        }
+        let info = if let StreamState::Stream(info) = reply.seen { Some(info) } else { None };
+        Self {
+            batch: Arc::new(Batch::encode(&items, &[rendering], max_entry_bytes)),
+            next,
+            reset,
+            gap,
+            counted: from.is_counted(),
+            after: from.cursor(),
+            anchored,
+            info,
+            memory: None,
+        }
+    }
+
     /// Whether the stream holds nothing more.
     pub fn is_empty(&self) -> bool {
         self.batch.ids().is_empty()
     }
 
-    /// The first item after `id`, where the page shows that nothing is missing between the two.
+    /// The first item after `id`, if the page shows that nothing is missing between the two.
     pub(super) fn first_after(&self, id: StreamId) -> Option<u64> {
         let ids = self.batch.ids();
         if id == self.after && !self.is_empty() {
             return Some(0);
         }
-        // Behind the entry: a gap that follows it may have the same id.
+        // A gap right after the entry may have the same id: the first item with the id is the entry.
         let index = ids.partition_point(|at| *at < id);
         let known = ids.get(index) == Some(&id) && index + 1 < ids.len();
         known.then_some(index as u64 + 1)
@@ -77,7 +125,7 @@ impl Page {
         self.info.map_or(self.next.cursor(), |info| info.last_generated)
     }
 
-    /// The entry that comes first of those from `seq` on.
+    /// The first entry among the items from `seq` on.
     pub fn first_entry(&self, seq: u64) -> Option<StreamId> {
         match self.gap.filter(|_| seq == 0) {
             Some(gap) => gap.next,
@@ -85,8 +133,8 @@ impl Page {
         }
     }
 
-    /// The last entry that was deleted ahead of `cursor`, where whoever enters at `seq` with that cursor
-    /// is not told of it by the page itself.
+    /// The last entry that was deleted after `cursor`, if the page itself does not tell that to a subscriber
+    /// that enters it at `seq` with this cursor.
     pub fn deleted_ahead(&self, cursor: StreamId, seq: u64) -> Option<StreamId> {
         let deleted = Some(self.last_deleted()).filter(|deleted| *deleted > cursor)?;
         let covers = |gap: Gap| gap.next.is_none_or(|next| next > deleted);
@@ -109,7 +157,7 @@ impl Page {
 #[cfg(test)]
 impl Page {
     /// Of these items, with nothing else known.
-    pub(crate) fn of(items: &[Item], rendering: crate::sse::Rendering) -> Self {
+    pub(crate) fn of(items: &[Item], rendering: Rendering) -> Self {
         Self {
             batch: Arc::new(Batch::encode(items, &[rendering], 1000)),
             next: Continuity::after(StreamId::ZERO),
@@ -119,84 +167,21 @@ impl Page {
             after: StreamId::ZERO,
             anchored: false,
             info: None,
-            room: None,
+            memory: None,
         }
-    }
-}
-
-impl Replays {
-    /// Reads the page after `from`.
-    pub(super) async fn read(
-        &self,
-        topic: &Topic,
-        rendering: usize,
-        from: Continuity,
-    ) -> Result<Page, Error> {
-        let rendering = topic.state().renderings[rendering].clone();
-        let anchor = from.anchor();
-        let count =
-            topic.backfill_sizes.count(PAGE_BYTES).min(self.read_count.load(Ordering::Relaxed));
-        // An anchor is never read alone.
-        let count = count.max(if anchor.is_some() { 2 } else { 1 });
-        let after = anchor.unwrap_or(from.cursor());
-        let most_bytes = MOST_PAGE_BYTES;
-        let ask = ReadRequest { key: &topic.key, after, count, most_bytes };
-        let outcome = self.source.read(ask).await;
-        let is_too_much =
-            |error: &Error| error.class == ErrorClass::TooLarge || error.code == "TIMEOUT";
-        if outcome.as_ref().is_err_and(is_too_much) {
-            // Entries have grown; to more than the connection brings in time, it may be.
-            topic.backfill_sizes.were_too_many(count, PAGE_BYTES);
-        }
-        let mut reply = outcome?;
-        // The end of a stream tells what is left of it, not what a read can bring.
-        if reply.entries.len() as u64 == count {
-            topic.backfill_sizes.observe(&reply.entries);
-        }
-        let first = reply.entries.first().map(|entry| entry.id);
-        let anchored = anchor.is_some() && first == Some(from.cursor());
-        if anchored {
-            reply.entries.remove(0);
-        }
-        let (mut next, counted) = (from, from.is_counted());
-        let mut items = Vec::with_capacity(reply.entries.len() + 1);
-        let (gap, reset) = match next.check_from(&reply, anchored) {
-            Verdict::Whole => (None, false),
-            Verdict::Missing(gap) => (Some(gap), false),
-            Verdict::Reset(_) => (None, true),
-        };
-        items.extend(gap.map(|gap| Item::Gap(gap, gap.next.map_or(next.cursor(), StreamId::prev))));
-        if !reset {
-            items.extend(reply.entries.into_iter().map(Item::Entry));
-        }
-        let batch = Batch::encode(&items, &[rendering], self.max_entry_bytes);
-        self.metrics.oversize(Scope::Resume, batch.oversize());
-        let info = if let StreamState::Stream(info) = reply.seen { Some(info) } else { None };
-        let batch = Arc::new(batch);
-        Ok(Page {
-            batch,
-            next,
-            reset,
-            gap,
-            counted,
-            after: from.cursor(),
-            anchored,
-            info,
-            room: None,
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sse::{Data, Entry, EventName, Reason, Rendering};
+    use crate::sse::{Data, Entry, EventName, Reason};
 
     fn id(ms: u64) -> StreamId {
         StreamId { ms, seq: 0 }
     }
 
-    /// What was read after 10, whose entry was still there: a gap up to 20, 20, 30.
+    /// Read after 10, whose entry was still there: a gap up to 20, then 20 and 30.
     fn page() -> Page {
         let entry = |ms| Item::Entry(Entry { id: id(ms), fields: Vec::new() });
         let gap =
@@ -216,18 +201,18 @@ mod tests {
             after: id(10),
             anchored: true,
             info: Some(StreamInfo::default()),
-            room: None,
+            memory: None,
         }
     }
 
     #[test]
-    fn whoever_has_an_id_of_a_page_goes_on_in_it() {
+    fn a_subscriber_with_an_id_of_the_page_goes_on_in_it() {
         let page = page();
         let after = |id| page.first_after(id);
         assert_eq!(after(id(10)), Some(0));
         assert_eq!(after(id(20).prev()), Some(1));
         assert_eq!(after(id(20)), Some(2));
-        // What follows the last is in the next one; where a stranger stands nobody knows.
+        // What follows the last entry is in the next page; an id that is not in this one tells nothing.
         assert_eq!([after(id(30)), after(id(9)), after(id(25))], [None; 3]);
     }
 
@@ -243,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_ahead_is_told_by_the_page_or_to_be_told() {
+    fn a_deletion_ahead_is_part_of_the_page_or_is_still_to_be_told() {
         let mut page = page();
         let deleted = |at| Some(StreamInfo { max_deleted: id(at), ..StreamInfo::default() });
         page.info = deleted(9);
@@ -253,8 +238,8 @@ mod tests {
         page.info = deleted(25);
         assert_eq!(page.deleted_ahead(id(10), 0), Some(id(25)));
         page.counted = true;
-        assert_eq!(page.deleted_ahead(id(10), 0), None, "it is among what was counted");
-        assert_eq!(page.deleted_ahead(id(20), 2), Some(id(25)), "the first item is passed over");
+        assert_eq!(page.deleted_ahead(id(10), 0), None, "the count has it");
+        assert_eq!(page.deleted_ahead(id(20), 2), Some(id(25)), "the first item is skipped");
         assert_eq!(page.deleted_ahead(id(25), 2), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Answers that many ask for at once: one asks, all share it, for a little while.
+//! One asks, all who ask the same at the same time share the answer, and those who ask a little later.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,85 +9,84 @@ use tokio::sync::OnceCell;
 
 use crate::source::Error;
 
-/// An answer is kept this long for whoever asks the same: after a restart clients come in a herd.
+/// How long an answer may be shared: after a restart clients come back in a herd.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// Answers under way or just given, by what was asked.
+/// Answers that are under way or were just given, by what was asked.
 pub(super) struct SingleFlight<K, V> {
-    /// Held for one lookup at a time.
-    kept: Mutex<HashMap<K, Answer<V>>>,
+    /// Locked for one look at a time.
+    flights: Mutex<HashMap<K, Flight<V>>>,
 }
 
-struct Answer<V> {
+struct Flight<V> {
     since: Instant,
-    answer: Cell<V>,
+    answer: Answer<V>,
 }
 
-type Cell<V> = Arc<OnceCell<Result<V, Error>>>;
+type Answer<V> = Arc<OnceCell<Result<V, Error>>>;
 
 impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
-    /// The answer to `asked`, by `ask` where nobody else asks it just now. An error is shared by
-    /// those that wait for it, and not kept; neither is an answer that is not `lasting`.
+    /// The answer for `key`, from `ask` unless somebody else is asking right now. All who wait share an
+    /// error too; it is not kept for those who come later, and neither is an answer that `keep` refuses.
     pub(super) async fn get<F>(
         &self,
-        asked: K,
+        key: K,
         ask: impl FnOnce() -> F,
-        lasting: impl FnOnce(&V) -> bool,
+        keep: impl FnOnce(&V) -> bool,
     ) -> Result<V, Error>
     where
         F: Future<Output = Result<V, Error>>,
     {
-        let cell = self.cell(asked.clone());
-        let answer = cell.get_or_init(ask).await;
-        if !answer.as_ref().is_ok_and(lasting) {
-            self.forget(&asked, &cell);
+        let shared = self.join(key.clone());
+        let answer = shared.get_or_init(ask).await;
+        if !answer.as_ref().is_ok_and(keep) {
+            self.forget(&key, &shared);
         }
         answer.clone()
     }
 
-    /// Gives back what nobody will share any more.
+    /// Drops the answers that nobody will share any more.
     pub(super) fn forget_old(&self) {
-        self.kept().retain(|_, kept| !kept.is_old());
+        self.flights().retain(|_, flight| !flight.is_old());
     }
 
-    fn forget(&self, asked: &K, cell: &Cell<V>) {
-        let mut kept = self.kept();
-        // Another may be asking by now.
-        if kept.get(asked).is_some_and(|kept| Arc::ptr_eq(&kept.answer, cell)) {
-            kept.remove(asked);
+    fn forget(&self, key: &K, answer: &Answer<V>) {
+        let mut flights = self.flights();
+        // By now there may be another flight under this key.
+        if flights.get(key).is_some_and(|flight| Arc::ptr_eq(&flight.answer, answer)) {
+            flights.remove(key);
         }
     }
 
-    fn cell(&self, asked: K) -> Cell<V> {
-        let mut kept = self.kept();
-        let known = kept.entry(asked).or_default();
-        if known.is_old() {
-            *known = Answer::default();
+    fn join(&self, key: K) -> Answer<V> {
+        let mut flights = self.flights();
+        let flight = flights.entry(key).or_default();
+        if flight.is_old() {
+            *flight = Flight::default();
         }
-        known.answer.clone()
+        flight.answer.clone()
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<K, Answer<V>>> {
-        self.kept.lock().expect("no holder of the lock panics")
+    fn flights(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
+        self.flights.lock().expect("no holder of the lock panics")
     }
 }
 
-impl<V> Answer<V> {
-    /// Asked so long ago that it is asked again.
+impl<V> Flight<V> {
     fn is_old(&self) -> bool {
         self.since.elapsed() >= KEPT
     }
 }
 
-impl<V> Default for Answer<V> {
+impl<V> Default for Flight<V> {
     fn default() -> Self {
-        Self { since: Instant::now(), answer: Cell::default() }
+        Self { since: Instant::now(), answer: Answer::default() }
     }
 }
 
 impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
-        Self { kept: Mutex::default() }
+        Self { flights: Mutex::default() }
     }
 }
 
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_and_what_does_not_last_are_asked_again() {
+    async fn an_error_and_what_is_not_kept_are_asked_again() {
         let shared = SingleFlight::default();
         assert!(shared.get(1, async || Err(away()), |_| true).await.is_err());
         assert_eq!(shared.get(1, async || Ok(5), |_| false).await.unwrap(), 5);
