@@ -1,19 +1,21 @@
-//! From accepting a connection to its first request: who is there, what they speak, and what they want. Whoever does not
-//! say so in time, or while too many wait, is gone.
+//! From an accepted connection to its first request: who is at the other end, what is spoken, and which
+//! server takes it from there. A client that is too slow, or that waits while too many others do, is closed.
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
+use super::request::{Requester, count_pending_end};
+use super::request_head::{HEAD_BYTES, wait_for_head};
 use super::rewind::Rewind;
-use super::takeover::{HEAD_BYTES, Requests, open, serve_http};
-use super::visit::Requester;
-use super::{head, hosted, proxy_header};
+use super::takeover::{self, Requests};
+use super::{hosted, proxy_header};
 use crate::config;
 use crate::limits::{PendingEnd, PendingSlot};
 use crate::net::certificates;
@@ -23,151 +25,156 @@ use crate::state::State;
 /// Serves public connections.
 #[derive(Clone)]
 pub struct PublicServer {
-    /// What they may use.
+    /// The parts of the gateway.
     pub state: Arc<State>,
-    /// Whether each of them begins with a PROXY header.
+    /// Whether each connection begins with a PROXY header.
     pub behind_proxy: bool,
 }
 
-/// What a client that knows that we speak HTTP/2 begins with (RFC 9113, 3.4).
+/// A client that knows that we speak HTTP/2 begins with this (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection that it is known of what it is.
+/// A connection, by what it speaks.
 enum Protocol<C> {
-    /// It has a whole head to read.
-    Http1(Rewind<C>, Requester),
-    /// It speaks HTTP/2.
-    Http2(Rewind<C>, Requester),
-    /// It speaks TLS.
-    Encrypted(Box<TlsStream<Rewind<C>>>, Requester),
+    /// A whole request head can be read from it.
+    Http1(Rewind<C>),
+    Http2(Rewind<C>),
+    Tls(Box<TlsStream<Rewind<C>>>),
 }
 
 impl Serve for PublicServer {
     async fn serve<C: Connection>(self, connection: C, peer: Peer, mut slot: PendingSlot) {
         let state = &self.state;
         let config::Limits { header_timeout, write_stall, .. } = state.config().limits;
-        let requester = Requester { id: state.next_connection(), peer };
+        let accepted = Requester { id: state.next_connection(), peer };
         let (start, mut client) = (Instant::now(), None);
-        let arrived = self.arrive(connection, requester, &mut client);
-        let arrived = slot.until(header_timeout, arrived).await;
-        match arrived {
-            Ok(Some(Protocol::Http1(connection, client))) => {
-                // A head may take its time, and a response.
+        let identified = self.identify(connection, accepted, &mut client);
+        let identified = slot.until(header_timeout, identified).await;
+        let requester = client.unwrap_or(accepted);
+        match identified {
+            Ok(Some(Protocol::Http1(connection))) => {
+                // A head and a response may take their time.
                 let left = (header_timeout + write_stall).saturating_sub(start.elapsed());
-                // In a box of its own, for a connection that has come so far is no stranger.
-                let requests = Requests::of(&self, client, slot.eviction_handle());
-                let served = slot.until(left, Box::pin(serve_http(requests, connection))).await;
-                match served {
-                    Ok(Some((socket, wanted))) => open(state, socket, wanted, slot).await,
+                let requests = Requests::new(state.clone(), requester, slot.eviction_handle());
+                // Boxed here and below: most pending connections do not come so far.
+                let served = Box::pin(takeover::serve(requests, connection));
+                match slot.until(left, served).await {
+                    Ok(Some((socket, stream))) => takeover::open(state, socket, stream, slot).await,
                     Ok(None) => {}
-                    Err(cut) => is_cut(state, client, cut),
+                    Err(end) => count_pending_end(state, requester, end),
                 }
             }
-            Ok(Some(Protocol::Http2(connection, client))) => {
-                Box::pin(hosted::serve_http2(&self, connection, client, slot)).await;
+            Ok(Some(Protocol::Http2(connection))) => {
+                Box::pin(hosted::serve_http2(state, connection, requester, slot)).await;
             }
-            Ok(Some(Protocol::Encrypted(connection, client))) => {
+            Ok(Some(Protocol::Tls(connection))) => {
                 if connection.get_ref().1.alpn_protocol() == Some(certificates::HTTP2) {
-                    Box::pin(hosted::serve_http2(&self, connection, client, slot)).await;
+                    Box::pin(hosted::serve_http2(state, connection, requester, slot)).await;
                 } else {
-                    Box::pin(hosted::serve_http1(&self, connection, client, slot)).await;
+                    Box::pin(hosted::serve_http1(state, connection, requester, slot)).await;
                 }
             }
             Ok(None) => {}
-            Err(PendingEnd::Overdue) => is_late(state, requester, client, header_timeout),
-            Err(cut) => is_cut(state, requester, cut),
+            Err(PendingEnd::Overdue) if client.is_some() => {
+                log_no_request(state, requester);
+            }
+            Err(PendingEnd::Overdue) => {
+                let fault = format!("no PROXY header within {header_timeout:?}");
+                log_no_proxy_header(state, accepted, &fault);
+            }
+            Err(end) => count_pending_end(state, accepted, end),
         }
     }
 }
 
 impl PublicServer {
-    /// What a connection is, and who the `client` is as soon as that is known; `None`: it is no good, or gone.
-    async fn arrive<C: Connection>(
+    /// What a connection speaks, and its `client` as soon as that is known; `None`: the connection has
+    /// ended, or is refused.
+    async fn identify<C: Connection>(
         &self,
         connection: C,
-        requester: Requester,
+        accepted: Requester,
         client: &mut Option<Requester>,
     ) -> Option<Protocol<C>> {
         let state = &*self.state;
         let mut connection = Rewind::new(connection);
-        let mut identity = requester;
+        let mut requester = accepted;
         if self.behind_proxy {
-            identity.peer = introduce(state, &mut connection, requester).await?;
+            requester.peer = read_proxy_header(state, &mut connection, accepted).await?;
         }
-        *client = Some(identity);
-        let Requester { id, peer: at } = identity;
-        // Who is behind a unix socket is on this machine: a proxy, as a rule, that has TLS before it.
+        *client = Some(requester);
+        // A unix socket is connected to by a proxy on this machine, which has ended TLS already.
         let certificates = state.serving().certificates.clone();
-        if let Some(Certificates(acceptor)) = certificates.filter(|_| requester.peer != Peer::Unix)
-        {
-            // Boxed: it takes more than all else together.
-            let shaken = Box::pin(acceptor.accept(connection)).await;
-            let encrypted = shaken.inspect_err(|error| {
-                state.metrics.rejected("tls");
-                debug!(connection = id.connection, peer = %at, %error, "connection ended");
-            });
-            return Some(Protocol::Encrypted(Box::new(encrypted.ok()?), identity));
+        if let Some(Certificates(acceptor)) = certificates.filter(|_| accepted.peer != Peer::Unix) {
+            return accept_tls(state, acceptor, connection, requester).await.map(Protocol::Tls);
         }
-        let ended = |error: &io::Error| debug!(connection = id.connection, peer = %at, %error, "connection ended");
+        let ended = |error: &io::Error| log_ended(requester, error);
         if begins_http2(&mut connection).await.inspect_err(ended).ok()? {
-            return Some(Protocol::Http2(connection, identity));
+            return Some(Protocol::Http2(connection));
         }
         state.metrics.accepted.increment(1);
-        head::wait(&mut connection, HEAD_BYTES).await.inspect_err(ended).ok()?;
-        Some(Protocol::Http1(connection, identity))
+        wait_for_head(&mut connection, HEAD_BYTES).await.inspect_err(ended).ok()?;
+        Some(Protocol::Http1(connection))
     }
 }
 
-/// Who a connection's PROXY header says is there; `None`: it has none that is any good.
-async fn introduce<C: Connection>(
+async fn accept_tls<C: Connection>(
+    state: &State,
+    acceptor: TlsAcceptor,
+    connection: Rewind<C>,
+    requester: Requester,
+) -> Option<Box<TlsStream<Rewind<C>>>> {
+    // Boxed: a handshake takes more room than all else together.
+    let accepted = Box::pin(acceptor.accept(connection)).await.inspect_err(|error| {
+        state.metrics.rejected("tls");
+        log_ended(requester, error);
+    });
+    accepted.ok().map(Box::new)
+}
+
+/// The client that a connection's PROXY header names; `None`: the connection has no valid header.
+async fn read_proxy_header<C: Connection>(
     state: &State,
     connection: &mut Rewind<C>,
-    requester: Requester,
+    accepted: Requester,
 ) -> Option<Peer> {
     match proxy_header::read(connection).await {
-        Ok(client) => return Some(client.map_or(requester.peer, Peer::at)),
-        // As when somebody only looks whether we listen.
+        Ok(client) => return Some(client.map_or(accepted.peer, Peer::at)),
+        // Probes only look whether we listen.
         Err(proxy_header::Fault::Ended(_)) if connection.ahead().is_empty() => {}
-        Err(fault) => is_not_introduced(state, requester, &fault.to_string()),
+        Err(fault) => log_no_proxy_header(state, accepted, &fault.to_string()),
     }
     None
 }
 
-fn is_not_introduced(state: &State, requester: Requester, fault: &str) {
-    let Requester { id, peer: proxy } = requester;
-    state.metrics.rejected("proxy_header");
-    debug!(connection = id.connection, %proxy, fault, "connection refused");
-    if state.refusals_told.allows("proxy_header") {
-        warn!(connection = id.connection, %proxy, fault, "a connection is refused (more are told of at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or take the listener from proxy.protocol");
-    }
-}
-
-/// Whether all of the preface is there.
+/// Whether the connection begins with the whole preface.
 async fn begins_http2<C: Connection>(connection: &mut Rewind<C>) -> io::Result<bool> {
     loop {
         let ahead = connection.ahead();
         if !PREFACE.starts_with(ahead) || ahead.len() == PREFACE.len() {
             return Ok(ahead == PREFACE);
         }
-        // Whoever ends here asked for nothing: the wait for a request says so.
+        // A client that ends here is noticed by the wait for its request.
         if connection.look_further(PREFACE.len()).await? == 0 {
             return Ok(false);
         }
     }
 }
 
-/// Tells of one that did not say in time what it wants, or, behind a proxy, who its `client` is.
-fn is_late(state: &State, requester: Requester, client: Option<Requester>, limit: Duration) {
-    let Some(Requester { id, peer }) = client else {
-        return is_not_introduced(state, requester, &format!("no PROXY header within {limit:?}"));
-    };
+fn log_ended(Requester { id, peer }: Requester, error: &io::Error) {
+    debug!(connection = id.connection, %peer, %error, "connection ended");
+}
+
+fn log_no_request(state: &State, Requester { id, peer }: Requester) {
     state.metrics.rejected("header_timeout");
     debug!(connection = id.connection, %peer, "connection closed: no request came in time");
 }
 
-/// Tells of a connection that is no stream and is closed.
-pub(super) fn is_cut(state: &State, requester: Requester, cut: PendingEnd) {
-    let Requester { id, peer } = requester;
-    state.metrics.rejected(cut.as_str());
-    debug!(connection = id.connection, %peer, reason = cut.as_str(), "connection closed");
+fn log_no_proxy_header(state: &State, accepted: Requester, fault: &str) {
+    let Requester { id, peer: proxy } = accepted;
+    state.metrics.rejected("proxy_header");
+    debug!(connection = id.connection, %proxy, fault, "connection refused");
+    if state.refusals_told.allows("proxy_header") {
+        warn!(connection = id.connection, %proxy, fault, "a connection is refused for its PROXY header (more are logged at level debug); connect with the PROXY protocol (HAProxy: send-proxy-v2), or remove the listener from proxy.protocol");
+    }
 }

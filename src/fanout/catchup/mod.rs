@@ -114,7 +114,7 @@ pub(super) fn follow(
 }
 
 /// A body, and who follows the client that it goes to until that is gone or sent away. Whoever polls
-/// the body polls the catch-up subscriber (see [`beside`](super::beside)).
+/// the body polls the catch-up subscriber.
 pub fn follow_in_body(
     fanout: &Arc<Fanout>,
     subscriber: Subscriber,
