@@ -61,7 +61,7 @@ pub struct Grant {
     revoked: AtomicBool,
     /// How many streams; changed under the lock of all grants.
     streams: AtomicUsize,
-    all: Arc<Grants>,
+    grants: Arc<Grants>,
 }
 
 /// One stream's share of a grant; given back on drop.
@@ -69,9 +69,9 @@ pub struct GrantHandle(Arc<Grant>);
 
 /// The grants of all streams.
 #[derive(Default)]
-pub struct Grants(Mutex<All>);
+pub struct Grants(Mutex<ByContext>);
 
-type All = HashMap<Arc<AuthContext>, Arc<Grant>>;
+type ByContext = HashMap<Arc<AuthContext>, Arc<Grant>>;
 
 /// How many streams a reauthorization kept and ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,14 +85,14 @@ pub struct Reauthorized {
 impl Grants {
     /// Registers a stream that was admitted by this context.
     pub fn enter(self: &Arc<Self>, context: &AuthContext) -> GrantHandle {
-        let mut all = self.all();
+        let mut all = self.lock();
         if let Some(known) = all.get(context) {
             known.streams.fetch_add(1, Ordering::Relaxed);
             return GrantHandle(known.clone());
         }
         let (revoked, streams) = (AtomicBool::new(false), AtomicUsize::new(1));
         let (context, grants) = (Arc::new(context.clone()), self.clone());
-        let grant = Arc::new(Grant { context: context.clone(), revoked, streams, all: grants });
+        let grant = Arc::new(Grant { context: context.clone(), revoked, streams, grants });
         all.insert(context, grant.clone());
         GrantHandle(grant)
     }
@@ -100,7 +100,7 @@ impl Grants {
     /// Revokes each grant whose context is not good any more. A grant that is entered meanwhile may be
     /// missed.
     pub fn reauthorize(&self, is_good: impl Fn(&AuthContext) -> bool) -> Reauthorized {
-        let all: Vec<_> = self.all().values().cloned().collect();
+        let all: Vec<_> = self.lock().values().cloned().collect();
         let mut outcome = Reauthorized::default();
         for grant in all {
             if is_good(&grant.context) {
@@ -114,7 +114,7 @@ impl Grants {
 
     /// Revokes one grant; returns how many streams end with it.
     fn revoke(&self, grant: &Arc<Grant>) -> usize {
-        let mut all = self.all();
+        let mut all = self.lock();
         grant.leave(&mut all);
         // A stream that enters with the same context from now on gets a grant of its own.
         grant.revoked.store(true, Ordering::Relaxed);
@@ -122,14 +122,14 @@ impl Grants {
     }
 
     /// Locked for one look or change at a time.
-    fn all(&self) -> MutexGuard<'_, All> {
+    fn lock(&self) -> MutexGuard<'_, ByContext> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
 
 impl Grant {
     /// Removes it, unless another grant has taken its place.
-    fn leave(self: &Arc<Self>, all: &mut All) {
+    fn leave(self: &Arc<Self>, all: &mut ByContext) {
         if all.get(&self.context).is_some_and(|known| Arc::ptr_eq(known, self)) {
             all.remove(&self.context);
         }
@@ -149,13 +149,13 @@ impl GrantHandle {
 
     /// Ends this stream, and all that share its grant.
     pub fn revoke(&self) {
-        self.0.all.revoke(&self.0);
+        self.0.grants.revoke(&self.0);
     }
 }
 
 impl Drop for GrantHandle {
     fn drop(&mut self) {
-        let mut all = self.0.all.all();
+        let mut all = self.0.grants.lock();
         if self.0.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.leave(&mut all);
         }
@@ -198,6 +198,6 @@ mod tests {
         drop(before);
         assert_eq!(all.reauthorize(|_| true), Reauthorized { kept: 1, ended: 0 });
         drop(after);
-        assert!(all.all().is_empty(), "a grant without streams is forgotten");
+        assert!(all.lock().is_empty(), "a grant without streams is forgotten");
     }
 }

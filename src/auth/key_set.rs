@@ -144,8 +144,9 @@ impl KeySet {
         let fetched = fetch::get(&remote.url, remote.tls.as_ref()).await;
         match fetched.and_then(|json| jwk::set(&json, &remote.algorithms)) {
             Ok(keys) => {
-                remote.log_fetched(keys.len());
+                let count = keys.len();
                 self.known.store(Arc::new(KnownKeys::new(keys, Some(Instant::now()))));
+                remote.log_fetched(count);
                 Ok(())
             }
             Err(why) => {

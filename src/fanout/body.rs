@@ -26,7 +26,7 @@ pub struct Body(Slot);
 pub(super) struct Sink(Slot);
 
 /// The catch-up half of a stream: a catch-up subscriber that fills a body.
-pub struct Following {
+pub struct CatchUpHalf {
     catch_up: Pin<Box<dyn Future<Output = BodyEnd> + Send>>,
     slot: Slot,
 }
@@ -148,7 +148,7 @@ impl Drop for Body {
     }
 }
 
-impl Following {
+impl CatchUpHalf {
     pub(super) fn new(
         body: &Body,
         catch_up: impl Future<Output = BodyEnd> + Send + 'static,
@@ -163,7 +163,7 @@ impl Following {
     }
 }
 
-impl Future for Following {
+impl Future for CatchUpHalf {
     type Output = BodyEnd;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<BodyEnd> {

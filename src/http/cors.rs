@@ -115,7 +115,7 @@ mod tests {
             headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).cloned()
         };
         assert_eq!(allowed("https://app.example").unwrap(), "https://app.example");
-        for stranger in [
+        for other in [
             "http://app.example",
             "https://app.example:8443",
             "https://app.example.evil",
@@ -124,7 +124,7 @@ mod tests {
             "*",
             "",
         ] {
-            assert_eq!(allowed(stranger), None, "{stranger}");
+            assert_eq!(allowed(other), None, "{other}");
         }
     }
 }

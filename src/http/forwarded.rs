@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn only_trusted_proxies_are_believed() {
         let forged = headers(&[(XFF, b"192.0.2.1"), (FWD, b"for=192.0.2.2")]);
-        let stranger = Peer::Tcp("11.0.0.1".parse().unwrap());
-        assert_eq!(client(&trusted(), stranger, &forged), stranger.address());
+        let untrusted = Peer::Tcp("11.0.0.1".parse().unwrap());
+        assert_eq!(client(&trusted(), untrusted, &forged), untrusted.address());
         let nobody = Trusted::default();
         assert_eq!(client(&nobody, Peer::Unix, &forged), None);
         assert_eq!(client(&trusted(), Peer::Unix, &forged), Some("192.0.2.1".parse().unwrap()));

@@ -159,7 +159,7 @@ impl Listener {
     }
 
     /// Accepts connections until `ends`. Each gets a slot among the `pending` ones, and is served by a task of
-    /// its own, which `tasks` tracks. No connection that was accepted is dropped.
+    /// its own, which `tasks` tracks. No connection that was accepted is dropped, unless its client is gone.
     pub async fn accept(
         self,
         serve: impl Serve,
@@ -178,7 +178,7 @@ impl Listener {
     }
 }
 
-/// What accepted connections get.
+/// The accept loop, for either kind of socket.
 struct Accepting<S, B> {
     serve: S,
     send_buffer_bytes: B,
@@ -210,8 +210,8 @@ trait Accepted: Connection {
 }
 
 impl Accepted for TcpStream {
-    /// The stream of connections does not pass the address on; it is asked for again, which fails if the
-    /// client is gone already.
+    /// `TcpListenerStream` drops the address that `accept` returns. Asking the socket for it is one more
+    /// system call, and fails if the client is gone already.
     fn peer(&self) -> io::Result<Peer> {
         self.peer_addr().map(|address| Peer::at(address.ip()))
     }

@@ -1,12 +1,11 @@
 //! The public side: from listening sockets to streams.
 //!
-//! - `listener`, `inherited`: sockets, bound or handed over; accepts connections
-//! - `server`: what a connection speaks, with `rewind`, `proxy_header`, `request_head`
-//! - `router`, `plan`, `response`, `request`: what a request gets; `cors`, `start_param`, `forwarded` read its headers
-//! - `admission`: a stream's permit, topic and subscriber, or its refusal; `reauthorize`: once more, after a
-//!   reload
-//! - `takeover`: streams whose socket leaves hyper (HTTP/1); `hosted/`: streams that stay with hyper (HTTP/2,
-//!   TLS), with `frame_limit` and `lingering_close`
+//! - `listener`, `inherited`: sockets, bound or handed over, and the accept loop
+//! - `server`: what a connection speaks; uses `proxy_header`, `request_head`, `rewind`
+//! - `router`, `plan`, `response`, `request`: what a request gets; uses `cors`, `forwarded`, `start_param`
+//! - `admission`: a stream's permit, topic and subscriber, or its refusal; `reauthorize`: the check after a reload
+//! - `takeover`: streams whose socket leaves hyper (HTTP/1)
+//! - `hosted`: streams that stay with hyper (HTTP/2, TLS); uses `frame_limit`, `lingering_close`
 
 mod admission;
 pub mod cors;

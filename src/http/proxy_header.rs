@@ -225,8 +225,12 @@ mod tests {
             &v2(1, 0x31, &[1; 215]),
             &v2(1, 0x11, &[1; V2_MAX_BYTES]),
         ] {
-            let told = source_of(bytes).unwrap_err();
-            assert!(told.contains("PROXY header"), "{:?}: {told}", String::from_utf8_lossy(bytes));
+            let fault = source_of(bytes).unwrap_err();
+            assert!(
+                fault.contains("PROXY header"),
+                "{:?}: {fault}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 

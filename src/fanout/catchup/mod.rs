@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::SemaphorePermit;
 
-use super::body::{Body, BodyEnd, Following, body};
+use super::body::{Body, BodyEnd, CatchUpHalf, body};
 use super::broadcast_write::observe_latency;
 use super::deadline::Deadline;
 use super::signal::{Signal, closing_frame, is_up};
@@ -113,20 +113,20 @@ pub(super) fn follow(
     });
 }
 
-/// A body, and who follows the client that it goes to until that is gone or sent away. Whoever polls
-/// the body polls the catch-up subscriber.
+/// A body, and the catch-up half that fills it until the client is gone or disconnected. The task that polls
+/// the body polls this half, too.
 pub fn follow_in_body(
     fanout: &Arc<Fanout>,
     subscriber: Subscriber,
     handoff: Handoff,
-) -> (Following, Body) {
+) -> (CatchUpHalf, Body) {
     let (sink, body) = body();
     let level = Level::new(subscriber.topic());
     let mut follower =
         CatchUp::new(fanout.clone(), SubscriberWriter::Body(sink), subscriber, handoff);
     follower.level = Some(level);
-    let following = Following::new(&body, fanout.tasks.track_future(follower.run()));
-    (following, body)
+    let half = CatchUpHalf::new(&body, fanout.tasks.track_future(follower.run()));
+    (half, body)
 }
 
 impl CatchUp {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::fanout::{BodyEnd, Following};
+use crate::fanout::{BodyEnd, CatchUpHalf};
 
 /// Which half ended first.
 enum First<T> {
@@ -18,11 +18,11 @@ enum First<T> {
 /// by dropping the hyper half; otherwise the client has `write_stall` to take the end of the body.
 pub(super) async fn run_both<H: Future>(
     hyper: H,
-    mut opened: impl FnMut() -> Option<Following>,
+    mut opened: impl FnMut() -> Option<CatchUpHalf>,
     write_stall: Duration,
 ) -> Option<H::Output> {
     let mut hyper = pin!(Some(hyper));
-    let mut catch_up: Option<Following> = None;
+    let mut catch_up: Option<CatchUpHalf> = None;
     // By hand, not with `select!`: the halves share a slot without wakers, so where hyper has taken the
     // piece, the catch-up half is polled again at once.
     let first = std::future::poll_fn(|context| {

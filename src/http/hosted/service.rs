@@ -40,7 +40,7 @@ pub(super) async fn answer(
     let serving = state.serving();
     let response = match decide(state, &serving, &request) {
         Decision::Respond(response) => response,
-        // The router looks at headers; in HTTP/2 none of them tells of a body.
+        // The router sees only headers, and over HTTP/2 a body needs none.
         Decision::Stream(_) if has_body => *router::unwanted_body(),
         Decision::Stream(mut plan) => {
             plan.framed = false;
