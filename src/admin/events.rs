@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Visit;
 use super::guard::Refusal;
 use super::page::harden;
-use crate::http::router::text;
+use crate::http::response::text;
 
 /// So many pages may be open at once, each with two of these.
 pub(super) const MOST_STREAMS: usize = 16;

@@ -8,7 +8,7 @@ use hyper::{Response, StatusCode};
 
 use super::Full;
 use crate::http::peer::Peer;
-use crate::http::router::text;
+use crate::http::response::text;
 use crate::state::State;
 
 /// A refusal.

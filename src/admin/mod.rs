@@ -24,7 +24,7 @@ use tracing::debug;
 
 use crate::http::listener::{Connection, Serve};
 use crate::http::peer::Peer;
-use crate::http::router::text;
+use crate::http::response::text;
 use crate::limits::PendingSlot;
 use crate::state::State;
 

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::guard::{self, Refusal};
 use super::{Full, body, decoded_key};
-use crate::http::router::text;
+use crate::http::response::text;
 use crate::source::{Error, ErrorClass};
 use crate::state::State;
 

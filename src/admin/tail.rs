@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::events::{Events, Gone};
 use super::guard::Refusal;
-use crate::http::router::text;
+use crate::http::response::text;
 use crate::limits::{ClientIdentity, LimitExceeded};
 use crate::sse::parse::{Event, Item, Parser};
 use crate::sse::unframed;

@@ -1,24 +1,24 @@
-//! What a token whose signature is good has to say (RFC 7519, RFC 8725).
+//! The claims of a token whose signature is good, held against the rules and the path (RFC 7519, RFC 8725).
 //!
-//! Checked here and not by the library, which rounds `exp`, takes a list as issuer, and asks for no
-//! claims but those it knows.
+//! The library could check claims, too, but it rounds `exp`, accepts a list as issuer, and can require
+//! only the claims that it knows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Denied;
+use super::denied::Denied;
 use crate::config::{Jwt, Match};
 
 /// The claims of a token.
 pub(super) type Claims = serde_json::Map<String, Value>;
 
-/// A stream lasts no longer than this, whatever its token says; later is beyond any clock of ours.
+/// A token counts for no longer than this: times beyond it would overflow our clocks.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// How long a token is good from `now` (since 1970) on: until `exp`, or, where that has passed, until
-/// the leeway has as well.
+/// How long a token is good, counted from `now` (since 1970): until `exp`, or, where that has passed, until
+/// the leeway has passed as well.
 pub(super) fn check(rules: &Jwt, claims: &Claims, now: Duration) -> Result<Duration, Denied> {
     let (now, leeway) = (now.as_secs_f64(), rules.leeway.as_secs_f64());
     let expires = time(claims, "exp")?.ok_or(Denied::Claim)?;
@@ -38,21 +38,21 @@ pub(super) fn check(rules: &Jwt, claims: &Claims, now: Duration) -> Result<Durat
     Ok(Duration::try_from_secs_f64(end - now).map_or(LONGEST, |lasts| lasts.min(LONGEST)))
 }
 
-/// Whether the claims say what the path asks for: each variable in structured values, never joined.
+/// Checks that the claims allow the path: each variable is compared by itself, never joined with others.
 pub(super) fn check_path(
     claims: &Claims,
     matches: &[Match],
     variables: &[(String, String)],
 ) -> Result<(), Denied> {
-    let is_said = |Match { variable, claim }: &Match| {
+    let is_allowed = |Match { variable, claim }: &Match| {
         let (_, value) = variables.iter().find(|(name, _)| name == variable)?;
         let said = texts(claims.get(claim)?)?;
         said.contains(&value.as_str()).then_some(())
     };
-    if matches.iter().all(|rule| is_said(rule).is_some()) { Ok(()) } else { Err(Denied::Match) }
+    if matches.iter().all(|rule| is_allowed(rule).is_some()) { Ok(()) } else { Err(Denied::Match) }
 }
 
-/// Issuer and subject, in a form that no two pairs have in common.
+/// Issuer and subject, written so that no two pairs look alike.
 pub(super) fn principal(claims: &Claims) -> Option<Arc<str>> {
     let subject = claims.get("sub")?.as_str()?;
     let issuer = claims.get("iss").and_then(Value::as_str);
@@ -69,7 +69,7 @@ fn check_issuer(rules: &Jwt, claims: &Claims) -> Result<(), Denied> {
     }
 }
 
-/// A token that is for somebody has to be for us (RFC 7519, 4.1.3).
+/// A token with an audience must name us in it (RFC 7519, 4.1.3).
 fn check_audience(rules: &Jwt, claims: &Claims) -> Result<(), Denied> {
     let Some(said) = present(claims, "aud") else {
         return if rules.audiences.is_empty() { Ok(()) } else { Err(Denied::Audience) };
@@ -87,13 +87,13 @@ fn text<'a>(claims: &'a Claims, name: &str) -> Result<Option<&'a str>, Denied> {
     claims.get(name).map(|value| value.as_str().ok_or(Denied::Claim)).transpose()
 }
 
-/// A time in seconds since 1970. A text that looks like one is none.
+/// A time in seconds since 1970. A string is not accepted, even one with digits.
 fn time(claims: &Claims, name: &str) -> Result<Option<f64>, Denied> {
     let number = |value: &Value| value.as_f64().filter(|seconds| *seconds >= 0.0);
     claims.get(name).map(|value| number(value).ok_or(Denied::Claim)).transpose()
 }
 
-/// A text, or a list of nothing but texts.
+/// A string, or a list of strings only.
 fn texts(value: &Value) -> Option<Vec<&str>> {
     match value {
         Value::String(text) => Some(vec![text]),

@@ -1,13 +1,13 @@
-//! Whether a browser's cookie counts: it is sent with whatever a page of any site asks for.
+//! Whether a token in a cookie counts. A browser adds cookies to requests of any site's page, so the page
+//! that asks has to be one that may use them.
 
 use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderValue, ORIGIN};
 
 use crate::config::{Cors, Origins};
 
-/// Whether a cookie counts for this request: a browser adds it to whatever a page of any site asks for.
-/// It counts for our own origin, for those that may use credentials, and for clients that are no
-/// browsers of today, which send neither header.
+/// Whether a cookie counts for this request: for pages of our own origin, for those of origins that may use
+/// credentials, and for clients that send neither header, which no current browser does.
 pub fn may_use_cookies(cors: &Cors, request: &HeaderMap) -> bool {
     let trusted = || match (&cors.origins, request.get(ORIGIN)) {
         (Origins::Listed(listed), Some(origin)) => cors.credentials && is_listed(listed, origin),
@@ -20,12 +20,12 @@ pub fn may_use_cookies(cors: &Cors, request: &HeaderMap) -> bool {
     }
 }
 
-/// Whether this origin is among those that are listed, to the letter.
+/// Whether this origin is listed, compared byte by byte.
 pub fn is_listed(listed: &[HeaderValue], origin: &HeaderValue) -> bool {
     listed.iter().any(|listed| listed == origin)
 }
 
-/// Whether this origin is the one that the request was for.
+/// Whether this origin is that of the host that the request names.
 pub fn is_of_host(origin: &HeaderValue, request: &HeaderMap) -> bool {
     let host = request.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
     let schemes = [&b"http://"[..], b"https://"];

@@ -1,5 +1,5 @@
-//! What each stream was let in by, for as long as it runs: another configuration is asked whether it
-//! would let it in as well.
+//! What each stream was admitted by, kept for as long as it runs, so that a reload can check whether the new
+//! configuration would admit it, too.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -9,38 +9,38 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::config::jwk::VerifyingKey;
 use crate::config::{Secret, TokenPlace};
 
-/// What a stream was asked for with, as far as it decides who is let in.
+/// The facts of a request that decided on its admission.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AuthContext {
     /// The path, as it was sent.
     pub path: Box<str>,
-    /// The stream key that it named then.
+    /// The stream key that it named.
     pub key: Box<str>,
-    /// ClientIdentity it was for.
+    /// The host that it was sent to.
     pub host: Option<Box<[u8]>>,
-    /// Whose page asked.
+    /// The origin of the page that asked.
     pub origin: Option<Box<[u8]>>,
-    /// What the browser said of that page (`Sec-Fetch-Site`).
+    /// Where the browser says that page is from (`Sec-Fetch-Site`).
     pub site: Option<Box<[u8]>>,
-    /// Whether cookies came with it.
+    /// Whether it had cookies.
     pub cookies: bool,
-    /// The token, where one was needed.
+    /// The token, where the route needs one.
     pub credential: Option<Credential>,
 }
 
-/// A token, where it was, and what it was verified with.
+/// A token, its place, and the key that verified it.
 #[derive(Clone, Debug)]
 pub struct Credential {
-    /// Where it was in the request.
+    /// Its place in the request.
     pub place: TokenPlace,
     /// The token itself.
     pub token: Secret,
-    /// Where this is still a key of its issuer nobody has to verify it once more, which takes half a
-    /// millisecond.
+    /// As long as this key is still one of its issuer's, a reload need not verify the token again, which
+    /// takes half a millisecond.
     pub signed_by: Arc<VerifyingKey>,
 }
 
-/// Who signed a token is said by the token.
+/// Without the key: the token itself tells who signed it.
 impl PartialEq for Credential {
     fn eq(&self, other: &Self) -> bool {
         (&self.place, &self.token) == (&other.place, &other.token)
@@ -55,52 +55,52 @@ impl Hash for Credential {
     }
 }
 
-/// One basis, shared by all streams that have it.
+/// One context, shared by all streams that were admitted by it.
 pub struct Grant {
     context: Arc<AuthContext>,
     revoked: AtomicBool,
-    /// Changed while all of them are locked.
+    /// How many streams; changed under the lock of all grants.
     streams: AtomicUsize,
-    among: Arc<Grants>,
+    grants: Arc<Grants>,
 }
 
-/// One stream's share in its standing; given back on drop.
+/// One stream's share of a grant; given back on drop.
 pub struct GrantHandle(Arc<Grant>);
 
-/// Every standing that some stream has.
+/// The grants of all streams.
 #[derive(Default)]
-pub struct Grants(Mutex<All>);
+pub struct Grants(Mutex<ByContext>);
 
-type All = HashMap<Arc<AuthContext>, Arc<Grant>>;
+type ByContext = HashMap<Arc<AuthContext>, Arc<Grant>>;
 
-/// What became of the streams.
+/// How many streams a reauthorization kept and ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reauthorized {
-    /// So many go on.
+    /// They go on.
     pub kept: usize,
-    /// So many end.
+    /// They end.
     pub ended: usize,
 }
 
 impl Grants {
-    /// A stream with this basis begins.
+    /// Registers a stream that was admitted by this context.
     pub fn enter(self: &Arc<Self>, context: &AuthContext) -> GrantHandle {
-        let mut all = self.all();
+        let mut all = self.lock();
         if let Some(known) = all.get(context) {
             known.streams.fetch_add(1, Ordering::Relaxed);
             return GrantHandle(known.clone());
         }
         let (revoked, streams) = (AtomicBool::new(false), AtomicUsize::new(1));
-        let (context, among) = (Arc::new(context.clone()), self.clone());
-        let grant = Arc::new(Grant { context: context.clone(), revoked, streams, among });
+        let (context, grants) = (Arc::new(context.clone()), self.clone());
+        let grant = Arc::new(Grant { context: context.clone(), revoked, streams, grants });
         all.insert(context, grant.clone());
         GrantHandle(grant)
     }
 
-    /// Revokes each whose basis is not good any more. One that is entered meanwhile may not be among
-    /// those that are judged.
+    /// Revokes each grant whose context is not good any more. A grant that is entered meanwhile may be
+    /// missed.
     pub fn reauthorize(&self, is_good: impl Fn(&AuthContext) -> bool) -> Reauthorized {
-        let all: Vec<_> = self.all().values().cloned().collect();
+        let all: Vec<_> = self.lock().values().cloned().collect();
         let mut outcome = Reauthorized::default();
         for grant in all {
             if is_good(&grant.context) {
@@ -112,24 +112,24 @@ impl Grants {
         outcome
     }
 
-    /// How many streams end with it.
+    /// Revokes one grant; returns how many streams end with it.
     fn revoke(&self, grant: &Arc<Grant>) -> usize {
-        let mut all = self.all();
+        let mut all = self.lock();
         grant.leave(&mut all);
-        // Whoever enters with the same basis from now on was let in by what holds then.
+        // A stream that enters with the same context from now on gets a grant of its own.
         grant.revoked.store(true, Ordering::Relaxed);
         grant.streams.load(Ordering::Relaxed)
     }
 
-    /// GrantHandle for one look or change.
-    fn all(&self) -> MutexGuard<'_, All> {
+    /// Locked for one look or change at a time.
+    fn lock(&self) -> MutexGuard<'_, ByContext> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
 
 impl Grant {
-    /// Takes it from among all, unless another with its basis is there by now.
-    fn leave(self: &Arc<Self>, all: &mut All) {
+    /// Removes it, unless another grant has taken its place.
+    fn leave(self: &Arc<Self>, all: &mut ByContext) {
         if all.get(&self.context).is_some_and(|known| Arc::ptr_eq(known, self)) {
             all.remove(&self.context);
         }
@@ -137,25 +137,25 @@ impl Grant {
 }
 
 impl GrantHandle {
-    /// What it was let in by.
+    /// What the stream was admitted by.
     pub fn context(&self) -> &AuthContext {
         &self.0.context
     }
 
-    /// Whether it has to end.
+    /// Whether the stream has to end.
     pub fn is_revoked(&self) -> bool {
         self.0.revoked.load(Ordering::Relaxed)
     }
 
-    /// It has to end, and so have all that were let in by the same.
+    /// Ends this stream, and all that share its grant.
     pub fn revoke(&self) {
-        self.0.among.revoke(&self.0);
+        self.0.grants.revoke(&self.0);
     }
 }
 
 impl Drop for GrantHandle {
     fn drop(&mut self) {
-        let mut all = self.0.among.all();
+        let mut all = self.0.grants.lock();
         if self.0.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.leave(&mut all);
         }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_were_let_in_by_the_same_share_it_and_are_judged_together() {
+    fn streams_with_the_same_context_share_a_grant_and_are_reauthorized_together() {
         let all = Arc::new(Grants::default());
         let held = ["/a", "/a", "/b"].map(|path| all.enter(&context(path)));
         assert!(Arc::ptr_eq(&held[0].0, &held[1].0) && !Arc::ptr_eq(&held[0].0, &held[2].0));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_revoked_is_not_what_comes_after_it() {
+    fn a_revoked_grant_does_not_revoke_the_next_one_with_its_context() {
         let all = Arc::new(Grants::default());
         let before = all.enter(&context("/a"));
         assert_eq!(all.reauthorize(|_| false).ended, 1);
@@ -198,6 +198,6 @@ mod tests {
         drop(before);
         assert_eq!(all.reauthorize(|_| true), Reauthorized { kept: 1, ended: 0 });
         drop(after);
-        assert!(all.all().is_empty(), "who left is forgotten");
+        assert!(all.lock().is_empty(), "a grant without streams is forgotten");
     }
 }

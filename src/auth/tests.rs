@@ -1,5 +1,9 @@
-//! The gate without a wire: times to the second, and whatever bytes there are in place of a token.
+//! The gate without a network: times to the second, and any bytes in place of a token.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
 use hyper::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use proptest::prelude::*;
@@ -8,7 +12,8 @@ use serde_json::{Value, json};
 use super::claims::{Claims, check, check_path, principal};
 use super::*;
 use crate::config::jwk::{self, VerifyingKey};
-use crate::config::{KeyPlace, Keys, Origins, TokenPlace};
+use crate::config::{Cors, Jwt, KeyPlace, Keys, Match, Origins, TokenPlace};
+use crate::telemetry::metrics::Metrics;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -52,7 +57,7 @@ fn a_token_lasts_until_it_expires_or_until_the_leeway_after_it_is_over() {
 }
 
 #[test]
-fn claims_that_are_required_have_to_be_there() {
+fn required_claims_have_to_be_present() {
     let rules = Jwt { require: vec!["exp".into(), "tenant".into()], ..rules() };
     let check = |claims: Value| check(&rules, object(&claims), Duration::ZERO);
     assert!(check(json!({"exp": 1, "tenant": 0})).is_ok());
@@ -61,7 +66,7 @@ fn claims_that_are_required_have_to_be_there() {
 }
 
 #[test]
-fn every_variable_has_to_be_said() {
+fn a_claim_has_to_allow_every_variable() {
     let rules = [("a", "x"), ("b", "y")]
         .map(|(variable, claim)| Match { variable: variable.into(), claim: claim.into() });
     let variables = [("a", "1_2"), ("b", "3")].map(|(name, value)| (name.into(), value.into()));
@@ -74,7 +79,7 @@ fn every_variable_has_to_be_said() {
 }
 
 #[test]
-fn two_issuers_subjects_are_two() {
+fn subjects_of_two_issuers_are_two_principals() {
     let of = |claims: Value| principal(object(&claims));
     let all = [
         of(json!({"iss": "a", "sub": "x"})),
@@ -90,7 +95,7 @@ fn two_issuers_subjects_are_two() {
 }
 
 #[test]
-fn keys_of_a_set_that_would_break_the_library_are_passed_over() {
+fn keys_of_a_set_that_would_break_the_library_are_ignored() {
     let short = json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"});
     let other = json!({"kty": "OKP", "crv": "P-256", "x": "A".repeat(43)});
     let off_curve = json!({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"});
@@ -104,7 +109,7 @@ fn keys_of_a_set_that_would_break_the_library_are_passed_over() {
     assert!(jwk::set(many.as_bytes(), &algorithms).is_err());
 }
 
-/// What a request with this in place of its token gets.
+/// What a request with these bytes as its token gets.
 fn admitted(gate: &Gate, token: &[u8]) -> Result<Admission, Denied> {
     let value = [b"Bearer ", token].concat();
     let Ok(value) = hyper::header::HeaderValue::from_bytes(&value) else {
@@ -127,8 +132,7 @@ fn with_secret(secret: &[u8]) -> Gate {
 }
 
 #[test]
-fn a_signature_is_looked_at_again_unless_its_key_is_still_here_and_no_other_token_takes_its_place()
-{
+fn a_signature_is_verified_again_unless_its_key_is_still_here_and_the_token_is_the_same() {
     let good = good();
     let grant = admitted(&with_secret(SECRET), good.as_bytes()).expect("it is good");
     let credential = grant.credential.expect("there is a token");
@@ -139,7 +143,7 @@ fn a_signature_is_looked_at_again_unless_its_key_is_still_here_and_no_other_toke
     };
     let spoilt = format!("{}AAAA", &good[..good.len() - 4]);
     assert_eq!(verified(&same, &spoilt, false), Err(Denied::Signature));
-    assert_eq!(verified(&same, &spoilt, true), Ok(()), "it was verified once more");
+    assert_eq!(verified(&same, &spoilt, true), Ok(()), "the signature was verified again");
     assert_eq!(verified(&other, &good, true), Err(Denied::Signature));
     let readmits = |token: &str| {
         let bearer = format!("Bearer {token}");
@@ -159,7 +163,7 @@ proptest! {
     }
 
     #[test]
-    fn no_words_pass_for_a_token(
+    fn no_text_passes_for_a_token(
         head in r#"\{("(alg|kid|crit|jwk|typ)":("HS256"|"none"|1|null|\[\]|\{\}),?){0,3}\}?"#,
         claims in r#"\{"exp":[0-9]{1,12}\}|\PC{0,20}"#,
         signature in prop::collection::vec(any::<u8>(), 0..64),

@@ -1,18 +1,18 @@
-//! Where a token is in a request. The first place that has one counts, good or bad.
+//! Finds the token in a request. The first place that has one counts, good or bad.
 
 use std::borrow::Cow;
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue};
 
-use super::Denied;
 use super::cookies::may_use_cookies;
+use super::denied::Denied;
 use crate::config::{Cors, TokenPlace};
 
-/// A token is no longer than this; a cookie is not, and a head with more is refused anyway.
+/// The longest token; a cookie is shorter, and a longer head is refused anyway.
 const MAX_BYTES: usize = 8 << 10;
 
-/// The token of a request with this head and query, and where it is.
+/// The token in these headers or this query, and its place.
 pub(super) fn find<'a>(
     places: &'a [TokenPlace],
     cors: &Cors,
@@ -37,13 +37,13 @@ pub(super) fn find<'a>(
     Err(Denied::Missing)
 }
 
-/// The only one of `found`.
+/// The only item of `found`; several are ambiguous.
 fn only<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, Denied> {
     let first = found.next();
     if found.next().is_some() { Err(Denied::Ambiguous) } else { Ok(first) }
 }
 
-/// RFC 6750, 2.1. Another scheme is meant for somebody else, such as a proxy.
+/// RFC 6750, 2.1. Another scheme is not meant for us; a proxy may use it.
 fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Denied> {
     const SCHEME: &[u8] = b"bearer";
     let token = |value: &'_ HeaderValue| -> Option<Result<String, Denied>> {
@@ -59,7 +59,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Denied> {
     found.transpose().map(|token| token.map(Cow::Owned))
 }
 
-/// RFC 6265, 4.2.1. Two of one name come from two pages of one site, of which one may be an attacker's.
+/// RFC 6265, 4.2.1. Two cookies of one name were set by two pages of a site; one may be an attacker's.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, Denied> {
     let lines = headers.get_all(COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));

@@ -1,21 +1,21 @@
-//! When the token ends that a stream was opened with.
+//! When the token of a stream ends.
 
 use std::time::{Duration, Instant};
 
-/// The end of the token that a stream was opened with.
+/// The end of a stream's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenEnd {
     /// When.
     pub at: Instant,
-    /// When the client is to be told, once.
+    /// When the client gets its one warning.
     pub warn: Option<Instant>,
 }
 
 impl TokenEnd {
-    /// A token that lasts for so long, and is told of `warn` before its end (zero: not at all).
+    /// The end of a token that lasts for so long, with a warning `warn` before it (zero: none).
     pub fn after(lasts: Duration, warn: Duration) -> Self {
         let now = Instant::now();
-        let told = now + lasts.saturating_sub(warn);
-        Self { at: now + lasts, warn: (!warn.is_zero()).then_some(told) }
+        let warned = now + lasts.saturating_sub(warn);
+        Self { at: now + lasts, warn: (!warn.is_zero()).then_some(warned) }
     }
 }

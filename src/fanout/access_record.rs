@@ -41,7 +41,7 @@ pub struct AccessedStream {
 
 impl AccessRecord {
     /// Of a stream that begins now; `None` where the access log is off.
-    pub fn handoff(id: LogId, asked: impl FnOnce() -> AccessedStream) -> Option<Arc<Self>> {
+    pub fn begin(id: LogId, asked: impl FnOnce() -> AccessedStream) -> Option<Arc<Self>> {
         tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(|| {
             let [events, gaps, bytes] = Default::default();
             Arc::new(Self { id, asked: asked(), begun: Instant::now(), events, gaps, bytes })

@@ -1,12 +1,13 @@
-//! The body of a stream that hyper writes (HTTP/2, TLS): its catch-up subscriber puts one piece at a time into
-//! it, and hyper takes that when the client can be sent more.
+//! The slot between a catch-up subscriber and the body that hyper writes (HTTP/2, TLS). It holds one piece:
+//! the catch-up subscriber puts it there, and hyper takes it when the client can be sent more.
 //!
-//! Both are polled in one task, the catch-up subscriber first: no delivery wakes a second task, and the catch-up subscriber's
-//! clocks run while hyper waits for a client that takes nothing and so does not poll the body.
+//! Both ends are polled in one task (`http/hosted/` has the picture), so the slot keeps no wakers. A channel
+//! behind http-body-util's `StreamBody` would wake the task for each piece, and could not say that the body
+//! has ended with a piece: over HTTP/2 that would cost a frame more.
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,47 +15,47 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::Frame;
 
-/// A piece is no larger: what a client that stalls may hold in memory is a few of them, and whoever
-/// takes one in each `write_stall` is not stalled. HTTP/2 makes frames of no more by default.
+/// The size of a piece. A stalled client holds a few of them in memory, and a client that takes one in each
+/// `write_stall` is not stalled. An HTTP/2 frame carries no more by default.
 pub(super) const PIECE_BYTES: usize = 16 << 10;
 
-/// The body, as hyper sees it.
+/// hyper's end: the body.
 pub struct Body(Slot);
 
-/// The body, as its catch-up subscriber sees it.
+/// The catch-up subscriber's end.
 pub(super) struct Sink(Slot);
 
-/// A catch-up subscriber whose client's bytes hyper writes.
-pub struct Following {
-    follower: Pin<Box<dyn Future<Output = BodyEnd> + Send>>,
+/// The catch-up half of a stream: a catch-up subscriber that fills a body.
+pub struct CatchUpHalf {
+    catch_up: Pin<Box<dyn Future<Output = BodyEnd> + Send>>,
     slot: Slot,
 }
 
-/// How such a catch-up subscriber ended.
+/// How the catch-up half ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyEnd {
-    /// Hyper took everything, the end of the body too, or is gone itself.
+pub enum BodyEnd {
+    /// hyper took everything, the end of the body included, or has dropped the body.
     All,
-    /// The client is cut where it stands.
+    /// The client is to be cut: it gets no more of the body.
     Part,
 }
 
-/// Shared by the two, in one task: nobody ever waits for the lock.
+/// Shared by both ends, which are in one task: the lock is always free.
 #[derive(Clone, Default)]
 struct Slot(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     piece: Option<Bytes>,
-    /// Nothing comes after the piece.
+    /// The body ends after the piece.
     ended: bool,
-    /// Hyper has dropped the body: all is said, or the client left.
+    /// hyper has dropped the body: it was written to its end, or the client left.
     gone: bool,
     /// The catch-up subscriber waits for the piece to be taken.
     awaited: bool,
 }
 
-/// A body and its catch-up subscriber's end of it.
+/// Both ends of a body.
 pub(super) fn body() -> (Sink, Body) {
     let slot = Slot::default();
     (Sink(slot.clone()), Body(slot))
@@ -67,7 +68,7 @@ impl Slot {
 }
 
 impl Sink {
-    /// Puts the piece where there is room for it; whether there was.
+    /// Puts a piece into the slot, if it is empty; returns whether it was.
     pub(super) fn put(&self, piece: impl FnOnce() -> Bytes) -> io::Result<bool> {
         let mut slot = self.0.state();
         if slot.gone {
@@ -80,9 +81,9 @@ impl Sink {
         Ok(has_room)
     }
 
-    /// Returns once there is room for a piece, or nobody to take one.
+    /// Returns once the slot is empty, or hyper has dropped the body.
     pub(super) async fn has_room(&self) {
-        // No waker is kept, here and below: whoever changes the slot is polled in the same task.
+        // No waker is kept, here and below: the other end is polled in the same task.
         std::future::poll_fn(|_| {
             let mut slot = self.0.state();
             slot.awaited = slot.piece.is_some() && !slot.gone;
@@ -91,7 +92,7 @@ impl Sink {
         .await;
     }
 
-    /// Returns once hyper needs the body no more.
+    /// Returns once hyper has dropped the body.
     pub(super) async fn gone(&self) {
         std::future::poll_fn(|_| if self.0.state().gone { Poll::Ready(()) } else { Poll::Pending })
             .await;
@@ -102,7 +103,7 @@ impl Sink {
         self.gone().await;
     }
 
-    /// Says the last words and ends the body; returns when hyper is done with it.
+    /// Writes the closing frame and ends the body; returns when hyper has dropped it.
     pub(super) async fn finish(&self, closing_frame: &[u8], write_stall: Duration) -> BodyEnd {
         let finish = async {
             for piece in closing_frame.chunks(PIECE_BYTES) {
@@ -147,66 +148,25 @@ impl Drop for Body {
     }
 }
 
-impl Following {
+impl CatchUpHalf {
     pub(super) fn new(
         body: &Body,
-        follower: impl Future<Output = BodyEnd> + Send + 'static,
+        catch_up: impl Future<Output = BodyEnd> + Send + 'static,
     ) -> Self {
-        Self { follower: Box::pin(follower), slot: body.0.clone() }
+        Self { catch_up: Box::pin(catch_up), slot: body.0.clone() }
     }
 
-    /// Whether the catch-up subscriber can go on at once, for hyper has taken what it waited for.
-    fn can_go_on(&self) -> bool {
+    /// Whether it can go on at once: hyper has taken the piece that it waited for.
+    pub fn can_go_on(&self) -> bool {
         let slot = self.slot.state();
         slot.awaited && slot.piece.is_none()
     }
 }
 
-/// Runs `hyper`, and beside it the catch-up subscriber that `opened` hands out once there is one, to the end of
-/// both. A client that is cut is one whose `hyper` is dropped unfinished; one to whom everything was
-/// said gets `write_stall` to take it.
-pub async fn beside<H: Future>(
-    hyper: H,
-    mut opened: impl FnMut() -> Option<Following>,
-    write_stall: Duration,
-) -> Option<H::Output> {
-    let mut hyper = pin!(Some(hyper));
-    let mut following: Option<Following> = None;
-    let first = std::future::poll_fn(|context| {
-        loop {
-            following = following.take().or_else(&mut opened);
-            let said = following.as_mut().map(|following| following.follower.as_mut());
-            if let Some(Poll::Ready(said)) = said.map(|follower| follower.poll(context)) {
-                return Poll::Ready(Ok(said));
-            }
-            let running = hyper.as_mut().as_pin_mut().expect("it is dropped below, not before");
-            if let Poll::Ready(output) = running.poll(context) {
-                return Poll::Ready(Err(output));
-            }
-            if following.is_none() {
-                following = opened();
-                if following.is_some() {
-                    continue;
-                }
-            }
-            if !following.as_ref().is_some_and(Following::can_go_on) {
-                return Poll::Pending;
-            }
-        }
-    });
-    match first.await {
-        Ok(BodyEnd::Part) => None,
-        Ok(BodyEnd::All) => {
-            let running = hyper.as_mut().as_pin_mut()?;
-            tokio::time::timeout(write_stall, running).await.ok()
-        }
-        Err(output) => {
-            // With its body: the catch-up subscriber hears of it.
-            hyper.set(None);
-            if let Some(following) = following.or_else(opened) {
-                following.follower.await;
-            }
-            Some(output)
-        }
+impl Future for CatchUpHalf {
+    type Output = BodyEnd;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<BodyEnd> {
+        self.catch_up.as_mut().poll(context)
     }
 }

@@ -37,7 +37,7 @@ mod wire;
 mod writer;
 
 pub use access_record::{AccessRecord, AccessedStream, LogId};
-pub use body::{Body, Following, beside};
+pub use body::{Body, BodyEnd, CatchUpHalf};
 pub use catchup::{CatchUp, follow_in_body, welcome};
 pub use close::{close, close_with};
 pub use settings::Settings;

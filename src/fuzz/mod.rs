@@ -12,6 +12,7 @@ use crate::auth::Gate;
 use crate::config::{self, Access, Config, KeyTemplate, PathTemplate, Trusted};
 use crate::http;
 use crate::http::peer::Peer;
+use crate::http::response;
 use crate::http::router::{self, Decision};
 use crate::sse::StreamId;
 use crate::telemetry::metrics::Metrics;
@@ -141,7 +142,7 @@ pub fn request(data: &[u8]) {
             assert!(key.len() <= 2 * 128 + 16, "{key}");
             assert!(key.chars().all(|c| value(c) || c == ':'), "{key}");
             assert_eq!(request.method(), Method::GET);
-            assert!(!String::from_utf8_lossy(&router::stream_head(&plan)).contains("\n\n"));
+            assert!(!String::from_utf8_lossy(&response::stream_head(&plan)).contains("\n\n"));
         }
         Decision::Respond(response) => {
             let status = response.status().as_u16();

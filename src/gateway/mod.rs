@@ -16,10 +16,10 @@ use crate::admin::report::Report;
 use crate::config::{Config, Faults, IdentityError, Loaded, Log, Setting};
 use crate::demo::Feed;
 use crate::fanout::{Fanout, may_send_at_once};
-use crate::http::arrival::PublicServer;
 use crate::http::inherited::Inherited;
 use crate::http::listener::{self, Listener};
-use crate::http::router;
+use crate::http::response;
+use crate::http::server::PublicServer;
 use crate::limits::{Limits, Pending, TooFewDescriptors};
 use crate::source::{self, ErrorClass, Source};
 use crate::state::{Serving, State};
@@ -252,7 +252,7 @@ impl Accepting {
 fn join(serving: Serving, limits: Arc<Limits>, metrics: Arc<Metrics>) -> State {
     let config = serving.config.clone();
     metrics.unsafe_choices(&config.risks());
-    metrics.response_codes(&router::STATUSES);
+    metrics.response_codes(&response::STATUSES);
     metrics.reader_codes(source::codes());
     let source = Source::open(&config);
     let hub = Arc::new(Hub::new(config.ring.clone(), config.limits.readers));

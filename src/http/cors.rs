@@ -1,4 +1,4 @@
-//! Pages of other origins: which may read a stream, and whether a browser's cookies count for them.
+//! Pages of other origins: which of them may read a stream, and whether with a browser's cookies.
 //! <https://fetch.spec.whatwg.org/#http-cors-protocol>
 
 use hyper::header::{
@@ -11,14 +11,14 @@ use hyper::{Method, Request};
 use crate::auth::cookies::{is_listed, is_of_host};
 use crate::config::{Cors, Origins};
 
-/// What a stream is asked for with. `EventSource` itself sends an id that is no id of ours only after a
-/// preflight, and other clients send a token.
+/// Headers that pages may send: `EventSource` asks in a preflight for an id that is no id of ours, and other
+/// clients send a token.
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, cache-control, last-event-id");
-/// Browsers ask again after ten minutes; a change of the configuration is seen by then.
+/// Browsers ask again after ten minutes: no later they see a change of the configuration.
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
-/// What a response says to the browser of whoever sent `request`.
+/// The headers of a response to `request` that tell the browser what its page may do.
 pub fn headers(cors: &Cors, request: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     match &cors.origins {
@@ -27,7 +27,7 @@ pub fn headers(cors: &Cors, request: &HeaderMap) -> HeaderMap {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         }
         Origins::Listed(listed) => {
-            // Also where no origin is named: a cache must not hand on what was for another one.
+            // Also without an origin: a cache must not give one origin's response to another.
             headers.insert(VARY, HeaderValue::from_static("origin"));
             let Some(origin) = request.get(ORIGIN).filter(|origin| is_listed(listed, origin))
             else {
@@ -43,33 +43,34 @@ pub fn headers(cors: &Cors, request: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// What a page may do with a stream because we say so, from the least on.
+/// What our headers let a page do with a stream, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reading {
-    /// Nothing: it is of our own origin, or no page, or may not read at all.
-    Unsaid,
+pub enum PageAccess {
+    /// Nothing: it is of our own origin, no page at all, or may not read.
+    None,
     /// Read it.
-    Plain,
-    /// Read it with a browser's cookies.
-    WithCookies,
+    Read,
+    /// Read it with the browser's cookies.
+    ReadWithCookies,
 }
 
-/// What we let the page do that sent `request`.
-pub fn reading(cors: &Cors, request: &HeaderMap) -> Reading {
+/// What our headers let the page do that sent `request`.
+pub fn page_access(cors: &Cors, request: &HeaderMap) -> PageAccess {
     let is_elsewhere = |origin: &HeaderValue| !is_of_host(origin, request);
-    let said = headers(cors, request);
+    let allowed = headers(cors, request);
     if !request.get(ORIGIN).is_some_and(is_elsewhere)
-        || !said.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+        || !allowed.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
     {
-        Reading::Unsaid
-    } else if request.contains_key(COOKIE) && said.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS) {
-        Reading::WithCookies
+        PageAccess::None
+    } else if request.contains_key(COOKIE) && allowed.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS)
+    {
+        PageAccess::ReadWithCookies
     } else {
-        Reading::Plain
+        PageAccess::Read
     }
 }
 
-/// Whether a browser asks what it may ask for.
+/// Whether this is a preflight: a browser asks what a page may send.
 pub fn is_preflight<B>(cors: &Cors, request: &Request<B>) -> bool {
     cors.origins != Origins::None
         && request.method() == Method::OPTIONS
@@ -77,7 +78,7 @@ pub fn is_preflight<B>(cors: &Cors, request: &Request<B>) -> bool {
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The answer to a preflight, besides [`headers`]; `None`: that origin may not ask for anything.
+/// The answer to a preflight, besides [`headers`]; `None`: the origin may not read.
 pub fn preflight(cors: &Cors, request: &HeaderMap) -> Option<HeaderMap> {
     if !headers(cors, request).contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         return None;
@@ -107,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_echoed_only_if_it_is_listed_to_the_letter() {
+    fn only_an_origin_that_is_listed_exactly_is_echoed() {
         let allowed = |origin| {
             let headers = headers(&listed(true), &request(&[("origin", origin)]));
             assert_eq!(headers.get(VARY).unwrap(), "origin");
             headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).cloned()
         };
         assert_eq!(allowed("https://app.example").unwrap(), "https://app.example");
-        for stranger in [
+        for other in [
             "http://app.example",
             "https://app.example:8443",
             "https://app.example.evil",
@@ -123,7 +124,7 @@ mod tests {
             "*",
             "",
         ] {
-            assert_eq!(allowed(stranger), None, "{stranger}");
+            assert_eq!(allowed(other), None, "{other}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Who a request's client is, where proxies that are trusted say so: `X-Forwarded-For`, or `Forwarded`
-//! (RFC 7239). Never a matter of authorization: only limits and the log go by it.
+//! The client of a request, as trusted proxies name it: `X-Forwarded-For`, or `Forwarded` (RFC 7239). Only
+//! limits and the log use it, never authorization.
 //!
-//! Read from the right, where the nearest proxy wrote: each proxy that is trusted is believed about who
-//! came to it, up to the first that is not one. Where both headers are there, `X-Forwarded-For` counts:
-//! most proxies write that, and pass on whatever `Forwarded` their client has made up.
+//! The headers are read from the right, where the nearest proxy wrote. A trusted proxy is believed about the
+//! address that came to it; the first address that is no trusted proxy's is the client. With both headers,
+//! `X-Forwarded-For` counts: most proxies write it, and pass on any `Forwarded` that their client made up.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -14,8 +14,8 @@ use crate::config::Trusted;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client's address: the peer's, or what proxies say that are trusted. `None`: it came through a unix
-/// socket, and nobody said.
+/// The client's address: the peer's, or the one that trusted proxies name. `None`: the request came through a
+/// unix socket, and no proxy named a client.
 pub fn client(trusted: &Trusted, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
     if !peer.is_trusted(trusted) {
         return peer.address();
@@ -28,12 +28,12 @@ pub fn client(trusted: &Trusted, peer: Peer, headers: &HeaderMap) -> Option<IpAd
     walk(trusted, address, from_the_right(headers.get_all(FORWARDED), true).map(forwarded_for))
 }
 
-/// Whether somebody says there who the client is.
-pub fn is_told(headers: &HeaderMap) -> bool {
+/// Whether a proxy may have named the client.
+pub fn is_present(headers: &HeaderMap) -> bool {
     headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED)
 }
 
-/// The last address that somebody trusted has told; `None` among the hops: one that did not say.
+/// The last address that a trusted proxy named; a hop without an address ends the walk.
 fn walk(
     trusted: &Trusted,
     peer: Option<IpAddr>,
@@ -50,8 +50,8 @@ fn walk(
     client
 }
 
-/// The elements of all lines, the last one first. What is to the left of an element, a quote without an
-/// end perhaps, has no say in where it begins.
+/// The elements of all lines, the last one first. What is to the left of an element, such as an open quote,
+/// does not change where the element begins.
 fn from_the_right(lines: GetAll<'_, HeaderValue>, quotes: bool) -> impl Iterator<Item = &[u8]> {
     let lines = lines.into_iter().rev();
     lines.flat_map(move |line| FromTheRight { rest: Some(line.as_bytes()), quotes })
@@ -82,12 +82,12 @@ impl<'a> Iterator for FromTheRight<'a> {
     }
 }
 
-/// Whether what follows is: backslashes escape each other.
+/// Whether the next byte is escaped; backslashes escape each other.
 fn is_escaped(before: &[u8]) -> bool {
     before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// The address of an element of `Forwarded`, which is a list of parameters.
+/// The address in an element of `Forwarded`, which is a list of parameters.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let mut found = None;
     let mut rest = std::str::from_utf8(element).ok()?;
@@ -136,7 +136,7 @@ fn node(text: &[u8]) -> Option<IpAddr> {
     }
     let address = match text.split_once(':') {
         Some((address, port)) if !port.contains(':') => {
-            // Only to see whether it is one.
+            // The port itself is not needed.
             is_port(&text[address.len()..]).then_some(address)?
         }
         _ => text,
@@ -171,7 +171,7 @@ mod tests {
         headers
     }
 
-    /// The client, if the one at 10.0.0.1 sends this.
+    /// The client, if the proxy at 10.0.0.1 sends this.
     fn behind_proxy(lines: &[(&'static str, &str)]) -> String {
         let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         let peer = Peer::Tcp("10.0.0.1".parse().unwrap());
@@ -182,10 +182,10 @@ mod tests {
     const FWD: &str = "forwarded";
 
     #[test]
-    fn only_who_is_trusted_is_believed() {
+    fn only_trusted_proxies_are_believed() {
         let forged = headers(&[(XFF, b"192.0.2.1"), (FWD, b"for=192.0.2.2")]);
-        let stranger = Peer::Tcp("11.0.0.1".parse().unwrap());
-        assert_eq!(client(&trusted(), stranger, &forged), stranger.address());
+        let untrusted = Peer::Tcp("11.0.0.1".parse().unwrap());
+        assert_eq!(client(&trusted(), untrusted, &forged), untrusted.address());
         let nobody = Trusted::default();
         assert_eq!(client(&nobody, Peer::Unix, &forged), None);
         assert_eq!(client(&trusted(), Peer::Unix, &forged), Some("192.0.2.1".parse().unwrap()));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn hops_are_walked_from_the_right_up_to_the_first_that_is_not_trusted() {
+    fn hops_are_followed_from_the_right_to_the_first_that_is_not_trusted() {
         for (lines, expected) in [
             (&[][..], "10.0.0.1"),
             (&[(XFF, "192.0.2.1")], "192.0.2.1"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_not_say_an_address_is_where_it_ends() {
+    fn a_hop_without_an_address_ends_the_walk() {
         for last in [
             "unknown",
             "_hidden",
@@ -258,7 +258,7 @@ mod tests {
         #![proptest_config(crate::seed::cases())]
 
         #[test]
-        fn nothing_to_the_left_of_what_a_proxy_wrote_changes_it(
+        fn nothing_to_the_left_of_a_proxys_element_changes_it(
             made_up in proptest::collection::vec(0x20..0x7f_u8, 0..60),
             tail in "[\"\\\\,;= ]{0,5}",
             v6: bool,

@@ -1,4 +1,4 @@
-//! Listening sockets that whoever started this process holds and hands over, by name: `sd_listen_fds(3)`.
+//! Listening sockets that the service manager hands over by name: `sd_listen_fds(3)`.
 
 use std::io;
 use std::net::TcpListener;
@@ -7,13 +7,13 @@ use std::os::unix::net::UnixListener;
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-/// What a socket without a name is called.
+/// The name of a socket without one.
 const UNNAMED: &str = "unknown";
 
-/// The sockets that were handed over and that nothing listens on yet.
+/// The sockets that were handed over; a listener takes them by name.
 pub struct Inherited {
     sockets: ListenFd,
-    /// In the order of the sockets; `None`: taken.
+    /// In the order of the sockets; `None`: a listener has taken it.
     names: Vec<Option<String>>,
 }
 
@@ -22,28 +22,28 @@ pub struct Inherited {
 pub enum Socket {
     /// TCP.
     Tcp(TcpListener),
-    /// A unix socket; its file is not ours.
+    /// A unix socket; its file belongs to the service manager.
     Unix(UnixListener),
 }
 
-/// Why there is no socket of a name.
+/// Why a socket cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// None was handed over.
+    /// No socket of this name was handed over.
     #[error(
         "systemd:{name}: no socket of that name was handed over (handed over: {passed}); name it by FileDescriptorName={name} in a .socket unit of this service, and start that"
     )]
     Absent {
         /// As in the configuration.
         name: String,
-        /// What was, for the operator.
+        /// The names of those that were.
         passed: String,
     },
-    /// It cannot be accepted from.
+    /// It is no listening stream socket.
     #[error(
         "systemd:{name}: what was handed over is no listening TCP or unix stream socket ({error}); write ListenStream= in its .socket unit, without Accept=yes"
     )]
-    IdentityError {
+    Unusable {
         /// As in the configuration.
         name: String,
         /// Why.
@@ -52,15 +52,15 @@ pub enum Fault {
 }
 
 impl Inherited {
-    /// Takes them from the environment (`LISTEN_FDS`, `LISTEN_FDNAMES`), once, while no other thread
-    /// runs; none where they are meant for another process (`LISTEN_PID`).
+    /// Takes them from the environment (`LISTEN_FDS`, `LISTEN_FDNAMES`), once and before other threads are
+    /// started; none if they are meant for another process (`LISTEN_PID`).
     pub fn take() -> Self {
-        // The variables are removed with what they tell of.
+        // Read first: `from_env` removes the variables.
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         Self::named(ListenFd::from_env(), &names)
     }
 
-    /// Nothing.
+    /// No sockets.
     pub fn none() -> Self {
         Self::named(ListenFd::empty(), "")
     }
@@ -75,10 +75,10 @@ impl Inherited {
         Self { sockets, names }
     }
 
-    /// Every socket of this name: there is at least one.
+    /// Takes every socket of this name: at least one.
     pub fn sockets(&mut self, name: &str) -> Result<Vec<Socket>, Fault> {
-        let is_it = |other: &Option<String>| other.as_deref() == Some(name);
-        let wanted: Vec<_> = (0..self.names.len()).filter(|&at| is_it(&self.names[at])).collect();
+        let is_named = |&at: &usize| self.names[at].as_deref() == Some(name);
+        let wanted: Vec<_> = (0..self.names.len()).filter(is_named).collect();
         if wanted.is_empty() {
             let passed = self.unused().collect::<Vec<_>>().join(", ");
             let passed = if passed.is_empty() { "nothing".into() } else { passed };
@@ -87,15 +87,13 @@ impl Inherited {
         let mut found = Vec::with_capacity(wanted.len());
         for at in wanted {
             let socket = self.socket(at);
-            found.push(
-                socket.map_err(|error| Fault::IdentityError { name: name.to_owned(), error })?,
-            );
+            found.push(socket.map_err(|error| Fault::Unusable { name: name.to_owned(), error })?);
             self.names[at] = None;
         }
         Ok(found)
     }
 
-    /// Names of those that nothing listens on.
+    /// Names of the sockets that no listener has taken.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         self.names.iter().flatten().map(String::as_str)
     }
@@ -104,17 +102,17 @@ impl Inherited {
         let taken = || io::Error::other("taken before");
         if let Ok(socket) = self.sockets.take_unix_listener(at) {
             let socket = socket.ok_or_else(taken)?;
-            accepts(&SockRef::from(&socket))?;
+            check_listens(&SockRef::from(&socket))?;
             socket.set_nonblocking(true)?;
             return Ok(Socket::Unix(socket));
         }
         let socket = self.sockets.take_tcp_listener(at)?.ok_or_else(taken)?;
-        accepts(&SockRef::from(&socket))?;
+        check_listens(&SockRef::from(&socket))?;
         socket.set_nonblocking(true)?;
         Ok(Socket::Tcp(socket))
     }
 }
 
-fn accepts(socket: &SockRef<'_>) -> io::Result<()> {
+fn check_listens(socket: &SockRef<'_>) -> io::Result<()> {
     if socket.is_listener()? { Ok(()) } else { Err(io::Error::other("it does not listen")) }
 }

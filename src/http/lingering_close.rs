@@ -1,5 +1,5 @@
-//! A connection that is not closed before its client's input is read to its end: else the kernel would
-//! reset what the client has not read yet.
+//! A connection that reads the client's input to its end before it closes: closing with unread input would
+//! make the kernel reset the connection, and the client lose what it has not read yet.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -13,49 +13,49 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 /// How long a client may take to close its end,
-const CLIENTS_END: Duration = Duration::from_secs(1);
-/// and how much it may still have sent: answers to what it was sent, or it does not mean to end.
-const CLIENTS_LAST_BYTES: usize = 256 << 10;
-/// Input taken from a client in one go; it is thrown away.
+const CLIENT_END_TIME: Duration = Duration::from_secs(1);
+/// and how much it may send until then: more than answers to our frames is no sign of an end.
+const MAX_LAST_BYTES: usize = 256 << 10;
+/// Input read from a client in one go; it is thrown away.
 const INPUT_BYTES: usize = 4096;
 
-/// A connection whose shutdown waits for the client's.
+/// A connection whose shutdown waits for the client's end.
 pub(super) struct LingeringClose<C> {
     connection: C,
-    progress: Arc<Progress>,
-    /// Set once our end is shut down.
-    ends: Option<Pin<Box<Sleep>>>,
-    /// Thrown away since.
+    progress: Arc<Counts>,
+    /// When the wait is over; set once our end is shut down.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Input thrown away since then.
     last_bytes: usize,
 }
 
 impl<C> LingeringClose<C> {
     pub(super) fn new(connection: C) -> Self {
-        Self { connection, progress: Arc::default(), ends: None, last_bytes: 0 }
+        Self { connection, progress: Arc::default(), deadline: None, last_bytes: 0 }
     }
 }
 
-/// What becomes of what is written.
+/// What was written.
 #[derive(Default)]
-struct Progress {
+struct Counts {
     bytes: AtomicUsize,
-    /// The client's side takes nothing more now.
+    /// The socket's buffer is full.
     is_blocked: AtomicBool,
 }
 
-/// Looks at a connection that somebody else has.
-pub(super) struct Observer(Arc<Progress>);
+/// Sees how a connection's writes fare while hyper owns it.
+pub(super) struct WriteProgress(Arc<Counts>);
 
 impl<C> LingeringClose<C> {
-    pub(super) fn observer(&self) -> Observer {
-        Observer(self.progress.clone())
+    pub(super) fn progress(&self) -> WriteProgress {
+        WriteProgress(self.progress.clone())
     }
 }
 
-impl Observer {
-    /// Lets `ending` end, which writes what is left to be written and waits for the client: no longer
-    /// than [`CLIENTS_END`] for its answer, and than `write_stall` in all.
-    pub(super) async fn see_off<F: Future + Unpin>(
+impl WriteProgress {
+    /// Runs `ending`, which writes the rest and waits for the client's end. It is given up when nothing was
+    /// written for [`CLIENT_END_TIME`], or after `write_stall` in all.
+    pub(super) async fn wait_for_end<F: Future + Unpin>(
         &self,
         mut ending: F,
         write_stall: Duration,
@@ -63,11 +63,12 @@ impl Observer {
         let end = Instant::now() + write_stall;
         loop {
             let before = self.0.bytes.load(Relaxed);
-            if let Ok(ended) = timeout(CLIENTS_END, &mut ending).await {
+            if let Ok(ended) = timeout(CLIENT_END_TIME, &mut ending).await {
                 return Some(ended);
             }
-            let goes_on = self.0.is_blocked.load(Relaxed) || self.0.bytes.load(Relaxed) > before;
-            if !goes_on || Instant::now() > end {
+            let makes_progress =
+                self.0.is_blocked.load(Relaxed) || self.0.bytes.load(Relaxed) > before;
+            if !makes_progress || Instant::now() > end {
                 return None;
             }
         }
@@ -84,8 +85,8 @@ impl<C: AsyncRead + Unpin> AsyncRead for LingeringClose<C> {
     }
 }
 
-/// Not vectored: then h2 puts frames of up to 1 KiB together into one write, instead of 256 bytes, and
-/// most events are between the two.
+/// Not vectored: h2 then puts frames of up to 1 KiB together into one write, with vectored writes only those
+/// of up to 256 bytes; most events are between the two.
 impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -106,19 +107,19 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<C> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.ends.is_none() {
+        if this.deadline.is_none() {
             ready!(pin!(&mut this.connection).poll_shutdown(context))?;
         }
-        let ends = this.ends.get_or_insert_with(|| Box::pin(sleep(CLIENTS_END)));
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(CLIENT_END_TIME)));
         let mut input = [0; INPUT_BYTES];
         loop {
-            if ends.as_mut().poll(context).is_ready() {
+            if deadline.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = ReadBuf::new(&mut input);
             let read = ready!(pin!(&mut this.connection).poll_read(context, &mut buffer));
             this.last_bytes += buffer.filled().len();
-            let is_done = buffer.filled().is_empty() || this.last_bytes > CLIENTS_LAST_BYTES;
+            let is_done = buffer.filled().is_empty() || this.last_bytes > MAX_LAST_BYTES;
             if read.is_err() || is_done {
                 return Poll::Ready(Ok(()));
             }

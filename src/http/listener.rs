@@ -1,4 +1,4 @@
-//! Listening sockets, TCP and unix alike, bound or handed over, and the loop that accepts from them.
+//! Listening sockets, TCP and unix, bound or handed over, and the loop that accepts connections from them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +10,8 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -19,9 +21,9 @@ use super::peer::Peer;
 use crate::config::Listen;
 use crate::limits::{Pending, PendingSlot};
 
-/// Connections that the kernel holds for us while we are busy.
+/// Connections that the kernel queues for us while we are busy.
 const BACKLOG: u32 = 4096;
-/// After a failure to accept that will not pass at once, such as having no descriptors left.
+/// The wait after a failure to accept that does not pass at once, such as having no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A bound listening socket.
@@ -37,20 +39,20 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// Who holds a listening socket, which lives as long as its last holder.
+/// Who holds a listening socket; it lives as long as its last holder.
 enum Holder {
     /// This process alone, with the file of a unix socket.
     Us { _file: Option<UnlinkOnDrop> },
-    /// Whoever handed it over, and perhaps a gateway before or after this one.
+    /// The service manager, and perhaps the gateway before or after this one.
     Others,
 }
 
-/// A socket file that goes with its listener.
+/// A socket file that is removed with its listener.
 struct UnlinkOnDrop(PathBuf);
 
 impl Drop for UnlinkOnDrop {
     fn drop(&mut self) {
-        // Somebody else may have removed it; there is nothing left to do then.
+        // It fails if the file is gone already; then nothing is left to do.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -58,7 +60,7 @@ impl Drop for UnlinkOnDrop {
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The address cannot be had.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {error}")]
     Address {
         /// As in the configuration.
@@ -66,7 +68,7 @@ pub enum BindError {
         /// Why.
         error: io::Error,
     },
-    /// It was to be handed over, and was not.
+    /// A socket was to be handed over, and cannot be taken.
     #[error(transparent)]
     Inherited(#[from] inherited::Fault),
 }
@@ -89,9 +91,9 @@ impl Connection for UnixStream {
     }
 }
 
-/// Whoever serves accepted connections.
+/// Serves accepted connections.
 pub trait Serve: Clone + Send + Sync + 'static {
-    /// Serves one connection, in a task of its own, which keeps `place` while it is no stream.
+    /// Serves one connection, in a task of its own, which holds `slot` while the connection is pending.
     fn serve<C: Connection>(
         self,
         connection: C,
@@ -101,7 +103,7 @@ pub trait Serve: Clone + Send + Sync + 'static {
 }
 
 impl Listener {
-    /// Binds and listens.
+    /// Binds and listens, or takes the sockets that were handed over.
     pub fn bind(listen: &Listen, inherited: &mut Inherited) -> Result<Vec<Self>, BindError> {
         let bound = match listen {
             Listen::Tcp(address) => bind_tcp(*address),
@@ -129,7 +131,7 @@ impl Listener {
         Ok(listeners)
     }
 
-    /// Where it really listens, for the log: port 0 has become one.
+    /// Where it listens, for the log: port 0 has become a real one.
     pub fn address(&self) -> String {
         match &self.socket {
             Socket::Tcp(socket) => socket.local_addr().map_or("?".into(), |addr| addr.to_string()),
@@ -141,12 +143,12 @@ impl Listener {
         }
     }
 
-    /// Whether it was handed over: it goes on without us.
+    /// Whether it was handed over: then it goes on without us.
     pub fn is_inherited(&self) -> bool {
         matches!(self.holder, Holder::Others)
     }
 
-    /// Whether others than this machine's users can connect.
+    /// Whether other machines can connect.
     pub fn is_reachable(&self) -> bool {
         match &self.socket {
             Socket::Tcp(socket) => {
@@ -156,8 +158,8 @@ impl Listener {
         }
     }
 
-    /// Accepts until it `ends`; each connection has a place among those that are `pending`, and is served by
-    /// a task of its own, which `tasks` knows. None that was accepted is dropped.
+    /// Accepts connections until `ends`. Each gets a slot among the `pending` ones, and is served by a task of
+    /// its own, which `tasks` tracks. No connection that was accepted is dropped, unless its client is gone.
     pub async fn accept(
         self,
         serve: impl Serve,
@@ -166,33 +168,68 @@ impl Listener {
         tasks: TaskTracker,
         ends: CancellationToken,
     ) {
-        match &self.socket {
-            Socket::Tcp(socket) => {
-                while let Some(accepted) = ends.run_until_cancelled(socket.accept()).await {
-                    match accepted {
-                        Ok((connection, peer)) => {
-                            prepare_tcp(&connection, send_buffer_bytes());
-                            let peer = Peer::at(peer.ip());
-                            let slot = pending.slot(peer.address()).await;
-                            tasks.spawn(serve.clone().serve(connection, peer, slot));
-                        }
-                        Err(error) => pause(&error).await,
-                    }
+        // Dropped at the end: it unlinks the socket's file.
+        let Self { socket, holder: _holder, .. } = self;
+        let accepting = Accepting { serve, send_buffer_bytes, pending, tasks, ends };
+        match socket {
+            Socket::Tcp(socket) => accepting.run(TcpListenerStream::new(socket)).await,
+            Socket::Unix(socket) => accepting.run(UnixListenerStream::new(socket)).await,
+        }
+    }
+}
+
+/// The accept loop, for either kind of socket.
+struct Accepting<S, B> {
+    serve: S,
+    send_buffer_bytes: B,
+    pending: Arc<Pending>,
+    tasks: TaskTracker,
+    ends: CancellationToken,
+}
+
+impl<S: Serve, B: Fn() -> Option<usize>> Accepting<S, B> {
+    async fn run<C: Accepted>(self, mut connections: impl Stream<Item = io::Result<C>> + Unpin) {
+        while let Some(Some(next)) = self.ends.run_until_cancelled(connections.next()).await {
+            let accepted = next.and_then(|connection| Ok((connection.peer()?, connection)));
+            match accepted {
+                Ok((peer, connection)) => {
+                    connection.prepare((self.send_buffer_bytes)());
+                    let slot = self.pending.slot(peer.address()).await;
+                    self.tasks.spawn(self.serve.clone().serve(connection, peer, slot));
                 }
-            }
-            Socket::Unix(socket) => {
-                while let Some(accepted) = ends.run_until_cancelled(socket.accept()).await {
-                    match accepted {
-                        Ok((connection, _)) => {
-                            limit_send_buffer(&SockRef::from(&connection), send_buffer_bytes());
-                            let slot = pending.slot(None).await;
-                            tasks.spawn(serve.clone().serve(connection, Peer::Unix, slot));
-                        }
-                        Err(error) => pause(&error).await,
-                    }
-                }
+                Err(error) => pause(&error).await,
             }
         }
+    }
+}
+
+/// A connection as a listener accepts it.
+trait Accepted: Connection {
+    fn peer(&self) -> io::Result<Peer>;
+    fn prepare(&self, send_buffer_bytes: Option<usize>);
+}
+
+impl Accepted for TcpStream {
+    /// `TcpListenerStream` drops the address that `accept` returns. Asking the socket for it is one more
+    /// system call, and fails if the client is gone already.
+    fn peer(&self) -> io::Result<Peer> {
+        self.peer_addr().map(|address| Peer::at(address.ip()))
+    }
+
+    fn prepare(&self, send_buffer_bytes: Option<usize>) {
+        // It fails if the client is gone already; its server will notice.
+        let _ = self.set_nodelay(true);
+        limit_send_buffer(&SockRef::from(self), send_buffer_bytes);
+    }
+}
+
+impl Accepted for UnixStream {
+    fn peer(&self) -> io::Result<Peer> {
+        Ok(Peer::Unix)
+    }
+
+    fn prepare(&self, send_buffer_bytes: Option<usize>) {
+        limit_send_buffer(&SockRef::from(self), send_buffer_bytes);
     }
 }
 
@@ -211,8 +248,8 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     Ok(Listener::new(socket, Holder::Us { _file: Some(file) }))
 }
 
-/// Who enables a .socket unit may have forgotten to say so in the configuration: then it is the socket that
-/// was handed over that has the address.
+/// The operator may have enabled a .socket unit without naming it in the configuration: then the socket that
+/// was handed over occupies the address.
 fn may_be_handed_over(error: io::Error, inherited: &Inherited) -> io::Error {
     match inherited.unused().next() {
         Some(name) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -228,31 +265,32 @@ fn failed(listen: &Listen) -> impl Fn(io::Error) -> BindError {
     move |error| BindError::Address { address: address.clone(), error }
 }
 
-fn prepare_tcp(connection: &TcpStream, send_buffer_bytes: Option<usize>) {
-    // Failing here means that the client is gone already; reading will tell.
-    let _ = connection.set_nodelay(true);
-    limit_send_buffer(&SockRef::from(connection), send_buffer_bytes);
-}
-
 fn limit_send_buffer(socket: &SockRef<'_>, send_buffer_bytes: Option<usize>) {
     if let Some(bytes) = send_buffer_bytes {
-        // As above. (The kernel doubles what it is told, for its own bookkeeping.)
+        // As above. (The kernel doubles the number, for its own bookkeeping.)
         let _ = socket.set_send_buffer_size(bytes);
     }
 }
 
-/// One connection's failure is its own; any other is waited out rather than spun on.
+/// A connection that failed before it was accepted concerns nobody else; after any other failure we wait
+/// instead of spinning.
 async fn pause(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-    {
+    use io::ErrorKind as Kind;
+    let is_of_client = matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::NotConnected
+    );
+    if is_of_client || error.kind() == Kind::Interrupted {
         return;
     }
     warn!(%error, "cannot accept connections; trying again in {ACCEPT_PAUSE:?} (out of descriptors? raise LimitNOFILE=)");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// Removes a socket file that nobody listens on any more; one that is in use stays, and binding fails.
+/// Removes a socket file that no process listens on; one that is in use stays, and binding fails.
 fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };

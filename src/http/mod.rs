@@ -1,20 +1,29 @@
-//! The public side: listeners, what a connection speaks, the router, the gate, and streams, whose sockets
-//! leave hyper (HTTP/1) or stay with it (HTTP/2, TLS).
+//! The public side: from listening sockets to streams.
+//!
+//! - `listener`, `inherited`: sockets, bound or handed over, and the accept loop
+//! - `server`: what a connection speaks; uses `proxy_header`, `request_head`, `rewind`
+//! - `router`, `plan`, `response`, `request`: what a request gets; uses `cors`, `forwarded`, `start_param`
+//! - `admission`: a stream's permit, topic and subscriber, or its refusal; `reauthorize`: the check after a reload
+//! - `takeover`: streams whose socket leaves hyper (HTTP/1)
+//! - `hosted`: streams that stay with hyper (HTTP/2, TLS); uses `frame_limit`, `lingering_close`
 
-pub mod arrival;
+mod admission;
 pub mod cors;
 pub mod forwarded;
-pub mod head;
-pub mod hosted;
+mod frame_limit;
+mod hosted;
 pub mod inherited;
 mod lingering_close;
 pub mod listener;
-mod meter;
 pub mod peer;
+pub mod plan;
 pub mod proxy_header;
 pub mod reauthorize;
+mod request;
+mod request_head;
+pub mod response;
 pub mod rewind;
 pub mod router;
+pub mod server;
 pub mod start_param;
-pub mod takeover;
-mod visit;
+mod takeover;

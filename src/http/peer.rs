@@ -1,10 +1,10 @@
-//! Who is at the other end of a connection, as far as it is known.
+//! The other end of a connection.
 
 use std::net::IpAddr;
 
 use crate::config::Trusted;
 
-/// The other end of a connection, or who a PROXY header says is there.
+/// The other end of a connection, or the client that its PROXY header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// At this address.
@@ -14,12 +14,12 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// At an address, of which there is one way to write it: an IPv4 address is none of IPv6.
+    /// The peer at this address; an IPv4 address in IPv6 form becomes IPv4.
     pub fn at(address: IpAddr) -> Self {
         Self::Tcp(address.to_canonical())
     }
 
-    /// Where it is, if it has an address.
+    /// Its address, if it has one.
     pub fn address(self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address),
@@ -27,7 +27,7 @@ impl Peer {
         }
     }
 
-    /// Whether it is a proxy whose word about its clients is taken.
+    /// Whether it is a proxy that is trusted to name its clients.
     pub fn is_trusted(self, trusted: &Trusted) -> bool {
         match self {
             Self::Tcp(address) => trusted.contains(address),

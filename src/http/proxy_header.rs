@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: how a proxy says who its client is, once for a connection.
+//! The PROXY protocol, versions 1 and 2: a proxy names its client once, at the beginning of a connection.
 //! <https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt>
 //!
-//! A listener requires it or knows nothing of it; its presence is never guessed.
+//! A listener either requires the header or does not look for it; its presence is never guessed.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,34 +14,34 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_HEAD_BYTES: usize = SIGNATURE.len() + 4;
 /// The longest header of version 1, its line break included.
 const V1_MAX_BYTES: usize = 107;
-/// The longest of version 2 that is taken; the certificate of a client is by far the largest that a
-/// proxy adds.
+/// The longest header of version 2 that we accept; the largest value that a proxy adds is a client's
+/// certificate.
 const V2_MAX_BYTES: usize = 4096;
 
-/// Why a connection does not begin as it has to.
+/// Why a connection has no valid header.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// It ended, or could not be read.
+    /// The connection ended, or could not be read.
     #[error("it ended within the PROXY header: {0}")]
     Ended(io::Error),
-    /// Something else came.
+    /// It begins with something else.
     #[error("no PROXY header")]
     Absent,
-    /// It begins as one.
+    /// It begins like a header.
     #[error("a malformed PROXY header: {0}")]
     Malformed(&'static str),
 }
 
-/// What a header says.
+/// A whole header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Header {
-    /// Its own.
+    /// In bytes.
     length: usize,
-    /// The client's; `None`: the proxy speaks for itself, or does not know.
+    /// The client's address; `None`: the proxy connects for itself, or does not know it.
     source: Option<IpAddr>,
 }
 
-/// Takes the header that `connection` begins with; the client's address, if it says one.
+/// Reads and consumes the header that `connection` begins with; returns the client's address, if it has one.
 pub async fn read<C: Connection>(connection: &mut Rewind<C>) -> Result<Option<IpAddr>, Fault> {
     loop {
         if let Some(header) = parse(connection.ahead())? {
@@ -54,7 +54,7 @@ pub async fn read<C: Connection>(connection: &mut Rewind<C>) -> Result<Option<Ip
     }
 }
 
-/// The header that `bytes` begin with; `None`: there is more to come.
+/// The header that `bytes` begin with; `None`: it is not whole yet.
 fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     if begins(bytes, SIGNATURE) {
         return version_2(bytes);
@@ -74,13 +74,13 @@ fn begins(bytes: &[u8], start: &[u8]) -> bool {
 fn version_1(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     let within = &bytes[..bytes.len().min(V1_MAX_BYTES)];
     let Some(end) = within.windows(2).position(|two| two == b"\r\n") else {
-        let all = within.len() == V1_MAX_BYTES;
-        return if all { Err(Fault::Malformed("it does not end")) } else { Ok(None) };
+        let is_too_long = within.len() == V1_MAX_BYTES;
+        return if is_too_long { Err(Fault::Malformed("it does not end")) } else { Ok(None) };
     };
     let line = std::str::from_utf8(&within[..end]).map_err(|_| Fault::Malformed("not ASCII"))?;
     let words: Vec<&str> = line.split(' ').collect();
     let source = match *words.as_slice() {
-        // What follows is to be ignored.
+        // The specification says to ignore the rest.
         ["PROXY", "UNKNOWN", ..] => None,
         ["PROXY", "TCP4", source, target, from, to] => {
             Some(ends::<Ipv4Addr>([source, target], [from, to])?.into())
@@ -93,7 +93,7 @@ fn version_1(bytes: &[u8]) -> Result<Option<Header>, Fault> {
     Ok(Some(Header { length: end + 2, source }))
 }
 
-/// The first of two addresses, all four being what they have to be.
+/// The source address, if both addresses and both ports are valid.
 fn ends<A: std::str::FromStr>(addresses: [&str; 2], ports: [&str; 2]) -> Result<A, Fault> {
     let address = |text: &str| text.parse().map_err(|_| Fault::Malformed("not an address"));
     let is_port =
@@ -117,14 +117,14 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, Fault> {
         _ => return Err(Fault::Malformed("its version or command is unknown")),
     };
     let Some(addresses) = bytes.get(V2_HEAD_BYTES..length) else { return Ok(None) };
-    // The proxy's own connection, as for a look whether we are alive: nobody is behind it.
+    // The proxy's own connection, such as a health check: it has no client.
     let source = if is_local { None } else { source(head[1], addresses)? };
     Ok(Some(Header { length, source }))
 }
 
-/// Of a family and its addresses, which further values may follow.
+/// The source address in a block of this family; further values may follow the addresses.
 fn source(family: u8, addresses: &[u8]) -> Result<Option<IpAddr>, Fault> {
-    // Both addresses and both ports; two paths.
+    // Two addresses and two ports, or two paths.
     let (block_bytes, address_bytes) = match family {
         0x00 => (0, 0),
         0x11 => (12, 4),
@@ -140,8 +140,8 @@ fn source(family: u8, addresses: &[u8]) -> Result<Option<IpAddr>, Fault> {
     Ok(v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from)).ok())
 }
 
-/// What any bytes may do: be no header, be the begin of one, or be a whole one, which is so whatever
-/// follows, and no sooner.
+/// Any bytes are no header, the beginning of one, or a whole one: the same one whatever follows, and not
+/// whole without its last byte.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(data: &[u8]) {
     if let Ok(Some(header)) = parse(data) {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_without_a_client_are_the_proxys_own() {
+    fn headers_without_a_client_name_no_address() {
         let unix = [0; 216];
         for bytes in [
             v2(0, 0x11, &[1; 12]),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn invalid_headers_are_refused() {
         let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(V1_MAX_BYTES));
         let version_3 = [SIGNATURE, &[0x31, 0x11, 0, 12], &[1; 12]].concat();
         for bytes in [
@@ -225,8 +225,12 @@ mod tests {
             &v2(1, 0x31, &[1; 215]),
             &v2(1, 0x11, &[1; V2_MAX_BYTES]),
         ] {
-            let told = source_of(bytes).unwrap_err();
-            assert!(told.contains("PROXY header"), "{:?}: {told}", String::from_utf8_lossy(bytes));
+            let fault = source_of(bytes).unwrap_err();
+            assert!(
+                fault.contains("PROXY header"),
+                "{:?}: {fault}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 
@@ -234,7 +238,7 @@ mod tests {
         #![proptest_config(crate::seed::cases())]
 
         #[test]
-        fn a_header_says_its_source_whatever_follows_and_no_sooner_than_it_is_whole(
+        fn a_whole_header_names_its_source_whatever_follows(
             source: IpAddr,
             values in proptest::collection::vec(any::<u8>(), 0..100),
             request in proptest::collection::vec(any::<u8>(), 0..50),
@@ -253,7 +257,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_disturb_it(
+        fn no_bytes_break_the_parser(
             start in prop_oneof![Just(SIGNATURE), Just(&b"PROXY TCP4 "[..]), Just(&b""[..])],
             bytes in proptest::collection::vec(any::<u8>(), 0..300),
         ) {

@@ -1,4 +1,5 @@
-//! Whether a stream that runs would be let in again: its request once more, as far as that decides it.
+//! Whether a new configuration would admit a running stream: the facts of its request, made a request
+//! again, go through the same router and gate.
 
 use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Request};
@@ -9,18 +10,17 @@ use crate::config::TokenPlace;
 use crate::state::Serving;
 
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// No name of a host, and no origin of one, is longer; whoever sends more is not remembered by it, and
-/// matches none.
-const HOST_BYTES: usize = 300;
+/// No host's name or origin is longer. A longer one is cut, and then matches none.
+const MAX_HOST_BYTES: usize = 300;
 
-/// What a request for the stream `key`, with the token that it was let in with, is judged by later.
+/// The facts of a request for the stream `key`, and the token that admitted it.
 pub(super) fn context<B>(
     request: &Request<B>,
     key: &str,
     credential: Option<Credential>,
 ) -> AuthContext {
     let headers = request.headers();
-    let kept = |bytes: &[u8]| Box::from(&bytes[..bytes.len().min(HOST_BYTES)]);
+    let kept = |bytes: &[u8]| Box::from(&bytes[..bytes.len().min(MAX_HOST_BYTES)]);
     let header = |name| headers.get(name).map(|value: &HeaderValue| kept(value.as_bytes()));
     let authority = request.uri().authority().map(|authority| kept(authority.as_str().as_bytes()));
     AuthContext {
@@ -34,15 +34,14 @@ pub(super) fn context<B>(
     }
 }
 
-/// Whether whoever was let in on this basis, last by what served `before`, is let in by what serves `now`.
+/// Whether a stream that `before` admitted by these facts is admitted by `now`.
 pub fn is_still_allowed(before: &Serving, now: &Serving, context: &AuthContext) -> bool {
     let Some(request) = request(context) else { return false };
-    let reading = |serving: &Serving| cors::reading(&serving.config.cors, request.headers());
-    reading(before) <= reading(now)
-        && router::still_allows(&now.config, &now.gate, &request, context)
+    let access = |serving: &Serving| cors::page_access(&serving.config.cors, request.headers());
+    access(before) <= access(now) && router::still_allows(&now.config, &now.gate, &request, context)
 }
 
-/// The request, without what decides nothing.
+/// A request with these facts.
 fn request(context: &AuthContext) -> Option<Request<()>> {
     let mut headers = HeaderMap::new();
     let known = [(HOST, &context.host), (ORIGIN, &context.origin), (SITE, &context.site)];

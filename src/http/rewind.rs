@@ -1,5 +1,4 @@
-//! A connection whose first bytes were read to find out what is spoken there; whoever serves it reads
-//! them once more.
+//! A connection whose first bytes were read ahead, to find out what it speaks. Its server reads them again.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,29 +10,29 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::listener::Connection;
 
-/// Room for what is looked at next: most requests come in one read then.
+/// Room for the next read: most requests come in one.
 const READ_BYTES: usize = 1024;
 
 /// A connection with some bytes already read.
 pub struct Rewind<C> {
-    /// Read, and not consumed.
+    /// Read, but not consumed yet.
     ahead: BytesMut,
     connection: C,
 }
 
 impl<C: Connection> Rewind<C> {
-    /// Nothing is read yet.
+    /// With nothing read yet.
     pub fn new(connection: C) -> Self {
         Self { ahead: BytesMut::new(), connection }
     }
 
-    /// What was read and is still to be consumed.
+    /// What was read ahead.
     pub fn ahead(&self) -> &[u8] {
         &self.ahead
     }
 
-    /// Reads some more bytes, so that there are at most `limit` ahead; how many, zero at the end of the
-    /// input or the limit. Cancelling it loses nothing.
+    /// Reads more bytes ahead, up to `limit` in all. Returns how many; zero at the end of the input or at the
+    /// limit. Cancelling it loses nothing.
     pub async fn look_further(&mut self, limit: usize) -> io::Result<usize> {
         let room = limit.saturating_sub(self.ahead.len());
         if self.ahead.len() == self.ahead.capacity() {
@@ -43,7 +42,7 @@ impl<C: Connection> Rewind<C> {
         input.read_buf(&mut self.ahead).await
     }
 
-    /// Takes the first `length` bytes of what was read.
+    /// Drops the first `length` bytes of what was read ahead.
     pub fn consume(&mut self, length: usize) {
         self.ahead.advance(length);
         if self.ahead.is_empty() {
@@ -99,7 +98,7 @@ impl<C: Connection> AsyncWrite for Rewind<C> {
 }
 
 impl<C: Connection> Connection for Rewind<C> {
-    /// What was read and not consumed is lost.
+    /// What was read ahead is lost.
     fn detach(self) -> io::Result<OwnedFd> {
         self.connection.detach()
     }
@@ -112,7 +111,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     #[tokio::test]
-    async fn what_was_looked_at_is_read_once_more_and_what_was_consumed_is_not() {
+    async fn bytes_read_ahead_are_read_again_unless_they_were_consumed() {
         let (connection, mut client) = UnixStream::pair().unwrap();
         let mut connection = Rewind::new(connection);
         client.write_all(b"header\nrequest").await.unwrap();

@@ -1,4 +1,4 @@
-//! Where in its stream a client asks to begin: `Last-Event-ID`, or a query.
+//! Where a client asks to begin in the stream: `Last-Event-ID`, or a query.
 
 use hyper::Request;
 use jiff::Timestamp;
@@ -7,8 +7,8 @@ use crate::config::{Replay, duration};
 use crate::sse::StreamId;
 use crate::stream::start::Start;
 
-/// Where the client wants to begin, or what is wrong with its query. The header wins, for it is what a
-/// browser adds on its own; one that is no id of ours comes from a client of some other server.
+/// Where the client asks to begin, or what is wrong with its query. The header wins, for a browser that
+/// reconnects adds it to the query it began with. A header that is no id of ours is another server's.
 pub fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, String> {
     if let Some(header) = request.headers().get("last-event-id").filter(|value| !value.is_empty()) {
         let id = header.to_str().ok().and_then(|text| text.parse().ok());
@@ -56,7 +56,7 @@ fn since(value: &str) -> Result<Start, String> {
     let now_ms = Timestamp::now().as_millisecond();
     let since_ms = match duration(value) {
         Some(back) => now_ms.saturating_sub(i64::try_from(back.as_millis()).unwrap_or(i64::MAX)),
-        // A query's "+" is a space; in an offset it was meant as itself.
+        // In a query "+" is a space; in an offset it means itself.
         None => {
             value.replace(' ', "+").parse::<Timestamp>().map_err(|_| EXPECTED)?.as_millisecond()
         }

@@ -1,6 +1,7 @@
-//! Connections that are no streams: there may be so many, and when there are, the one that has waited
-//! longest for its client gives way to the next. So ten thousand that send half a request hinder nobody;
-//! not even slow ones elsewhere, for an address that holds many gives way to itself.
+//! Pending connections: those that are no streams (yet). Their number is bounded; beyond it, the connection
+//! that has waited longest is evicted for the next one. So ten thousand half-sent requests keep no new
+//! client out. An address with many pending connections evicts its own, so it does not hurt slow clients
+//! elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -11,52 +12,52 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::network;
+use super::identity::network;
 
-/// Who holds one in so many of all places makes room for its next connection itself.
+/// An address with one in so many of all slots evicts a connection of its own for its next one.
 const SHARE_PART: usize = 4;
 
-/// All of them.
+/// All pending connections.
 pub struct Pending {
     most: Box<dyn Fn() -> usize + Send + Sync>,
-    /// Held for one look at a time.
+    /// Locked for one look at a time.
     open: Mutex<Open>,
     given_back: Notify,
 }
 
 #[derive(Default)]
 struct Open {
-    /// Those that were told to give way and have not done so are among them.
+    /// Includes those that were told to end and have not ended yet.
     count: usize,
-    tickets: u64,
-    /// Who gives way when asked to, the longest waiting first.
+    last_ticket: u64,
+    /// Connections that can be evicted, by ticket: the one that has waited longest first.
     waiting: BTreeMap<u64, Waiting>,
-    /// Their turns, by where they are.
+    /// Their tickets, by address.
     by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
 }
 
 struct Waiting {
     from: Option<IpAddr>,
-    gives_way: oneshot::Sender<()>,
+    evict: oneshot::Sender<()>,
 }
 
-/// One connection's place; given back when it is dropped with its [`EvictionHandle`].
+/// One connection's slot; given back when it is dropped, with all of its [`EvictionHandle`]s.
 pub struct PendingSlot {
     eviction: Arc<EvictionHandle>,
-    gives_way: oneshot::Receiver<()>,
+    evicted: oneshot::Receiver<()>,
 }
 
-/// When it is a connection's turn to give way.
+/// A connection's place in the order of eviction.
 pub struct EvictionHandle {
     pending: Arc<Pending>,
-    number: AtomicU64,
+    ticket: AtomicU64,
 }
 
-/// Why a connection is closed.
+/// Why a pending connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingEnd {
-    /// For another one.
-    GaveWay,
+    /// It was evicted for another one.
+    Evicted,
     /// It took too long.
     Overdue,
 }
@@ -65,32 +66,31 @@ impl PendingEnd {
     /// A metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::GaveWay => "pending",
+            Self::Evicted => "pending",
             Self::Overdue => "pending_timeout",
         }
     }
 }
 
 impl Pending {
-    /// As many as `most` says at any time; at least one.
+    /// As many slots as `most` returns at the time; at least one.
     pub fn new(most: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Self> {
         let (open, given_back) = (Mutex::default(), Notify::new());
         Arc::new(Self { most: Box::new(most), open, given_back })
     }
 
-    /// How many there are.
+    /// How many pending connections there are.
     pub fn count(&self) -> usize {
         self.open().count
     }
 
-    /// A place for one more, `from` an address if it has one. Where there is none, the one that has waited
-    /// longest gives way; this waits until that is done, so that there are never more descriptors than
-    /// there may be.
+    /// A slot for one more connection, `from` an address if it has one. If none is free, one is evicted, and
+    /// this waits until it has ended: so there are never more descriptors than allowed.
     pub async fn slot(self: &Arc<Self>, from: Option<IpAddr>) -> PendingSlot {
         let from = from.map(network);
         loop {
             let mut given_back = pin!(self.given_back.notified());
-            // From now on: several listeners may wait, and each of them is owed one that gives way.
+            // Enabled before the look: several listeners may wait, and each of them evicts one.
             given_back.as_mut().enable();
             if let Some(slot) = self.free_slot(from) {
                 return slot;
@@ -103,19 +103,19 @@ impl Pending {
         let most = (self.most)().max(1);
         let mut open = self.open();
         if open.count >= most {
-            let oldest = open.evicted_for(from, most);
-            if let Some(oldest) = oldest.and_then(|number| open.take(number)) {
-                // One that is ending already gives its place back as well.
-                let _ = oldest.gives_way.send(());
+            let ticket = open.evicted_for(from, most);
+            if let Some(oldest) = ticket.and_then(|ticket| open.take(ticket)) {
+                // A connection that is ending anyway gives its slot back as well.
+                let _ = oldest.evict.send(());
             }
             return None;
         }
         open.count += 1;
-        let (sender, gives_way) = oneshot::channel();
-        let number = AtomicU64::new(open.queue(Waiting { from, gives_way: sender }));
+        let (evict, evicted) = oneshot::channel();
+        let ticket = AtomicU64::new(open.queue(Waiting { from, evict }));
         Some(PendingSlot {
-            eviction: Arc::new(EvictionHandle { pending: self.clone(), number }),
-            gives_way,
+            eviction: Arc::new(EvictionHandle { pending: self.clone(), ticket }),
+            evicted,
         })
     }
 
@@ -126,16 +126,16 @@ impl Pending {
 
 impl Open {
     fn queue(&mut self, waiting: Waiting) -> u64 {
-        self.tickets += 1;
-        self.by_address.entry(waiting.from).or_default().insert(self.tickets);
-        self.waiting.insert(self.tickets, waiting);
-        self.tickets
+        self.last_ticket += 1;
+        self.by_address.entry(waiting.from).or_default().insert(self.last_ticket);
+        self.waiting.insert(self.last_ticket, waiting);
+        self.last_ticket
     }
 
-    fn take(&mut self, number: u64) -> Option<Waiting> {
-        let waiting = self.waiting.remove(&number)?;
+    fn take(&mut self, ticket: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&ticket)?;
         if let Some(tickets) = self.by_address.get_mut(&waiting.from) {
-            tickets.remove(&number);
+            tickets.remove(&ticket);
             if tickets.is_empty() {
                 self.by_address.remove(&waiting.from);
             }
@@ -143,6 +143,7 @@ impl Open {
         Some(waiting)
     }
 
+    /// Which one to evict for a connection from this address.
     fn evicted_for(&self, from: Option<IpAddr>, most: usize) -> Option<u64> {
         let own = self.by_address.get(&from).filter(|own| own.len() * SHARE_PART >= most);
         match own {
@@ -153,12 +154,12 @@ impl Open {
 }
 
 impl PendingSlot {
-    /// Its turn, for whoever hears of its requests.
+    /// For what sees the connection's requests.
     pub fn eviction_handle(&self) -> Arc<EvictionHandle> {
         self.eviction.clone()
     }
 
-    /// What `work` comes to, if that is before the connection has to give way and within `limit`.
+    /// The output of `work`, unless the connection is evicted or `limit` passes before.
     pub async fn until<T>(
         &mut self,
         limit: Duration,
@@ -167,19 +168,19 @@ impl PendingSlot {
         tokio::select! {
             biased;
             outcome = work => Ok(outcome),
-            // Its sender is kept until it is told to.
-            _ = &mut self.gives_way => Err(PendingEnd::GaveWay),
+            // Its sender is dropped only after it was used.
+            _ = &mut self.evicted => Err(PendingEnd::Evicted),
             () = tokio::time::sleep(limit) => Err(PendingEnd::Overdue),
         }
     }
 }
 
 impl EvictionHandle {
-    /// A request came: all others give way before it.
+    /// Puts it behind all others, for a request has come.
     pub fn postpone(&self) {
         let mut open = self.pending.open();
-        if let Some(waiting) = open.take(self.number.load(Ordering::Relaxed)) {
-            self.number.store(open.queue(waiting), Ordering::Relaxed);
+        if let Some(waiting) = open.take(self.ticket.load(Ordering::Relaxed)) {
+            self.ticket.store(open.queue(waiting), Ordering::Relaxed);
         }
     }
 }
@@ -187,7 +188,7 @@ impl EvictionHandle {
 impl Drop for EvictionHandle {
     fn drop(&mut self) {
         let mut open = self.pending.open();
-        open.take(self.number.load(Ordering::Relaxed));
+        open.take(self.ticket.load(Ordering::Relaxed));
         open.count -= 1;
         drop(open);
         self.pending.given_back.notify_one();
@@ -202,20 +203,20 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    async fn is_told(slot: &mut PendingSlot) -> bool {
-        let cut = tokio::time::timeout(Duration::ZERO, slot.until(LONG, pending::<()>())).await;
-        cut == Ok(Err(PendingEnd::GaveWay))
+    async fn is_evicted(slot: &mut PendingSlot) -> bool {
+        let end = tokio::time::timeout(Duration::ZERO, slot.until(LONG, pending::<()>())).await;
+        end == Ok(Err(PendingEnd::Evicted))
     }
 
     #[tokio::test]
-    async fn the_one_that_has_waited_longest_gives_way_and_one_that_has_asked_has_not() {
+    async fn the_one_that_has_waited_longest_is_evicted_and_a_request_starts_its_wait_again() {
         let pending = Pending::new(|| 2);
         let (mut first, mut second) = (pending.slot(None).await, pending.slot(None).await);
         first.eviction_handle().postpone();
         let next = pending.slot(None);
         tokio::pin!(next);
         assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "two are open");
-        assert!(is_told(&mut second).await && !is_told(&mut first).await);
+        assert!(is_evicted(&mut second).await && !is_evicted(&mut first).await);
         assert_eq!(pending.count(), 2);
         drop(second);
         let _third = next.await;
@@ -225,14 +226,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_of_several_that_wait_has_one_that_gives_way() {
+    async fn each_waiting_connection_evicts_one() {
         let pending = Pending::new(|| 2);
         let first = [pending.slot(None).await, pending.slot(None).await];
         let mut next = Box::pin(async { tokio::join!(pending.slot(None), pending.slot(None)) });
         assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "two are open");
         // Both at once, before either is looked at again.
         for mut slot in first {
-            assert!(is_told(&mut slot).await);
+            assert!(is_evicted(&mut slot).await);
         }
         let second = tokio::time::timeout(LONG, next).await.expect("there is room for both");
         assert_eq!(pending.count(), 2);
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_holds_many_gives_way_to_itself_and_to_others() {
+    async fn an_address_with_many_evicts_its_own_and_makes_room_for_others() {
         let pending = Pending::new(|| 4);
         let address = |last| Some(IpAddr::from([192, 0, 2, last]));
         let mut slow = pending.slot(address(1)).await;
@@ -255,21 +256,21 @@ mod tests {
                 tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(),
                 "four are open"
             );
-            assert!(is_told(flood.front_mut().unwrap()).await && !is_told(&mut slow).await);
+            assert!(is_evicted(flood.front_mut().unwrap()).await && !is_evicted(&mut slow).await);
             flood.pop_front();
             flood.push_back(next.await);
         }
-        // Somebody else takes the place of whoever has waited longest.
+        // Another address evicts the one that has waited longest.
         let mut next = pin!(pending.slot(address(3)));
         assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "four are open");
-        assert!(is_told(&mut slow).await);
+        assert!(is_evicted(&mut slow).await);
         drop(slow);
         drop((next.await, flood));
         assert!(pending.count() == 0 && pending.open().by_address.is_empty());
     }
 
     #[tokio::test]
-    async fn a_place_is_kept_for_no_longer_than_it_may_be() {
+    async fn a_slot_is_held_no_longer_than_its_limit() {
         let pending = Pending::new(|| 0);
         let mut slot = pending.slot(None).await;
         assert_eq!(slot.until(LONG, async { 5 }).await, Ok(5));

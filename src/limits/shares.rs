@@ -5,46 +5,37 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{LimitExceeded, Limits};
+use super::identity::LimitExceeded;
 
-/// What is held.
+/// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Count {
     Clients,
     Readers,
 }
 
-/// One of what an address and a principal may hold; given back on drop.
+/// One client or reader of an address and of a principal; given back on drop.
 pub struct Share {
-    limits: Arc<Limits>,
+    shares: Arc<Shares>,
     count: Count,
-    pub(super) address: Option<IpAddr>,
-    pub(super) principal: Option<Arc<str>>,
+    address: Option<IpAddr>,
+    principal: Option<Arc<str>>,
 }
 
-/// What each of them holds; whoever holds nothing is not in it.
-pub(super) struct Shares<K>(Mutex<HashMap<K, Held>>);
+/// What every address and every principal holds.
+#[derive(Default)]
+pub(super) struct Shares {
+    by_address: Holders<IpAddr>,
+    by_principal: Holders<Arc<str>>,
+}
+
+/// Holders by name. Without clients and readers a holder is not in it.
+struct Holders<K>(Mutex<HashMap<K, Held>>);
 
 #[derive(Default)]
 struct Held {
     clients: usize,
     readers: usize,
-}
-
-impl Count {
-    pub(super) fn per_ip(self) -> LimitExceeded {
-        match self {
-            Self::Clients => LimitExceeded("clients_per_ip"),
-            Self::Readers => LimitExceeded("readers_per_ip"),
-        }
-    }
-
-    pub(super) fn per_principal(self) -> LimitExceeded {
-        match self {
-            Self::Clients => LimitExceeded("clients_per_principal"),
-            Self::Readers => LimitExceeded("readers_per_principal"),
-        }
-    }
 }
 
 impl Held {
@@ -56,53 +47,82 @@ impl Held {
     }
 }
 
-impl<K: Eq + Hash + Clone> Shares<K> {
-    /// One more for `whom`, who may hold no more than `most`, which is not zero.
-    pub(super) fn take(&self, identity: &K, count: Count, most: usize) -> Option<()> {
-        let mut all = self.all();
-        let held = all.entry(identity.clone()).or_default().of(count);
+impl<K: Eq + Hash + Clone> Holders<K> {
+    /// One more for this holder, if it has fewer than `most`, which is not zero.
+    fn take(&self, holder: &K, count: Count, most: usize) -> Option<()> {
+        let mut holders = self.lock();
+        let held = holders.entry(holder.clone()).or_default().of(count);
         (*held < most).then(|| *held += 1)
     }
 
-    fn give_back(&self, identity: &K, count: Count) {
-        let mut all = self.all();
-        let Some(held) = all.get_mut(identity) else { return };
+    fn give_back(&self, holder: &K, count: Count) {
+        let mut holders = self.lock();
+        let Some(held) = holders.get_mut(holder) else { return };
         *held.of(count) -= 1;
         if held.clients == 0 && held.readers == 0 {
-            all.remove(identity);
+            holders.remove(holder);
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.all().is_empty()
-    }
-
-    /// Held for one look at a time.
-    fn all(&self) -> MutexGuard<'_, HashMap<K, Held>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Held>> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
 
-impl<K> Default for Shares<K> {
+impl<K> Default for Holders<K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
+impl Shares {
+    #[cfg(test)]
+    pub(super) fn has_no_address(&self) -> bool {
+        self.by_address.lock().is_empty()
+    }
+}
+
 impl Share {
-    pub(super) fn of_nobody(limits: &Arc<Limits>, count: Count) -> Self {
-        Self { limits: limits.clone(), count, address: None, principal: None }
+    pub(super) fn empty(shares: &Arc<Shares>, count: Count) -> Self {
+        Self { shares: shares.clone(), count, address: None, principal: None }
+    }
+
+    pub(super) fn add_address(
+        &mut self,
+        address: IpAddr,
+        most: usize,
+    ) -> Result<(), LimitExceeded> {
+        let taken = self.shares.by_address.take(&address, self.count, most);
+        taken.ok_or(LimitExceeded(match self.count {
+            Count::Clients => "clients_per_ip",
+            Count::Readers => "readers_per_ip",
+        }))?;
+        self.address = Some(address);
+        Ok(())
+    }
+
+    pub(super) fn add_principal(
+        &mut self,
+        principal: Arc<str>,
+        most: usize,
+    ) -> Result<(), LimitExceeded> {
+        let taken = self.shares.by_principal.take(&principal, self.count, most);
+        taken.ok_or(LimitExceeded(match self.count {
+            Count::Clients => "clients_per_principal",
+            Count::Readers => "readers_per_principal",
+        }))?;
+        self.principal = Some(principal);
+        Ok(())
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         if let Some(address) = &self.address {
-            self.limits.by_address.give_back(address, self.count);
+            self.shares.by_address.give_back(address, self.count);
         }
         if let Some(principal) = &self.principal {
-            self.limits.by_principal.give_back(principal, self.count);
+            self.shares.by_principal.give_back(principal, self.count);
         }
     }
 }

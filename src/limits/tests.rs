@@ -1,4 +1,9 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::arrivals::Arrivals;
 use super::*;
+use crate::config;
 
 fn limits(change: impl FnOnce(&mut config::Limits)) -> Arc<Limits> {
     let text =
@@ -17,7 +22,7 @@ fn named(principal: &str) -> ClientIdentity {
 }
 
 #[test]
-fn descriptors_bound_the_clients_and_leave_some_to_those_that_are_none_yet() {
+fn descriptors_bound_the_clients_and_leave_some_to_pending_connections() {
     let all = 1000 - 64 - 250;
     assert_eq!(limits(|_| {}).bounds().max_clients(), all - all / 16);
     let all = 1000 - 64 - 20;
@@ -26,7 +31,7 @@ fn descriptors_bound_the_clients_and_leave_some_to_those_that_are_none_yet() {
 }
 
 #[test]
-fn streams_leave_the_rest_of_the_descriptors_to_connections_that_are_none() {
+fn streams_leave_the_rest_of_the_descriptors_to_pending_connections() {
     let limits = limits(|_| {});
     let all = 1000 - 64 - 250;
     let mut clients = Vec::new();
@@ -41,7 +46,7 @@ fn streams_leave_the_rest_of_the_descriptors_to_connections_that_are_none() {
 }
 
 #[test]
-fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_one_its_own() {
+fn an_ipv6_customer_counts_as_one_address_and_a_mapped_ipv4_address_as_itself() {
     let limits = limits(|config| config.clients_per_ip = 1);
     let admit = |address: &str| limits.admit(&limits.bounds(), &at(address));
     let held = admit("2001:db8::1").unwrap();
@@ -55,7 +60,7 @@ fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_one_its_own() {
 }
 
 #[test]
-fn a_principal_holds_no_more_than_it_may_wherever_it_is() {
+fn a_principal_has_one_limit_at_all_addresses() {
     let limits = limits(|config| {
         (config.clients_per_principal, config.readers_per_principal) = (1, 2);
         (config.clients_per_ip, config.readers_per_ip) = (1, 5);
@@ -93,7 +98,7 @@ fn a_principal_holds_no_more_than_it_may_wherever_it_is() {
 }
 
 #[test]
-fn who_holds_nothing_is_forgotten() {
+fn an_address_that_holds_nothing_is_forgotten() {
     let limits = limits(|config| config.clients_per_ip = 1);
     for host in 0..100 {
         drop(limits.admit(&limits.bounds(), &at(&format!("192.0.2.{host}"))).unwrap());
@@ -101,15 +106,15 @@ fn who_holds_nothing_is_forgotten() {
     let held = limits.admit(&limits.bounds(), &at("192.0.2.1")).unwrap();
     assert!(limits.admit(&limits.bounds(), &at("192.0.2.1")).is_err());
     drop(held);
-    assert!(limits.by_address.is_empty());
+    assert!(limits.shares.has_no_address());
 }
 
 #[test]
-fn who_comes_too_often_takes_nothing_from_the_others() {
+fn an_address_that_comes_too_often_takes_nothing_from_the_others() {
     let limits = limits(|config| {
         (config.new_clients_per_second, config.new_clients_per_second_per_ip) = (3, 2);
     });
-    // However slow the machine: they are counted within a second, or the test begins again.
+    // They have to come within one second; on a slow machine the test tries again.
     for _ in 0..10 {
         *limits.arrivals.lock().unwrap() = Arrivals::now();
         let begun = Instant::now();
@@ -117,7 +122,7 @@ fn who_comes_too_often_takes_nothing_from_the_others() {
             limits.admit(&limits.bounds(), &at(address)).err().map(|LimitExceeded(why)| why)
         };
         let per_ip = Some("new_clients_per_second_per_ip");
-        let told = [
+        let refused = [
             admitted("2001:db8::1"),
             admitted("2001:db8::2"),
             admitted("2001:db8::3"),
@@ -127,7 +132,7 @@ fn who_comes_too_often_takes_nothing_from_the_others() {
         ];
         if begun.elapsed().as_millis() < 500 {
             let in_all = Some("new_clients_per_second");
-            assert_eq!(told, [None, None, per_ip, per_ip, None, in_all]);
+            assert_eq!(refused, [None, None, per_ip, per_ip, None, in_all]);
             return;
         }
     }
@@ -135,7 +140,7 @@ fn who_comes_too_often_takes_nothing_from_the_others() {
 }
 
 #[test]
-fn who_is_here_stays_where_there_may_be_fewer_and_nobody_comes_until_there_are() {
+fn lower_bounds_keep_the_clients_that_are_here_and_refuse_new_ones() {
     let limits = limits(|config| (config.clients, config.clients_per_ip) = (4, 3));
     let admit = |address: &str| limits.admit(&limits.bounds(), &at(address));
     let mut held: Vec<_> = (0..3).map(|_| admit("192.0.2.1").unwrap()).collect();
@@ -150,11 +155,11 @@ fn who_is_here_stays_where_there_may_be_fewer_and_nobody_comes_until_there_are()
     held.pop();
     assert!(admit("192.0.2.1").is_ok());
     drop(held);
-    assert!(limits.by_address.is_empty() && limits.clients() == 0);
+    assert!(limits.shares.has_no_address() && limits.clients() == 0);
 }
 
 #[test]
-fn too_few_descriptors_are_told() {
+fn too_few_descriptors_are_an_error() {
     let config = limits(|_| {}).bounds().config.clone();
     assert!(Limits::new(&config, 80).is_err());
 }

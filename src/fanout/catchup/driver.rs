@@ -10,7 +10,7 @@ use tokio::sync::SemaphorePermit;
 use super::machine::{Action, Beginning, CatchUp, End, Phase, TopicView};
 use super::run::Run;
 use super::wait::Level;
-use crate::fanout::body::{Body, BodyEnd, Following, body};
+use crate::fanout::body::{Body, BodyEnd, CatchUpHalf, body};
 use crate::fanout::broadcast_write::observe_latency;
 use crate::fanout::deadline::Deadline;
 use crate::fanout::signal::closing_frame;
@@ -75,20 +75,20 @@ pub(in crate::fanout) fn catch_up(
     });
 }
 
-/// A body, and the driver of its subscriber until that is gone or disconnected. The task that polls the
-/// body polls the driver (see [`beside`](crate::fanout::beside)).
+/// A body, and the catch-up half that fills it until its client is gone or disconnected. One task polls both
+/// (`http/hosted/` has the picture).
 pub fn follow_in_body(
     fanout: &Arc<Fanout>,
     subscriber: Subscriber,
     machine: CatchUp,
-) -> (Following, Body) {
+) -> (CatchUpHalf, Body) {
     let (sink, body) = body();
     let level = Level::new(subscriber.topic());
     let writer = SubscriberWriter::Body(sink);
     let mut driver = Driver::new(fanout.clone(), writer, subscriber, machine);
     driver.level = Some(level);
-    let following = Following::new(&body, fanout.tasks.track_future(driver.run()));
-    (following, body)
+    let half = CatchUpHalf::new(&body, fanout.tasks.track_future(driver.run()));
+    (half, body)
 }
 
 impl Driver {

@@ -1,24 +1,27 @@
-//! Who makes a request, what it gets, and what is counted and logged of it where no stream comes of it.
+//! What every request goes through, whatever carries it: who makes it, the decision, and what is counted and
+//! logged where it gets no stream.
 
 use hyper::{Request, Version};
+use tracing::debug;
 
 use super::forwarded;
 use super::peer::Peer;
 use super::router::{self, Decision};
 use crate::fanout::LogId;
+use crate::limits::PendingEnd;
 use crate::state::{Serving, State};
 use crate::telemetry::log::ACCESS;
 
-/// One connection, or one request of it where it has many at once.
+/// Who makes a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Requester {
-    /// Its name in the log.
+    /// The connection's name in the log, and over HTTP/2 the request's.
     pub(super) id: LogId,
-    /// Who is at the other end.
+    /// The other end of the connection.
     pub(super) peer: Peer,
 }
 
-/// What a request gets, whatever it is spoken over.
+/// Decides what a request gets; one whose target is too long gets no further.
 pub(super) fn decide<B>(state: &State, serving: &Serving, request: &Request<B>) -> Decision {
     let Some((reason, response)) = router::too_long(request.uri()) else {
         return router::decide(&serving.config, &serving.gate, request);
@@ -27,8 +30,8 @@ pub(super) fn decide<B>(state: &State, serving: &Serving, request: &Request<B>) 
     Decision::Respond(*response)
 }
 
-/// An ordinary response goes out.
-pub(super) fn answered<B>(
+/// Counts and logs an ordinary response.
+pub(super) fn count_response<B>(
     state: &State,
     serving: &Serving,
     requester: Requester,
@@ -53,6 +56,12 @@ pub(super) fn answered<B>(
         status,
         "access"
     );
+}
+
+/// Counts and logs a pending connection that was closed.
+pub(super) fn count_pending_end(state: &State, Requester { id, peer }: Requester, end: PendingEnd) {
+    state.metrics.rejected(end.as_str());
+    debug!(connection = id.connection, %peer, reason = end.as_str(), "connection closed");
 }
 
 /// The version of HTTP, as it is written.

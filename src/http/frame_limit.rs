@@ -1,5 +1,5 @@
-//! How much work a client makes by HTTP/2 frames that ask for nothing: pings, settings, resets, empty
-//! DATA and the like. h2 bounds what each kind may hold in memory, not how often it comes.
+//! Limits how often a client sends HTTP/2 frames that request nothing: pings, settings, resets, empty DATA
+//! and the like. h2 bounds the memory that each kind takes, not how often it comes.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -8,51 +8,51 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// So many frames of each sort may come at once,
+/// So many window updates, and so many other frames, may come at once,
 const BURST: f64 = 1000.0;
-/// so many each second,
+/// so many more each second,
 const PER_SECOND: f64 = 100.0;
-/// and one update of a window for so many bytes that the client was sent: it may answer each frame with
-/// two, and the smallest event has 40 bytes in its frame.
+/// and one window update for so many bytes that we sent: a client may answer each frame with two, and the
+/// smallest event takes 40 bytes in its frame.
 const BYTES_PER_UPDATE: f64 = 16.0;
 
-/// A frame's head: the length of what follows, a type, flags, the stream (RFC 9113, 4.1).
+/// A frame's head: length, type, flags, stream (RFC 9113, 4.1).
 const HEAD_BYTES: usize = 9;
-/// What precedes the first frame.
+/// The preface, before the first frame.
 const PREFACE_BYTES: usize = 24;
 const HEADERS: u8 = 1;
 const WINDOW_UPDATE: u8 = 8;
 
-/// A connection that fails where its client sends too many frames.
-pub(super) struct Meter<C> {
+/// A connection that fails when its client sends too many frames.
+pub(super) struct FrameLimit<C> {
     connection: C,
     frames: Frames,
     updates: Allowance,
     others: Allowance,
 }
 
-/// Finds the frames among the bytes.
+/// Finds the frames in what is read.
 struct Frames {
     head: [u8; HEAD_BYTES],
     head_bytes: usize,
-    /// Of what is not looked at: the preface, then what follows each head.
+    /// Bytes to skip: of the preface, then of each frame's payload.
     skip_bytes: usize,
 }
 
-/// Frames that ask for nothing.
+/// Counts of frames that request nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Idle {
     updates: u32,
     others: u32,
 }
 
-/// Frames that may still come.
+/// How many frames may still come.
 struct Allowance {
     frames: f64,
     as_of: Instant,
 }
 
-impl<C> Meter<C> {
+impl<C> FrameLimit<C> {
     pub(super) fn new(connection: C) -> Self {
         let frames = Frames { head: [0; HEAD_BYTES], head_bytes: 0, skip_bytes: PREFACE_BYTES };
         Self { connection, frames, updates: Allowance::new(), others: Allowance::new() }
@@ -60,7 +60,7 @@ impl<C> Meter<C> {
 }
 
 impl Frames {
-    /// The frames that begin in these bytes and ask for nothing.
+    /// The frames in these bytes that request nothing.
     fn idle_in(&mut self, mut bytes: &[u8]) -> Idle {
         let mut idle = Idle::default();
         loop {
@@ -81,7 +81,7 @@ impl Frames {
             self.head_bytes = 0;
             self.skip_bytes = u32::from_be_bytes([0, a, b, c]) as usize;
             match kind {
-                // Worth their answer; how many there are at once is limited elsewhere.
+                // Requests, which other limits count.
                 HEADERS => {}
                 WINDOW_UPDATE => idle.updates += 1,
                 _ => idle.others += 1,
@@ -106,7 +106,7 @@ impl Allowance {
         if self.frames >= 0.0 {
             return Ok(());
         }
-        Err(io::Error::other("too many HTTP/2 frames that ask for nothing"))
+        Err(io::Error::other("too many HTTP/2 frames that request nothing"))
     }
 
     fn earn(&mut self, frames: f64) {
@@ -114,7 +114,7 @@ impl Allowance {
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Meter<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for FrameLimit<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -129,7 +129,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Meter<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Meter<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for FrameLimit<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -160,16 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_wherever_the_reads_end() {
+    fn frames_are_found_wherever_reads_split_them() {
         let mut bytes = vec![b'P'; PREFACE_BYTES];
         for (kind, length) in [(4, 12), (HEADERS, 200), (6, 8), (0, 0), (9, 255), (8, 4)] {
             bytes.extend(frame(kind, length));
         }
         for size in 1..bytes.len() {
-            let mut meter = Meter::new(());
+            let mut limit = FrameLimit::new(());
             let (mut updates, mut others) = (0, 0);
             for part in bytes.chunks(size) {
-                let idle = meter.frames.idle_in(part);
+                let idle = limit.frames.idle_in(part);
                 (updates, others) = (updates + idle.updates, others + idle.others);
             }
             assert_eq!((updates, others), (1, 4), "in reads of {size}");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_much_may_say_much() {
+    fn a_client_that_reads_much_may_send_much() {
         let mut allowed = Allowance::new();
         assert!(allowed.spend(999).is_ok());
         assert!(allowed.spend(500).is_err());

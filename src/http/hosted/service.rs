@@ -1,0 +1,102 @@
+//! What a request over HTTP/2 or TLS gets: a response, or a stream with a body that a catch-up subscriber
+//! fills.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Either, Full, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Method, Request, Response, Version};
+use tokio::time::timeout;
+
+use super::mailbox::Mailbox;
+use crate::config::Refuse;
+use crate::fanout::{Body, Subscriber, follow_in_body};
+use crate::http::admission::{StreamRequest, refusal_event, wait_for_tail};
+use crate::http::request::{Requester, count_response, decide};
+use crate::http::response;
+use crate::http::router::{self, Decision};
+use crate::state::State;
+
+/// A body that comes with a request is thrown away up to this,
+pub(super) const UNWANTED_BODY_BYTES: u32 = 16 << 10;
+/// and for no longer than this.
+const UNWANTED_BODY_TIME: Duration = Duration::from_millis(200);
+
+/// A response: whole, or a stream.
+type Answer = Response<Either<Full<Bytes>, Body>>;
+
+/// Answers one request; the catch-up half of a stream goes to the mailbox.
+pub(super) async fn answer(
+    state: &Arc<State>,
+    request: Request<Incoming>,
+    requester: Requester,
+    mailbox: &Mailbox,
+) -> Result<Answer, Infallible> {
+    let has_body = !request.body().is_end_stream();
+    let is_head = request.method() == Method::HEAD;
+    let serving = state.serving();
+    let response = match decide(state, &serving, &request) {
+        Decision::Respond(response) => response,
+        // The router sees only headers, and over HTTP/2 a body needs none.
+        Decision::Stream(_) if has_body => *router::unwanted_body(),
+        Decision::Stream(mut plan) => {
+            plan.framed = false;
+            if request.version() < Version::HTTP_2 {
+                // A client comes back over another connection, perhaps to another gateway.
+                plan.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            let stream = StreamRequest::new(serving, requester, plan, &request);
+            // A stream lasts long: its request's headers need not.
+            drop(request);
+            return Ok(open(state, &stream, mailbox).await);
+        }
+    };
+    count_response(state, &serving, requester, &request, response.status().as_u16());
+    // Some clients take a response before the end of their body for an error (curl 7.88).
+    let body = Limited::new(request.into_body(), UNWANTED_BODY_BYTES as usize);
+    let _ = timeout(UNWANTED_BODY_TIME, body.collect()).await;
+    // A response to HEAD has no body (RFC 9110, 9.3.2), but over HTTP/2 hyper would send it.
+    Ok(response.map(|body| Either::Left(if is_head { Full::default() } else { body })))
+}
+
+/// Opens the stream, or refuses it.
+async fn open(state: &Arc<State>, stream: &StreamRequest, mailbox: &Mailbox) -> Answer {
+    mailbox.drain_token.get_or_init(|| state.hosted.token());
+    match admit(state, stream, mailbox).await {
+        Ok(subscriber) => {
+            let machine = stream.begin(state, &subscriber, Vec::new());
+            let (catch_up, body) = follow_in_body(&state.fanout, subscriber, machine);
+            mailbox.put(catch_up);
+            response::stream_response(&stream.plan, Either::Right(body))
+        }
+        Err(reason) => refuse(state, stream, reason).map(Either::Left),
+    }
+}
+
+async fn admit(
+    state: &State,
+    stream: &StreamRequest,
+    mailbox: &Mailbox,
+) -> Result<Subscriber, &'static str> {
+    let (permit, lease) = stream.admit(state)?;
+    // From here on it counts as a client, even while it waits for the source.
+    mailbox.admitted.notify_one();
+    let subscriber = stream.subscriber(state, permit, lease);
+    wait_for_tail(&subscriber.lease, stream.plan.start).await?;
+    Ok(subscriber)
+}
+
+fn refuse(state: &State, stream: &StreamRequest, reason: &'static str) -> Response<Full<Bytes>> {
+    stream.count_refusal(state, reason);
+    let settings = &stream.serving.settings;
+    let wait = settings.long_reconnection_time();
+    if settings.refuse == Refuse::Status {
+        state.metrics.responded(response::REFUSED_STATUS);
+        return response::refused_response(&stream.plan, wait, reason);
+    }
+    state.metrics.responded(response::STREAM_STATUS);
+    response::stream_response(&stream.plan, Full::from(refusal_event(wait, reason)))
+}

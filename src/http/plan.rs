@@ -1,0 +1,32 @@
+//! What the router has decided about a stream.
+
+use std::sync::Arc;
+
+use hyper::HeaderMap;
+
+use crate::auth::TokenEnd;
+use crate::auth::grant::Credential;
+use crate::stream::start::Start;
+
+/// A stream that a client asks for and may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Index of its route in the configuration.
+    pub route: usize,
+    /// The stream key.
+    pub key: String,
+    /// Where it begins.
+    pub start: Start,
+    /// Whether the body is sent in chunks, as HTTP/1.1 does.
+    pub framed: bool,
+    /// Headers of its response, besides those that every stream has.
+    pub headers: HeaderMap,
+    /// The principal that its token names.
+    pub principal: Option<Arc<str>>,
+    /// When its token ends, where it has one.
+    pub token: Option<TokenEnd>,
+    /// The token itself.
+    pub credential: Option<Credential>,
+    /// Why it cannot be served now, if that is known already.
+    pub unavailable: Option<&'static str>,
+}

@@ -1,0 +1,122 @@
+//! The responses of the public side: heads of streams, refusals, the demo's page.
+
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+use super::plan::Plan;
+
+/// The demo's page.
+pub(super) fn demo_page() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(crate::demo::PAGE));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// A response with a line of text, which says to a developer what is wrong.
+pub fn text(status: StatusCode, message: &str) -> Box<Response<Full<Bytes>>> {
+    let mut response = Response::new(Full::from(format!("{message}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Box::new(response)
+}
+
+/// Besides the content type, they make proxies pass each event on at once.
+const STREAM_HEADERS: &[(&str, &str)] = &[
+    ("content-type", "text/event-stream"),
+    ("cache-control", "no-cache, no-transform"),
+    ("x-accel-buffering", "no"),
+];
+
+/// Every status code of ours, for metrics that start at zero.
+pub const STATUSES: [u16; 12] = [200, 204, 400, 401, 403, 404, 405, 406, 414, 421, 431, 503];
+/// The status code of an accepted stream.
+pub(super) const STREAM_STATUS: u16 = 200;
+/// The status code of a refused stream, where `server.refuse` asks for one.
+pub(super) const REFUSED_STATUS: u16 = 503;
+/// What hyper itself answers to a head that it cannot parse.
+pub(super) const MALFORMED_STATUS: u16 = 400;
+/// What hyper answers to a head that is too large.
+pub(super) const TOO_LARGE_STATUS: u16 = 431;
+
+/// The head of a stream's response, for a socket that has left hyper.
+pub fn stream_head(plan: &Plan) -> Vec<u8> {
+    let mut head = status_line(plan.framed, "200 OK").into_bytes();
+    for (name, value) in STREAM_HEADERS {
+        append_header(&mut head, name, value.as_bytes());
+    }
+    if plan.framed {
+        append_header(&mut head, "transfer-encoding", b"chunked");
+    }
+    end_of_head(head, plan)
+}
+
+/// A stream's response, for hyper.
+pub(super) fn stream_response<B>(plan: &Plan, body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    for (name, value) in STREAM_HEADERS {
+        response.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().extend(plan.headers.clone());
+    response
+}
+
+fn append_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}
+
+fn end_of_head(mut head: Vec<u8>, plan: &Plan) -> Vec<u8> {
+    for (name, value) in &plan.headers {
+        append_header(&mut head, name.as_str(), value.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// A whole response that refuses a stream with a status code, for a socket that has left hyper.
+pub(super) fn refused(plan: &Plan, retry_after: Duration, reason: &str) -> Vec<u8> {
+    let body = refused_body(reason);
+    let status = status_line(plan.framed, "503 Service Unavailable");
+    let wait_seconds = retry_after.as_secs().max(1);
+    let length = body.len() + 1;
+    let head = format!(
+        "{status}retry-after: {wait_seconds}\r\ncontent-type: text/plain; charset=utf-8\r\n\
+         cache-control: no-store\r\ncontent-length: {length}\r\n"
+    );
+    let mut response = end_of_head(head.into_bytes(), plan);
+    response.extend_from_slice(body.as_bytes());
+    response.push(b'\n');
+    response
+}
+
+/// The same, for hyper.
+pub(super) fn refused_response(
+    plan: &Plan,
+    retry_after: Duration,
+    reason: &str,
+) -> Response<Full<Bytes>> {
+    let mut response = *text(StatusCode::SERVICE_UNAVAILABLE, &refused_body(reason));
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
+    headers.extend(plan.headers.clone());
+    response
+}
+
+fn refused_body(reason: &str) -> String {
+    format!("not now: {reason}")
+}
+
+fn status_line(framed: bool, status: &str) -> String {
+    let version = if framed { "1.1" } else { "1.0" };
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    format!("HTTP/{version} {status}\r\ndate: {date}\r\nconnection: close\r\n")
+}

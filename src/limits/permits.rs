@@ -1,0 +1,140 @@
+//! Admits clients and readers within the bounds, and counts them.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use super::arrivals::Arrivals;
+use super::bounds::{Bounds, TooFewDescriptors};
+use super::identity::{ClientIdentity, LimitExceeded, network};
+use super::shares::{Count, Share, Shares};
+use crate::config;
+
+/// Counts of what is limited.
+pub struct Limits {
+    bounds: ArcSwap<Bounds>,
+    /// Open files that the process may have.
+    descriptors: usize,
+    clients: AtomicUsize,
+    pub(super) shares: Arc<Shares>,
+    pub(super) arrivals: Mutex<Arrivals>,
+}
+
+/// One client's permit; given back on drop.
+pub struct Permit {
+    limits: Arc<Limits>,
+    /// Boxed, for most gateways do not count by address.
+    share: Option<Box<Share>>,
+}
+
+impl Limits {
+    /// With `descriptors` open files allowed to the process.
+    pub fn new(
+        config: &config::Limits,
+        descriptors: usize,
+    ) -> Result<Arc<Self>, TooFewDescriptors> {
+        Ok(Arc::new(Self {
+            bounds: ArcSwap::from_pointee(Bounds::new(config, descriptors)?),
+            descriptors,
+            clients: AtomicUsize::new(0),
+            shares: Arc::default(),
+            arrivals: Mutex::new(Arrivals::now()),
+        }))
+    }
+
+    /// The bounds that this configuration has with our open files.
+    pub fn bounds_of(&self, config: &config::Limits) -> Result<Bounds, TooFewDescriptors> {
+        Bounds::new(config, self.descriptors)
+    }
+
+    /// The present bounds.
+    pub fn bounds(&self) -> Arc<Bounds> {
+        self.bounds.load_full()
+    }
+
+    /// Replaces the bounds. Clients that are here stay, also where fewer are allowed from now on.
+    pub fn set_bounds(&self, bounds: Arc<Bounds>) {
+        self.bounds.store(bounds);
+    }
+
+    /// Streams open now.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Pending connections that there may be now: what streams leave of the descriptors.
+    pub fn max_pending(&self) -> usize {
+        self.bounds.load().max_pending(self.clients())
+    }
+
+    /// A permit for one more client within these bounds.
+    pub fn admit(
+        self: &Arc<Self>,
+        bounds: &Bounds,
+        identity: &ClientIdentity,
+    ) -> Result<Permit, LimitExceeded> {
+        self.count_arrival(&bounds.config, identity.address)?;
+        let room = |clients| (clients < bounds.max_clients).then_some(clients + 1);
+        self.clients
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .map_err(|_| LimitExceeded("clients"))?;
+        let mut permit = Permit { limits: self.clone(), share: None };
+        permit.share = self.share(bounds, Count::Clients, identity)?.map(Box::new);
+        Ok(permit)
+    }
+
+    /// A permit for one more reader; `None`: this client's readers are not counted.
+    pub fn admit_reader(
+        &self,
+        bounds: &Bounds,
+        identity: &ClientIdentity,
+    ) -> Result<Option<Share>, LimitExceeded> {
+        self.share(bounds, Count::Readers, identity)
+    }
+
+    /// One more of what this client may hold; `None`: there is no limit for it.
+    fn share(
+        &self,
+        Bounds { config, .. }: &Bounds,
+        count: Count,
+        identity: &ClientIdentity,
+    ) -> Result<Option<Share>, LimitExceeded> {
+        let (per_ip, per_principal) = match count {
+            Count::Clients => (config.clients_per_ip, config.clients_per_principal),
+            Count::Readers => (config.readers_per_ip, config.readers_per_principal),
+        };
+        let address = identity.address.map(network).filter(|_| per_ip > 0);
+        let principal = identity.principal.clone().filter(|_| per_principal > 0);
+        if address.is_none() && principal.is_none() {
+            return Ok(None);
+        }
+        let mut share = Share::empty(&self.shares, count);
+        if let Some(address) = address {
+            share.add_address(address, per_ip)?;
+        }
+        if let Some(principal) = principal {
+            share.add_principal(principal, per_principal)?;
+        }
+        Ok(Some(share))
+    }
+
+    fn count_arrival(
+        &self,
+        limits: &config::Limits,
+        address: Option<IpAddr>,
+    ) -> Result<(), LimitExceeded> {
+        if limits.new_clients_per_second == 0 && limits.new_clients_per_second_per_ip == 0 {
+            return Ok(());
+        }
+        let mut arrivals = self.arrivals.lock().expect("no holder of the lock panics");
+        arrivals.count(limits, address.map(network))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.limits.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
