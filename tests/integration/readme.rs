@@ -101,9 +101,9 @@ fn a_page_whose_token_expires_gets_another_and_goes_on_where_it_was() {
         .credentials(credentials)
         .start_ready();
     let token = |seconds| hs256(&json!({ "exp": seconds_from_now(seconds) }));
-    // Before there is a token: a cold browser takes its time.
+    // Before there is a token: a cold browser takes its time, and the page some of the first one's.
     let browser = Browser::start();
-    follow(&browser, &gateway, "/a", [&token(5), &token(600)]);
+    follow(&browser, &gateway, "/a", [&token(15), &token(600)]);
     clients(&gateway, 1.0);
     gateway.publish("events:a", "before");
     eventually("its token expires", || {
