@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, SOON, Setup, exchange};
+use crate::support::gateway::{Gateway, Setup, exchange};
 use crate::support::program::ssegate_with_sockets;
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address};
@@ -325,7 +325,7 @@ fn a_listener_of_our_own_beside_one_that_was_handed_over_answers_to_the_end() {
     let _stalled = stalled(&gateway);
     let begin = Instant::now();
     gateway.signal("TERM");
-    within(SOON, "it drains", || gateway.admin_get("/readyz").status == 503);
+    eventually("it drains", || gateway.admin_get("/readyz").status == 503);
     let ask = "GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n";
     let answer = exchange(&gateway.address, ask);
     assert!(answer.body.contains("drain"), "{answer:?}");

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, SOON, Setup};
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
-use crate::support::{Folder, eventually, within};
+use crate::support::{Folder, eventually};
 
 /// The first block of this language after `heading`.
 fn block(heading: &str, language: &str) -> String {
@@ -47,7 +47,7 @@ fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
 #[track_caller]
 fn is_told(browser: &Browser, expected: &[&str]) {
     let told = || browser.script("return window.told");
-    within(2 * SOON, &format!("the page hears of {expected:?}"), || told() == json!(expected));
+    eventually(&format!("the page hears of {expected:?}"), || told() == json!(expected));
 }
 
 fn clients(gateway: &Gateway, count: f64) {
