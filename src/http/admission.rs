@@ -45,7 +45,7 @@ impl StreamRequest {
         let (config, headers) = (&serving.config, request.headers());
         let trusted = &config.proxy.trusted;
         let address = forwarded::client(trusted, peer, headers);
-        let record = AccessRecord::handoff(id, || AccessedStream {
+        let record = AccessRecord::begin(id, || AccessedStream {
             address,
             path: request.uri().path().into(),
             route: config.routes[plan.route].path.as_str().into(),

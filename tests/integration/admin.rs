@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, Response, SOON, Setup, exchange};
+use crate::support::gateway::{Gateway, Response, Setup, exchange};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually, within};
 
@@ -110,7 +110,7 @@ fn latency_is_counted_per_delivery_in_cumulative_buckets() {
         clients.iter_mut().for_each(|client| drop(client.entry()));
         let deliveries = (number * CLIENTS) as f64;
         // A client's first events may reach it before its pack takes it in: those are not live.
-        within(SOON, "each delivery is counted", || count() == deliveries);
+        eventually("each delivery is counted", || count() == deliveries);
     }
     let mut replayed = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
     (0..5).for_each(|_| drop(replayed.entry()));
@@ -159,7 +159,7 @@ fn values_follow_what_happens() {
         let of = |what: &str| metric(&format!("ssegate_{what}_sent_total{{route=\"{route}\"}}"));
         (of("events"), of("bytes"))
     };
-    within(SOON, "6 and 2 events", || (sent("/events/{name}").0, sent("/other").0) == (6.0, 2.0));
+    eventually("6 and 2 events", || (sent("/events/{name}").0, sent("/other").0) == (6.0, 2.0));
     let (bytes, other) = (sent("/events/{name}").1, sent("/other").1);
     assert!(other > 2.0 * 30.0 && bytes >= 3.0 * other, "{bytes} and {other} bytes");
     assert_eq!(metric("ssegate_reader_entries_total"), 2.0);
@@ -181,18 +181,18 @@ fn resumes_are_counted(gateway: &Gateway, redis: &Redis, id: &str) {
     };
     let resume = |id: &str| Client::resume(&gateway.address, "/events/a", id);
     resume(id).entry();
-    within(SOON, "from the ring", || resumed("ring") == 1.0);
+    eventually("from the ring", || resumed("ring") == 1.0);
     resume("no id of ours").control();
-    within(SOON, "invalid", || (resumed("invalid"), gaps("unknown")) == (1.0, 1.0));
+    eventually("invalid", || (resumed("invalid"), gaps("unknown")) == (1.0, 1.0));
     resume("5-5").control();
-    within(SOON, "an id that never was", || (resumed("gap"), gaps("reset")) == (1.0, 1.0));
+    eventually("an id that never was", || (resumed("gap"), gaps("reset")) == (1.0, 1.0));
     let ids: Vec<_> = (0..3).map(|number| redis.add("events:c", &number.to_string())).collect();
     Client::resume(&gateway.address, "/events/c", &ids[0]).entry();
-    within(SOON, "from Redis", || resumed("redis") == 1.0);
+    eventually("from Redis", || resumed("redis") == 1.0);
     redis.run(&["XTRIM", "events:c", "MAXLEN", "1"]);
     Client::resume(&gateway.address, "/events/d", "7-7").control();
     Client::resume(&gateway.address, "/events/c", &ids[0]).control();
-    within(SOON, "trimmed", || (resumed("gap"), gaps("trimmed")) == (3.0, 1.0));
+    eventually("trimmed", || (resumed("gap"), gaps("trimmed")) == (3.0, 1.0));
     assert_eq!(gateway.metric("ssegate_gaps_total{scope=\"reader\",reason=\"trimmed\"}"), 0.0);
 }
 

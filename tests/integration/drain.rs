@@ -9,7 +9,7 @@ use ssegate::sse::parse::{Event, Item};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::{Connection, Redis};
-use crate::support::{pause_of_the_scenario, within};
+use crate::support::{eventually, pause_of_the_scenario};
 
 /// A thousand clients behind nginx.
 mod behind_nginx;
@@ -35,7 +35,7 @@ fn live_clients(gateway: &Gateway, count: usize) -> Vec<Client> {
 }
 
 fn is_draining(gateway: &Gateway) {
-    within(SOON, "/readyz is 503", || gateway.admin_get("/readyz").status == 503);
+    eventually("/readyz is 503", || gateway.admin_get("/readyz").status == 503);
 }
 
 fn last_event(items: Vec<Item>) -> Event {

@@ -5,10 +5,10 @@ use std::process::Command;
 use ssegate::sse::parse::{Item, Parser};
 
 use crate::support::browser::Browser;
-use crate::support::gateway::{Gateway, SOON, Setup};
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::multiplexed::Session;
 use crate::support::tls::Authority;
-use crate::support::{Folder, eventually, within};
+use crate::support::{Folder, eventually};
 
 /// Peers that break the rules, or keep them and do harm.
 mod attacks;
@@ -203,10 +203,10 @@ fn a_browser_has_ten_streams_at_once() {
          }",
     );
     let all_open = "return sources.every(source => source.readyState === EventSource.OPEN)";
-    within(2 * SOON, "all are open", || browser.script(all_open) == true);
+    eventually("all are open", || browser.script(all_open) == true);
     (0..10).for_each(|i| drop(gateway.publish(&format!("events:{i}"), "!")));
     let all_heard = "return new Set(heard).size === 10 && heard.length === 10";
-    within(SOON, "each has heard its own", || browser.script(all_heard) == true);
+    eventually("each has heard its own", || browser.script(all_heard) == true);
     assert_eq!(gateway.metric("ssegate_clients"), 10.0);
     // It may open another one that it does not need then.
     assert!(gateway.metric("ssegate_connections_accepted_total{proto=\"http2\"}") <= 3.0);

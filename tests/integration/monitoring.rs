@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::documents;
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, SOON, Setup, exchange};
+use crate::support::gateway::{Gateway, Setup, exchange};
 use crate::support::prometheus::{Prometheus, RULES, promtool};
 use crate::support::redis::Redis;
 use crate::support::swarm::{self, Address, Stream};

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::documents::{block, section};
 use crate::support::browser::Browser;
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, SOON, Setup};
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
-use crate::support::{Folder, eventually, within};
+use crate::support::{Folder, eventually};
 
 /// On a page of the gateway's origin the documents' `follow`, whose pauses are short, follows `path`; what it calls is in `window.told`. Its cookie is the first token, then the second.
 fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
@@ -40,7 +40,7 @@ fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
 #[track_caller]
 fn is_told(browser: &Browser, expected: &[&str]) {
     let told = || browser.script("return window.told");
-    within(2 * SOON, &format!("the page hears of {expected:?}"), || told() == json!(expected));
+    eventually(&format!("the page hears of {expected:?}"), || told() == json!(expected));
 }
 
 fn clients(gateway: &Gateway, count: f64) {
@@ -94,9 +94,9 @@ fn a_page_whose_token_expires_gets_another_and_goes_on_where_it_was() {
         .credentials(credentials)
         .start_ready();
     let token = |seconds| hs256(&json!({ "exp": seconds_from_now(seconds) }));
-    // Before there is a token: a cold browser takes its time.
+    // Before there is a token: a cold browser takes its time, and the page some of the first one's.
     let browser = Browser::start();
-    follow(&browser, &gateway, "/a", [&token(5), &token(600)]);
+    follow(&browser, &gateway, "/a", [&token(15), &token(600)]);
     clients(&gateway, 1.0);
     gateway.publish("events:a", "before");
     eventually("its token expires", || {

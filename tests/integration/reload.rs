@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, SOON, Setup, exchange};
 use crate::support::multiplexed::{End, Session};
-use crate::support::{eventually, within};
 
 /// What takes effect with a restart, and what stays guarded until then.
 mod lasting;

@@ -14,7 +14,7 @@ use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::manager::Manager;
 use crate::support::program::run;
 use crate::support::redis::Redis;
-use crate::support::{Folder, eventually, within};
+use crate::support::{Folder, eventually};
 
 /// The shipped units, held against the binary.
 mod units;
@@ -274,7 +274,7 @@ fn a_manager_that_is_not_there_or_does_not_read_hinders_nobody() {
         assert_eq!(client.entry().last_event_id, id);
         gateway.signal("HUP");
         let told = |gateway: &Gateway| gateway.log().matches("service manager").count();
-        within(SOON, "it is told in the log", || name.is_empty() || told(&gateway) > 0);
+        eventually("it is told in the log", || name.is_empty() || told(&gateway) > 0);
         assert!(told(&gateway) <= 2, "{}", gateway.log());
         drop(client);
         gateway.signal("TERM");

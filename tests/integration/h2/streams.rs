@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::live;
-use crate::support::gateway::{SOON, Setup};
+use crate::support::eventually;
+use crate::support::gateway::Setup;
 use crate::support::multiplexed::{
     CANCEL, DATA, End, INITIAL_WINDOW_SIZE, Session, WINDOW_UPDATE, Wire,
 };
 use crate::support::redis::Redis;
-use crate::support::{eventually, within};
 
 #[test]
 fn a_stream_is_resumed_by_header_and_by_query() {
@@ -124,7 +124,7 @@ fn a_drain_ends_each_stream_refuses_others_and_closes_the_connection() {
     let id = gateway.publish("events:a", "last");
     let mut aside = Session::open(&gateway.address);
     gateway.signal("TERM");
-    within(SOON, "it drains", || gateway.admin_get("/readyz").status == 503);
+    eventually("it drains", || gateway.admin_get("/readyz").status == 503);
     let late = aside.stream("/events/a");
     assert_eq!(aside.control(late).0["type"], "drain");
     assert_eq!(aside.end(late), End::Whole);

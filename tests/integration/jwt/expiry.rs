@@ -24,7 +24,7 @@ fn left(gateway: &Gateway, why: &str) -> f64 {
 #[test]
 fn a_stream_is_warned_and_ends_with_its_token() {
     let gateway = start(&["warn = \"2s\""]);
-    let exp = seconds_from_now(4);
+    let exp = seconds_from_now(7);
     let mut client = open(&gateway, "/any/a", exp);
     client.live();
     let id = gateway.publish("events:a", "before");
@@ -114,7 +114,7 @@ fn over_http2_each_stream_has_the_end_of_its_own_token() {
         let claims = json!({"exp": seconds_from_now(seconds)});
         format!("Bearer {}", hs256(&claims))
     };
-    let short = session.get("/any/a", &[("authorization", &bearer(3))]);
+    let short = session.get("/any/a", &[("authorization", &bearer(6))]);
     let long = session.get("/any/a", &[("authorization", &bearer(60))]);
     session.live(short);
     session.live(long);

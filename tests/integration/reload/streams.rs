@@ -160,7 +160,7 @@ fn nobody_slips_through_while_the_file_is_read() {
         gateway.write(&gone);
         gateway.reload();
         let held = crowd.map(|some| some.join().unwrap());
-        within(SOON, "none is left", || gateway.metric("ssegate_clients") == 0.0);
+        eventually("none is left", || gateway.metric("ssegate_clients") == 0.0);
         drop(held);
         gateway.write(&Setup::memory());
         gateway.reload();
