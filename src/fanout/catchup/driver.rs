@@ -7,9 +7,9 @@ use std::time::Instant;
 use tokio::io::Interest;
 use tokio::sync::SemaphorePermit;
 
+use super::level::Level;
 use super::machine::{Action, Beginning, CatchUp, End, Phase, TopicView};
 use super::run::Run;
-use super::wait::Level;
 use crate::fanout::body::{Body, BodyEnd, CatchUpHalf, body};
 use crate::fanout::broadcast_write::observe_latency;
 use crate::fanout::deadline::Deadline;

@@ -17,8 +17,10 @@
 mod backfill;
 mod begin;
 mod driver;
+mod level;
 mod machine;
 mod run;
+mod source;
 mod wait;
 
 pub use driver::{follow_in_body, welcome};

@@ -1,43 +1,20 @@
 //! What a driver waits for: its client, the source, or news; and what may come in between.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast;
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use super::driver::Driver;
 use super::machine::End;
 use crate::source::{Error, ErrorClass};
 use crate::sse::Control;
-use crate::stream::Topic;
 use crate::telemetry::metrics::DisconnectReason;
 
 /// A client that takes nothing for this long does not keep a page of the past in memory.
 const PAGE_KEPT: Duration = Duration::from_secs(1);
 /// The driver looks at the source again after this, should no news come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// What the driver of a subscriber that no shard takes waits for while it is level with the tail. It is kept
-/// from one wait to the next: making it again for each delivery would cost as much as the rest.
-pub(super) struct Level {
-    news: broadcast::Receiver<()>,
-    alarm: Pin<Box<Sleep>>,
-}
-
-impl Level {
-    pub(super) fn new(topic: &Topic) -> Self {
-        Self { news: topic.subscribe(), alarm: Box::pin(sleep_until(Instant::now().into())) }
-    }
-
-    /// Sets the alarm to `wake` or earlier. An early alarm is set again then, so a wait that ends later than the
-    /// last one, as most do, costs nothing.
-    fn alarm_by(&mut self, wake: Instant) {
-        if self.alarm.is_elapsed() || self.alarm.deadline() > wake.into() {
-            self.alarm.as_mut().reset(wake.into());
-        }
-    }
-}
 
 impl Driver {
     pub(super) async fn wait_writable(&mut self) -> Result<(), End> {

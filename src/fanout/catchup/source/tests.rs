@@ -2,10 +2,12 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use hyper::body::Body as _;
 
+use super::super::backfill::Backfill;
 use super::super::driver::Driver;
 use super::super::machine::{DeliveryState, TopicView};
 use super::*;
