@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -75,13 +75,7 @@ impl Serve for PublicServer {
                 }
             }
             Ok(None) => {}
-            Err(PendingEnd::Overdue) if client.is_some() => {
-                log_no_request(state, requester);
-            }
-            Err(PendingEnd::Overdue) => {
-                let fault = format!("no PROXY header within {header_timeout:?}");
-                log_no_proxy_header(state, accepted, &fault);
-            }
+            Err(PendingEnd::Overdue) => log_overdue(state, accepted, client, header_timeout),
             Err(end) => count_pending_end(state, accepted, end),
         }
     }
@@ -165,7 +159,11 @@ fn log_ended(Requester { id, peer }: Requester, error: &io::Error) {
     debug!(connection = id.connection, %peer, %error, "connection ended");
 }
 
-fn log_no_request(state: &State, Requester { id, peer }: Requester) {
+/// Without a `client` the connection was still waiting for its PROXY header, else for a request.
+fn log_overdue(state: &State, accepted: Requester, client: Option<Requester>, limit: Duration) {
+    let Some(Requester { id, peer }) = client else {
+        return log_no_proxy_header(state, accepted, &format!("no PROXY header within {limit:?}"));
+    };
     state.metrics.rejected("header_timeout");
     debug!(connection = id.connection, %peer, "connection closed: no request came in time");
 }
