@@ -135,7 +135,7 @@ pub async fn from_the_first(
     reason: Reason,
 ) -> Result<Resolved, Error> {
     // Where others are read from than the primary, each may be at another place.
-    query.source.primary_says(query.key, LAG_PATIENCE).await?;
+    query.source.primary_snapshot(query.key, LAG_PATIENCE).await?;
     let info = query.info().await?;
     Ok(Base::first(asked, info.as_ref(), reason).resolved())
 }
@@ -272,7 +272,7 @@ async fn resume_believably(
 ) -> Result<Base, Error> {
     let base = resume(query, id, info).await?;
     let is_reset = base.gap.is_some_and(|gap| gap.reason == Reason::Reset);
-    if !is_reset || query.source.primary_says(query.key, LAG_PATIENCE).await?.is_none() {
+    if !is_reset || query.source.primary_snapshot(query.key, LAG_PATIENCE).await?.is_none() {
         return Ok(base);
     }
     // What is read from has caught up with the primary: what it says now is right.
