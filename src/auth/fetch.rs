@@ -1,4 +1,4 @@
-//! One `GET` of a set of keys. It follows no redirection: where keys are only the configuration says.
+//! One `GET` of a key set. It follows no redirection: only the configuration says where keys are.
 
 use std::time::Duration;
 
@@ -7,49 +7,33 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
 use crate::config::Tls;
+use crate::net::dial::{Socket, address_of, dial};
 
-/// For all of it.
-const TIME_OUT: Duration = Duration::from_secs(10);
-/// Many times any set of keys.
+/// From connecting to the last byte of the answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Many times the size of any key set.
 const MAX_BYTES: usize = 256 << 10;
 
-/// What is at `url`, an `https:` one if there is `tls`; else in one line why not.
+/// The key set at `url`, which is `https:` where there is `tls`; or one line that says why there is none.
 pub(super) async fn get(url: &Url, tls: Option<&Tls>) -> Result<Vec<u8>, String> {
-    let asked = tokio::time::timeout(TIME_OUT, connect_and_ask(url, tls)).await;
-    asked.unwrap_or_else(|_| Err(format!("no answer within {TIME_OUT:?}")))
+    let fetched = tokio::time::timeout(TIMEOUT, fetch(url, tls)).await;
+    fetched.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
 }
 
-async fn connect_and_ask(url: &Url, tls: Option<&Tls>) -> Result<Vec<u8>, String> {
-    let host = match url.host().ok_or("the address has no host")? {
-        Host::Domain(name) => name.to_owned(),
-        Host::Ipv4(ip) => ip.to_string(),
-        Host::Ipv6(ip) => ip.to_string(),
-    };
-    let port = url.port_or_known_default().ok_or("the address has no port")?;
-    let stream = TcpStream::connect((host.as_str(), port))
-        .await
-        .map_err(|error| format!("cannot connect: {error}"))?;
-    let Some(Tls(config)) = tls else { return ask(url, stream).await };
-    let name = ServerName::try_from(host).map_err(|error| format!("no name for TLS: {error}"))?;
-    let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
-    ask(url, stream.map_err(|error| format!("no TLS: {error}"))?).await
+async fn fetch(url: &Url, tls: Option<&Tls>) -> Result<Vec<u8>, String> {
+    let address = address_of(url).ok_or("the address has no host or port")?;
+    let socket = dial(&address, tls, TIMEOUT).await.map_err(|error| error.to_string())?;
+    request(url, socket).await
 }
 
-async fn ask<S>(url: &Url, stream: S) -> Result<Vec<u8>, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn request(url: &Url, socket: Box<dyn Socket>) -> Result<Vec<u8>, String> {
     let no_answer = |error: hyper::Error| format!("no answer: {error}");
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(no_answer)?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort])

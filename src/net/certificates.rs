@@ -1,4 +1,4 @@
-//! TLS to clients: the certificate that they are shown.
+//! TLS of the gateway's own listeners: the certificate that clients are shown.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Identity, IdentityError, LoadedIdentity};
 
-/// HTTP/2, in the handshake (RFC 9113, 3.2).
+/// The name of HTTP/2 in the TLS handshake (ALPN; RFC 9113, 3.2).
 pub const HTTP2: &[u8] = b"h2";
 const HTTP1: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
-/// How connections begin from now on; those that are open keep what they have.
+/// Accepts the TLS handshakes of new connections; open connections keep the certificate that they began with.
 #[derive(Clone)]
 pub struct Certificates(pub TlsAcceptor);
 
 impl Certificates {
-    /// Reads the files. They were good when the configuration was read, and may have changed since.
+    /// Reads the files again: they were valid when the configuration was read, and may have changed since.
     pub fn open(identity: &Identity) -> Result<Self, IdentityError> {
         let LoadedIdentity { certified, .. } = identity.read()?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))

@@ -1,3 +1,4 @@
-//! Connections of either direction: how we connect, and the certificates that clients are shown.
+//! Connections in both directions: how the gateway connects, and the certificates that it shows to clients.
 
 pub mod certificates;
+pub mod dial;

@@ -1,4 +1,4 @@
-//! The embedded source: streams in this process, with the same contract as Redis.
+//! The embedded source: streams in this process that behave as those of Redis do.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,7 +11,7 @@ use super::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
 use crate::config::Ring;
 use crate::sse::{Entry, StreamId};
 
-/// More stream keys than this are refused: whoever may publish may not fill the memory.
+/// The most stream keys; a client that may publish must not be able to fill the memory.
 const MAX_KEYS: usize = 10_000;
 
 /// All streams. Cheap to clone.
@@ -21,16 +21,16 @@ pub struct Memory {
 }
 
 struct Streams {
-    /// What each stream keeps is what a ring keeps.
+    /// Each stream keeps as much as a ring does.
     keep: Ring,
-    /// Held for one lookup or one addition at a time, never across an await.
-    streams: Mutex<HashMap<String, Stream>>,
+    /// Held for one look or one addition at a time, never across an await.
+    by_key: Mutex<HashMap<String, Stream>>,
     added: Notify,
     #[cfg(test)]
     others: Mutex<Option<(String, Others)>>,
 }
 
-/// What others make of a stream before each command of ours: a test's.
+/// What other clients make of a stream before each command of a test.
 #[cfg(test)]
 pub(crate) type Others = Box<dyn FnMut() -> Option<(Vec<Entry>, StreamInfo)> + Send>;
 
@@ -40,7 +40,7 @@ struct Stream {
     bytes: usize,
     last_generated: StreamId,
     entries_added: u64,
-    /// What others say of it.
+    /// Stands in for `info()`, as [`Others`] returned it.
     #[cfg(test)]
     info: Option<StreamInfo>,
 }
@@ -49,7 +49,7 @@ impl Memory {
     pub(super) fn new(keep: &Ring) -> Self {
         let shared = Streams {
             keep: keep.clone(),
-            streams: Mutex::default(),
+            by_key: Mutex::default(),
             added: Notify::new(),
             #[cfg(test)]
             others: Mutex::default(),
@@ -57,7 +57,7 @@ impl Memory {
         Self { shared: Arc::new(shared) }
     }
 
-    /// As with Redis, others may come between the read and the look at the stream.
+    /// As with Redis, other clients may change the stream between the read and the look at it.
     pub(super) fn read(&self, ask: ReadRequest<'_>) -> Reply {
         let entries = self.after(ask);
         Reply {
@@ -78,11 +78,11 @@ impl Memory {
         let deadline = tokio::time::Instant::now() + block;
         loop {
             let mut added = std::pin::pin!(self.shared.added.notified());
-            // Registered before the look, so that an entry added in between is not missed.
+            // Registered before the read, so that an entry added in between is not missed.
             added.as_mut().enable();
             let reply = self.read(ask);
             if !reply.entries.is_empty() {
-                // Whoever always finds something would never give way to those that it wakes, which
+                // A reader that always finds entries would never give way to the tasks that it wakes, which
                 // may wait for this very thread.
                 tokio::task::yield_now().await;
                 return reply;
@@ -120,7 +120,9 @@ impl Memory {
                 return Err(Error {
                     class: ErrorClass::Away,
                     code: "FULL",
-                    message: format!("the embedded source holds {MAX_KEYS} stream keys already"),
+                    message: format!(
+                        "the embedded source already holds {MAX_KEYS} stream keys, its limit"
+                    ),
                 });
             }
             let stream = streams.entry(key.to_owned()).or_default();
@@ -133,10 +135,10 @@ impl Memory {
     fn streams(&self) -> MutexGuard<'_, HashMap<String, Stream>> {
         #[cfg(test)]
         self.others_come();
-        self.shared.streams.lock().expect("no holder of the lock panics")
+        self.shared.by_key.lock().expect("no holder of the lock panics")
     }
 
-    /// Others have `key` from now on.
+    /// See [`super::Source::leave_to`].
     #[cfg(test)]
     pub(super) fn leave_to(&self, key: &str, others: Others) {
         *self.shared.others.lock().unwrap() = Some((key.to_owned(), others));
@@ -146,7 +148,7 @@ impl Memory {
     fn others_come(&self) {
         let mut others = self.shared.others.lock().unwrap();
         let Some((key, others)) = &mut *others else { return };
-        let mut streams = self.shared.streams.lock().unwrap();
+        let mut streams = self.shared.by_key.lock().unwrap();
         streams.remove(key);
         if let Some((entries, info)) = others() {
             let stream = Stream { entries: entries.into(), info: Some(info), ..Stream::default() };
@@ -171,7 +173,7 @@ impl Stream {
         }
     }
 
-    /// `XADD *`: the clock's id, or the next one where the clock stands still or went back.
+    /// `XADD *`: the id is the clock's time, or the next greater one if the clock stands still or went back.
     fn add(&mut self, payload: Bytes, keep: &Ring) -> StreamId {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let now = StreamId { ms: u64::try_from(now_ms).unwrap_or(u64::MAX), seq: 0 };
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_go_on_where_the_clock_stands_still_or_goes_back() {
+    fn ids_rise_where_the_clock_stands_still_or_goes_back() {
         let ahead = StreamId { ms: u64::MAX - 1, seq: u64::MAX - 1 };
         let mut stream = Stream { last_generated: ahead, ..Stream::default() };
         let ids: Vec<_> = (0..3).map(|_| add(&mut stream, 1)).collect();
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_the_clocks_and_rise_however_fast_they_come() {
+    fn ids_are_clock_times_and_rise_however_fast_entries_come() {
         let mut stream = Stream::default();
         let ids: Vec<_> = (0..1000).map(|_| add(&mut stream, 1)).collect();
         assert!(ids.is_sorted_by(|a, b| a < b));
@@ -221,14 +223,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_the_bounds_goes_from_the_beginning_and_is_counted() {
+    fn entries_over_the_bounds_are_trimmed_from_the_beginning_and_stay_counted() {
         let mut stream = Stream::default();
         let ids: Vec<_> = (0..5).map(|_| add(&mut stream, 10)).collect();
         assert_eq!(stream.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), ids[2..]);
         let info = stream.info();
         assert_eq!((info.length, info.entries_added), (3, Some(5)));
         assert_eq!((info.first, info.last_generated), (Some(ids[2]), ids[4]));
-        // The newest stays, however large it is.
+        // The newest entry stays, however large it is.
         let large = add(&mut stream, 5000);
         assert_eq!(stream.info().first, Some(large));
         assert_eq!(stream.bytes, stream.entries[0].size_bytes());

@@ -1,4 +1,4 @@
-//! Where entries come from: Redis, or this process itself. Nothing here knows topics or clients.
+//! Where entries come from: Redis, or streams in this process. Nothing here knows topics or subscribers.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ pub(crate) use memory::Others;
 pub use redis::fuzz_reply as fuzz_redis_reply;
 pub use redis::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
 
-/// A place that holds streams. Cheap to clone.
+/// What holds the streams. Cheap to clone.
 #[derive(Clone)]
 pub enum Source {
-    /// The embedded source.
+    /// The embedded source: this process.
     Memory(memory::Memory),
     /// Redis, one server or several.
     Redis(redis::Redis),
@@ -30,56 +30,57 @@ pub enum Source {
 /// What one read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Entries after the asked id, in order.
+    /// The entries after the id in the request, in order.
     pub entries: Vec<Entry>,
-    /// The stream as it was right after the read.
+    /// The stream right after the read.
     pub seen: StreamState,
 }
 
-/// What is known of the stream right after a read.
+/// The state of a stream key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamState {
     /// There is no such key.
     Missing,
-    /// It is there.
+    /// The key holds this stream.
     Stream(StreamInfo),
 }
 
-/// `XINFO STREAM`, as far as continuity needs it.
+/// What continuity needs of `XINFO STREAM`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StreamInfo {
     /// Entries in the stream.
     pub length: u64,
-    /// The greatest id it ever gave.
+    /// The greatest id that it ever generated.
     pub last_generated: StreamId,
-    /// The first entry; `None` in an empty stream.
+    /// The id of the first entry; `None`: the stream is empty.
     pub first: Option<StreamId>,
-    /// The last entry; `None` in an empty stream.
+    /// The id of the last entry; `None`: the stream is empty.
     pub last: Option<StreamId>,
-    /// The greatest id deleted by `XDEL` (Redis 7; zero before).
+    /// The greatest id that `XDEL` deleted (zero before Redis 7).
     pub max_deleted: StreamId,
-    /// Entries ever added (Redis 7).
+    /// The number of entries ever added (from Redis 7 on).
     pub entries_added: Option<u64>,
 }
 
-/// One read: what is asked of a stream.
+/// What to read of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadRequest<'a> {
     /// The stream key.
     pub key: &'a str,
-    /// Only entries with greater ids.
+    /// Read entries with greater ids than this.
     pub after: StreamId,
-    /// At most so many.
+    /// At most so many entries.
     pub count: u64,
-    /// A larger reply is given up ([`ErrorClass::TooLarge`]), unless it is about one entry. Redis alone.
+    /// A reply that takes more memory is abandoned ([`ErrorClass::TooLarge`]), unless it is about one entry.
+    /// Only Redis has this limit.
     pub most_bytes: usize,
 }
 
-/// What Redis says in its first word where a stream key is at fault,
+/// The first word of an error of Redis: here the stream key is at fault,
 const KEY_CODES: [&str; 2] = ["WRONGTYPE", "NOPERM"];
-/// where the login is,
+/// here the login,
 const LOGIN_CODES: [&str; 3] = ["NOAUTH", "WRONGPASS", "DENIED"];
-/// and where only time or another server helps.
+/// and here only time or another server helps.
 const AWAY_CODES: [&str; 11] = [
     "MOVED",
     "ASK",
@@ -93,33 +94,33 @@ const AWAY_CODES: [&str; 11] = [
     "MISCONF",
     "OOM",
 ];
-/// Ours; the first stands for any other word of Redis'.
+/// Codes of our own; the first one stands for any other word of Redis.
 const OWN_CODES: [&str; 10] = [
     "ERR", "IO", "TIMEOUT", "TLS", "PROTOCOL", "TOOLARGE", "FAILOVER", "LAGGING", "SENTINEL",
     "FULL",
 ];
 
-/// Every code of an [`Error`], for metrics that start at zero.
+/// Every code that an [`Error`] may have, so that its metrics can start at zero.
 pub fn codes() -> impl Iterator<Item = &'static str> {
     [&KEY_CODES[..], &LOGIN_CODES, &AWAY_CODES, &OWN_CODES].concat().into_iter()
 }
 
-/// Connections to one server that take turns.
+/// The shared connections (links) to one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Where they lead.
+    /// The server's address.
     pub server: Address,
-    /// Those that wait for an answer, or are being opened.
+    /// Links that wait for an answer, or are being opened.
     pub in_use: usize,
-    /// Those that do not.
+    /// Open links that wait for the next command.
     pub idle: usize,
 }
 
-/// Why the source did not do what was asked.
+/// Why a request to the source failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Error {
-    /// What to do about it.
+    /// What the caller can do about it.
     pub class: ErrorClass,
     /// One of [`codes`].
     pub code: &'static str,
@@ -130,19 +131,19 @@ pub struct Error {
 /// What to do about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The source is away or busy: try again soon.
+    /// The source cannot be reached, or is busy: try again soon.
     Away,
-    /// This key cannot be read: close its clients, look again slowly.
+    /// This key cannot be read: disconnect its subscribers, try again slowly.
     Key,
-    /// We are not let in: nothing helps but the operator.
+    /// Redis refuses the login or the connection: only the operator can help.
     Login,
-    /// The reply would have been larger than it may be: ask for fewer entries.
+    /// The reply was over its limit: ask for fewer entries.
     TooLarge,
 }
 
-/// What goes to Redis is boxed: its futures are large, and there may be one per client.
+/// The futures of Redis are large, and each subscriber may have one: they are boxed.
 impl Source {
-    /// Opens what the configuration names; does not connect yet.
+    /// Opens the source that the configuration names; does not connect yet.
     pub fn open(config: &Config) -> Self {
         match config.source.location {
             SourceLocation::Memory => Self::Memory(memory::Memory::new(&config.ring)),
@@ -152,49 +153,52 @@ impl Source {
         }
     }
 
-    /// Others have `key` from now on, and leave it so before each command.
+    /// Before each command from now on, other clients leave the stream `key` as `others` returns it.
     #[cfg(test)]
     pub(crate) fn leave_to(&self, key: &str, others: Others) {
-        let Self::Memory(memory) = self else { panic!("the embedded source alone can be left") };
+        let Self::Memory(memory) = self else {
+            panic!("only the embedded source can be left to others")
+        };
         memory.leave_to(key, others);
     }
 
-    /// A connection for one reader of `key` alone.
+    /// Opens a connection for the reader of `key`.
     pub async fn connect(&self, key: &str) -> Result<Connection, Error> {
         match self {
             Self::Memory(memory) => Ok(Connection::Memory(memory.clone())),
             Self::Redis(redis) => {
-                Ok(Connection::Redis(Box::new(Box::pin(redis.connect(key)).await?)))
+                let opened = Box::pin(redis::ReaderConnection::open(redis.clone(), key)).await?;
+                Ok(Connection::Redis(Box::new(opened)))
             }
         }
     }
 
-    /// Returns once another server is to be read from than was before: what failed may work now.
-    pub async fn moved(&self) {
+    /// Returns once another server is to be read from than before: what failed may work now.
+    pub async fn server_changed(&self) {
         match self {
             Self::Memory(_) => std::future::pending().await,
-            Self::Redis(redis) => redis.moved().await,
+            Self::Redis(redis) => redis.server_changed().await,
         }
     }
 
-    /// What the primary says of the stream, once the server that is read from has caught up with that;
-    /// `None`: that server is the primary.
+    /// What the primary says of the stream, once the server that is read from has caught up with it; `None`:
+    /// that server is the primary itself.
     ///
-    /// A replica that lags looks like a stream that began anew. What it says is believed only after
-    /// this. An error (it does not catch up within `patience`, or nobody can ask the primary): nothing
-    /// is known, ask again.
-    pub async fn primary_says(
+    /// A replica that lags looks like a stream that was recreated, so a reset is believed only after this. An
+    /// error means that nothing is known: the replica did not catch up within `patience`, or the primary
+    /// cannot be asked.
+    pub async fn primary_snapshot(
         &self,
         key: &str,
         patience: Duration,
     ) -> Result<Option<StreamState>, Error> {
         match self {
             Self::Memory(_) => Ok(None),
-            Self::Redis(redis) => Box::pin(redis.primary_says_of(key, patience)).await,
+            Self::Redis(redis) => Box::pin(redis.primary_snapshot(key, patience)).await,
         }
     }
 
-    /// Reads without waiting, over the shared connection.
+    /// Reads without blocking, over a shared connection.
     pub async fn read(&self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read(ask)),
@@ -202,7 +206,7 @@ impl Source {
         }
     }
 
-    /// The stream itself; `None`: there is no such key.
+    /// The state of the stream; `None`: there is no such key.
     pub async fn info(&self, key: &str) -> Result<Option<StreamInfo>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
@@ -210,7 +214,7 @@ impl Source {
         }
     }
 
-    /// Whether there is an entry with this id, or with the next greater one.
+    /// Whether the stream holds an entry with this id or the next greater one.
     pub async fn holds(&self, key: &str, id: StreamId) -> Result<bool, Error> {
         let next = id.next().unwrap_or(id);
         match self {
@@ -219,7 +223,7 @@ impl Source {
         }
     }
 
-    /// Up to `count` entries before `before`, newest first; `None`: from the newest on.
+    /// Up to `count` entries before `before` (`None`: up to the newest), newest first.
     pub async fn newest(
         &self,
         key: &str,
@@ -240,7 +244,7 @@ impl Source {
         }
     }
 
-    /// How long Redis takes to answer; `None`: there is no Redis.
+    /// How long Redis takes to answer; `None`: the source is embedded.
     pub fn command_durations(&self) -> Option<&Histogram> {
         match self {
             Self::Memory(_) => None,
@@ -248,7 +252,7 @@ impl Source {
         }
     }
 
-    /// Connections for everything but readers, by server.
+    /// The shared connections, by server.
     pub fn links(&self) -> Vec<PoolStatus> {
         match self {
             Self::Memory(_) => Vec::new(),
@@ -265,7 +269,7 @@ impl Source {
     }
 }
 
-/// A connection for one reader alone; dropping it closes it.
+/// The connection of one reader; dropping it closes it.
 pub enum Connection {
     /// The embedded source.
     Memory(memory::Memory),
@@ -274,8 +278,7 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Reads, waiting up to `block` for an entry. Silence well past `block` is an error, and the
-    /// connection is then dead: drop it.
+    /// Reads, and waits up to `block` for an entry. After an error the connection cannot be used any more.
     pub async fn read(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read_blocking(ask, block).await),
@@ -283,7 +286,7 @@ impl Connection {
         }
     }
 
-    /// The stream itself; `None`: there is no such key.
+    /// The state of the stream; `None`: there is no such key.
     pub async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
@@ -291,8 +294,8 @@ impl Connection {
         }
     }
 
-    /// The last reply is no longer in memory. Whoever waits for anything but the next reply says so
-    /// before: others that have large ones may wait for that.
+    /// The last reply is no longer in memory. A reader calls this before it waits for anything but the next
+    /// reply: other readers may be waiting for the permit of a large one.
     pub fn release_permit(&mut self) {
         match self {
             Self::Memory(_) => {}
@@ -300,7 +303,7 @@ impl Connection {
         }
     }
 
-    /// Where it leads; `None`: nowhere, the source is in this process.
+    /// The server that it leads to; `None`: the source is embedded.
     pub fn server(&self) -> Option<&Address> {
         match self {
             Self::Memory(_) => None,
@@ -308,31 +311,31 @@ impl Connection {
         }
     }
 
-    /// Whether what is read here still comes from a primary; to be asked where a read found nothing new.
-    /// A replica that has lost its own answers on as if all were well.
-    pub async fn hears_primary(&mut self) -> Result<(), Error> {
+    /// Fails if the server is an orphaned replica: one that has lost its primary and still answers, but with
+    /// nothing new. To be called after a read that found nothing.
+    pub async fn check_orphaned(&mut self) -> Result<(), Error> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(reader) => Box::pin(reader.hears_primary()).await,
+            Self::Redis(reader) => Box::pin(reader.check_orphaned()).await,
         }
     }
 
-    /// Holds against the server what was found about its answers: another one is read from, if there is.
+    /// Reports a lag that a reader found in the server's replies: another server is read from, if there is one.
     pub fn report_lagging(&self, error: &Error) {
         if let Self::Redis(reader) = self {
             reader.report_lagging(error);
         }
     }
 
-    /// As [`Source::primary_says`], for the server that this connection is to.
-    pub async fn primary_says(
+    /// As [`Source::primary_snapshot`], for the server that this connection leads to.
+    pub async fn primary_snapshot(
         &self,
         key: &str,
         patience: Duration,
     ) -> Result<Option<StreamState>, Error> {
         match self {
             Self::Memory(_) => Ok(None),
-            Self::Redis(reader) => Box::pin(reader.primary_says(key, patience)).await,
+            Self::Redis(reader) => Box::pin(reader.primary_snapshot(key, patience)).await,
         }
     }
 }

@@ -11,11 +11,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
+use crate::net::dial::{DialError, address_of, dial};
 use crate::sse::parse::{Event, Item, Parser, TooLarge};
 use crate::sse::{CONTROL_EVENT, StreamId, comment};
 
@@ -328,20 +327,9 @@ fn authority(url: &Url) -> &str {
 }
 
 async fn ask(url: &Url, request: Request<Empty<Bytes>>) -> anyhow::Result<Response<Incoming>> {
-    let host = match url.host().expect("an http URL has a host") {
-        Host::Domain(name) => name.to_owned(),
-        Host::Ipv4(address) => address.to_string(),
-        Host::Ipv6(address) => address.to_string(),
-    };
-    let port = url.port_or_known_default().expect("http has a default port");
-    let socket = TcpStream::connect((host.as_str(), port))
-        .await
-        .with_context(|| format!("cannot connect to {}", authority(url)))?;
-    // A peer that vanished sends no end; without probes we would wait for it for ever.
-    let probes = TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10));
-    SockRef::from(&socket).set_tcp_keepalive(&probes)?;
+    let address = address_of(url).expect("an http URL has a host and a port");
+    let socket = dial(&address, None, ANSWER_TIMEOUT).await.map_err(DialError::into_io);
+    let socket = socket.with_context(|| format!("cannot connect to {}", authority(url)))?;
     let no_answer = || format!("no HTTP answer from {}", authority(url));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
         .await

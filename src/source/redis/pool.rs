@@ -1,4 +1,7 @@
-//! Connections that take turns: a few for each server, for everything that does not block.
+//! Shared connections: up to four links to each server, for everything that does not block.
+//!
+//! An exchange waits for one of the server's permits, takes an idle link or opens one, and puts the link back.
+//! A link that failed, or whose exchange was abandoned, is closed instead.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::client::replies::refused;
+use super::client::replies::error_reply;
 use super::client::request::Request;
 use super::client::resp::Value;
 use super::client::{ANSWER_TIMEOUT, Link, Login, in_time};
@@ -14,29 +17,36 @@ use super::topology::Node;
 use crate::config::Address;
 use crate::source::{Error, ErrorClass, PoolStatus};
 
-/// Connections to one server for everything but readers, at most; opened as they are needed.
+/// The most shared links to one server; they are opened as they are needed.
 pub const SHARED_LINKS: usize = 4;
-/// After a failed connect no shared connection to that server is tried for this long.
+/// After a failed connect, no shared link to that server is opened for this long.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// A server that nobody asked for this long is forgotten when another one is asked for the first time.
-const KEPT: Duration = Duration::from_secs(60);
+/// A server that is not used for this long is forgotten when another one is used for the first time.
+const SERVER_KEPT: Duration = Duration::from_secs(60);
 
-/// Connections of everything that does not block.
+/// The shared links to all servers.
 pub(super) struct Pool {
     login: Login,
-    servers: Mutex<HashMap<Address, (Instant, Arc<ServerPool>)>>,
+    servers: Mutex<HashMap<Address, ServerEntry>>,
 }
 
-/// Those to one server.
+struct ServerEntry {
+    last_used: Instant,
+    pool: Arc<ServerPool>,
+}
+
+/// The shared links to one server.
 struct ServerPool {
+    /// One for each link that is in use or being opened.
     permits: Semaphore,
+    /// Held for one look at a time, never across an await.
     state: Mutex<PoolState>,
 }
 
 #[derive(Default)]
 struct PoolState {
     idle: Vec<Link>,
-    failed: Option<(Instant, Error)>,
+    last_failure: Option<(Instant, Error)>,
 }
 
 impl Pool {
@@ -44,7 +54,7 @@ impl Pool {
         Self { login, servers: Mutex::default() }
     }
 
-    /// A connection of somebody's own.
+    /// Opens a link that is not shared.
     pub(super) async fn connect(&self, node: &Node) -> Result<Link, Error> {
         in_time(ANSWER_TIMEOUT, "connecting", async {
             let mut link = Link::open(&node.address, &self.login).await?;
@@ -55,81 +65,84 @@ impl Pool {
         .await
     }
 
-    /// An exchange over one of the shared connections, opened where there is none. One that failed, or
-    /// was given up, is closed by that. Of refusals only those without a code are among the answers.
+    /// An exchange over a shared link. An error that Redis answers with fails the exchange if it has a code;
+    /// a plain `ERR` is left among the answers, for the caller to judge.
     pub(super) async fn exchange(
         &self,
         node: &Node,
         request: &Request,
     ) -> Result<Vec<Value>, Error> {
-        let shared = self.of(&node.address);
-        let _permit = shared.permits.acquire().await.expect("it is never closed");
-        let mut link = self.link(&shared, node).await?;
+        let server = self.server(&node.address);
+        let _permit = server.permits.acquire().await.expect("the semaphore is never closed");
+        let mut link = self.link(&server, node).await?;
         link.asking = node.asking;
         let answers = link.exchange(request).await?;
-        let refusal = answers.iter().find_map(|answer| match answer {
-            Value::Refusal(words) => Some(refused(words)).filter(|error| error.code != "ERR"),
+        let error = answers.iter().find_map(|answer| match answer {
+            Value::Error(words) => Some(error_reply(words)).filter(|error| error.code != "ERR"),
             _ => None,
         });
-        if refusal.as_ref().is_none_or(|error| error.class != ErrorClass::Login) {
-            shared.state().idle.push(link);
+        if error.as_ref().is_none_or(|error| error.class != ErrorClass::Login) {
+            server.state().idle.push(link);
         }
-        refusal.map_or(Ok(answers), Err)
+        error.map_or(Ok(answers), Err)
     }
 
-    /// Closes the idle connections to that server: what has silenced one has silenced them all.
+    /// Closes the idle links to that server: what silenced one link has silenced them all.
     pub(super) fn forget_idle(&self, node: &Node) {
-        self.of(&node.address).state().idle.clear();
+        self.server(&node.address).state().idle.clear();
     }
 
-    /// Who is connected to, and how often.
     pub(super) fn links(&self) -> Vec<PoolStatus> {
         let servers = self.servers.lock().expect("no holder of the lock panics");
-        let links = servers.iter().map(|(address, (_, shared))| PoolStatus {
+        let links = servers.iter().map(|(address, entry)| PoolStatus {
             server: address.clone(),
-            in_use: SHARED_LINKS - shared.permits.available_permits(),
-            idle: shared.state().idle.len(),
+            in_use: SHARED_LINKS - entry.pool.permits.available_permits(),
+            idle: entry.pool.state().idle.len(),
         });
         links.collect()
     }
 
-    async fn link(&self, shared: &ServerPool, node: &Node) -> Result<Link, Error> {
-        loop {
-            let idle = shared.state().idle.pop();
-            let Some(mut link) = idle else { break };
+    /// An idle link that is still open, or a new one.
+    async fn link(&self, server: &ServerPool, node: &Node) -> Result<Link, Error> {
+        while let Some(mut link) = server.take_idle() {
             if link.is_open().await {
                 return Ok(link);
             }
         }
-        let failed = shared.state().failed.clone();
-        if let Some((_, error)) = failed.filter(|(when, _)| when.elapsed() < CONNECT_PAUSE) {
+        let last_failure = server.state().last_failure.clone();
+        if let Some((_, error)) = last_failure.filter(|(when, _)| when.elapsed() < CONNECT_PAUSE) {
             return Err(error);
         }
         let outcome = self.connect(node).await;
-        shared.state().failed = match &outcome {
+        server.state().last_failure = match &outcome {
             Ok(_) => None,
             Err(error) => Some((Instant::now(), error.clone())),
         };
         outcome
     }
 
-    fn of(&self, address: &Address) -> Arc<ServerPool> {
+    fn server(&self, address: &Address) -> Arc<ServerPool> {
         let mut servers = self.servers.lock().expect("no holder of the lock panics");
+        let now = Instant::now();
         if !servers.contains_key(address) {
-            servers.retain(|_, (used, _)| used.elapsed() < KEPT);
+            servers.retain(|_, entry| now - entry.last_used < SERVER_KEPT);
         }
-        let (used, shared) = servers.entry(address.clone()).or_insert_with(|| {
-            let shared =
-                ServerPool { permits: Semaphore::new(SHARED_LINKS), state: Mutex::default() };
-            (Instant::now(), Arc::new(shared))
+        let entry = servers.entry(address.clone()).or_insert_with(|| {
+            let permits = Semaphore::new(SHARED_LINKS);
+            let pool = Arc::new(ServerPool { permits, state: Mutex::default() });
+            ServerEntry { last_used: now, pool }
         });
-        *used = Instant::now();
-        shared.clone()
+        entry.last_used = now;
+        entry.pool.clone()
     }
 }
 
 impl ServerPool {
     fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().expect("no holder of the lock panics")
+    }
+
+    fn take_idle(&self) -> Option<Link> {
+        self.state().idle.pop()
     }
 }

@@ -1,5 +1,5 @@
-//! One task per stream key: reads on from where it is, holds every reply against the stream, fills
-//! the topic's ring. Redis sees this one reader however many clients there are.
+//! Readers: one task per stream key reads from the source into the topic's ring, however many subscribers
+//! there are. Each reply is checked against the stream before its entries are believed.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,30 +10,27 @@ use tracing::{debug, info, warn};
 
 use crate::config;
 use crate::limits::Share;
-use crate::source::{
-    Connection, Error, ErrorClass, LARGE_REPLIES, ReadRequest, Source, StreamInfo,
-};
+use crate::source::{Connection, Error, ErrorClass, LARGE_REPLIES, Source};
 use crate::sse::{Entry, Gap, StreamId};
-use crate::stream::continuity::{Continuity, Verdict};
-use crate::stream::{Hub, Item, ReadFailure, ReaderState, Sizes, Topic};
+use crate::stream::continuity::Verdict;
+use crate::stream::{Hub, Item, ReadFailure, ReaderState, Topic};
 use crate::telemetry::metrics::{Metrics, Scope};
 use crate::telemetry::throttle::LogThrottle;
 
 mod history_check;
+mod progress;
 
 use history_check::{CheckedRead, HistoryCheck};
+use progress::{MOST_REPLY_BYTES, Progress};
 
-/// One reply is meant to stay near this, and never gets larger than twice of it, but for one entry.
-const REPLY_BYTES: usize = 2 << 20;
-const MOST_REPLY_BYTES: usize = 2 * REPLY_BYTES;
-/// What replies to all readers together may have in memory.
+/// The most memory that the replies to all readers together may take.
 pub const MOST_REPLIES_BYTES: usize = LARGE_REPLIES * MOST_REPLY_BYTES;
-/// The first wait after a failure is at most this; each further one may be twice as long.
+/// The first wait after a failure is at most this, and each further one may be twice as long,
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-/// No wait is longer than this while Redis is away.
+/// but never longer than this.
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// A key that cannot be read is looked at again after this much, at least half of it: its clients come
-/// back later than the others, and are not to find it refused still.
+/// A key that cannot be read is tried again after half to all of this. Its subscribers were disconnected, come
+/// back later than others do, and should find it readable as soon as it is.
 const KEY_RETRY: Duration = Duration::from_secs(2);
 
 /// What every reader needs.
@@ -42,60 +39,61 @@ pub struct Readers {
     pub source: Source,
     /// How to read them.
     pub config: ArcSwap<config::Source>,
-    /// Where readers' topics live.
+    /// The hub that holds the readers' topics.
     pub hub: Arc<Hub>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Which failures the log has told of, by code.
+    /// One log line for the failures of all readers, by code.
     pub failures_told: LogThrottle,
-    /// And of which returns.
+    /// One log line for the recoveries of all readers, by code.
     pub returns_told: LogThrottle,
 }
 
 impl Readers {
-    /// Reads for `topic` until nobody has wanted it for the linger time.
+    /// Reads for `topic` until it has had no subscriber for the linger time.
     pub async fn run(&self, topic: Arc<Topic>, _share: Option<Share>) {
         tokio::select! {
-            () = self.unwanted(&topic) => {}
+            () = self.close_when_abandoned(&topic) => {}
             never = self.read_for_ever(&topic) => match never {},
         }
     }
 
-    /// Returns once the topic is closed, for nobody wants it any more.
-    async fn unwanted(&self, topic: &Arc<Topic>) {
+    /// Closes the topic once it has had no subscriber for the linger time; a topic that has nothing to offer
+    /// to a subscriber that comes back does not linger.
+    async fn close_when_abandoned(&self, topic: &Arc<Topic>) {
         loop {
             topic.abandoned.notified().await;
             let linger = {
                 let state = topic.state();
-                let of_use =
-                    state.ring.next_seq() > 0 || matches!(state.reader, ReaderState::Refused(_));
-                if of_use { self.config.load().linger } else { Duration::ZERO }
+                let is_refused = matches!(state.reader, ReaderState::Refused(_));
+                let is_useful = state.ring.next_seq() > 0 || is_refused;
+                if is_useful { self.config.load().linger } else { Duration::ZERO }
             };
             tokio::time::sleep(linger).await;
-            let idle = {
+            let is_idle = {
                 let state = topic.state();
                 state.clients == 0 && state.idle_since.elapsed() >= linger
             };
-            if idle && self.hub.close(topic) {
+            if is_idle && self.hub.close(topic) {
                 return;
             }
         }
     }
 
     async fn read_for_ever(&self, topic: &Topic) -> Infallible {
-        let mut position: Option<Position> = None;
+        let mut progress: Option<Progress> = None;
         let mut failures = 0;
         loop {
-            let error = match self.session(topic, &mut position, &mut failures).await {
+            let error = match self.session(topic, &mut progress, &mut failures).await {
                 Err(error) => error,
                 Ok(never) => match never {},
             };
             self.metrics.reader_error(error.code);
-            if let Some(position) = position.as_mut()
+            if let Some(progress) = progress.as_mut()
                 && (error.class == ErrorClass::TooLarge || error.code == "TIMEOUT")
             {
-                // Entries have grown; to more than the connection brings in time, it may be.
-                position.sizes.were_too_many(position.asked, REPLY_BYTES);
+                // Entries have grown, perhaps to more than the network brings in time.
+                progress.ask_for_fewer();
             }
             let reader = match error.class {
                 ErrorClass::TooLarge => continue,
@@ -103,22 +101,24 @@ impl Readers {
                 ErrorClass::Away | ErrorClass::Login => ReaderState::Away(error.code),
             };
             if topic.state().reader != reader {
-                self.tell_failure(&topic.key, &error);
+                self.log_failure(&topic.key, &error);
             }
             failures += 1;
-            let wait = pause(error.class, failures);
+            let wait = backoff(error.class, failures);
             let retry_at = Instant::now() + wait;
             topic.failed(reader, ReadFailure { message: error.message, retry_at });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                // Soon, and still not all readers at once.
-                () = self.source.moved() => tokio::time::sleep(pause(ErrorClass::Away, 1)).await,
+                // Soon, but not all readers at once.
+                () = self.source.server_changed() => {
+                    tokio::time::sleep(backoff(ErrorClass::Away, 1)).await;
+                }
             }
         }
     }
 
-    /// What concerns one key is told for each; the loss of Redis once, for all lose it together.
-    fn tell_failure(&self, key: &str, error: &Error) {
+    /// What concerns one key gets a line for each key. All readers lose Redis together: that gets one line.
+    fn log_failure(&self, key: &str, error: &Error) {
         match (error.class, error.code) {
             (ErrorClass::Key, "WRONGTYPE") => {
                 warn!(key, %error, "reader refused: the key holds no stream; delete it, or correct the route's key");
@@ -127,10 +127,10 @@ impl Readers {
                 warn!(key, %error, "reader refused: allow the user to read the key (ACL SETUSER … %R~key)");
             }
             (ErrorClass::Away | ErrorClass::Login, _) if self.failures_told.allows(error.code) => {
-                warn!(key, %error, "reader cannot read; it tries again (others that fail likewise are not told)");
+                warn!(key, %error, "reader cannot read and tries again; other readers with the same error are not logged");
             }
             (ErrorClass::Away | ErrorClass::Login | ErrorClass::TooLarge, _) => {
-                debug!(key, %error, "reader cannot read; it tries again");
+                debug!(key, %error, "reader cannot read and tries again");
             }
         }
     }
@@ -139,86 +139,88 @@ impl Readers {
     async fn session(
         &self,
         topic: &Topic,
-        position: &mut Option<Position>,
+        progress: &mut Option<Progress>,
         failures: &mut u32,
     ) -> Result<Infallible, Error> {
         let mut connection = self.source.connect(&topic.key).await?;
-        let mut history = HistoryCheck::new(position.as_ref().is_some_and(Position::is_at_entry));
-        let position = match position {
-            Some(position) => position,
-            None => position.insert(self.find_tail(topic, &mut connection).await?),
+        let is_cursor_at_entry = progress.as_ref().is_some_and(Progress::is_cursor_at_entry);
+        let mut history = HistoryCheck::new(is_cursor_at_entry);
+        let progress = match progress {
+            Some(progress) => progress,
+            None => progress.insert(self.start_at_tail(topic, &mut connection).await?),
         };
-        // The first read does not block: whatever happened since the last one is told at once.
-        let mut longest = Duration::from_millis(1);
+        // The first read does not block, so that whatever happened since the last one is delivered at once.
+        let mut block = Duration::from_millis(1);
         loop {
             connection.release_permit();
             topic.room().await;
-            let ask = history.ask(position.ask(&topic.key, self.config.load().read_count));
-            let reply = connection.read(ask, longest).await?;
+            let ask = history.ask(progress.ask(&topic.key, self.config.load().read_count));
+            let reply = connection.read(ask, block).await?;
             let judged =
-                history.judge(reply, position.continuity, &topic.key, &mut connection).await;
+                history.judge(reply, progress.continuity, &topic.key, &mut connection).await;
             let judged = judged.inspect_err(|error| connection.report_lagging(error))?;
-            let Some(found) = judged else { continue };
-            if found.is_nothing() {
-                connection.hears_primary().await?;
+            let Some(read) = judged else { continue };
+            if read.is_nothing() {
+                connection.check_orphaned().await?;
             }
             if *failures > 0 {
-                self.tell_return(topic);
+                self.log_return(topic);
                 *failures = 0;
             }
-            // First that Redis is back, then what it had meanwhile.
+            // Subscribers hear first that Redis is back, then what it had meanwhile.
             topic.answered();
             self.hub.room().await;
-            self.take(topic, position, found);
-            tell(topic, position, &connection);
-            longest = self.config.load().block;
+            self.deliver(topic, progress, read);
+            report_status(topic, progress, &connection);
+            block = self.config.load().block;
         }
     }
 
-    fn tell_return(&self, topic: &Topic) {
+    fn log_return(&self, topic: &Topic) {
         let before = topic.state().reader.clone();
         match before {
             ReaderState::Refused(code) => info!(key = %topic.key, code, "reader is back"),
             ReaderState::Away(code) => {
                 self.metrics.redis_reconnects.increment(1);
                 if self.returns_told.allows(code) {
-                    info!(key = %topic.key, code, "reader is back (others that are back are not told)");
+                    info!(key = %topic.key, code, "reader is back; other readers that are back are not logged");
                 }
             }
             ReaderState::Starting | ReaderState::Up => {}
         }
     }
 
-    async fn find_tail(
+    async fn start_at_tail(
         &self,
         topic: &Topic,
         connection: &mut Connection,
-    ) -> Result<Position, Error> {
+    ) -> Result<Progress, Error> {
         let info = connection.info(&topic.key).await?;
-        let position = Position::at_tail(info.as_ref());
-        topic.start_generation(position.continuity.cursor());
+        let progress = Progress::at_tail(info.as_ref());
+        topic.start_generation(progress.continuity.cursor());
         topic.answered();
-        tell(topic, &position, connection);
-        Ok(position)
+        report_status(topic, &progress, connection);
+        Ok(progress)
     }
 
-    /// Hands on what a read found, what is missing first.
-    fn take(&self, topic: &Topic, position: &mut Position, found: CheckedRead) {
-        let CheckedRead { entries, verdict, continuity } = found;
-        position.sizes.observe(&entries);
-        position.went_to(continuity, entries.last());
+    /// Pushes what a read found into the ring: first what is missing, then the entries.
+    fn deliver(&self, topic: &Topic, progress: &mut Progress, read: CheckedRead) {
+        let CheckedRead { entries, verdict, continuity } = read;
+        progress.sizes.observe(&entries);
+        progress.advance(continuity, entries.last());
+        let max_entry_bytes = self.config.load().max_entry_bytes;
         let mut items = Vec::with_capacity(entries.len() + 1);
         match verdict {
             Verdict::Whole => {}
             Verdict::Missing(gap) => {
-                let id = gap.next.map_or(position.continuity.cursor(), StreamId::prev);
-                items.push(self.told(topic, position, gap, id));
+                let id = gap.next.map_or(progress.continuity.cursor(), StreamId::prev);
+                items.push(self.gap_item(topic, progress, gap, id));
             }
             Verdict::Reset(gap) => {
-                position.last_entry = None;
-                let base = position.continuity.cursor();
-                let item = self.told(topic, position, gap, base);
-                topic.push_generation(base, &[item], self.config.load().max_entry_bytes);
+                progress.last_entry = None;
+                let base = progress.continuity.cursor();
+                let item = self.gap_item(topic, progress, gap, base);
+                topic.push_generation(base, &[item], max_entry_bytes);
                 return;
             }
         }
@@ -227,21 +229,22 @@ impl Readers {
         self.metrics.reader_bytes.increment(bytes as u64);
         items.extend(entries.into_iter().map(Item::Entry));
         if !items.is_empty() {
-            let oversize = topic.push(&items, self.config.load().max_entry_bytes);
+            let oversize = topic.push(&items, max_entry_bytes);
             self.metrics.oversize(Scope::Reader, oversize);
             self.hub.make_room();
         }
     }
 
-    fn told(&self, topic: &Topic, position: &mut Position, gap: Gap, id: StreamId) -> Item {
-        if position.gaps_told.allows(gap.reason.as_str()) {
+    /// Counts and logs a gap; the item tells subscribers of it.
+    fn gap_item(&self, topic: &Topic, progress: &Progress, gap: Gap, id: StreamId) -> Item {
+        if progress.gap_log.allows(gap.reason.as_str()) {
             warn!(
                 key = %topic.key,
                 reason = gap.reason.as_str(),
                 after = ?gap.after.map(|id| id.to_string()),
                 next = ?gap.next.map(|id| id.to_string()),
                 lost = ?gap.lost,
-                "entries are missing from the stream; clients are told (ssegate_gaps_total counts on)"
+                "entries are missing from the stream; clients are told (ssegate_gaps_total counts every gap)"
             );
         }
         self.metrics.gap(Scope::Reader, gap);
@@ -249,105 +252,23 @@ impl Readers {
     }
 }
 
-/// For the operator: how far the reader is, and where it reads.
-fn tell(topic: &Topic, position: &Position, connection: &Connection) {
+/// For the operator: how far the reader is, and which server it reads from.
+fn report_status(topic: &Topic, progress: &Progress, connection: &Connection) {
     let server = connection.server();
     let mut state = topic.state();
-    let account = &mut state.status;
-    account.lag_entries = position.continuity.behind();
-    account.source_last_id = position.continuity.end();
-    if account.server.as_ref() != server {
-        account.server = server.cloned();
+    let status = &mut state.status;
+    status.lag_entries = progress.continuity.behind();
+    status.source_last_id = progress.continuity.end();
+    if status.server.as_ref() != server {
+        status.server = server.cloned();
     }
 }
 
-/// Where a reader is in its stream, and how much it asks for.
-struct Position {
-    continuity: Continuity,
-    /// The last entry that was read, or was the last one at the start; `None` after a reset.
-    last_entry: Option<StreamId>,
-    sizes: Sizes,
-    /// What the last read asked for.
-    asked: u64,
-    gaps_told: LogThrottle,
-}
-
-impl Position {
-    fn at_tail(info: Option<&StreamInfo>) -> Self {
-        Self {
-            continuity: Continuity::at_tail(info),
-            last_entry: info.and_then(|info| info.last),
-            sizes: Sizes::default(),
-            asked: 1,
-            gaps_told: LogThrottle::default(),
-        }
-    }
-
-    fn went_to(&mut self, continuity: Continuity, last_read: Option<&Entry>) {
-        self.continuity = continuity;
-        self.last_entry = last_read.map(|entry| entry.id).or(self.last_entry);
-    }
-
-    /// Whether the cursor is an entry that was there, rather than an end that moved by itself.
-    fn is_at_entry(&self) -> bool {
-        self.last_entry == Some(self.continuity.cursor())
-    }
-
-    fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> ReadRequest<'a> {
-        self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
-        let after = self.continuity.cursor();
-        ReadRequest { key, after, count: self.asked, most_bytes: MOST_REPLY_BYTES }
-    }
-}
-
-/// How long to wait before the next try: with full jitter, so that readers do not come in step.
-fn pause(class: ErrorClass, failures: u32) -> Duration {
+/// How long to wait before the next attempt. The wait is random, so that readers do not retry in step.
+fn backoff(class: ErrorClass, failures: u32) -> Duration {
     if class == ErrorClass::Key {
         return KEY_RETRY.mul_f64(0.5 + fastrand::f64() / 2.0);
     }
     let longest = (BACKOFF_FIRST * 2_u32.saturating_pow(failures.min(16) - 1)).min(BACKOFF_LAST);
     longest.mul_f64(fastrand::f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::{Reply, StreamState};
-
-    fn id(ms: u64) -> StreamId {
-        StreamId { ms, seq: 0 }
-    }
-
-    /// A stream of 1, 2 and 3, whose end an operator has moved.
-    fn ends_at(end: u64) -> StreamInfo {
-        StreamInfo {
-            length: 3,
-            last_generated: id(end),
-            first: Some(id(1)),
-            last: Some(id(3)),
-            max_deleted: StreamId::ZERO,
-            entries_added: Some(3),
-        }
-    }
-
-    #[test]
-    fn an_end_that_moved_by_itself_is_no_entry() {
-        assert!(Position::at_tail(Some(&ends_at(3))).is_at_entry());
-        assert!(!Position::at_tail(Some(&ends_at(10))).is_at_entry());
-        assert!(!Position::at_tail(None).is_at_entry());
-        let mut position = Position::at_tail(Some(&ends_at(3)));
-        let mut look = |info: StreamInfo, read: &[u64]| {
-            let entries = read.iter().map(|ms| Entry { id: id(*ms), fields: Vec::new() });
-            let reply = Reply { entries: entries.collect(), seen: StreamState::Stream(info) };
-            let mut continuity = position.continuity;
-            assert_eq!(continuity.check(&reply), Verdict::Whole);
-            position.went_to(continuity, reply.entries.last());
-            (continuity.cursor(), position.is_at_entry())
-        };
-        look(ends_at(10), &[]);
-        assert_eq!(look(ends_at(10), &[]), (id(10), false));
-        let added =
-            StreamInfo { length: 4, entries_added: Some(4), last: Some(id(11)), ..ends_at(11) };
-        assert_eq!(look(added, &[11]), (id(11), true));
-    }
 }

@@ -89,7 +89,7 @@ impl StreamQuery<'_> {
     /// Waits until the server has all that its primary had just now. `false`: it is the primary, and what
     /// it said stands.
     async fn waited_for_primary(self) -> Result<bool, Error> {
-        Ok(self.source.primary_says(self.key, LAG_PATIENCE).await?.is_some())
+        Ok(self.source.primary_snapshot(self.key, LAG_PATIENCE).await?.is_some())
     }
 
     /// The newest `count` entries, and what is before them.

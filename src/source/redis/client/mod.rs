@@ -1,13 +1,15 @@
-//! One connection to Redis: its socket, RESP2, commands and what their replies mean.
+//! Our own Redis client: a link (one connection), RESP2 on it, and what replies mean. It knows one server;
+//! which server to ask is for `topology` to say.
 
+mod failure;
 mod link;
+mod login;
 pub(super) mod replies;
+mod reply_size;
 pub(super) mod request;
 pub(super) mod resp;
 pub(super) mod role;
-mod socket;
-mod timing;
-mod weight;
 
-pub(super) use link::{Link, Login};
-pub(super) use timing::{ANSWER_TIMEOUT, READ_TIMEOUT, in_time};
+pub(super) use failure::{ANSWER_TIMEOUT, READ_TIMEOUT, in_time};
+pub(super) use link::Link;
+pub(super) use login::Login;

@@ -1,58 +1,61 @@
-//! What Redis answers, read with suspicion: entries, the state of a stream, errors.
+//! What replies mean: entries, the state of a stream, errors. A reply of any other form is an error, never a
+//! panic.
+
+use bytes::Bytes;
 
 use super::resp::Value;
 use crate::source::{AWAY_CODES, Error, ErrorClass, KEY_CODES, LOGIN_CODES, StreamInfo};
 use crate::sse::{Entry, StreamId};
-use bytes::Bytes;
 
-/// The entries of an `XREAD` reply about the stream `key`; none where it timed out.
-pub(in crate::source::redis) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
-    let mut streams = match answered(value)? {
+/// The entries in a reply to `XREAD` of the one stream `key`; none if the read timed out.
+pub(crate) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
+    let mut streams = match accepted(value)? {
         Value::Nil => return Ok(Vec::new()),
         streams => list(streams)?.into_iter(),
     };
     let (Some(stream), None) = (streams.next(), streams.next()) else {
-        return Err(garbled("XREAD about one key answered about none or several"));
+        return Err(protocol_error("XREAD of one key answered about none or several"));
     };
     let mut pair = list(stream)?.into_iter();
     let (Some(name), Some(found), None) = (pair.next(), pair.next(), pair.next()) else {
-        return Err(garbled("XREAD answered with no pair of key and entries"));
+        return Err(protocol_error("XREAD answered without a pair of key and entries"));
     };
     if bytes(name)? != key.as_bytes() {
-        return Err(garbled("XREAD answered about another key"));
+        return Err(protocol_error("XREAD answered about another key"));
     }
     entries(found)
 }
 
-pub(in crate::source::redis) fn entries(value: Value) -> Result<Vec<Entry>, Error> {
+pub(crate) fn entries(value: Value) -> Result<Vec<Entry>, Error> {
     list(value)?.into_iter().map(entry).collect()
 }
 
 fn entry(value: Value) -> Result<Entry, Error> {
     let mut parts = list(value)?.into_iter();
     let (Some(id), Some(fields), None) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(garbled("an entry that is no pair of id and fields"));
+        return Err(protocol_error("an entry without a pair of id and fields"));
     };
     let mut fields_left = list(fields)?.into_iter();
     let mut fields = Vec::with_capacity(fields_left.len() / 2);
     while let Some(name) = fields_left.next() {
-        let value = fields_left.next().ok_or_else(|| garbled("a field without a value"))?;
+        let value = fields_left.next().ok_or_else(|| protocol_error("a field without a value"))?;
         fields.push((bytes(name)?, bytes(value)?));
     }
     Ok(Entry { id: stream_id(&id)?, fields })
 }
 
-/// What `XINFO STREAM` says; `None`: there is no such key.
-pub(in crate::source::redis) fn stream_info(value: Value) -> Result<Option<StreamInfo>, Error> {
-    if matches!(&value, Value::Refusal(words) if words.contains("no such key")) {
+/// What `XINFO STREAM` answers; `None`: there is no such key.
+pub(crate) fn stream_info(value: Value) -> Result<Option<StreamInfo>, Error> {
+    if matches!(&value, Value::Error(words) if words.contains("no such key")) {
         return Ok(None);
     }
-    let value = answered(value)?;
+    let value = accepted(value)?;
     let mut info = StreamInfo::default();
     let (mut has_length, mut has_end) = (false, false);
     let mut parts = list(value)?.into_iter();
     while let Some(name) = parts.next() {
-        let value = parts.next().ok_or_else(|| garbled("XINFO STREAM: a name without a value"))?;
+        let value =
+            parts.next().ok_or_else(|| protocol_error("XINFO STREAM: a name without a value"))?;
         match &*bytes(name)? {
             b"length" => (info.length, has_length) = (number(&value)?, true),
             b"last-generated-id" => {
@@ -68,66 +71,66 @@ pub(in crate::source::redis) fn stream_info(value: Value) -> Result<Option<Strea
     if has_length && has_end {
         return Ok(Some(info));
     }
-    Err(garbled("XINFO STREAM without length or last-generated-id"))
+    Err(protocol_error("XINFO STREAM without length or last-generated-id"))
 }
 
-/// An answer, unless Redis refuses.
-pub(in crate::source::redis) fn answered(value: Value) -> Result<Value, Error> {
+/// The answer, or the error that Redis answered with.
+pub(crate) fn accepted(value: Value) -> Result<Value, Error> {
     match value {
-        Value::Refusal(words) => Err(refused(&words)),
+        Value::Error(words) => Err(error_reply(&words)),
         value => Ok(value),
     }
 }
 
-pub(in crate::source::redis) fn list(value: Value) -> Result<Vec<Value>, Error> {
+pub(crate) fn list(value: Value) -> Result<Vec<Value>, Error> {
     match value {
         Value::List(values) => Ok(values),
-        _ => Err(garbled("not the list that was expected")),
+        _ => Err(protocol_error("not a list, where one was expected")),
     }
 }
 
-/// A string that is text.
-pub(in crate::source::redis) fn text(value: Value) -> Result<String, Error> {
+/// A string that is UTF-8.
+pub(crate) fn text(value: Value) -> Result<String, Error> {
     let text = String::from_utf8(bytes(value)?.to_vec());
-    text.map_err(|_| garbled("not the text that was expected"))
+    text.map_err(|_| protocol_error("not text, where some was expected"))
 }
 
-pub(in crate::source::redis) fn bytes(value: Value) -> Result<Bytes, Error> {
+pub(crate) fn bytes(value: Value) -> Result<Bytes, Error> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
         Value::Integer(number) => Ok(Bytes::from(number.to_string())),
-        _ => Err(garbled("not the string that was expected")),
+        _ => Err(protocol_error("not a string, where one was expected")),
     }
 }
 
-pub(in crate::source::redis) fn number(value: &Value) -> Result<u64, Error> {
+pub(crate) fn number(value: &Value) -> Result<u64, Error> {
     let number = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
         _ => None,
     };
-    number.ok_or_else(|| garbled("not the number that was expected"))
+    number.ok_or_else(|| protocol_error("not a number, where one was expected"))
 }
 
-pub(in crate::source::redis) fn stream_id(value: &Value) -> Result<StreamId, Error> {
+pub(crate) fn stream_id(value: &Value) -> Result<StreamId, Error> {
     let id = match value {
         Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
         _ => None,
     };
-    id.ok_or_else(|| garbled("not the stream id that was expected"))
+    id.ok_or_else(|| protocol_error("not a stream id, where one was expected"))
 }
 
-pub(in crate::source::redis) fn garbled(what: &str) -> Error {
-    let message = format!("Redis answered what we do not understand: {what}");
+pub(crate) fn protocol_error(what: &str) -> Error {
+    let message = format!("unexpected answer from Redis: {what}");
     Error { class: ErrorClass::Away, code: "PROTOCOL", message }
 }
 
-/// Whether Redis has as many clients as it takes: then this is the answer to whatever it is asked first.
-pub(in crate::source::redis) fn is_full(words: &str) -> bool {
+/// Whether Redis has reached its `maxclients`; it answers so to the first command of any kind.
+pub(crate) fn is_too_many_clients(words: &str) -> bool {
     words.starts_with("ERR max number of clients")
 }
 
-/// Sorts a refusal by what helps against it, from the first word of what Redis says.
-pub(in crate::source::redis) fn refused(words: &str) -> Error {
+/// Sorts an error of Redis by what helps against it, which its first word tells.
+pub(crate) fn error_reply(words: &str) -> Error {
     let word = words.split_whitespace().next().unwrap_or_default();
     let known = |codes: &[&'static str]| codes.iter().find(|code| **code == word).copied();
     let (class, code) = if let Some(code) = known(&KEY_CODES) {
@@ -140,9 +143,9 @@ pub(in crate::source::redis) fn refused(words: &str) -> Error {
     Error { class, code, message: words.to_owned() }
 }
 
-/// The answer to a request of one command.
-pub(in crate::source::redis) fn sole(answers: Vec<Value>) -> Result<Value, Error> {
-    answers.into_iter().next().ok_or_else(|| garbled("no answer"))
+/// The only answer, to a request of one command.
+pub(crate) fn sole(answers: Vec<Value>) -> Result<Value, Error> {
+    answers.into_iter().next().ok_or_else(|| protocol_error("no answer"))
 }
 
 #[cfg(test)]
@@ -164,18 +167,18 @@ mod tests {
         list([text(id), list([text("name"), text("value")])])
     }
 
-    /// What is no list where one has to be.
+    /// Values that are no list.
     fn scalars() -> [Value; 5] {
         [Value::Nil, text("5-0"), Value::Integer(5), Value::Integer(-1), text("")]
     }
 
-    fn is_garbled<T: std::fmt::Debug>(outcome: Result<T, Error>, reply: &Value) {
+    fn is_protocol_error<T: std::fmt::Debug>(outcome: Result<T, Error>, reply: &Value) {
         let error = outcome.expect_err(&format!("{reply:?}"));
         assert_eq!((error.class, error.code), (ErrorClass::Away, "PROTOCOL"), "{reply:?}");
     }
 
     #[test]
-    fn one_streams_entries_are_read_and_nil_is_none() {
+    fn the_entries_of_one_stream_are_read_and_null_is_none() {
         let reply = list([list([text("key"), list([good("5-0"), good("5-1")])])]);
         let entries = streams(reply, "key").unwrap();
         assert_eq!(entries.iter().map(|e| e.id.to_string()).collect::<Vec<_>>(), ["5-0", "5-1"]);
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_no_stream_or_several_or_of_another_form_is_garbled() {
+    fn a_read_of_no_stream_or_several_or_of_another_form_is_a_protocol_error() {
         let stream = || list([text("key"), list([good("5-0")])]);
         let mut replies = vec![list([]), list([stream(), stream()]), list([list([])])];
         replies.extend(scalars().into_iter().skip(1));
@@ -202,12 +205,12 @@ mod tests {
         let with_more = list([text("key"), list([good("5-0")]), list([])]);
         replies.extend([of_another, without_key, with_more].map(|stream| list([stream])));
         for reply in replies {
-            is_garbled(streams(reply.clone(), "key"), &reply);
+            is_protocol_error(streams(reply.clone(), "key"), &reply);
         }
     }
 
     #[test]
-    fn an_entry_that_is_none_is_garbled_wherever_it_stands() {
+    fn a_malformed_entry_is_a_protocol_error_wherever_it_stands() {
         let fields = || list([text("name"), text("value")]);
         let mut wrong = vec![
             list([]),
@@ -232,7 +235,7 @@ mod tests {
         }
         for entry in wrong {
             let reply = list([good("5-0"), entry, good("6-0")]);
-            is_garbled(entries(reply.clone()), &reply);
+            is_protocol_error(entries(reply.clone()), &reply);
         }
     }
 
@@ -280,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_described_in_another_form_is_garbled() {
+    fn a_stream_described_in_another_form_is_a_protocol_error() {
         for reply in scalars() {
-            is_garbled(stream_info(reply.clone()), &reply);
+            is_protocol_error(stream_info(reply.clone()), &reply);
         }
         let numbers = ["length", "entries-added"].map(|name| (name, Value::Integer(-1)));
         let words = ["length", "entries-added"].map(|name| (name, text("many")));
@@ -294,12 +297,12 @@ mod tests {
         let entries = none.iter().chain(&bare);
         for (name, value) in numbers.iter().chain(&words).chain(&nils).chain(&ids).chain(entries) {
             let reply = info(name, value);
-            is_garbled(stream_info(reply.clone()), &reply);
+            is_protocol_error(stream_info(reply.clone()), &reply);
         }
     }
 
     #[test]
-    fn a_description_that_lacks_what_continuity_needs_is_garbled() {
+    fn a_description_without_what_continuity_needs_is_a_protocol_error() {
         for reply in [
             list([]),
             list([text("length"), Value::Integer(2)]),
@@ -307,14 +310,14 @@ mod tests {
             list([text("length"), Value::Integer(2), text("last-generated-id")]),
             list([Value::Nil, Value::Nil]),
         ] {
-            is_garbled(stream_info(reply.clone()), &reply);
+            is_protocol_error(stream_info(reply.clone()), &reply);
         }
     }
 
     #[test]
     fn errors_are_sorted_by_what_helps() {
         let sorted = |words| {
-            let error = refused(words);
+            let error = error_reply(words);
             (error.class, error.code)
         };
         assert_eq!(sorted("WRONGTYPE Operation against a key"), (ErrorClass::Key, "WRONGTYPE"));
@@ -323,19 +326,19 @@ mod tests {
         assert_eq!(sorted("LOADING Redis is loading"), (ErrorClass::Away, "LOADING"));
         assert_eq!(sorted("WRONGTYPES are none"), (ErrorClass::Away, "ERR"));
         assert_eq!(sorted(""), (ErrorClass::Away, "ERR"));
-        let denied = Value::Refusal("NOPERM no permissions".into());
+        let denied = Value::Error("NOPERM no permissions".into());
         assert_eq!(streams(denied.clone(), "key").unwrap_err().class, ErrorClass::Key);
         assert_eq!(stream_info(denied).unwrap_err().class, ErrorClass::Key);
-        assert_eq!(stream_info(Value::Refusal("ERR no such key".into())).unwrap(), None);
+        assert_eq!(stream_info(Value::Error("ERR no such key".into())).unwrap(), None);
     }
 
-    /// Any reply at all, of the words and forms that real ones have.
+    /// Any reply, with the words and forms of real ones.
     fn reply() -> impl Strategy<Value = Value> {
         let word = prop_oneof!["[0-9]{1,3}-[0-9]", ".{0,8}", Just("length".to_owned())];
         let leaf = prop_oneof![
             Just(Value::Nil),
             any::<i64>().prop_map(Value::Integer),
-            "[A-Z]{0,4} .{0,8}".prop_map(Value::Refusal),
+            "[A-Z]{0,4} .{0,8}".prop_map(Value::Error),
             word.prop_map(|word| text(&word)),
             any::<Vec<u8>>().prop_map(|bytes| Value::Bytes(bytes.into())),
         ];
@@ -348,7 +351,7 @@ mod tests {
         #![proptest_config(crate::seed::cases())]
 
         #[test]
-        fn no_reply_panics(reply in reply()) {
+        fn no_reply_makes_it_panic(reply in reply()) {
             let _ = streams(reply.clone(), "key");
             let _ = entries(reply.clone());
             let _ = stream_info(reply.clone());

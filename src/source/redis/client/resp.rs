@@ -1,36 +1,36 @@
-//! RESP2, the protocol of Redis: commands written, replies taken apart as their bytes come in.
+//! RESP2, the protocol of Redis: writes commands, and decodes replies as their bytes come in.
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Lists within lists: `XREAD` and `XINFO STREAM` need four.
-const DEEPEST: usize = 8;
-/// A line that is no string's content: a length, a number, an error.
-const LONGEST_LINE_BYTES: usize = 64 << 10;
-/// Redis' own limit (`proto-max-bulk-len`).
-const LARGEST_STRING_BYTES: usize = 512 << 20;
-/// Room for a list is made for so many at first, however many are announced.
-const LIST_ROOM: usize = 64;
+/// How deep lists may be nested; `XREAD` and `XINFO STREAM` need four levels.
+const MAX_DEPTH: usize = 8;
+/// The longest line: a length, a number, an error or a simple string.
+const MAX_LINE_BYTES: usize = 64 << 10;
+/// The longest string, as Redis' own `proto-max-bulk-len` has it.
+const MAX_STRING_BYTES: usize = 512 << 20;
+/// A list gets room for at most this many items at first, however many are announced.
+const LIST_CAPACITY: usize = 64;
 
 /// A reply, or part of one.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::source::redis) enum Value {
-    /// No string, or no list.
+pub(crate) enum Value {
+    /// The null string, or the null list.
     Nil,
-    /// A string of either kind.
+    /// A simple string or a bulk string.
     Bytes(Bytes),
     Integer(i64),
     List(Vec<Value>),
-    /// What Redis says against the command.
-    Refusal(String),
+    /// The command failed; why, in Redis' words.
+    Error(String),
 }
 
-/// No RESP2; the connection is of no more use.
+/// The bytes are no RESP2: the connection cannot be used any more.
 #[derive(Debug, PartialEq)]
-pub(in crate::source::redis) struct Malformed(pub(in crate::source::redis) &'static str);
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// Appends a command: an array of strings.
-pub(in crate::source::redis) fn write_command(out: &mut Vec<u8>, words: &[&[u8]]) {
+pub(crate) fn write_command(out: &mut Vec<u8>, words: &[&[u8]]) {
     write_length(out, b'*', words.len());
     for word in words {
         write_length(out, b'$', word.len());
@@ -45,36 +45,33 @@ fn write_length(out: &mut Vec<u8>, kind: u8, length: usize) {
     write!(out, "{length}\r\n").expect("writing to a Vec succeeds");
 }
 
-/// Takes replies apart; what has been read once is not looked at again.
+/// Decodes replies; no byte is looked at twice, but for those of a value that is not whole yet.
 #[derive(Default)]
-pub(in crate::source::redis) struct Decoder {
-    /// Lists that are not whole yet, outermost first: how many items each still lacks, and the rest.
+pub(crate) struct Decoder {
+    /// Lists that are not whole yet, outermost first: how many items each still lacks, and those it has.
     open: Vec<(usize, Vec<Value>)>,
-    /// Values so far, lists among them, since whoever reads on set it to zero.
-    pub(in crate::source::redis) values: usize,
+    /// Values decoded since the link set this to zero, lists included.
+    pub(crate) values: usize,
 }
 
 enum Token {
     Value(Value),
-    /// A list of so many items begins; at least one.
+    /// The beginning of a list of so many items, at least one.
     List(usize),
 }
 
 impl Decoder {
-    /// The next whole reply at the start of `input`, which is used up as far as it was understood;
-    /// `None`: more bytes are needed.
-    pub(in crate::source::redis) fn next(
-        &mut self,
-        input: &mut BytesMut,
-    ) -> Result<Option<Value>, Malformed> {
+    /// Decodes the next whole reply and removes what it has decoded from `input`; `None`: more bytes are
+    /// needed.
+    pub(crate) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Value>, Malformed> {
         while let Some(token) = next_token(input)? {
             self.values += 1;
             match token {
-                Token::List(_) if self.open.len() == DEEPEST => {
-                    return Err(Malformed("lists within lists without end"));
+                Token::List(_) if self.open.len() == MAX_DEPTH => {
+                    return Err(Malformed("lists nested too deeply"));
                 }
                 Token::List(length) => {
-                    self.open.push((length, Vec::with_capacity(length.min(LIST_ROOM))));
+                    self.open.push((length, Vec::with_capacity(length.min(LIST_CAPACITY))));
                 }
                 Token::Value(value) => {
                     if let Some(whole) = self.add(value) {
@@ -86,7 +83,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Adds to the innermost list; what is whole by that.
+    /// Adds a value to the innermost open list; returns the reply if that makes it whole.
     fn add(&mut self, mut value: Value) -> Option<Value> {
         while let Some((lacking, items)) = self.open.last_mut() {
             items.push(value);
@@ -102,17 +99,17 @@ impl Decoder {
 }
 
 fn next_token(input: &mut BytesMut) -> Result<Option<Token>, Malformed> {
-    let Some(end) = input.iter().take(LONGEST_LINE_BYTES).position(|byte| *byte == b'\n') else {
-        let endless = input.len() >= LONGEST_LINE_BYTES;
-        return if endless { Err(Malformed("a line without end")) } else { Ok(None) };
+    let Some(end) = input.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\n') else {
+        let endless = input.len() >= MAX_LINE_BYTES;
+        return if endless { Err(Malformed("a line too long")) } else { Ok(None) };
     };
     let Some((kind, rest)) = input[..end].strip_suffix(b"\r").and_then(|line| line.split_first())
     else {
-        return Err(Malformed("a line of no kind"));
+        return Err(Malformed("a line without a type or without CRLF"));
     };
     let value = match kind {
         b'+' => Value::Bytes(Bytes::copy_from_slice(rest)),
-        b'-' => Value::Refusal(String::from_utf8_lossy(rest).into_owned()),
+        b'-' => Value::Error(String::from_utf8_lossy(rest).into_owned()),
         b':' => Value::Integer(number(rest)?),
         b'$' => return string(input, end + 1),
         b'*' => match length(rest)? {
@@ -123,26 +120,26 @@ fn next_token(input: &mut BytesMut) -> Result<Option<Token>, Malformed> {
                 return Ok(Some(Token::List(length)));
             }
         },
-        _ => return Err(Malformed("a reply of unknown kind")),
+        _ => return Err(Malformed("a reply of unknown type")),
     };
     input.advance(end + 1);
     Ok(Some(Token::Value(value)))
 }
 
-/// The string whose length stands before `start`.
+/// The bulk string whose content begins at `start`, after the line with its length.
 fn string(input: &mut BytesMut, start: usize) -> Result<Option<Token>, Malformed> {
     let Some(length) = length(&input[1..start - 2])? else {
         input.advance(start);
         return Ok(Some(Token::Value(Value::Nil)));
     };
-    if length > LARGEST_STRING_BYTES {
-        return Err(Malformed("a string larger than any"));
+    if length > MAX_STRING_BYTES {
+        return Err(Malformed("a string too long"));
     }
     if input.len() < start + length + 2 {
         return Ok(None);
     }
     if input[start + length..start + length + 2] != *b"\r\n" {
-        return Err(Malformed("a string that goes on after its end"));
+        return Err(Malformed("a string longer than announced"));
     }
     input.advance(start);
     let bytes = input.split_to(length).freeze();
@@ -150,7 +147,7 @@ fn string(input: &mut BytesMut, start: usize) -> Result<Option<Token>, Malformed
     Ok(Some(Token::Value(Value::Bytes(bytes))))
 }
 
-/// `None`: -1, for nil.
+/// `None`: -1, which stands for null.
 fn length(digits: &[u8]) -> Result<Option<usize>, Malformed> {
     match number(digits)? {
         -1 => Ok(None),
@@ -160,15 +157,12 @@ fn length(digits: &[u8]) -> Result<Option<usize>, Malformed> {
 
 fn number(digits: &[u8]) -> Result<i64, Malformed> {
     let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    number.ok_or(Malformed("a number that is none"))
+    number.ok_or(Malformed("an invalid number"))
 }
 
-/// What comes out where `bytes` come in pieces of this size.
+/// The replies in `bytes`, received in pieces of `size`.
 #[cfg(any(test, fuzzing))]
-pub(in crate::source::redis) fn in_pieces(
-    bytes: &[u8],
-    size: usize,
-) -> Result<Vec<Value>, Malformed> {
+pub(crate) fn in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Value>, Malformed> {
     let (mut decoder, mut input, mut values) = (Decoder::default(), BytesMut::new(), vec![]);
     for piece in bytes.chunks(size) {
         input.extend_from_slice(piece);
@@ -202,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_reply_is_read() {
+    fn every_type_of_reply_is_decoded() {
         let values =
             all(b"+OK\r\n-ERR no\r\n:-7\r\n$-1\r\n*-1\r\n*0\r\n*2\r\n$1\r\na\r\n*1\r\n:1\r\n");
         let inner = Value::List(vec![Value::Integer(1)]);
@@ -210,7 +204,7 @@ mod tests {
             values.unwrap(),
             [
                 text("OK"),
-                Value::Refusal("ERR no".into()),
+                Value::Error("ERR no".into()),
                 Value::Integer(-7),
                 Value::Nil,
                 Value::Nil,
@@ -221,9 +215,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_resp_is_refused() {
-        let deep = "*1\r\n".repeat(DEEPEST + 1);
-        let long = format!("+{}", "a".repeat(LONGEST_LINE_BYTES));
+    fn bytes_that_are_no_resp_are_an_error() {
+        let deep = "*1\r\n".repeat(MAX_DEPTH + 1);
+        let long = format!("+{}", "a".repeat(MAX_LINE_BYTES));
         for wrong in [
             "\r\n",
             "OK\r\n",
@@ -244,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_length_takes_no_memory() {
+    fn an_announced_length_allocates_nothing() {
         assert_eq!(all(b"*9223372036854775807\r\n$536870912\r\nabc"), Ok(vec![]));
     }
 
     #[test]
-    fn a_value_takes_no_more_than_is_counted_for_it() {
+    fn a_value_takes_no_more_memory_than_is_counted_for_it() {
         assert!(2 * size_of::<Value>() <= PART_BYTES, "{}", size_of::<Value>());
         let mut decoder = Decoder::default();
         let mut input = BytesMut::from("*2\r\n$1\r\na\r\n*1\r\n:1\r\n+OK\r\n");
@@ -266,7 +260,7 @@ mod tests {
                 out.extend_from_slice(b"\r\n");
             }
             Value::Integer(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
-            Value::Refusal(text) => out.extend_from_slice(format!("-{text}\r\n").as_bytes()),
+            Value::Error(text) => out.extend_from_slice(format!("-{text}\r\n").as_bytes()),
             Value::List(items) => {
                 write_length(out, b'*', items.len());
                 for item in items {
@@ -281,7 +275,7 @@ mod tests {
             Just(Value::Nil),
             any::<i64>().prop_map(Value::Integer),
             any::<Vec<u8>>().prop_map(|bytes| Value::Bytes(bytes.into())),
-            "[A-Z]{1,5} [a-z ]{0,9}".prop_map(Value::Refusal),
+            "[A-Z]{1,5} [a-z ]{0,9}".prop_map(Value::Error),
         ];
         leaf.prop_recursive(5, 40, 4, |inner| {
             proptest::collection::vec(inner, 0..4).prop_map(Value::List)
@@ -292,7 +286,7 @@ mod tests {
         #![proptest_config(crate::seed::cases())]
 
         #[test]
-        fn whatever_the_pieces_the_replies_are_the_same(
+        fn replies_are_the_same_however_their_bytes_are_split(
             values in proptest::collection::vec(value(), 0..4),
             size in 1_usize..40,
         ) {

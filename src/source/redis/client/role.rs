@@ -1,43 +1,45 @@
-//! What a server is to others: `ROLE`. <https://redis.io/docs/latest/commands/role/>
+//! `ROLE`: whether a server is a primary or a replica. <https://redis.io/docs/latest/commands/role/>
 
-use super::replies::{answered, bytes, garbled, is_full, list, number, text};
+use super::replies::{accepted, bytes, is_too_many_clients, list, number, protocol_error, text};
 use super::resp::Value;
 use crate::config::Address;
 use crate::source::Error;
 
-/// What a server is to others.
+/// A server's role. Offsets count the bytes of the replication history, which replicas share with their
+/// primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::source::redis) enum Role {
-    /// It is written to; how far its history goes, in bytes.
-    Primary(u64),
-    /// It follows that one, and hears it or does not; how far it has come, in bytes, where it has
-    /// anything.
-    Replica { of: Address, hears: bool, reached: Option<u64> },
+pub(crate) enum Role {
+    /// It takes writes; how far its history goes.
+    Primary { offset: u64 },
+    /// It follows `primary`, which may be a replica itself; `offset` is `None` before its first copy.
+    Replica { primary: Address, is_connected: bool, offset: Option<u64> },
 }
 
-/// What `ROLE` says; `None`: we may not know.
-pub(in crate::source::redis) fn role(value: Value) -> Result<Option<Role>, Error> {
+/// What `ROLE` answers; `None`: this user may not ask.
+pub(crate) fn role(value: Value) -> Result<Option<Role>, Error> {
     let value = match value {
-        Value::Refusal(words) if is_denied(&words) => return Ok(None),
-        value => answered(value)?,
+        Value::Error(words) if is_denied(&words) => return Ok(None),
+        value => accepted(value)?,
     };
     let mut parts = list(value)?.into_iter();
-    let mut next = || parts.next().ok_or_else(|| garbled("ROLE without what it has to say"));
+    let mut next = || parts.next().ok_or_else(|| protocol_error("ROLE with too few items"));
     match &*bytes(next()?)? {
-        b"master" => Ok(Some(Role::Primary(number(&next()?)?))),
+        b"master" => Ok(Some(Role::Primary { offset: number(&next()?)? })),
         b"slave" => {
             let (host, port) = (text(next()?)?, number(&next()?)?);
-            let port = u16::try_from(port).map_err(|_| garbled("ROLE with a port that is none"))?;
-            let (of, hears) = (Address::Tcp(host, port), *bytes(next()?)? == *b"connected");
-            // -1: it has nothing yet.
-            Ok(Some(Role::Replica { of, hears, reached: number(&next()?).ok() }))
+            let port =
+                u16::try_from(port).map_err(|_| protocol_error("ROLE with an invalid port"))?;
+            let is_connected = *bytes(next()?)? == *b"connected";
+            // -1 before the first copy.
+            let offset = number(&next()?).ok();
+            Ok(Some(Role::Replica { primary: Address::Tcp(host, port), is_connected, offset }))
         }
-        _ => Err(garbled("ROLE that is neither a primary's nor a replica's")),
+        _ => Err(protocol_error("ROLE of neither a primary nor a replica")),
     }
 }
 
 fn is_denied(words: &str) -> bool {
-    words.starts_with("NOPERM") || words.starts_with("ERR") && !is_full(words)
+    words.starts_with("NOPERM") || words.starts_with("ERR") && !is_too_many_clients(words)
 }
 
 #[cfg(test)]
@@ -57,30 +59,31 @@ mod tests {
     #[test]
     fn a_primary_and_a_replica_are_told_apart() {
         let primary = list([word("master"), Value::Integer(7), Value::List(vec![])]).unwrap();
-        assert_eq!(primary, Some(Role::Primary(7)));
+        assert_eq!(primary, Some(Role::Primary { offset: 7 }));
         let replica = |state, offset| {
             let (state, offset) = (word(state), Value::Integer(offset));
             list([word("slave"), word("::1"), Value::Integer(6379), state, offset])
         };
-        let of = |hears, reached| {
-            Some(Role::Replica { of: Address::Tcp("::1".into(), 6379), hears, reached })
+        let of = |is_connected, offset| {
+            let primary = Address::Tcp("::1".into(), 6379);
+            Some(Role::Replica { primary, is_connected, offset })
         };
         assert_eq!(replica("connected", 9).unwrap(), of(true, Some(9)));
         assert_eq!(replica("connect", 9).unwrap(), of(false, Some(9)));
-        assert_eq!(replica("sync", -1).unwrap(), of(false, None), "it has nothing yet");
+        assert_eq!(replica("sync", -1).unwrap(), of(false, None), "it has no copy yet");
     }
 
     #[test]
-    fn who_may_not_ask_does_not_know() {
-        assert_eq!(role(Value::Refusal("NOPERM no".into())).unwrap(), None);
-        assert_eq!(role(Value::Refusal("ERR unknown command".into())).unwrap(), None);
+    fn a_user_who_may_not_ask_gets_no_role() {
+        assert_eq!(role(Value::Error("NOPERM no".into())).unwrap(), None);
+        assert_eq!(role(Value::Error("ERR unknown command".into())).unwrap(), None);
         for words in ["LOADING", "ERR max number of clients reached"] {
-            role(Value::Refusal(words.into())).unwrap_err();
+            role(Value::Error(words.into())).unwrap_err();
         }
     }
 
     #[test]
-    fn a_role_of_another_form_is_garbled() {
+    fn a_role_of_another_form_is_a_protocol_error() {
         let port = Value::Integer(99_999);
         let far = list([word("slave"), word("h"), port, word("connected"), Value::Integer(1)]);
         for wrong in

@@ -1,4 +1,4 @@
-//! A cluster: which node serves a slot, learnt from its nodes and from their redirections.
+//! A cluster: which node serves a slot, learned from `CLUSTER SLOTS` and from redirections.
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
 
 use std::collections::HashMap;
@@ -8,56 +8,56 @@ use std::time::{Duration, Instant};
 use super::node::{Node, Purpose, about_no_key, suspicion};
 use super::slot::{SLOTS, slot};
 use crate::config::Address;
-use crate::source::redis::client::replies::{answered, garbled, list, number, text};
+use crate::source::redis::client::replies::{accepted, list, number, protocol_error, text};
 use crate::source::redis::client::resp::Value;
 use crate::source::redis::client::{ANSWER_TIMEOUT, Link, Login, in_time};
 use crate::source::{Error, ErrorClass};
 
-/// The nodes are asked for the slots no more often than this.
+/// The nodes are asked for the slots at most this often.
 const REFRESH_PAUSE: Duration = Duration::from_millis(250);
-/// A node that takes longer has not answered.
+/// A node has this long to answer `CLUSTER SLOTS`.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A cluster.
-pub(in crate::source::redis) struct Cluster {
+pub(crate) struct Cluster {
     seeds: Vec<Address>,
     login: Login,
-    replica: bool,
-    /// Which of a primary's replicas is read from: another gateway may choose another one.
-    choice: usize,
+    reads_replicas: bool,
+    /// Which of a primary's replicas is read from; random, so that gateways share them.
+    replica_choice: usize,
     state: Mutex<SlotMap>,
-    /// Held while the nodes are asked: one asks for all.
+    /// Held while the nodes are asked: one request refreshes the slots for all that wait.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct SlotMap {
     ranges: Vec<Range>,
-    /// Slots that were heard to have moved since.
+    /// Slots that have moved since, as `MOVED` said.
     moved: HashMap<u16, Address>,
     stale: bool,
-    asked: Option<Instant>,
-    /// Nodes that are asked last until then, and not read from if there is another.
+    last_asked: Option<Instant>,
+    /// Nodes that are asked last until then, and not read from if there is another one.
     suspects: HashMap<Address, Instant>,
 }
 
-/// Slots that a primary serves.
+/// Slots that one primary serves.
 #[derive(Debug, PartialEq)]
 struct Range {
     first: u16,
     last: u16,
     primary: Address,
-    /// In the order of their addresses.
+    /// Ordered by address.
     replicas: Vec<Address>,
 }
 
 impl Cluster {
-    pub(super) fn new(seeds: Vec<Address>, login: Login, replica: bool) -> Self {
+    pub(super) fn new(seeds: Vec<Address>, login: Login, reads_replicas: bool) -> Self {
         Self {
             seeds,
-            login: Login { readonly: replica, ..login },
-            replica,
-            choice: fastrand::usize(..),
+            login: Login { readonly: reads_replicas, ..login },
+            reads_replicas,
+            replica_choice: fastrand::usize(..),
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         }
@@ -68,7 +68,7 @@ impl Cluster {
         let known = self.state().find(slot).is_some();
         if !known || self.state().stale {
             let refreshed = self.refresh().await;
-            // What is known already is better than nothing.
+            // An old answer is better than none.
             refreshed.or_else(|error| if known { Ok(()) } else { Err(error) })?;
         }
         let state = self.state();
@@ -76,15 +76,15 @@ impl Cluster {
             let message = format!("no node of the cluster serves slot {slot}");
             return Err(Error { class: ErrorClass::Away, code: "CLUSTERDOWN", message });
         };
-        let reads = self.replica && purpose == Purpose::Reading;
-        let well: Vec<_> =
-            replicas.iter().filter(|address| reads && !state.is_suspect(address)).collect();
-        let replica = well.get(self.choice % well.len().max(1)).copied();
+        let wants_replica = self.reads_replicas && purpose == Purpose::Reading;
+        let healthy: Vec<_> =
+            replicas.iter().filter(|address| wants_replica && !state.is_suspect(address)).collect();
+        let replica = healthy.get(self.replica_choice % healthy.len().max(1)).copied();
         Ok(Node::at(replica.unwrap_or(primary).clone()))
     }
 
-    /// Learns from what went wrong at `node`; where to ask instead, if that was said.
-    pub(super) fn failed(&self, node: &Node, error: &Error) -> Option<Node> {
+    /// Learns from a failure at `node`; returns the node to ask instead, if the error is a redirection.
+    pub(super) fn report_failure(&self, node: &Node, error: &Error) -> Option<Node> {
         let mut state = self.state();
         if let Some((slot, address)) = redirection(error, node) {
             let asking = error.code == "ASK";
@@ -105,15 +105,15 @@ impl Cluster {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// Asks one node after another which one serves which slots, until one answers.
+    /// Asks one node after another for the slots, until one answers.
     async fn refresh(&self) -> Result<(), Error> {
-        let _alone = self.refreshing.lock().await;
+        let _refreshing = self.refreshing.lock().await;
         let candidates = {
             let mut state = self.state();
-            if state.asked.is_some_and(|asked| asked.elapsed() < REFRESH_PAUSE) {
+            if state.last_asked.is_some_and(|asked| asked.elapsed() < REFRESH_PAUSE) {
                 return Ok(());
             }
-            state.asked = Some(Instant::now());
+            state.last_asked = Some(Instant::now());
             state.suspects.retain(|_, until| Instant::now() < *until);
             state.candidates(&self.seeds)
         };
@@ -133,7 +133,7 @@ impl Cluster {
             Err(last.expect("source.url names at least one node"))
         };
         let (address, ranges) = in_time(ANSWER_TIMEOUT, "CLUSTER SLOTS", asked).await?;
-        tracing::debug!(%address, "a node told of the cluster's slots");
+        tracing::debug!(%address, "the node told which nodes serve the cluster's slots");
         let mut state = self.state();
         state.stale = ranges.is_empty();
         state.ranges = ranges;
@@ -143,9 +143,9 @@ impl Cluster {
 
     async fn ask(&self, address: &Address) -> Result<Vec<Range>, Error> {
         let mut link = Link::open(address, &self.login).await?;
-        let answer = answered(link.ask(&[b"CLUSTER", b"SLOTS"]).await?);
-        let slots = list(answer.map_err(about_no_key)?)?;
-        slots.into_iter().map(|slots| range(slots, address)).collect()
+        let answer = accepted(link.ask(&[b"CLUSTER", b"SLOTS"]).await?);
+        let ranges = list(answer.map_err(about_no_key)?)?;
+        ranges.into_iter().map(|value| range(value, address)).collect()
     }
 }
 
@@ -166,7 +166,7 @@ impl SlotMap {
         self.suspects.get(address).is_some_and(|until| Instant::now() < *until)
     }
 
-    /// Every node that is known, in no order but that what failed comes last.
+    /// Every known node, in random order but with the suspected ones last.
     fn candidates(&self, seeds: &[Address]) -> Vec<Address> {
         let known = self
             .ranges
@@ -181,7 +181,7 @@ impl SlotMap {
     }
 }
 
-/// Slot and place of `MOVED 3999 127.0.0.1:6381`, or of an ASK.
+/// The slot and the address in `MOVED 3999 127.0.0.1:6381`, or in `ASK` of the same form.
 fn redirection(error: &Error, node: &Node) -> Option<(u16, Address)> {
     if !matches!(error.code, "MOVED" | "ASK") {
         return None;
@@ -192,7 +192,7 @@ fn redirection(error: &Error, node: &Node) -> Option<(u16, Address)> {
     Some((slot, located(host, port.parse().ok()?, &node.address)))
 }
 
-/// A node that does not know its own name is where it was asked.
+/// A node that does not know its own host leaves it empty: it is the host where it was asked.
 fn located(host: &str, port: u16, asked: &Address) -> Address {
     match asked {
         Address::Tcp(same, _) if host.is_empty() => Address::Tcp(same.clone(), port),
@@ -200,17 +200,17 @@ fn located(host: &str, port: u16, asked: &Address) -> Address {
     }
 }
 
-/// First and last slot, then the nodes, the primary first.
+/// One item of `CLUSTER SLOTS`: the first and last slot, then the nodes, the primary first.
 fn range(value: Value, asked: &Address) -> Result<Range, Error> {
     let mut parts = list(value)?.into_iter();
     let mut slot = || {
         let slot = number(&parts.next().unwrap_or(Value::Nil))?;
         let slot = u16::try_from(slot).ok().filter(|slot| *slot < SLOTS);
-        slot.ok_or_else(|| garbled("a slot that is none"))
+        slot.ok_or_else(|| protocol_error("CLUSTER SLOTS with an invalid slot"))
     };
     let (first, last) = (slot()?, slot()?);
     let mut nodes = parts.map(|node| located_node(node, asked));
-    let primary = nodes.next().ok_or_else(|| garbled("slots without a node"))??;
+    let primary = nodes.next().ok_or_else(|| protocol_error("CLUSTER SLOTS without a node"))??;
     let mut replicas = nodes.collect::<Result<Vec<_>, _>>()?;
     replicas.sort_unstable();
     Ok(Range { first, last, primary, replicas })
@@ -219,10 +219,11 @@ fn range(value: Value, asked: &Address) -> Result<Range, Error> {
 fn located_node(value: Value, asked: &Address) -> Result<Address, Error> {
     let mut parts = list(value)?.into_iter();
     let (Some(host), Some(port)) = (parts.next(), parts.next()) else {
-        return Err(garbled("a node without host and port"));
+        return Err(protocol_error("CLUSTER SLOTS with a node without host and port"));
     };
     let host = if host == Value::Nil { String::new() } else { text(host)? };
-    let port = u16::try_from(number(&port)?).map_err(|_| garbled("a port that is none"))?;
+    let port = u16::try_from(number(&port)?)
+        .map_err(|_| protocol_error("CLUSTER SLOTS with an invalid port"))?;
     Ok(located(&host, port, asked))
 }
 
@@ -231,7 +232,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::source::redis::client::replies::refused;
+    use crate::source::redis::client::replies::error_reply;
 
     fn at(host: &str, port: u16) -> Address {
         Address::Tcp(host.into(), port)
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_another_form_are_garbled() {
+    fn slots_of_another_form_are_a_protocol_error() {
         let slot = Value::Integer;
         for wrong in [
             Value::Nil,
@@ -272,10 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn a_redirection_says_where_and_how_to_ask() {
+    fn a_redirection_names_the_node_and_how_to_ask_it() {
         let cluster = Cluster::new(vec![at("seed", 1)], Login::default(), false);
         let asked = Node::at(at("asked", 1));
-        let to = |words: &str| cluster.failed(&asked, &refused(words));
+        let to = |words: &str| cluster.report_failure(&asked, &error_reply(words));
         let moved = Node::at(at("::1", 7));
         assert_eq!(to("MOVED 5 ::1:7"), Some(moved));
         assert_eq!(to("MOVED 6 :7"), Some(Node::at(at("asked", 7))));
@@ -287,18 +288,22 @@ mod tests {
     }
 
     #[test]
-    fn a_redirection_that_is_none_leads_nowhere() {
+    fn a_malformed_redirection_is_not_followed() {
         let cluster = Cluster::new(vec![at("seed", 1)], Login::default(), false);
         for words in
             ["MOVED", "MOVED 5", "MOVED x h:7", "MOVED 16384 h:7", "MOVED 5 h", "ASK 5 h:x"]
         {
-            assert_eq!(cluster.failed(&Node::at(at("a", 1)), &refused(words)), None, "{words}");
+            assert_eq!(
+                cluster.report_failure(&Node::at(at("a", 1)), &error_reply(words)),
+                None,
+                "{words}"
+            );
         }
     }
 
     #[tokio::test]
-    async fn who_does_not_tell_of_the_slots_is_asked_last() {
-        // The kernel accepts, and nobody answers.
+    async fn a_node_that_does_not_answer_is_asked_last() {
+        // The kernel accepts, and no server answers.
         let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let frozen = at("127.0.0.1", frozen.local_addr().unwrap().port());
         let cluster = Cluster::new(vec![frozen.clone()], Login::default(), false);
@@ -308,10 +313,10 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_is_asked_last() {
+    fn a_node_that_failed_is_asked_last() {
         let (a, b) = (at("a", 1), at("b", 1));
         let cluster = Cluster::new(vec![a.clone(), b.clone()], Login::default(), false);
-        cluster.failed(&Node::at(a.clone()), &refused("LOADING"));
+        cluster.report_failure(&Node::at(a.clone()), &error_reply("LOADING"));
         assert_eq!(cluster.state().candidates(&cluster.seeds), [b, a]);
     }
 }

@@ -1,4 +1,4 @@
-//! Which server is asked about a stream key, and which one is written to.
+//! Which server to ask about a stream key, and which one to write to.
 
 use super::client::Login;
 use crate::config::{self, Address, ReadFrom, SourceLocation};
@@ -25,7 +25,7 @@ impl Servers {
     pub(super) fn new(source: &config::Source, login: &Login) -> Self {
         let replica = source.read_from == ReadFrom::Replica;
         match &source.location {
-            SourceLocation::Memory => unreachable!("Source::open chooses by place"),
+            SourceLocation::Memory => unreachable!("Source::open opens no Redis for memory:"),
             SourceLocation::Server { address, .. } => Self::One(address.clone()),
             SourceLocation::Sentinel { sentinels, name, .. } => {
                 let login = Login {
@@ -42,7 +42,7 @@ impl Servers {
         }
     }
 
-    /// The server for `key`.
+    /// Finds the server for `key`.
     pub(super) async fn find(&self, key: &str, purpose: Purpose) -> Result<Node, Error> {
         match self {
             Self::One(address) => Ok(Node::at(address.clone())),
@@ -51,30 +51,31 @@ impl Servers {
         }
     }
 
-    /// Learns from what went wrong at `node`; where to ask instead, if that is known by it.
-    pub(super) fn failed(&self, node: &Node, error: &Error) -> Option<Node> {
+    /// Learns from a failure at `node`; returns the node to ask instead, if the error names one.
+    pub(super) fn report_failure(&self, node: &Node, error: &Error) -> Option<Node> {
         match self {
             Self::One(_) => None,
             Self::Sentinels(sentinels) => {
-                sentinels.failed(node, error);
+                sentinels.report_failure(node, error);
                 None
             }
-            Self::Cluster(cluster) => cluster.failed(node, error),
+            Self::Cluster(cluster) => cluster.report_failure(node, error),
         }
     }
 
-    /// Returns once `node` is no longer the server to read from, and may not say so itself.
-    pub(super) async fn left(&self, node: &Node) {
+    /// Returns once the sentinels name another server than `node` to read from: a frozen server does not say
+    /// so itself.
+    pub(super) async fn replaced(&self, node: &Node) {
         match self {
-            Self::Sentinels(sentinels) => sentinels.left(node).await,
+            Self::Sentinels(sentinels) => sentinels.replaced(node).await,
             Self::One(_) | Self::Cluster(_) => std::future::pending().await,
         }
     }
 
-    /// Returns once another server is named than was before, without anybody's asking.
-    pub(super) async fn moved(&self) {
+    /// Returns once the sentinels name another server than before.
+    pub(super) async fn changed(&self) {
         match self {
-            Self::Sentinels(sentinels) => sentinels.moved().await,
+            Self::Sentinels(sentinels) => sentinels.changed().await,
             Self::One(_) | Self::Cluster(_) => std::future::pending().await,
         }
     }

@@ -1,4 +1,4 @@
-//! One server of several: how to speak to it, and how long it is suspected after a failure.
+//! A node: one server, how to speak to it, and how long it is suspected after a failure.
 
 use std::time::Duration;
 
@@ -7,38 +7,39 @@ use crate::source::redis::client::Link;
 use crate::source::redis::client::role::Role;
 use crate::source::{Error, ErrorClass};
 
-/// A server that failed is asked last for this long, and not read from if there is another.
+/// After a failure, a server is asked last for this long, and is not read from if there is another one.
 const SUSPECTED: Duration = Duration::from_secs(5);
-/// One that lags answers on: whoever comes back too soon waits for it once more.
+/// The same after a lag. A replica that lags still answers, and readers that came back to it too soon would
+/// wait for it once more.
 const SUSPECTED_OF_LAG: Duration = Duration::from_secs(30);
 
 /// What a server is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::redis) enum Purpose {
-    /// To read from, as `read_from` says.
+pub(crate) enum Purpose {
+    /// To read from, as `source.read_from` says.
     Reading,
-    /// To write to, or to have the last word.
+    /// To write to, or to check what a replica says.
     Primary,
 }
 
 /// A server, and how to speak to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::source::redis) struct Node {
-    pub(in crate::source::redis) address: Address,
-    /// Each command is announced with ASKING.
-    pub(in crate::source::redis) asking: bool,
-    /// It is believed to be a primary, and of no use if it is none.
-    pub(in crate::source::redis) primary: bool,
+pub(crate) struct Node {
+    pub(crate) address: Address,
+    /// `ASKING` goes before each command.
+    pub(crate) asking: bool,
+    /// The sentinels named it as the primary: it is of no use as a replica.
+    pub(crate) must_be_primary: bool,
 }
 
 impl Node {
-    pub(in crate::source::redis) fn at(address: Address) -> Self {
-        Self { address, asking: false, primary: false }
+    pub(crate) fn at(address: Address) -> Self {
+        Self { address, asking: false, must_be_primary: false }
     }
 
-    /// Whether the server is what it is taken for, as far as we may know.
-    pub(in crate::source::redis) async fn verify(&self, link: &mut Link) -> Result<(), Error> {
-        if self.primary && matches!(link.role().await?, Some(Role::Replica { .. })) {
+    /// Fails if the server has to be the primary and says that it is not.
+    pub(crate) async fn verify(&self, link: &mut Link) -> Result<(), Error> {
+        if self.must_be_primary && matches!(link.role().await?, Some(Role::Replica { .. })) {
             let message = format!("{} is no longer the primary, or not yet", self.address);
             return Err(Error { class: ErrorClass::Away, code: "FAILOVER", message });
         }
@@ -46,13 +47,13 @@ impl Node {
     }
 }
 
-/// How long the server where this happened is suspected.
-pub(in crate::source::redis) fn suspicion(error: &Error) -> Duration {
+/// How long a server is suspected after this failure.
+pub(super) fn suspicion(error: &Error) -> Duration {
     if error.code == "LAGGING" { SUSPECTED_OF_LAG } else { SUSPECTED }
 }
 
-/// A refusal that has nothing to do with any key, which only the operator can mend.
-pub(in crate::source::redis) fn about_no_key(error: Error) -> Error {
+/// An error of a command that is about no key: what would be the key's fault is the login's.
+pub(super) fn about_no_key(error: Error) -> Error {
     let class = if error.class == ErrorClass::Key { ErrorClass::Login } else { error.class };
     Error { class, ..error }
 }

@@ -1,4 +1,4 @@
-//! Sentinels that say this and that, at any time.
+//! What is chosen when sentinels give different answers at different times.
 
 use super::*;
 
@@ -16,8 +16,8 @@ fn view(epoch: u64, primary: &str, replicas: &[&str]) -> SentinelView {
 }
 
 fn reading(sentinels: &Sentinels) -> Address {
-    let chosen = sentinels.shared.chosen.borrow().clone();
-    chosen.expect("somebody has answered").expect("somebody knows").reading
+    let chosen = sentinels.watcher.chosen.borrow().clone();
+    chosen.expect("a sentinel has answered").expect("a sentinel knows").reading
 }
 
 fn away() -> Error {
@@ -25,78 +25,78 @@ fn away() -> Error {
 }
 
 #[test]
-fn the_latest_failover_counts_whoever_knows_of_it() {
+fn the_latest_failover_counts_whichever_sentinel_knows_of_it() {
     let sentinels = watched(false);
-    sentinels.shared.note(0, Ok(view(1, "old", &[])));
+    sentinels.watcher.note(0, Ok(view(1, "old", &[])));
     assert_eq!(reading(&sentinels), at("old"));
-    sentinels.shared.note(1, Ok(view(2, "new", &[])));
+    sentinels.watcher.note(1, Ok(view(2, "new", &[])));
     assert_eq!(reading(&sentinels), at("new"));
-    sentinels.shared.note(0, Ok(view(1, "old", &[])));
+    sentinels.watcher.note(0, Ok(view(1, "old", &[])));
     assert_eq!(reading(&sentinels), at("new"), "the first is cut off from the others");
-    sentinels.shared.note(1, Err(away()));
+    sentinels.watcher.note(1, Err(away()));
     assert_eq!(reading(&sentinels), at("new"), "what it said is the best that is known");
 }
 
 #[test]
-fn who_fell_silent_is_believed_until_most_say_otherwise_for_a_while() {
+fn a_silent_sentinel_counts_until_most_others_have_disagreed_for_a_while() {
     let sentinels = watched(false);
-    let (shared, now) = (&sentinels.shared, Instant::now());
-    let say = |index: usize, when: Instant, view: SentinelView| {
-        shared.state().said[index] = Some(Ok((when, view)));
-        shared.choose();
+    let (watcher, now) = (&sentinels.watcher, Instant::now());
+    let answer = |index: usize, when: Instant, view: SentinelView| {
+        watcher.state().answers[index] = Some(Ok((when, view)));
+        watcher.choose();
         reading(&sentinels)
     };
     let ago = now.checked_sub(FRESH).unwrap();
-    assert_eq!(say(0, now, view(7, "before", &[])), at("before"));
-    assert_eq!(say(1, now, view(0, "anew", &[])), at("before"), "it may be cut off");
-    assert_eq!(say(2, now, view(0, "anew", &[])), at("before"), "a moment ago");
-    assert_eq!(say(0, ago, view(7, "before", &[])), at("anew"));
-    assert_eq!(say(1, ago, view(0, "anew", &[])), at("before"), "one of three is no majority");
+    assert_eq!(answer(0, now, view(7, "before", &[])), at("before"));
+    assert_eq!(answer(1, now, view(0, "anew", &[])), at("before"), "it may be cut off");
+    assert_eq!(answer(2, now, view(0, "anew", &[])), at("before"), "a moment ago");
+    assert_eq!(answer(0, ago, view(7, "before", &[])), at("anew"));
+    assert_eq!(answer(1, ago, view(0, "anew", &[])), at("before"), "one of three is no majority");
 }
 
 #[tokio::test]
-async fn who_waits_hears_of_another_primary_and_of_nothing_else() {
+async fn a_change_is_another_primary_and_nothing_else() {
     let sentinels = watched(false);
-    let moved = sentinels.moved();
-    tokio::pin!(moved);
+    let changed = sentinels.changed();
+    tokio::pin!(changed);
     for index in 0..3 {
-        sentinels.shared.note(index, Err(away()));
+        sentinels.watcher.note(index, Err(away()));
     }
     let soon = Duration::from_millis(1);
-    assert!(tokio::time::timeout(soon, &mut moved).await.is_err(), "nobody knows of any");
-    sentinels.hear_of(1, at("old"));
-    tokio::time::timeout(TIMEOUT, &mut moved).await.expect("there is one");
-    let moved = sentinels.moved();
-    tokio::pin!(moved);
-    assert!(tokio::time::timeout(soon, &mut moved).await.is_err());
-    sentinels.hear_of(1, at("old"));
-    assert!(tokio::time::timeout(soon, &mut moved).await.is_err(), "it is the same one");
-    sentinels.hear_of(2, at("new"));
-    tokio::time::timeout(TIMEOUT, &mut moved).await.expect("there is another one");
+    assert!(tokio::time::timeout(soon, &mut changed).await.is_err(), "no sentinel knows a primary");
+    sentinels.hear(1, at("old"));
+    tokio::time::timeout(TIMEOUT, &mut changed).await.expect("there is one");
+    let changed = sentinels.changed();
+    tokio::pin!(changed);
+    assert!(tokio::time::timeout(soon, &mut changed).await.is_err());
+    sentinels.hear(1, at("old"));
+    assert!(tokio::time::timeout(soon, &mut changed).await.is_err(), "it is the same one");
+    sentinels.hear(2, at("new"));
+    tokio::time::timeout(TIMEOUT, &mut changed).await.expect("there is another one");
 }
 
 #[test]
-fn a_failure_is_told_once_all_have_failed_and_none_has_ever_answered() {
+fn a_failure_is_reported_once_all_have_failed_and_none_has_ever_answered() {
     let sentinels = watched(false);
-    sentinels.shared.note(0, Err(away()));
-    sentinels.shared.note(1, Err(away()));
-    assert!(sentinels.shared.chosen.borrow().is_none());
-    sentinels.shared.note(2, Err(away()));
-    assert!(matches!(&*sentinels.shared.chosen.borrow(), Some(Err(_))));
-    sentinels.shared.note(1, Ok(view(1, "a", &[])));
+    sentinels.watcher.note(0, Err(away()));
+    sentinels.watcher.note(1, Err(away()));
+    assert!(sentinels.watcher.chosen.borrow().is_none());
+    sentinels.watcher.note(2, Err(away()));
+    assert!(matches!(&*sentinels.watcher.chosen.borrow(), Some(Err(_))));
+    sentinels.watcher.note(1, Ok(view(1, "a", &[])));
     assert_eq!(reading(&sentinels), at("a"));
 }
 
 #[test]
-fn a_replica_is_kept_while_it_is_well_and_left_when_it_fails() {
+fn a_replica_is_kept_while_it_is_healthy_and_replaced_when_it_fails() {
     let sentinels = watched(true);
-    sentinels.shared.note(0, Ok(view(1, "primary", &["a"])));
+    sentinels.watcher.note(0, Ok(view(1, "primary", &["a"])));
     assert_eq!(reading(&sentinels), at("a"));
-    sentinels.shared.note(0, Ok(view(1, "primary", &["b", "c", "a"])));
+    sentinels.watcher.note(0, Ok(view(1, "primary", &["b", "c", "a"])));
     assert_eq!(reading(&sentinels), at("a"));
-    sentinels.failed(&Node::at(at("a")), &away());
+    sentinels.report_failure(&Node::at(at("a")), &away());
     let other = reading(&sentinels);
     assert!([at("b"), at("c")].contains(&other), "{other}");
-    sentinels.shared.note(0, Ok(view(1, "primary", &[])));
+    sentinels.watcher.note(0, Ok(view(1, "primary", &[])));
     assert_eq!(reading(&sentinels), at("primary"), "there is no other");
 }

@@ -1,0 +1,193 @@
+//! The connection that one reader has for itself. It follows the reader's key from server to server.
+
+use std::time::{Duration, Instant};
+
+use super::xread;
+use crate::config::{Address, ReadFrom};
+use crate::source::redis::client::replies::stream_info;
+use crate::source::redis::client::role::Role;
+use crate::source::redis::client::{ANSWER_TIMEOUT, Link, READ_TIMEOUT, in_time};
+use crate::source::redis::orphaned_replicas::ORPHAN_PATIENCE;
+use crate::source::redis::routing::{MAX_REDIRECTIONS, Redis};
+use crate::source::redis::topology::{Node, Purpose};
+use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
+
+/// The connection of one reader; after an error it cannot be used any more.
+pub struct ReaderConnection {
+    redis: Redis,
+    node: Node,
+    link: Link,
+    /// The server does not allow us to ask for its role.
+    is_role_denied: bool,
+    /// When the server was first seen without its primary.
+    orphaned_since: Option<Instant>,
+}
+
+impl ReaderConnection {
+    /// Connects to the server where `key` is read.
+    pub(in crate::source) async fn open(redis: Redis, key: &str) -> Result<Self, Error> {
+        let node = redis.servers().find(key, Purpose::Reading).await?;
+        let link = connect(&redis, &node).await;
+        let link = link.inspect_err(|error| drop(redis.servers().report_failure(&node, error)))?;
+        Ok(Self { redis, node, link, is_role_denied: false, orphaned_since: None })
+    }
+
+    pub(in crate::source) fn server(&self) -> &Address {
+        &self.node.address
+    }
+
+    /// Reads, and waits up to `block` for an entry.
+    pub(in crate::source) async fn read(
+        &mut self,
+        ask: ReadRequest<'_>,
+        block: Duration,
+    ) -> Result<Reply, Error> {
+        // An orphaned replica gets no longer than its patience lasts. Zero would block for ever.
+        let left = |since: Instant| ORPHAN_PATIENCE.saturating_sub(since.elapsed());
+        let block = self.orphaned_since.map_or(block, |since| block.min(left(since)));
+        let block = block.max(Duration::from_millis(1));
+        for _ in 0..MAX_REDIRECTIONS {
+            match self.read_here(ask, block).await {
+                Err(error) => self.follow(error).await?,
+                reply => return reply,
+            }
+        }
+        self.read_here(ask, block).await
+    }
+
+    async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
+        let request = xread::request(ask, Some(block));
+        let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
+        xread::reply(ask, unless_replaced(&self.redis, &self.node, exchange).await?)
+    }
+
+    pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
+        for _ in 0..MAX_REDIRECTIONS {
+            match self.info_here(key).await {
+                Err(error) => self.follow(error).await?,
+                info => return info,
+            }
+        }
+        self.info_here(key).await
+    }
+
+    async fn info_here(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
+        let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
+        let answer = in_time(ANSWER_TIMEOUT, "XINFO", self.link.ask(&words));
+        stream_info(unless_replaced(&self.redis, &self.node, answer).await?)
+    }
+
+    /// The last reply is no longer in memory: another large one may take its permit.
+    pub(in crate::source) fn release_permit(&mut self) {
+        self.link.release_permit();
+    }
+
+    pub(in crate::source) async fn primary_snapshot(
+        &self,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<StreamState>, Error> {
+        self.redis.primary_snapshot_for(&self.node, key, patience).await
+    }
+
+    /// To be called after a read that found nothing: an error if the server is a replica that has been
+    /// orphaned for too long.
+    pub(in crate::source) async fn check_orphaned(&mut self) -> Result<(), Error> {
+        let may_be_replica =
+            self.redis.read_from() == ReadFrom::Replica && !self.node.must_be_primary;
+        if !may_be_replica || self.is_role_denied {
+            return Ok(());
+        }
+        let outcome = self.ask_role().await;
+        outcome.inspect_err(|error| drop(self.redis.servers().report_failure(&self.node, error)))
+    }
+
+    async fn ask_role(&mut self) -> Result<(), Error> {
+        let asked = in_time(ANSWER_TIMEOUT, "ROLE", self.link.role());
+        let role = unless_replaced(&self.redis, &self.node, asked).await?;
+        self.is_role_denied = role.is_none();
+        let is_orphaned = matches!(role, Some(Role::Replica { is_connected: false, .. }));
+        self.orphaned_since = self.redis.orphaned_replicas().note(&self.node.address, is_orphaned);
+        if self.orphaned_since.is_none_or(|since| since.elapsed() < ORPHAN_PATIENCE) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is a replica without its primary and gets nothing new; see INFO replication there",
+            self.node.address
+        );
+        Err(Error { class: ErrorClass::Away, code: "LAGGING", message })
+    }
+
+    /// Reports a lag that was found in replies which were no errors, so that another server is read from.
+    pub(in crate::source) fn report_lagging(&self, error: &Error) {
+        if error.code == "LAGGING" {
+            self.redis.servers().report_failure(&self.node, error);
+        }
+    }
+
+    /// Connects to the server that an error redirects to; fails with that error if there is none.
+    async fn follow(&mut self, error: Error) -> Result<(), Error> {
+        if error.code == "TIMEOUT" {
+            // The shared links to this server are dead as well.
+            self.redis.pool().forget_idle(&self.node);
+        }
+        let node = self.redis.servers().report_failure(&self.node, &error).ok_or(error)?;
+        self.link = connect(&self.redis, &node).await?;
+        (self.node, self.is_role_denied, self.orphaned_since) = (node, false, None);
+        Ok(())
+    }
+}
+
+async fn connect(redis: &Redis, node: &Node) -> Result<Link, Error> {
+    let mut link = unless_replaced(redis, node, redis.pool().connect(node)).await?;
+    link.limit_large_replies(redis.large_replies().clone());
+    Ok(link)
+}
+
+/// Does the work, and gives it up once another server is to be read from: `node` may be frozen, and its
+/// kernel accepts connections all the same.
+async fn unless_replaced<T>(
+    redis: &Redis,
+    node: &Node,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = redis.servers().replaced(node) => {
+            let message = format!("{} is no longer the server to read from", node.address);
+            Err(Error { class: ErrorClass::Away, code: "FAILOVER", message })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config;
+    use crate::source::redis::topology::Servers;
+
+    #[tokio::test]
+    async fn connecting_to_a_frozen_server_ends_once_the_sentinels_name_another_one() {
+        // The kernel accepts for both, and neither answers.
+        let [sentinel, frozen] =
+            [TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0")];
+        let (sentinel, frozen) = (sentinel.await.unwrap(), frozen.await.unwrap());
+        let text = format!(
+            "[source]\nurl = \"redis-sentinel://{}/mine\"\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"\n",
+            sentinel.local_addr().unwrap()
+        );
+        let config = config::parse(&text, "gateway.toml", &[], false).unwrap().config;
+        let redis = Redis::new(&config);
+        let Servers::Sentinels(sentinels) = redis.servers() else { panic!("the url names one") };
+        let address = frozen.local_addr().unwrap();
+        sentinels.hear(1, Address::Tcp(address.ip().to_string(), address.port()));
+        let opening = ReaderConnection::open(redis.clone(), "a");
+        let opening = tokio::spawn(async move { opening.await.err() });
+        let _accepted = frozen.accept().await.unwrap();
+        sentinels.hear(2, Address::Tcp("other".into(), 6379));
+        let error = opening.await.unwrap().expect("nobody answered");
+        assert_eq!(error.code, "FAILOVER", "{error}");
+    }
+}

@@ -1,0 +1,166 @@
+//! [`Redis`]: sends a request to the server that holds the key, and follows redirections.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::client::replies::sole;
+use super::client::request::Request;
+use super::client::resp::Value;
+use super::client::{Login, in_time};
+use super::orphaned_replicas::OrphanedReplicas;
+use super::pool::Pool;
+use super::topology::{Node, Purpose, Servers};
+use crate::config::{self, Config, ReadFrom, SourceLocation};
+use crate::source::{Error, PoolStatus};
+use crate::telemetry::histogram::{Histogram, WORK_SECONDS};
+
+/// A request follows at most this many redirections, from one node of a cluster to the next.
+pub(super) const MAX_REDIRECTIONS: usize = 4;
+/// Large replies to readers that may be in memory at once, each up to twice the size that a reader aims at.
+pub const LARGE_REPLIES: usize = 4;
+
+/// A Redis server, or several. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    servers: Servers,
+    pool: Pool,
+    read_from: ReadFrom,
+    orphaned_replicas: OrphanedReplicas,
+    /// What the published streams are trimmed to: `XADD … MAXLEN ~`.
+    publish_keep: usize,
+    /// Permits for the large replies of all readers.
+    large_replies: Arc<Semaphore>,
+    /// Of all commands but the readers'.
+    command_durations: Histogram,
+}
+
+impl Redis {
+    pub(in crate::source) fn new(config: &Config) -> Self {
+        let source = &config.source;
+        let login = login(source);
+        Self {
+            shared: Arc::new(Shared {
+                servers: Servers::new(source, &login),
+                pool: Pool::new(login),
+                read_from: source.read_from,
+                orphaned_replicas: OrphanedReplicas::default(),
+                publish_keep: config.ring.entries,
+                large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
+                command_durations: Histogram::new(WORK_SECONDS),
+            }),
+        }
+    }
+
+    pub(super) fn servers(&self) -> &Servers {
+        &self.shared.servers
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    pub(super) fn read_from(&self) -> ReadFrom {
+        self.shared.read_from
+    }
+
+    pub(super) fn orphaned_replicas(&self) -> &OrphanedReplicas {
+        &self.shared.orphaned_replicas
+    }
+
+    pub(super) fn publish_keep(&self) -> usize {
+        self.shared.publish_keep
+    }
+
+    pub(super) fn large_replies(&self) -> &Arc<Semaphore> {
+        &self.shared.large_replies
+    }
+
+    pub(in crate::source) fn command_durations(&self) -> &Histogram {
+        &self.shared.command_durations
+    }
+
+    pub(in crate::source) fn links(&self) -> Vec<PoolStatus> {
+        self.pool().links()
+    }
+
+    /// Returns once another server is to be read from than before.
+    pub(in crate::source) async fn server_changed(&self) {
+        self.servers().changed().await;
+    }
+
+    /// Sends one command about `key` to the server where the key is read.
+    pub(super) async fn command(
+        &self,
+        key: &str,
+        timeout: Duration,
+        words: &[&str],
+    ) -> Result<Value, Error> {
+        let bytes: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        sole(self.request(key, timeout, words[0], &Request::new(&bytes)).await?)
+    }
+
+    /// Sends a request about `key` to the server where the key is read. `doing` names the request in errors.
+    pub(super) async fn request(
+        &self,
+        key: &str,
+        timeout: Duration,
+        doing: &str,
+        request: &Request,
+    ) -> Result<Vec<Value>, Error> {
+        let find = self.servers().find(key, Purpose::Reading);
+        let node = in_time(timeout, "which server", find).await?;
+        self.request_at(&node, timeout, doing, request).await
+    }
+
+    /// Sends a request to this node, or to the one that it redirects us to.
+    pub(super) async fn request_at(
+        &self,
+        node: &Node,
+        timeout: Duration,
+        doing: &str,
+        request: &Request,
+    ) -> Result<Vec<Value>, Error> {
+        let mut node = node.clone();
+        let mut redirections = 0;
+        loop {
+            let asked = Instant::now();
+            let outcome = in_time(timeout, doing, self.pool().exchange(&node, request)).await;
+            self.command_durations().observe(asked.elapsed(), 1);
+            let error = match outcome {
+                Ok(answers) => return Ok(answers),
+                Err(error) => error,
+            };
+            if error.code == "TIMEOUT" {
+                self.pool().forget_idle(&node);
+            }
+            match self.servers().report_failure(&node, &error) {
+                Some(next) if redirections < MAX_REDIRECTIONS => node = next,
+                _ => return Err(error),
+            }
+            redirections += 1;
+        }
+    }
+}
+
+fn login(source: &config::Source) -> Login {
+    let (database, is_cluster) = match source.location {
+        SourceLocation::Server { database, .. } | SourceLocation::Sentinel { database, .. } => {
+            (database, false)
+        }
+        SourceLocation::Cluster { .. } => (0, true),
+        SourceLocation::Memory => (0, false),
+    };
+    Login {
+        tls: source.tls.clone(),
+        username: source.username.clone(),
+        password: source.password.clone(),
+        database,
+        readonly: is_cluster && source.read_from == ReadFrom::Replica,
+    }
+}
