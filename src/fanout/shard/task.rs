@@ -179,7 +179,7 @@ impl Shard {
         for (slot, sent) in not_whole {
             match sent {
                 Sent::Short(done) => {
-                    self.leave_to_catch_up(slot, done.position, done.rest.to_vec())
+                    self.leave_to_catch_up(slot, done.position, done.rest.to_vec());
                 }
                 Sent::Failed => self.remove(slot, DisconnectReason::Client),
             }
