@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// The commands that are cheap to run, run as they are written.
 mod commands;
+/// The log's messages, and their table.
+mod log_messages;
 /// Each command, and where a test runs it.
 mod table;
 
