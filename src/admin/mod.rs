@@ -228,7 +228,7 @@ fn ready(state: &State, strict: bool) -> Response<Full> {
 
 /// Beside the workers: with many clients, counting descriptors takes its time before Linux 6.2.
 async fn metrics(state: Arc<State>) -> Response<Full> {
-    let render = move || state.metrics.render(&state.now());
+    let render = move || state.metrics.render(&state.gauges());
     match tokio::task::spawn_blocking(render).await {
         Ok(text) => body("text/plain; version=0.0.4; charset=utf-8", text),
         // The process ends this moment.

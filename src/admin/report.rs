@@ -94,7 +94,7 @@ pub fn largest_streams(state: &State, most: usize, most_bytes: usize) -> (Vec<Va
 
 /// The gateway as a whole, without its streams.
 pub fn whole(state: &State) -> Value {
-    let now = state.now();
+    let now = state.gauges();
     let (reads, page_bytes) = state.fanout.replays.in_use();
     let links = state.readers.source.links().into_iter().map(|links| {
         json!({ "server": links.server.to_string(), "in_use": links.in_use, "idle": links.idle })
@@ -123,7 +123,7 @@ impl Report {
     /// Does so: a line for the gateway, one for each of its largest streams.
     pub fn log(&self) {
         let state = &*self.0;
-        let (now, (reads, page_bytes)) = (state.now(), state.fanout.replays.in_use());
+        let (now, (reads, page_bytes)) = (state.gauges(), state.fanout.replays.in_use());
         let (streams, left_out) = largest(state, MOST_STREAMS);
         let links = state.readers.source.links();
         info!(

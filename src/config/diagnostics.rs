@@ -72,6 +72,14 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    /// Where somebody wrote what is wrong; `None`: a default is wrong.
+    pub fn written_at(&self) -> Option<&Location> {
+        let is_written = !matches!(self.location, Location::Default | Location::Demo);
+        is_written.then_some(&self.location)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.location {

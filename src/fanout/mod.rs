@@ -71,7 +71,7 @@ pub struct Fanout {
     replay_turns: Semaphore,
     /// How many of them there were.
     replay_writes: AtomicUsize,
-    /// Every task that still has a client.
+    /// Tasks that hold one client each, or write its closing frame: the drain waits for them.
     pub tasks: TaskTracker,
     /// When the last client is closed; set with the drain's first.
     drained: OnceLock<Instant>,

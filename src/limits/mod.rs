@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::config;
 
@@ -36,6 +37,8 @@ pub struct Limits {
     /// Open files that the process may have.
     descriptors: usize,
     clients: AtomicUsize,
+    /// Notified when the last client has left.
+    empty: Notify,
     by_address: Shares<IpAddr>,
     by_principal: Shares<Arc<str>>,
     arrivals: Mutex<Arrivals>,
@@ -153,6 +156,7 @@ impl Limits {
             bounds: ArcSwap::from_pointee(Bounds::new(config, descriptors)?),
             descriptors,
             clients: AtomicUsize::new(0),
+            empty: Notify::new(),
             by_address: Shares::default(),
             by_principal: Shares::default(),
             arrivals: Mutex::new(Arrivals::now()),
@@ -177,6 +181,20 @@ impl Limits {
     /// Streams open now.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Returns as soon as no stream is open.
+    pub async fn all_left(&self) {
+        let mut notified = std::pin::pin!(self.empty.notified());
+        loop {
+            // Registered before the look, so that no permit is given back between the two unnoticed.
+            notified.as_mut().enable();
+            if self.clients() == 0 {
+                return;
+            }
+            notified.as_mut().await;
+            notified.set(self.empty.notified());
+        }
     }
 
     /// Connections that may be no streams now: what streams leave of the descriptors.
@@ -280,7 +298,9 @@ impl Arrivals {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limits.clients.fetch_sub(1, Ordering::Relaxed);
+        if self.limits.clients.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.limits.empty.notify_waiters();
+        }
     }
 }
 

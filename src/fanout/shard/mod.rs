@@ -125,7 +125,8 @@ pub(super) fn open(
         next_deadline: None,
         draining: false,
     };
-    fanout.tasks.spawn(shard.run(receiver, news));
+    // Not tracked: a shard lives as long as its topic, which the last client leaves open for a while.
+    tokio::spawn(shard.run(receiver, news));
     Ok(handle)
 }
 
