@@ -23,7 +23,7 @@ pub(super) fn check(
     let text = match describe(&loaded) {
         Ok(text) => text,
         Err(error) => {
-            eprintln!("{}: {error}", loaded.origin);
+            eprintln!("{}: {error}", loaded.file);
             return ExitCode::from(BAD_CONFIG);
         }
     };

@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { config, json, open_files, .. }) => check(&config, |loaded| {
             let open_files = open_files.unwrap_or_else(process::raise_descriptors);
             let budget = Budget::new(&loaded.config, open_files)?;
-            Ok(if json { format!("{:#}\n", budget.json()) } else { budget.explain(&loaded.origin) })
+            Ok(if json { format!("{:#}\n", budget.json()) } else { budget.explain(&loaded.file) })
         }),
         Some(Command::Tail { url, last_event_id }) => tail::command::follow(tail::Options {
             url,

@@ -53,7 +53,7 @@ pub(super) fn serve(args: &ConfigArgs) -> ExitCode {
 
 fn log_start(loaded: &Loaded) {
     let (version, commit) = (env!("CARGO_PKG_VERSION"), version::COMMIT);
-    info!(version, commit, configuration = %loaded.origin, "ssegate starts");
+    info!(version, commit, configuration = %loaded.file, "ssegate starts");
     for warning in &loaded.warnings {
         warn!("{warning}");
     }

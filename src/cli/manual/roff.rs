@@ -47,7 +47,8 @@ pub(super) fn sentence(words: &str) -> String {
     let begins_with_a_path = words.split([' ', ',']).next().is_some_and(|word| word.contains('/'));
     let mut letters = words.chars();
     let first = letters.next().expect("a sentence has words");
-    let first = if begins_with_a_path { first.to_string() } else { first.to_uppercase().to_string() };
+    let first =
+        if begins_with_a_path { first.to_string() } else { first.to_uppercase().to_string() };
     let stop = if words.ends_with(['.', ':']) { "" } else { "." };
     format!("{first}{}{stop}", letters.as_str())
 }
