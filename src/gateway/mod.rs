@@ -98,7 +98,9 @@ impl Gateway {
         let Self { state, public, admin } = self;
         state.serving().gate.fetch_keys();
         let mut accepting = Accepting::new(state.clone());
-        public.into_iter().for_each(|listener| accepting.clients(listener));
+        for listener in public {
+            accepting.clients(listener);
+        }
         accepting.operator(admin);
         tokio::spawn(probe::probe(state.clone()));
         if state.config().demo {

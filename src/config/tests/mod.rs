@@ -348,7 +348,7 @@ fn suspicious_settings_are_warned_about() {
         "{open:?}"
     );
     let error = warnings(with_route("event = { field = \"t\", otherwise = \"error\" }"));
-    assert!(error[0].contains("EventSource has events \"error\""), "{error:?}");
+    assert!(error[0].contains("its own events of the type \"error\""), "{error:?}");
     let unused = warnings(parse(&MINIMAL.replace("events:{name}", "fixed"), "f", &[], false));
     assert!(unused[0].contains("{name} is not used in the key"), "{unused:?}");
     let bare = warnings(parse(&MINIMAL.replace("events:{name}", "{name}"), "f", &[], false));
