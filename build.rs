@@ -1,16 +1,16 @@
-//! Tells the crate which commit it is built from (src/version.rs).
+//! Finds the commit that the crate is built from (src/telemetry/version.rs).
 //!
-//! In a checkout git knows; the archive of a published crate has a file of cargo's that says it. Anywhere
-//! else, and without git, it is "unknown": a build never fails for it.
+//! In a checkout git knows it; in the archive of a published crate a file of cargo's holds it. Anywhere
+//! else it is "unknown": a build never fails because of it.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What goes into the binary. Only a change of these is worth a build, and only a change makes it dirty.
+/// What goes into the binary: only changes of these cause a build, or make it dirty.
 const SOURCES: [&str; 4] = ["src", "build.rs", "Cargo.toml", "Cargo.lock"];
 /// Written by `cargo package` into the archive.
 const ARCHIVE: &str = ".cargo_vcs_info.json";
-/// Digits of the hash: enough for ever, and the same in every clone.
+/// Digits of the hash: a fixed number, so that every clone shows the same.
 const DIGITS: usize = 10;
 
 fn main() {
@@ -20,21 +20,21 @@ fn main() {
     let (commit, date) = archived().or_else(checked_out).unwrap_or_default();
     let commit = if commit.is_empty() { "unknown".to_owned() } else { commit };
     let built = if date.is_empty() { commit.clone() } else { format!("{commit} {date}") };
-    // Not SSEGATE_*: `cargo run` sets them for the program too, which takes these for keys of gateway.toml.
+    // Not SSEGATE_*: `cargo run` also sets them for the gateway, which would take them for keys of gateway.toml.
     println!("cargo::rustc-env=BUILT_COMMIT={commit}");
     println!("cargo::rustc-env=BUILT_FROM={built}");
     let is_debug = std::env::var("PROFILE").is_ok_and(|profile| profile == "debug");
     println!("cargo::rustc-env=BUILT_AS={}", if is_debug { "; debug" } else { "" });
 }
 
-/// A path that is not there would have the build run each time.
+/// Only for paths that exist: cargo reruns the build each time for a missing one.
 fn rerun_if_changed(path: &str) {
     if Path::new(path).exists() {
         println!("cargo::rerun-if-changed={path}");
     }
 }
 
-/// The commit of a published crate; when that was is not written there.
+/// The commit of a published crate, whose day is unknown.
 fn archived() -> Option<(String, String)> {
     let info = std::fs::read_to_string(ARCHIVE).ok()?;
     let (_, hash) = info.split_once("\"sha1\"")?;
@@ -49,14 +49,14 @@ fn archived() -> Option<(String, String)> {
 
 /// The commit of a checkout, and its day.
 fn checked_out() -> Option<(String, String)> {
-    // A crate that lies unpacked in another project's checkout is not of that project's commit.
+    // The commit of another project that happens to contain this crate is not ours.
     if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
         return None;
     }
     let abbreviate = format!("--abbrev={DIGITS}");
-    let told = git(&["log", "-1", &abbreviate, "--format=%h %cs"])?;
-    let (commit, date) = told.split_once(' ')?;
-    // What a commit, a checkout or a reset writes to.
+    let last = git(&["log", "-1", &abbreviate, "--format=%h %cs"])?;
+    let (commit, date) = last.split_once(' ')?;
+    // The files that a commit, a checkout or a reset changes.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
     for path in ["HEAD", "logs/HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
         rerun_if_changed(&git(&["rev-parse", "--git-path", path])?);
@@ -67,10 +67,10 @@ fn checked_out() -> Option<(String, String)> {
     Some((format!("{commit}{dirty}"), date.to_owned()))
 }
 
-/// What git prints; nothing where there is none, or it refuses.
+/// What git prints; `None` if it is missing or fails.
 fn git(arguments: &[&str]) -> Option<String> {
-    // Without locks: it may run beside the developer's own.
+    // Without locks, which could disturb a git command of the developer.
     let ran = Command::new("git").args(arguments).env("GIT_OPTIONAL_LOCKS", "0").output().ok()?;
-    let told = String::from_utf8(ran.stdout).ok()?;
-    ran.status.success().then(|| told.trim().to_owned())
+    let printed = String::from_utf8(ran.stdout).ok()?;
+    ran.status.success().then(|| printed.trim().to_owned())
 }

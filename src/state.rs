@@ -1,4 +1,4 @@
-//! What every connection may use: the parts of the gateway, joined once.
+//! The parts of the gateway, joined once: every connection shares them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,106 +15,108 @@ use crate::fanout::{Fanout, LogId, Settings};
 use crate::limits::{Bounds, ClientIdentity, LimitExceeded, Limits, Pending};
 use crate::net::certificates::Certificates;
 use crate::stream::reader::Readers;
-use crate::stream::{Hub, Lease, ReaderState, TooManyReaders};
+use crate::stream::{Hub, Lease, ReaderState, TooManyReaders, Topic};
 use crate::telemetry::metrics::{Gauges, Metrics};
 use crate::telemetry::throttle::LogThrottle;
 
-/// What one configuration comes to. A reload exchanges all of it at once, and a request is decided by
-/// one from its beginning to its end.
+/// One configuration, ready to serve requests. A reload replaces all of it at once, and each request is
+/// decided by one from its beginning to its end.
 pub struct Serving {
     /// The configuration itself.
     pub config: Arc<Config>,
-    /// The numbers that its routes are counted by, in its order.
+    /// The number of each of its routes in the metrics, in its order.
     pub routes: Vec<u16>,
     /// Who may read what.
     pub gate: Gate,
     /// What clients are shown where TLS is spoken.
     pub certificates: Option<Certificates>,
-    /// How much there may be of what is limited.
+    /// The limits, as this machine allows them.
     pub bounds: Arc<Bounds>,
-    /// How packs and catch-up subscribers behave.
+    /// How shards and catch-up subscribers behave.
     pub settings: Arc<Settings>,
 }
 
 /// The parts of the gateway.
 pub struct State {
     pub(crate) serving: ArcSwap<Serving>,
-    /// From topics to clients.
+    /// From topics to subscribers.
     pub fanout: Arc<Fanout>,
     /// All topics.
     pub hub: Arc<Hub>,
-    /// What each stream was let in by.
+    /// What each stream was admitted by.
     pub grants: Arc<Grants>,
-    /// Permits.
+    /// Counts what is limited.
     pub limits: Arc<Limits>,
-    /// Public connections that are no streams.
+    /// Public connections that are no streams yet.
     pub pending: Arc<Pending>,
-    /// Told when the operator's token is another one.
+    /// Notified when a reload changes the operator's token.
     pub admin_recheck: Notify,
     /// The operator's connections.
     pub admin_pending: Arc<Pending>,
-    /// Counts.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Starts readers.
     pub readers: Arc<Readers>,
-    /// Connections that hyper keeps while they have streams.
+    /// Connections that hyper keeps because they have, or had, streams.
     pub hosted: TaskTracker,
-    /// Whether the source answered when last asked.
+    /// Whether the source answered the last probe.
     pub source_up: AtomicBool,
     /// Whether the source has ever answered.
     pub source_seen: AtomicBool,
-    /// Whether the configuration was refused when it was last read: a restart would fail.
-    pub reload_refused: AtomicBool,
-    /// Which refusals the log has told of, by reason.
+    /// Whether the last reload was rejected: a restart would fail.
+    pub reload_rejected: AtomicBool,
+    /// Limits the log lines about refused clients.
     pub refusals_told: LogThrottle,
-    /// So many came so far.
+    /// Connections so far.
     pub(crate) connections: AtomicU64,
 }
 
 impl State {
-    /// What requests are decided by now.
+    /// What new requests are decided by.
     pub fn serving(&self) -> Arc<Serving> {
         self.serving.load_full()
     }
 
-    /// The configuration that holds now.
+    /// The configuration in use.
     pub fn config(&self) -> Arc<Config> {
         self.serving.load().config.clone()
     }
 
-    /// Holds the topic of `key` open, with a reader if it is new.
+    /// Opens the topic of `key`; a new one gets a reader.
     pub fn topic(
         &self,
         bounds: &Bounds,
         key: &str,
         identity: &ClientIdentity,
     ) -> Result<Lease, LimitExceeded> {
-        // Asked for in any case, given back at once where the topic is there already.
+        // Taken before the look, and given back at once if the topic is open already.
         let permit = self.limits.admit_reader(bounds, identity);
-        let known = self.hub.open_known(key);
-        if let Some(lease) = known {
+        if let Some(lease) = self.hub.open_known(key) {
             return Ok(lease);
         }
-        let all_taken = self.hub.readers() >= bounds.max_readers();
-        let permit = if all_taken { Err(LimitExceeded("readers")) } else { permit }?;
-        let start = |topic: &Arc<crate::stream::Topic>| {
+        // The limit of all readers is named first: the client's own would mislead the operator.
+        if self.hub.readers() >= bounds.max_readers() {
+            return Err(LimitExceeded("readers"));
+        }
+        let permit = permit?;
+        let start = |topic: &Arc<Topic>| {
             let (readers, topic) = (self.readers.clone(), topic.clone());
             tokio::spawn(async move { readers.run(topic, permit).await });
         };
         self.hub.open(key, start).map_err(|TooManyReaders| LimitExceeded("readers"))
     }
 
-    /// Names a connection in the log.
+    /// The log's number for the next connection.
     pub fn next_connection(&self) -> LogId {
         LogId { connection: self.connections.fetch_add(1, Ordering::Relaxed) + 1, stream: None }
     }
 
-    /// Gauges and the like, read off now.
-    pub fn now(&self) -> Gauges<'_> {
+    /// The gauges, read now.
+    pub fn gauges(&self) -> Gauges<'_> {
         let (mut last_poll, mut lag_entries) = (SystemTime::now(), 0);
         for topic in self.hub.all() {
             let state = topic.state();
-            // Whoever waits for a key that cannot be read was sent away; that is told as an error.
+            // A key that cannot be read has no clients left; `ssegate_reader_errors_total` counts it.
             if !matches!(state.reader, ReaderState::Refused(_)) {
                 last_poll = last_poll.min(state.polled);
                 lag_entries = lag_entries.max(state.status.lag_entries.unwrap_or(0));

@@ -1,5 +1,5 @@
-//! The event streams that feed the operator's page. Each is filled by a task of its own, which is one
-//! piece ahead of its client at most; there may be so many, and a client that takes nothing is cut.
+//! The event streams of the operator's page. A task of its own fills each of them, at most one piece
+//! ahead of the client. Their number is limited, and a client that takes nothing is disconnected.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,17 +15,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Visit;
-use super::guard::Refusal;
 use super::page::harden;
+use super::response::Refusal;
 use crate::http::response::text;
 
-/// So many pages may be open at once, each with two of these.
+/// Event streams at once; a page has two.
 pub(super) const MOST_STREAMS: usize = 16;
 
-/// The body of one.
+/// The body of an event stream.
 pub(super) struct Stream(mpsc::Receiver<Bytes>);
 
-/// Its other end.
+/// What fills it.
 pub(super) struct Events {
     pieces: mpsc::Sender<Bytes>,
     /// A client may take nothing for this long.
@@ -34,13 +34,13 @@ pub(super) struct Events {
     cut: CancellationToken,
 }
 
-/// Nobody reads on.
+/// The client has left.
 pub(super) struct Gone;
 
-/// A response that `tell` fills until it returns or the client leaves.
+/// A response that `fill` fills until it returns or the client leaves.
 pub(super) fn open<F>(
     visit: &Visit,
-    tell: impl FnOnce(Events) -> F,
+    fill: impl FnOnce(Events) -> F,
 ) -> Result<Response<Stream>, Refusal>
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
@@ -54,11 +54,11 @@ where
         write_stall: visit.admin.state.fanout.settings().write_stall,
         cut: visit.cut.clone(),
     };
-    let telling = tell(events);
+    let filling = fill(events);
     tokio::spawn(async move {
         tokio::select! {
-            // Whether it was the first to notice that the client left makes no difference.
-            _ = telling => {}
+            // Both ends are the same: the client has left, or there is nothing more to send.
+            _ = filling => {}
             () = pieces.closed() => {}
         }
         drop(permit);
@@ -67,7 +67,7 @@ where
     Ok(head(Stream(body)))
 }
 
-/// The head of such a response.
+/// The head of an event stream.
 pub(super) fn head<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -80,14 +80,14 @@ pub(super) fn head<B>(body: B) -> Response<B> {
 }
 
 impl Events {
-    /// Tells this, waiting for a client that is slow.
-    pub(super) async fn tell(&self, name: &str, data: &Value) -> Result<(), Gone> {
-        // JSON on one line, so one `data:` line carries it.
+    /// Sends an event, and waits for a slow client.
+    pub(super) async fn event(&self, name: &str, data: &Value) -> Result<(), Gone> {
+        // The JSON has no line breaks, so one `data:` line carries it.
         self.send(format!("event: {name}\ndata: {data}\n\n")).await
     }
 
-    /// A sign of life.
-    pub(super) async fn alive(&self) -> Result<(), Gone> {
+    /// Sends a comment as a sign of life.
+    pub(super) async fn keepalive(&self) -> Result<(), Gone> {
         self.send(": keepalive\n\n".into()).await
     }
 

@@ -1,20 +1,17 @@
-//! Who may ask the operator's listener for what: the token, and pages that are not ours.
+//! Who may use the admin listener: the token, and the defence against pages of other origins.
 
 use std::net::IpAddr;
 
+use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::http::uri::Authority;
-use hyper::{Response, StatusCode};
 
-use super::Full;
+use super::response::Refusal;
 use crate::http::peer::Peer;
 use crate::http::response::text;
 use crate::state::State;
 
-/// A refusal.
-pub(super) type Refusal = Box<Response<Full>>;
-
-/// Whether the request carries the token, where there is one.
+/// The request has to carry the token, if one is configured.
 pub(super) fn token(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
     let config = state.config();
     let Some(token) = &config.admin.token else { return Ok(()) };
@@ -29,7 +26,7 @@ pub(super) fn token(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
     Err(refusal)
 }
 
-/// Whether the request may add entries: no page of another origin may.
+/// The request may add entries unless it comes from a page of another origin.
 pub(super) fn write(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
     token(state, headers)?;
     let guarded = state.config().admin.token.is_some();
@@ -39,11 +36,11 @@ pub(super) fn write(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether the request may read what happens here.
+/// The request may read the state of the gateway.
 ///
-/// A browser sends nothing with a `GET` that tells a page of ours from one whose name was made to resolve
-/// to this machine (DNS rebinding). So without a token the Host has to be one that no such page has; over
-/// unix sockets come no browsers.
+/// A browser's `GET` does not show whether the page is ours or one whose name an attacker made resolve to
+/// this machine (DNS rebinding). So without a token, the Host has to be an address or `localhost`, which
+/// no such page has. Browsers do not use unix sockets.
 pub(super) fn read(state: &State, peer: Peer, headers: &HeaderMap) -> Result<(), Refusal> {
     token(state, headers)?;
     if is_foreign(headers) {
@@ -51,23 +48,23 @@ pub(super) fn read(state: &State, peer: Peer, headers: &HeaderMap) -> Result<(),
     }
     let guarded = state.config().admin.token.is_some() || peer == Peer::Unix;
     if !guarded && !is_addressed(headers) {
-        let message = "without admin.token_file this is read by an address or as localhost, against DNS rebinding";
+        let message = "without admin.token_file, use an address or localhost as the host: this prevents DNS rebinding";
         return Err(text(StatusCode::FORBIDDEN, message));
     }
     Ok(())
 }
 
-/// Compares without telling by its time how much of a guess was right.
+/// Compares in constant time, which does not reveal how much of a guess was right.
 fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-/// Whether a browser says that a page asks.
+/// Whether a browser sent this for a page.
 fn is_from_a_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
-/// Whether the Host is an address or `localhost`: no name that somebody else has resolved to us.
+/// Whether the Host is an address or `localhost`, not a name that an attacker can make resolve to us.
 fn is_addressed(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
@@ -76,7 +73,7 @@ fn is_addressed(headers: &HeaderMap) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
-/// Whether a browser sends this for a page that is not ours.
+/// Whether a browser sent this for a page of another origin.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| site != b"same-origin" && site != b"none") {

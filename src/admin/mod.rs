@@ -1,9 +1,9 @@
-//! The operator's listener: probes, metrics, the state of the streams, a page that shows it, publishing.
+//! The admin listener: probes, metrics, the state of the streams, a page that shows it, publishing.
 //!
 //! - `GET /livez`, `GET /readyz`, `GET /metrics`: without a token
 //! - `GET /streams`, `GET /state`
-//! - `GET /`: the page, for a browser without a token; a list of these, for others
-//! - `GET /overview`, `GET /tail/{key}`: event streams, which the page follows
+//! - `GET /`: the page for a browser, without a token; a list of these paths for other clients
+//! - `GET /overview`, `GET /tail/{key}`: event streams for the page
 //! - `POST /publish/{key}`, where `admin.publish` is on
 
 use std::convert::Infallible;
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http_body_util::Either;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::body::Incoming;
+use hyper::header::ALLOW;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -34,9 +34,10 @@ mod overview;
 mod page;
 mod publish;
 pub mod report;
+mod response;
 mod tail;
 
-use guard::Refusal;
+use response::{Full, Refusal, body, json_body};
 
 /// Serves admin connections.
 #[derive(Clone)]
@@ -48,28 +49,27 @@ pub struct Admin {
     since: Instant,
 }
 
-/// A connection is kept no longer than this, however busy,
+/// A connection is closed at this age,
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// but for one with an event stream.
+/// or, if it has an event stream, at this one.
 const MAX_STREAM_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Of a stream whose client is slow hyper holds no more than this.
+/// What hyper holds at most for a slow client.
 const BUFFER_BYTES: usize = 32 << 10;
 
-type Full = http_body_util::Full<Bytes>;
 type Answer = Response<Either<Full, events::Stream>>;
 
-/// One connection, as its requests see it.
+/// What the requests of one connection share.
 struct Visit {
     admin: Admin,
     peer: Peer,
     /// Whether it has an event stream.
     streaming: AtomicBool,
-    /// Its client takes nothing.
+    /// Cancelled when its client takes nothing.
     cut: CancellationToken,
 }
 
 impl Admin {
-    /// One for all listeners.
+    /// One serves all listeners.
     pub fn new(state: Arc<State>) -> Self {
         let streams = Arc::new(Semaphore::new(events::MOST_STREAMS));
         Self { state, streams, since: Instant::now() }
@@ -81,7 +81,7 @@ impl Serve for Admin {
         let state = self.state.clone();
         let id = state.next_connection();
         let eviction = slot.eviction_handle();
-        // From here on: nobody has shown a token yet.
+        // Registered before any request shows a token: a reload may change it from here on.
         let recheck = state.admin_recheck.notified();
         let (streaming, cut) = (AtomicBool::new(false), CancellationToken::new());
         let visit = Arc::new(Visit { admin: self, peer, streaming, cut });
@@ -111,7 +111,7 @@ impl Serve for Admin {
             Ok(None) => {
                 debug!(
                     connection = id.connection,
-                    "admin connection closed: too old, too slow, or of another token"
+                    "admin connection closed: it was too old or too slow, or the token has changed"
                 );
             }
             Err(cut) => {
@@ -122,7 +122,7 @@ impl Serve for Admin {
 }
 
 impl Visit {
-    /// Returns at the end of its time, which a connection with a stream has more of.
+    /// Returns at the maximum age of a connection without an event stream.
     async fn is_overdue(&self) {
         tokio::time::sleep(MAX_AGE).await;
         if self.streaming.load(Ordering::Relaxed) {
@@ -151,7 +151,7 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Answer {
     shown.unwrap_or_else(|refusal| *refusal).map(Either::Left)
 }
 
-/// What is no stream.
+/// Answers what is no event stream.
 async fn show(
     visit: &Visit,
     path: &str,
@@ -180,7 +180,7 @@ async fn show(
     })
 }
 
-/// What the page follows.
+/// Opens an event stream for the page.
 fn stream(
     visit: &Visit,
     path: &str,
@@ -193,24 +193,16 @@ fn stream(
     }
     let response = match path.strip_prefix("/tail/") {
         Some(key) => {
-            let tail = tail::open(state, &decoded_key(key)?)?;
-            events::open(visit, |events| tail.tell(state.clone(), events))
+            let tail = tail::open(state, &publish::decoded_key(key)?)?;
+            events::open(visit, |events| tail.fill(state.clone(), events))
         }
-        None => events::open(visit, |events| overview::tell(visit.admin.clone(), events)),
+        None => events::open(visit, |events| overview::fill(visit.admin.clone(), events)),
     };
     response.map(|response| response.map(Either::Right))
 }
 
-/// The stream key that a path names.
-fn decoded_key(key: &str) -> Result<String, Refusal> {
-    let key = percent_encoding::percent_decode_str(key).decode_utf8().ok();
-    let key = key.filter(|key| !key.is_empty());
-    key.map(std::borrow::Cow::into_owned)
-        .ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))
-}
-
-/// Ready once Redis has answered once, and then until drain: a Redis that blinks must not empty the
-/// load balancer, for the streams that are open here stay open.
+/// Ready from the first answer of Redis to the drain: a short outage must not take the gateway out of the
+/// load balancer, because its open streams survive it.
 fn ready(state: &State, strict: bool) -> Response<Full> {
     let up = state.source_up.load(Ordering::Relaxed);
     let draining = state.fanout.draining.is_cancelled();
@@ -226,24 +218,12 @@ fn ready(state: &State, strict: bool) -> Response<Full> {
     *text(status, &format!("{draining}\nsource: {source}"))
 }
 
-/// Beside the workers: with many clients, counting descriptors takes its time before Linux 6.2.
+/// Not in a worker: before Linux 6.2, counting the descriptors of many clients takes a while.
 async fn metrics(state: Arc<State>) -> Response<Full> {
-    let render = move || state.metrics.render(&state.now());
+    let render = move || state.metrics.render(&state.gauges());
     match tokio::task::spawn_blocking(render).await {
         Ok(text) => body("text/plain; version=0.0.4; charset=utf-8", text),
-        // The process ends this moment.
+        // The runtime is shutting down.
         Err(error) => *text(StatusCode::SERVICE_UNAVAILABLE, &format!("no metrics: {error}")),
     }
-}
-
-fn json_body(content: &serde_json::Value) -> Response<Full> {
-    body("application/json", content.to_string())
-}
-
-fn body(content_type: &'static str, content: String) -> Response<Full> {
-    let mut response = Response::new(Full::from(content));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type.parse().expect("a header value"));
-    headers.insert(CACHE_CONTROL, "no-store".parse().expect("a header value"));
-    response
 }

@@ -12,15 +12,15 @@ use crate::admin::report;
 use crate::state::State;
 use crate::telemetry::histogram::Counts;
 
-/// How often it is told.
+/// How often it is sent.
 const EVERY: Duration = Duration::from_secs(1);
-/// Of so many streams it tells, those with the most clients,
+/// It lists this many streams, those with the most clients,
 const MOST_STREAMS: usize = 200;
-/// and of no more than are in this.
+/// and no more than fit into this.
 const MOST_BYTES: usize = 128 << 10;
 
-/// Tells it until the client leaves or the drain begins; of that it tells last.
-pub(super) async fn tell(admin: Admin, events: Events) -> Result<(), Gone> {
+/// Sends it until the client leaves or the drain begins; the last one says that it has begun.
+pub(super) async fn fill(admin: Admin, events: Events) -> Result<(), Gone> {
     let state = &admin.state;
     let mut next = interval(EVERY);
     next.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,14 +34,14 @@ pub(super) async fn tell(admin: Admin, events: Events) -> Result<(), Gone> {
         let latency = state.metrics.latency.counts();
         let new = latency.since(&before);
         before = latency;
-        events.tell("overview", &overview(state, admin.since, &new)).await?;
+        events.event("overview", &overview(state, admin.since, &new)).await?;
         if draining {
             return Ok(());
         }
     }
 }
 
-/// The gateway now, and how late the deliveries were that came since it was last told.
+/// The gateway now, and the latency of the deliveries since the last overview.
 fn overview(state: &Arc<State>, since: Instant, latency: &Counts) -> Value {
     let mut overview = report::whole(state);
     let (streams, left_out) = report::largest_streams(state, MOST_STREAMS, MOST_BYTES);

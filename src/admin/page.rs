@@ -1,5 +1,5 @@
-//! The operator's page: three files of this listener's own, nothing loaded from elsewhere. They hold no
-//! secrets, so a page may ask for the token; what it shows comes from `/overview` and `/tail/{key}`.
+//! The operator's page: three files, and nothing from other servers. They hold no secrets, so they need no
+//! token; the page asks for it, and gets its data from `/overview` and `/tail/{key}`.
 
 use hyper::Response;
 use hyper::header::{
@@ -7,7 +7,7 @@ use hyper::header::{
     HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 
-use super::Full;
+use super::response::Full;
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -21,12 +21,12 @@ const SCRIPT: &str = concat!(
     include_str!("page/page.js"),
 );
 
-/// Nothing but these files and what they fetch from here; no markup is made from text.
+/// Allows these files and what they fetch from this listener, and no markup made from text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'";
 
-/// The file at `path`, if it is one of the page's. `/` is the page for those who read markup only.
+/// The file at `path`, if it is one of the page's; `/` is, for clients that accept markup.
 pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response<Full>> {
     let (content_type, content) = match path {
         "/" if wants_markup(headers) => ("text/html; charset=utf-8", HTML),
@@ -44,7 +44,7 @@ pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response<Full>> {
     Some(response)
 }
 
-/// What no page of another origin is to make of a response.
+/// Keeps pages of other origins from using a response.
 pub(super) fn harden(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_loads_nothing_from_elsewhere_and_makes_no_markup_of_text() {
+    fn the_page_loads_nothing_from_other_servers_and_makes_no_markup_from_text() {
         for part in [HTML, STYLE, SCRIPT] {
             let without_namespace = part.replace("http://www.w3.org/2000/svg", "");
             for foreign in ["https://", "http://", "url(", "@import"] {

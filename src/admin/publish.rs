@@ -1,4 +1,4 @@
-//! `POST /publish/{key}`: an entry from whoever has no Redis client at hand.
+//! `POST /publish/{key}`: adds an entry without a Redis client.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tracing::debug;
 
-use super::guard::{self, Refusal};
-use super::{Full, body, decoded_key};
+use super::guard;
+use super::response::{Full, Refusal, body};
 use crate::http::response::text;
 use crate::source::{Error, ErrorClass};
 use crate::state::State;
 
-/// A body of what is to be published takes no longer than this.
+/// The body of a request may take this long.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Adds the request's body to the stream of `key`, percent-encoded as it came.
+/// Adds the request's body to the stream `key`, which is still percent-encoded.
 pub(super) async fn publish(
     state: &State,
     key: &str,
@@ -53,11 +53,19 @@ pub(super) async fn publish(
 }
 
 fn not_published(key: &str, error: &Error) -> Refusal {
-    debug!(key, %error, "not published");
+    debug!(key, %error, "an entry was not published");
     let status = match (error.class, error.code) {
         (_, "WRONGTYPE") => StatusCode::CONFLICT,
         (ErrorClass::Key | ErrorClass::Login, _) => StatusCode::FORBIDDEN,
         (ErrorClass::Away | ErrorClass::TooLarge, _) => StatusCode::SERVICE_UNAVAILABLE,
     };
     text(status, &error.to_string())
+}
+
+/// The stream key that a path names.
+pub(super) fn decoded_key(key: &str) -> Result<String, Refusal> {
+    let key = percent_encoding::percent_decode_str(key).decode_utf8().ok();
+    let key = key.filter(|key| !key.is_empty());
+    key.map(std::borrow::Cow::into_owned)
+        .ok_or_else(|| text(StatusCode::BAD_REQUEST, "the stream key is empty or no UTF-8"))
 }

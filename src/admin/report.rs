@@ -1,5 +1,5 @@
-//! What the gateway is doing, for the operator: `/streams`, `/state`, and the log on SIGUSR1. All of it is
-//! bounded, and none of it tells who the clients are.
+//! What the gateway is doing, for the operator: `/streams`, `/state`, and the log on SIGUSR1. Reports are
+//! bounded, and do not identify clients.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,10 +13,10 @@ use crate::state::State;
 use crate::stream::replay::PAGES_BYTES;
 use crate::stream::{self, ReaderState, Topic};
 
-/// `/state` and the log tell of so many streams, those with the most clients.
+/// `/state` and the log list this many streams, those with the most clients.
 const MOST_STREAMS: usize = 100;
 
-/// Says in the log what the gateway is doing.
+/// Logs what the gateway is doing.
 pub struct Report(pub(crate) Arc<State>);
 
 /// One stream key.
@@ -26,12 +26,12 @@ struct Stream {
     entries: u64,
     gaps: u64,
     onlookers: usize,
-    /// `None`: the stream's end is not known.
+    /// `None`: the end of the stream is not known yet.
     last_id: Option<String>,
     ring_entries: usize,
     ring_bytes: usize,
     reader: &'static str,
-    /// Redis' code, or ours, and its words.
+    /// The code of Redis or of the gateway, and the message.
     error: Option<&'static str>,
     error_text: Option<String>,
     retry_in_ms: Option<u64>,
@@ -41,26 +41,26 @@ struct Stream {
     server: Option<String>,
     source_last_id: Option<String>,
     lag_entries: Option<u64>,
-    shards: Vec<Pack>,
-    catch_ups: CatchUpRegistry,
+    shards: Vec<Shard>,
+    catch_ups: CatchUps,
 }
 
-/// Clients that are level with the end, in one loop.
-struct Pack {
+/// Subscribers that are level with the tail.
+struct Shard {
     clients: usize,
     behind_entries: u64,
 }
 
-/// Clients at their own pace.
-struct CatchUpRegistry {
+/// Subscribers at their own pace.
+struct CatchUps {
     count: usize,
-    /// Those that read from the source, for the ring does not reach back to them.
+    /// Those that read from the source, because the ring does not reach back to them.
     past: usize,
-    /// How far in the ring the last of the others is behind.
+    /// How far the last of the others is behind.
     behind_entries_most: u64,
 }
 
-/// Every stream key that has a reader, by its name.
+/// Every stream key that has a reader, in the order of their names.
 pub fn streams(state: &State) -> Value {
     let mut topics = state.hub.all();
     topics.sort_by(|a, b| a.key.cmp(&b.key));
@@ -76,25 +76,25 @@ pub fn gateway(state: &State) -> Value {
     whole
 }
 
-/// The streams with the most clients, as many as are in so many bytes, and how many others there are.
+/// The streams with the most clients, as many as fit into `most_bytes`, and the number of the others.
 pub fn largest_streams(state: &State, most: usize, most_bytes: usize) -> (Vec<Value>, usize) {
     let (streams, mut left_out) = largest(state, most);
-    let (mut bytes, mut told) = (0, Vec::with_capacity(streams.len()));
+    let (mut bytes, mut listed) = (0, Vec::with_capacity(streams.len()));
     for stream in &streams {
         let stream = stream.json();
         bytes += stream.to_string().len();
         if bytes > most_bytes {
             break;
         }
-        told.push(stream);
+        listed.push(stream);
     }
-    left_out += streams.len() - told.len();
-    (told, left_out)
+    left_out += streams.len() - listed.len();
+    (listed, left_out)
 }
 
 /// The gateway as a whole, without its streams.
 pub fn whole(state: &State) -> Value {
-    let now = state.now();
+    let now = state.gauges();
     let (reads, page_bytes) = state.fanout.replays.in_use();
     let links = state.readers.source.links().into_iter().map(|links| {
         json!({ "server": links.server.to_string(), "in_use": links.in_use, "idle": links.idle })
@@ -120,10 +120,10 @@ pub fn whole(state: &State) -> Value {
 }
 
 impl Report {
-    /// Does so: a line for the gateway, one for each of its largest streams.
+    /// Logs a line for the gateway, and one for each of its largest streams.
     pub fn log(&self) {
         let state = &*self.0;
-        let (now, (reads, page_bytes)) = (state.now(), state.fanout.replays.in_use());
+        let (now, (reads, page_bytes)) = (state.gauges(), state.fanout.replays.in_use());
         let (streams, left_out) = largest(state, MOST_STREAMS);
         let links = state.readers.source.links();
         info!(
@@ -148,7 +148,7 @@ impl Report {
     }
 }
 
-/// The streams with the most clients, and how many others there are.
+/// The streams with the most clients, and the number of the others.
 fn largest(state: &State, most: usize) -> (Vec<Stream>, usize) {
     let mut topics = state.hub.all();
     topics.sort_by_cached_key(|topic| (usize::MAX - topic.state().audience(), topic.key.clone()));
@@ -173,7 +173,7 @@ impl Stream {
         let position = |number| {
             state.shards.iter().find(|(n, _)| *n == number).map_or(next_seq, |(_, at)| *at)
         };
-        let shards = shards.into_iter().map(|(number, clients)| Pack {
+        let shards = shards.into_iter().map(|(number, clients)| Shard {
             clients,
             behind_entries: next_seq - position(number).min(next_seq),
         });
@@ -198,7 +198,7 @@ impl Stream {
             source_last_id: state.status.source_last_id.map(|id| id.to_string()),
             lag_entries: state.status.lag_entries,
             shards: shards.collect(),
-            catch_ups: CatchUpRegistry::at(&places, next_seq),
+            catch_ups: CatchUps::at(&places, next_seq),
         }
     }
 
@@ -240,8 +240,8 @@ impl Stream {
             clients = self.clients,
             entries = self.entries,
             gaps = self.gaps,
-            shards = ?self.shards.iter().map(|shard| shard.clients).collect::<Vec<_>>(),
-            catch_ups = self.catch_ups.count,
+            packs = ?self.shards.iter().map(|shard| shard.clients).collect::<Vec<_>>(),
+            followers = self.catch_ups.count,
             followers_past = self.catch_ups.past,
             followers_behind_entries_most = self.catch_ups.behind_entries_most,
             reader = self.reader,
@@ -261,7 +261,7 @@ impl Stream {
     }
 }
 
-impl CatchUpRegistry {
+impl CatchUps {
     fn at(places: &[Option<u64>], next_seq: u64) -> Self {
         let last = places.iter().flatten().min();
         Self {
@@ -272,7 +272,7 @@ impl CatchUpRegistry {
     }
 }
 
-/// What the reader of a topic waits for, while all rings together have no room or have.
+/// What the reader of a topic waits for; `is_full`: the rings together have no room left.
 fn waits_for(state: &stream::TopicState, is_full: bool) -> &'static str {
     match &state.status.failure {
         Some(_) => "retry",
@@ -300,7 +300,7 @@ mod tests {
     use crate::stream::{Hub, Item, ReadFailure};
 
     #[test]
-    fn a_reader_that_may_not_read_ahead_says_for_whom_it_waits() {
+    fn a_reader_says_what_it_waits_for() {
         let hub = Hub::new(Ring { entries: 4, bytes: 1 << 20, total_bytes: 1000 }, 1);
         let lease = hub.open("events:a", |_| ()).expect("there is room for one");
         let topic = lease.topic();

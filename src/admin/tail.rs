@@ -1,7 +1,7 @@
-//! `/tail/{key}`: what the readers of one stream key are told, for the operator who looks on.
+//! `/tail/{key}`: the events of one stream key, for the operator's page.
 //!
-//! It reads the ring, never Redis: where there is a reader it costs Redis nothing, and it holds up nobody.
-//! A page cannot show thousands of entries a second, so what is too much is left out and counted.
+//! It reads the ring, never Redis: where a reader runs already, it costs Redis nothing, and it delays no
+//! subscriber. A page cannot show thousands of entries a second, so the surplus is left out and counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::events::{Events, Gone};
-use super::guard::Refusal;
+use super::response::Refusal;
 use crate::http::response::text;
 use crate::limits::{ClientIdentity, LimitExceeded};
 use crate::sse::parse::{Event, Item, Parser};
@@ -20,53 +20,53 @@ use crate::sse::{Control, StreamId, write_control};
 use crate::state::State;
 use crate::stream::{Lease, ReaderState, Ring, Topic};
 
-/// It begins with as many entries as these, where the ring has them.
+/// Entries of the ring that it begins with.
 const BACKLOG: u64 = 20;
-/// Looks at the ring are at least this far apart,
+/// The shortest time between two looks at the ring,
 const PAUSE: Duration = Duration::from_millis(100);
-/// and each finds so many things to tell at most.
-const MOST_TOLD: u64 = 40;
-/// Of each event so much is shown.
+/// and how many events each look shows at most.
+const MOST_SHOWN: u64 = 40;
+/// How much of each event is shown.
 const SHOWN_BYTES: usize = 4 << 10;
-/// A tail that is silent for so long shows that it is alive.
+/// A silent tail sends a comment this often.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// An operator's hold on a topic, who is none of its clients.
+/// Keeps a topic open for an operator, who is no subscriber.
 pub(super) struct Onlooker(Lease);
 
-/// Where an operator is in a topic.
+/// How far an operator has read a topic.
 pub(super) struct Tail {
     onlooker: Onlooker,
-    /// In which rendering it is shown.
+    /// The rendering that is shown.
     rendering: usize,
-    /// The next item; `None` until the stream's end is known.
+    /// The next item; `None` until the end of the stream is known.
     seq: Option<u64>,
-    /// How the reader fared when that was last told.
+    /// The state of the reader as last sent.
     reader: ReaderState,
 }
 
-/// One thing that is told.
-struct Told {
+/// One event that is shown.
+struct Shown {
     id: StreamId,
     is_entry: bool,
     /// The beginning of its event.
     text: Vec<u8>,
-    /// How long all of it is.
+    /// The length of the whole event.
     bytes: usize,
 }
 
 /// What one look at the ring found.
 #[derive(Default)]
 struct Look {
-    told: Vec<Told>,
-    /// Entries that were too much.
+    shown: Vec<Shown>,
+    /// Surplus entries.
     left_out: u64,
-    /// Told after these: the stream is level with its end from here on.
+    /// Sent after these events: the tail is level with the end of the stream now.
     live: Option<StreamId>,
 }
 
-/// A tail of `key`: of one that has a reader, or that a route may read. So the page reaches no other key of
-/// Redis than clients do.
+/// Opens a tail of `key`, which has a reader or belongs to a route: so the page reaches only the keys of
+/// Redis that clients reach.
 pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     if state.fanout.draining.is_cancelled() {
         return Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now: drain"));
@@ -79,7 +79,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
         None if renderings.is_empty() => {
             return Err(text(
                 StatusCode::NOT_FOUND,
-                "no route reads this key, and nobody follows it",
+                "no route reads this key, and no client follows it",
             ));
         }
         None => state.topic(&serving.bounds, key, &ClientIdentity::default()).map_err(
@@ -90,25 +90,25 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     };
     let rendering = {
         let mut topic = lease.topic().state();
-        // One that is made already costs nothing more.
+        // Prefers a rendering that exists: it costs nothing more.
         let made = topic.renderings.iter().position(|made| renderings.contains(&made));
         made.or_else(|| renderings.first().map(|rendering| topic.rendering(rendering)))
     };
-    // A reader without a route of its own is one whose route has gone; its clients have a rendering.
+    // A reload has removed its route; its subscribers have a rendering.
     let rendering = rendering.unwrap_or(0);
     Ok(Tail { onlooker: Onlooker::new(lease), rendering, seq: None, reader: ReaderState::Starting })
 }
 
 impl Tail {
-    /// Tells what comes, until the client leaves or the drain begins.
-    pub(super) async fn tell(mut self, state: Arc<State>, events: Events) -> Result<(), Gone> {
+    /// Sends what is new, until the client leaves or the drain begins.
+    pub(super) async fn fill(mut self, state: Arc<State>, events: Events) -> Result<(), Gone> {
         let draining = &state.fanout.draining;
         let mut news = self.topic().subscribe();
         loop {
-            self.tell_reader(&events).await?;
-            self.tell_new(&events).await?;
+            self.send_reader_state(&events).await?;
+            self.send_new(&events).await?;
             if draining.is_cancelled() {
-                return events.tell("control", &control(None, Control::Drain)).await;
+                return events.event("control", &control(None, Control::Drain)).await;
             }
             tokio::select! {
                 () = draining.cancelled() => {}
@@ -117,7 +117,7 @@ impl Tail {
                     () = draining.cancelled() => {}
                     () = sleep(PAUSE) => {}
                 },
-                () = sleep(KEEPALIVE) => events.alive().await?,
+                () = sleep(KEEPALIVE) => events.keepalive().await?,
             }
         }
     }
@@ -126,8 +126,8 @@ impl Tail {
         self.onlooker.0.topic()
     }
 
-    /// Unlike a client's, this stream stays when its key cannot be read: the operator waits for it.
-    async fn tell_reader(&mut self, events: &Events) -> Result<(), Gone> {
+    /// Unlike a client's stream, this one stays open when its key cannot be read.
+    async fn send_reader_state(&mut self, events: &Events) -> Result<(), Gone> {
         let now = self.topic().state().reader.clone();
         if now == self.reader {
             return Ok(());
@@ -136,38 +136,38 @@ impl Tail {
             std::mem::replace(&mut self.reader, now),
             ReaderState::Starting | ReaderState::Up
         );
-        let told = match &self.reader {
+        let event = match &self.reader {
             ReaderState::Starting => return Ok(()),
             ReaderState::Up if was_up => return Ok(()),
             ReaderState::Up => control(None, Control::Source { up: true }),
             ReaderState::Away(_) => control(None, Control::Source { up: false }),
             ReaderState::Refused(reason) => control(None, Control::Unavailable { reason }),
         };
-        events.tell("control", &told).await
+        events.event("control", &event).await
     }
 
-    async fn tell_new(&mut self, events: &Events) -> Result<(), Gone> {
+    async fn send_new(&mut self, events: &Events) -> Result<(), Gone> {
         let look = self.look();
         if look.left_out > 0 {
             let left_out = json!({ "type": "left_out", "entries": look.left_out });
-            events.tell("control", &left_out).await?;
+            events.event("control", &left_out).await?;
         }
         let mut entries = 0;
-        for told in look.told {
-            entries += u64::from(told.is_entry);
-            let (name, data) = told.shown();
-            events.tell(name, &data).await?;
+        for shown in look.shown {
+            entries += u64::from(shown.is_entry);
+            let (name, data) = shown.event();
+            events.event(name, &data).await?;
         }
         match look.live {
             Some(id) => {
                 let live = control(Some(id), Control::Live { replayed: entries });
-                events.tell("control", &live).await
+                events.event("control", &live).await
             }
             None => Ok(()),
         }
     }
 
-    /// What is new in the ring. It keeps no batch, for a client may be slow to take what it is told.
+    /// Copies what is new in the ring: a slow client must not keep batches in memory.
     fn look(&mut self) -> Look {
         let (rendering, seq) = (self.rendering, self.seq);
         let topic = self.topic().clone();
@@ -188,12 +188,12 @@ impl Tail {
 }
 
 impl Look {
-    /// The newest of these items, and how many entries are not among them.
+    /// The newest of these items, and the number of the entries left out.
     fn at(ring: &Ring, rendering: usize, seqs: std::ops::Range<u64>) -> Self {
         let first = ring.first_seq().max(seqs.start);
         let mut look = Self { left_out: first - seqs.start, ..Self::default() };
-        let shown_from = seqs.end.saturating_sub(MOST_TOLD);
-        let mut gaps_left = MOST_TOLD;
+        let shown_from = seqs.end.saturating_sub(MOST_SHOWN);
+        let mut gaps_left = MOST_SHOWN;
         for batch in ring.from(first).filter(|batch| batch.has(rendering)) {
             let from = batch.first_seq.max(first);
             for (seq, id) in (from..batch.end_seq()).zip(batch.ids_from(from)) {
@@ -208,19 +208,19 @@ impl Look {
                 }
                 gaps_left -= u64::from(!is_entry);
                 let text = event[..event.len().min(SHOWN_BYTES)].to_vec();
-                look.told.push(Told { id: *id, is_entry, text, bytes: event.len() });
+                look.shown.push(Shown { id: *id, is_entry, text, bytes: event.len() });
             }
         }
         look
     }
 }
 
-impl Told {
-    /// As the page wants it: data, never markup.
-    fn shown(self) -> (&'static str, Value) {
+impl Shown {
+    /// The event as the page takes it: data, never markup.
+    fn event(self) -> (&'static str, Value) {
         let is_cut = self.text.len() < self.bytes;
         let Event { event_type, data, .. } = parsed(self.text);
-        // A character that was cut in two.
+        // The cut may be within a character.
         let data = if is_cut { data.trim_end_matches('\u{fffd}') } else { &data };
         if self.is_entry {
             let entry = json!({
@@ -233,17 +233,17 @@ impl Told {
     }
 }
 
-/// The event of which this is the beginning, or all.
+/// Parses an event, or the beginning of one.
 fn parsed(mut text: Vec<u8>) -> Event {
     text.extend_from_slice(b"\n\n");
     let mut items = Vec::new();
-    // Its limit is far beyond what is shown.
+    // The parser's limit is far beyond what is shown.
     let _ = Parser::new().feed(&text, &mut items);
     let event = items.into_iter().find_map(|item| match item {
         Item::Event(event) => Some(event),
         Item::Comment(_) => None,
     });
-    // Its type alone was longer.
+    // The type alone was longer than what is shown.
     event.unwrap_or_else(|| Event {
         event_type: String::new(),
         data: String::new(),
@@ -251,7 +251,7 @@ fn parsed(mut text: Vec<u8>) -> Event {
     })
 }
 
-/// A control event as clients get it, its id among its members.
+/// A control event as clients get it, with its id as a member.
 fn control(id: Option<StreamId>, control: Control) -> Value {
     let mut text = Vec::new();
     write_control(&mut text, id, control);
@@ -285,13 +285,13 @@ mod tests {
     fn a_long_event_is_cut_between_two_characters_and_says_so() {
         let data = "ü".repeat(SHOWN_BYTES);
         let all = format!("id: 1-0\nevent: log\ndata: {data}\n\n");
-        let told = Told {
+        let shown = Shown {
             id: StreamId { ms: 1, seq: 0 },
             is_entry: true,
             text: all.as_bytes()[..SHOWN_BYTES].to_vec(),
             bytes: all.len(),
         };
-        let (name, shown) = told.shown();
+        let (name, shown) = shown.event();
         assert_eq!((name, &shown["event"], &shown["cut"]), ("entry", &"log".into(), &true.into()));
         let text = shown["data"].as_str().unwrap();
         assert!(text.len() > SHOWN_BYTES / 2 && text.chars().all(|c| c == 'ü'), "{text}");

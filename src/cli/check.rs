@@ -1,28 +1,29 @@
-//! `ssegate check`: every fault of the configuration at once, then what it may come to need.
+//! `ssegate check`: every fault of the configuration at once, then the resources it may need.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::{BAD_CONFIG, ConfigArgs, FAILED, load};
+use super::exit::{BAD_CONFIG, FAILED};
+use super::options::ConfigArgs;
 use crate::config::Loaded;
 use crate::limits::TooFewDescriptors;
 
-/// Loads the configuration, and prints what `words` makes of it.
+/// Loads the configuration, and prints the text that `describe` makes of it.
 pub(super) fn check(
     args: &ConfigArgs,
-    words: impl FnOnce(&Loaded) -> Result<String, TooFewDescriptors>,
+    describe: impl FnOnce(&Loaded) -> Result<String, TooFewDescriptors>,
 ) -> ExitCode {
-    let loaded = match load(args) {
+    let loaded = match args.load() {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    let text = match words(&loaded) {
+    let text = match describe(&loaded) {
         Ok(text) => text,
         Err(error) => {
-            eprintln!("{}: {error}", loaded.origin);
+            eprintln!("{}: {error}", loaded.file);
             return ExitCode::from(BAD_CONFIG);
         }
     };

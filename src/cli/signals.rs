@@ -1,45 +1,38 @@
-//! The signals that the process hears.
+//! The signals that the process handles, as streams. A stream of signals never ends.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::io;
 
-/// SIGTERM and SIGINT.
-pub(super) struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::SignalStream;
+use tokio_stream::{Stream, StreamExt};
+
+/// The signals that stop the process.
+pub(super) struct Stop<S>(S);
+
+/// Catches SIGTERM and SIGINT from now on.
+pub(super) fn stop() -> io::Result<Stop<impl Stream<Item = &'static str> + Unpin>> {
+    let terminate = caught(SignalKind::terminate())?.map(|()| "SIGTERM");
+    let interrupt = caught(SignalKind::interrupt())?.map(|()| "SIGINT");
+    Ok(Stop(terminate.merge(interrupt)))
 }
 
-impl Stop {
-    /// Catches them from now on.
-    pub(super) fn catch() -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
-    }
-
+impl<S: Stream<Item = &'static str> + Unpin> Stop<S> {
     /// The name of the next one.
     pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
+        self.0.next().await.expect("a stream of signals never ends")
     }
 }
 
-/// A signal that asks for something each time it comes.
-pub(super) struct Request(Signal);
+/// SIGHUP asks for a reload; several at once are one.
+pub(super) fn reload() -> io::Result<SignalStream> {
+    caught(SignalKind::hangup())
+}
 
-impl Request {
-    /// SIGHUP, caught from now on.
-    pub(super) fn hangup() -> std::io::Result<Self> {
-        signal(SignalKind::hangup()).map(Self)
-    }
+/// SIGUSR1 asks for a report in the log; several at once are one.
+pub(super) fn report() -> io::Result<SignalStream> {
+    caught(SignalKind::user_defined1())
+}
 
-    /// SIGUSR1, caught from now on.
-    pub(super) fn user() -> std::io::Result<Self> {
-        signal(SignalKind::user_defined1()).map(Self)
-    }
-
-    /// The next one; several at once are one.
-    pub(super) async fn next(&mut self) {
-        self.0.recv().await;
-    }
+fn caught(kind: SignalKind) -> io::Result<SignalStream> {
+    signal(kind).map(SignalStream::new)
 }

@@ -1,4 +1,4 @@
-//! `[auth.jwt]`: who may read, as meant.
+//! `[auth.jwt]`: which tokens are accepted, and what they have to say.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::config::jwk::VerifyingKey;
 pub enum Access {
     /// Everybody.
     Public,
-    /// Whoever has a good token whose claims say each of these; none: any good token.
+    /// Clients with a valid token whose claims match each of these; none: any valid token.
     Jwt(Vec<Match>),
 }
 
-/// A variable of the path that has to equal a claim of the token, or to be in it.
+/// A variable of the path that has to equal a claim of the token, or be an element of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
     /// The variable.
@@ -30,26 +30,26 @@ pub struct Match {
 /// `[auth.jwt]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Jwt {
-    /// What tokens are verified with.
+    /// The keys that verify tokens.
     pub keys: Vec<Keys>,
-    /// Who may have issued a token; empty: anybody who has a key.
+    /// The accepted issuers; empty: every holder of a key.
     pub issuers: Vec<String>,
-    /// For whom a token has to be, one of these; empty: for nobody in particular.
+    /// The accepted audiences; empty: not checked.
     pub audiences: Vec<String>,
     /// Claims that a token must have; `exp` is one of them.
     pub require: Vec<String>,
-    /// Clocks may differ by this.
+    /// How far clocks may differ.
     pub leeway: Duration,
     /// Where a token is looked for, in this order.
     pub from: Vec<TokenPlace>,
-    /// A stream is told so long before its token expires; zero: not at all.
+    /// How long before its token expires a stream is warned; zero: never.
     pub warn: Duration,
 }
 
-/// Keys from one place, which may be used alike.
+/// Keys from one place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Keys {
-    /// They verify tokens of this issuer only; `None`: of any that is allowed.
+    /// They verify tokens of this issuer only; `None`: of every accepted issuer.
     pub issuer: Option<String>,
     /// Where they are.
     pub place: KeyPlace,
@@ -66,7 +66,7 @@ pub enum KeyPlace {
         url: Url,
         /// How to speak TLS to it.
         tls: Option<Tls>,
-        /// What its keys may be used with.
+        /// The algorithms that its keys may be used with.
         algorithms: Vec<Algorithm>,
     },
 }
@@ -83,7 +83,7 @@ pub enum TokenPlace {
 }
 
 impl Jwt {
-    /// Whether tokens may stand in URLs, which others write down.
+    /// Whether tokens may be in URLs, which proxies and browsers log.
     pub fn reads_query(&self) -> bool {
         self.from.iter().any(|place| matches!(place, TokenPlace::Query(_)))
     }
@@ -94,7 +94,7 @@ impl TokenPlace {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "no place of a token: \"{text}\"; write \"header\", \"cookie:NAME\" or \"query:NAME\""
+                "not a place of a token: \"{text}\"; write \"header\", \"cookie:NAME\" or \"query:NAME\""
             )
         };
         if text == "header" {

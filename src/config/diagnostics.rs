@@ -1,17 +1,17 @@
-//! What is wrong with a configuration, and where: the operator gets all of it at once.
+//! Faults of a configuration: what is wrong, where, and what would be right.
 
 use std::fmt;
 
-/// Where a value was written, or why it is there although nobody wrote it.
+/// Where a value was written, or which default it is.
 ///
-/// The order is that in which faults are told: from the top of the file down, then the environment.
+/// Its order is the order of faults in messages: from the top of the file down, then the environment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Location {
-    /// Nowhere: the built-in default holds.
+    /// Nowhere: it is the built-in default.
     Default,
-    /// Nowhere: `--demo` changes the default.
+    /// Nowhere: it is the default of `--demo`.
     Demo,
-    /// A file as a whole, for what is missing from it.
+    /// A file as a whole, where something is missing.
     Whole(String),
     /// A place in a file.
     File {
@@ -27,7 +27,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// The place in `text`, the content of `file`, that starts at byte `offset`.
+    /// The place at byte `offset` of `text`, the content of `file`.
     pub(super) fn in_text(file: &str, text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |end| end + 1);
@@ -66,10 +66,18 @@ impl fmt::Display for Location {
 pub struct Fault {
     /// Where.
     pub location: Location,
-    /// What: a key with its value (`server.keepalive = "15x"`), a section; may be empty.
+    /// A key with its value (`server.keepalive = "15x"`), or a section; may be empty.
     pub subject: String,
     /// Why it is wrong, and what would be right.
     pub message: String,
+}
+
+impl Fault {
+    /// Where somebody wrote what is wrong; `None`: a default is wrong.
+    pub fn written_at(&self) -> Option<&Location> {
+        let is_written = !matches!(self.location, Location::Default | Location::Demo);
+        is_written.then_some(&self.location)
+    }
 }
 
 impl fmt::Display for Fault {
@@ -91,13 +99,13 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     pub(super) fn new(mut faults: Vec<Fault>) -> Self {
-        debug_assert!(!faults.is_empty(), "no faults are no Faults");
+        debug_assert!(!faults.is_empty(), "Faults hold at least one");
         faults.sort();
         faults.dedup();
         Self(faults)
     }
 
-    /// A fault of the whole of `file`.
+    /// One fault of `file` as a whole.
     pub(super) fn whole(file: &str, message: String) -> Self {
         let location = Location::Whole(file.to_owned());
         Self::new(vec![Fault { location, subject: String::new(), message }])

@@ -1,5 +1,5 @@
-//! Keys that verify tokens: shared secrets, public keys in PEM, sets of keys in JSON (RFC 7517), each
-//! with the algorithms that it may be used with.
+//! Keys that verify tokens: shared secrets, public keys in PEM, sets of keys in JSON (RFC 7517). Each key
+//! is bound to the algorithms that the configuration allows for it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
-/// What tokens may be signed with, by its name in RFC 7518 and RFC 8037.
+/// The algorithms of tokens, by their names in RFC 7518 and RFC 8037.
 pub const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("HS256", Algorithm::HS256),
     ("HS384", Algorithm::HS384),
@@ -23,10 +23,10 @@ pub const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// An RSA modulus: 2048 bits at least (RFC 7518, 3.3), and no more than is verified.
+/// An RSA modulus: at least 2048 bits (RFC 7518, 3.3), and no more than the library verifies.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 const ED25519_BYTES: usize = 32;
-/// More keys than any issuer has in use; each that fits costs a token a verification.
+/// More keys than any issuer uses; a token may cost a verification for each key.
 const MAX_KEYS: usize = 64;
 
 /// One key.
@@ -38,7 +38,7 @@ pub struct VerifyingKey {
     key: Arc<DecodingKey>,
 }
 
-/// One is read from each configuration, and it is as good as another only if it is the same.
+/// Each configuration reads its own keys: two are equal only if they were read together.
 impl PartialEq for VerifyingKey {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.key, &other.key)
@@ -46,24 +46,24 @@ impl PartialEq for VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// A secret that is shared with whoever signs.
+    /// A secret that the gateway shares with the issuer.
     pub fn secret(secret: &[u8], algorithms: &[Algorithm]) -> Self {
         let key = Arc::new(DecodingKey::from_secret(secret));
         Self { kid: None, algorithms: algorithms.to_vec(), key }
     }
 
-    /// A public key in PEM (`BEGIN PUBLIC KEY`, or `BEGIN RSA PUBLIC KEY`). Fails with what is wrong
-    /// with it, or with the algorithm that it cannot be used with.
+    /// A public key in PEM (`BEGIN PUBLIC KEY`, or `BEGIN RSA PUBLIC KEY`); the error says what is wrong
+    /// with it.
     pub fn public(pem: &str, algorithms: &[Algorithm]) -> Result<Self, String> {
         if pem.contains("PRIVATE KEY-") {
-            return Err("holds a private key, which nobody but the issuer is to have; name a file with the public one (openssl pkey -pubout)".into());
+            return Err("holds a private key, which only the issuer may have; name a file with the public key (openssl pkey -pubout)".into());
         }
         if !pem.contains("PUBLIC KEY-") {
             return Err("holds no public key in PEM form; name a file that begins with \"-----BEGIN PUBLIC KEY-----\"".into());
         }
         let family = algorithms.first().map_or(AlgorithmFamily::Rsa, |first| first.family());
         let read = match family {
-            AlgorithmFamily::Hmac => return Err("holds a public key, which is no secret".into()),
+            AlgorithmFamily::Hmac => return Err("holds a public key, which is not a secret".into()),
             AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
             AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem.as_bytes()),
             AlgorithmFamily::Ed => DecodingKey::from_ed_pem(pem.as_bytes()),
@@ -80,12 +80,12 @@ impl VerifyingKey {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Whether it may be used for a token with this head. A key with a name is for tokens that say it.
+    /// Whether it may be used for a token with this head: a key with a name is for tokens that name it.
     pub fn fits(&self, algorithm: Algorithm, kid: Option<&str>) -> bool {
         self.is_for(algorithm) && self.kid.as_deref().is_none_or(|own| kid == Some(own))
     }
 
-    /// Whether both are one key, and may be used alike, wherever each was read.
+    /// Whether both are the same key for the same algorithms, although each was read on its own.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_same_key = match (self.key.kind(), other.key.kind()) {
             (DecodingKeyKind::SecretOrDer(a), DecodingKeyKind::SecretOrDer(b)) => a == b,
@@ -104,16 +104,15 @@ impl VerifyingKey {
     }
 }
 
-/// The keys of a set that may be used with any of `algorithms`; without HS256, HS384 and HS512 among
-/// these no secret is. Others are passed over, as RFC 7517 (5) asks for; what is no set at all is an
-/// error.
+/// The keys of a set that may be used with any of `algorithms`; secrets need HS256, HS384 or HS512 among
+/// them. Other keys are ignored, as RFC 7517 (5) requires.
 pub fn set(json: &[u8], algorithms: &[Algorithm]) -> Result<Vec<VerifyingKey>, String> {
     let document: serde_json::Value =
-        serde_json::from_slice(json).map_err(|error| format!("is no JSON: {error}"))?;
+        serde_json::from_slice(json).map_err(|error| format!("is not JSON: {error}"))?;
     let keys = document.get("keys").and_then(serde_json::Value::as_array);
-    let keys = keys.ok_or("is no set of keys: it has no list \"keys\"")?;
+    let keys = keys.ok_or("is not a set of keys: it has no list \"keys\"")?;
     if keys.len() > MAX_KEYS {
-        return Err(format!("holds {} keys; no more than {MAX_KEYS} are taken", keys.len()));
+        return Err(format!("holds {} keys, but at most {MAX_KEYS} are accepted", keys.len()));
     }
     Ok(keys.iter().filter_map(|key| member(key, algorithms)).collect())
 }
@@ -139,8 +138,8 @@ fn member(json: &serde_json::Value, algorithms: &[Algorithm]) -> Option<Verifyin
     (!algorithms.is_empty()).then(|| VerifyingKey { kid, algorithms, key: Arc::new(key) })
 }
 
-/// Whether the key can be used with this algorithm at all; the library finds out as late as with the
-/// first token, and for some keys with a panic.
+/// The key has to be usable with this algorithm: the library would notice only at the first token, and
+/// panic for some keys.
 fn check(key: &DecodingKey, algorithm: Algorithm) -> Result<(), String> {
     let wrong = || format!("holds no key for {algorithm:?}");
     if key.family() != algorithm.family() {
@@ -152,7 +151,7 @@ fn check(key: &DecodingKey, algorithm: Algorithm) -> Result<(), String> {
             return if secret.is_empty() { Err(wrong()) } else { Ok(()) };
         }
         AlgorithmFamily::Rsa if !modulus_bytes(key).is_some_and(|n| RSA_BYTES.contains(&n)) => {
-            return Err("holds an RSA key that is none of 2048 to 4096 bits".into());
+            return Err("holds an RSA key outside 2048 to 4096 bits".into());
         }
         AlgorithmFamily::Ed if key.try_get_as_bytes().map_or(0, <[u8]>::len) != ED25519_BYTES => {
             return Err(wrong());
@@ -174,7 +173,7 @@ fn modulus_bytes(key: &DecodingKey) -> Option<usize> {
     }
 }
 
-/// How long a secret is to be for this algorithm: as long as its hash (RFC 7518, 3.2).
+/// The least length of a secret for this algorithm: that of its hash (RFC 7518, 3.2).
 pub fn least_secret_bytes(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS384 => 48,

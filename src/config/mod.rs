@@ -1,6 +1,5 @@
-//! The configuration as meant: every value typed, every default filled in.
-//!
-//! `config/read.rs` makes it from gateway.toml and the environment, telling all faults at once.
+//! The configuration: every value typed, every default filled in. [`toml`] reads it from gateway.toml and
+//! the environment.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,9 +12,11 @@ use crate::sse::Rendering;
 
 mod auth;
 pub mod diagnostics;
-mod edge;
 pub mod jwk;
+mod limits;
+mod loaded;
 pub mod print;
+mod proxy;
 mod restart_required;
 mod risks;
 pub mod template;
@@ -26,12 +27,12 @@ mod units;
 
 pub use auth::{Access, Jwt, KeyPlace, Keys, Match, TokenPlace};
 pub use diagnostics::{Fault, Faults};
-pub use edge::{Limits, Proxy, Trusted};
+pub use limits::Limits;
+pub use loaded::{ConfigFile, Loaded, Setting};
+pub use proxy::{Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
 pub use template::{KeyTemplate, PathTemplate};
-pub use toml::{
-    Identity, IdentityError, Loaded, LoadedIdentity, Origin, Setting, environment, load, parse,
-};
+pub use toml::{Identity, IdentityError, LoadedIdentity, environment, load, parse};
 
 /// Everything the gateway needs to know to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,17 +43,17 @@ pub struct Config {
     pub admin: Admin,
     /// Where entries come from.
     pub source: Source,
-    /// What is kept for replay.
+    /// What the gateway keeps in memory for replay.
     pub ring: Ring,
-    /// What is refused, and when.
+    /// When clients are refused.
     pub limits: Limits,
     /// Which pages of other origins may read.
     pub cors: Cors,
-    /// Whose word about clients is taken.
+    /// Which proxies may say who a client is.
     pub proxy: Proxy,
-    /// What is logged, and how.
+    /// What the log holds, and in which form.
     pub log: Log,
-    /// What tokens are good.
+    /// Which tokens are accepted.
     pub jwt: Jwt,
     /// What clients may read.
     pub routes: Vec<Route>,
@@ -79,9 +80,9 @@ pub struct Server {
     pub hosts: Vec<String>,
     /// Fan-out workers; never zero here.
     pub workers: usize,
-    /// Whether many sends are handed to the kernel in one call, where it takes them so.
+    /// Whether the gateway hands many sends to the kernel in one call, if the kernel allows it.
     pub io_uring: bool,
-    /// What TCP listeners show who they are; none: they speak no TLS.
+    /// The certificate of the TCP listeners; `None`: they speak no TLS.
     pub tls: Option<Identity>,
 }
 
@@ -92,18 +93,18 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `unix:/path`
     Unix(PathBuf),
-    /// `systemd:NAME`: every socket of this name that the process was started with.
+    /// `systemd:NAME`: every inherited socket of this name.
     Systemd(String),
 }
 
 impl Listen {
-    /// Whether others than this machine's users can connect, as far as its name tells.
+    /// Whether other machines can connect, as far as the address shows.
     pub(crate) fn is_reachable(&self) -> bool {
         matches!(self, Self::Tcp(address) if !address.ip().to_canonical().is_loopback())
     }
 }
 
-/// As it is written in the configuration, host names resolved.
+/// As in the configuration, but with host names resolved.
 impl std::fmt::Display for Listen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -114,7 +115,7 @@ impl std::fmt::Display for Listen {
     }
 }
 
-/// How a client that cannot be served now is told.
+/// How a client that cannot be served now is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refuse {
     /// 200, a control event, a long `retry:`, close: an `EventSource` comes back.
@@ -149,7 +150,7 @@ pub struct Source {
     pub sentinel_password: Option<Secret>,
     /// How to speak TLS; `None`: in plain.
     pub tls: Option<Tls>,
-    /// Which of the servers that hold a stream is read from.
+    /// The server to read from.
     pub read_from: ReadFrom,
     /// Upper bound of `XREAD COUNT`.
     pub read_count: u64,
@@ -157,16 +158,16 @@ pub struct Source {
     pub block: Duration,
     /// Largest data sent, inclusive.
     pub max_entry_bytes: usize,
-    /// A reader outlives its last client by this.
+    /// How long a reader outlives its last subscriber.
     pub linger: Duration,
 }
 
-/// Which of the servers that hold a stream is read from.
+/// The server of a stream to read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// The one that is written to.
+    /// The primary.
     Primary,
-    /// One that follows it, and may lag.
+    /// A replica, which may lag.
     Replica,
 }
 
@@ -237,11 +238,11 @@ impl std::fmt::Display for SourceLocation {
     }
 }
 
-/// How to speak TLS to Redis: whom to trust, and what to show.
+/// How to speak TLS to Redis: the trusted authorities, and the client certificate.
 #[derive(Clone)]
 pub struct Tls(pub Arc<rustls::ClientConfig>);
 
-/// One is read from each configuration, and it is as good as another only if it is the same.
+/// Each configuration reads its own: two are equal only if they were read together.
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -268,9 +269,9 @@ pub struct Ring {
 /// `[cors]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
-    /// Whose pages may read.
+    /// The origins whose pages may read.
     pub origins: Origins,
-    /// Whether they may with a browser's cookies.
+    /// Whether they may read with a browser's cookies.
     pub credentials: bool,
 }
 
@@ -281,7 +282,7 @@ pub enum Origins {
     None,
     /// Any, without credentials.
     Any,
-    /// These, each as a browser writes it.
+    /// These, as browsers write them.
     Listed(Vec<HeaderValue>),
 }
 
@@ -299,15 +300,15 @@ pub struct Log {
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// To journald with its own fields under systemd, text on a terminal, else JSON.
+    /// Fields to journald under systemd, text on a terminal, else JSON.
     Auto,
-    /// For eyes.
+    /// For people.
     Text,
-    /// For collectors.
+    /// For log collectors.
     Json,
 }
 
-/// `[[route]]`: one path template and what is read there.
+/// `[[route]]`: a path template, and what clients read there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// What matches.
@@ -316,11 +317,11 @@ pub struct Route {
     pub key: KeyTemplate,
     /// Who may read it.
     pub access: Access,
-    /// What becomes of an entry.
+    /// How an entry becomes an event.
     pub rendering: Rendering,
     /// Entries a client may ask back for.
     pub replay: Replay,
-    /// How keepalives and the loss of Redis are told.
+    /// How clients learn of keepalives and of the loss of Redis.
     pub signals: Signals,
 }
 
@@ -329,11 +330,11 @@ pub struct Route {
 pub enum Replay {
     /// At most so many; zero: live only.
     Newest(u64),
-    /// Whatever the stream still holds.
+    /// Everything that the stream still holds.
     All,
 }
 
-/// How keepalives and the loss of Redis are told.
+/// How clients learn of keepalives and of the loss of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signals {
     /// As comments only.

@@ -1,20 +1,20 @@
-//! What `check --print` shows: every effective value in TOML form and where it came from.
+//! `check --print`: every effective value in TOML form, and where it was written.
 
 use std::fmt::Write as _;
 
 use super::diagnostics::Location;
 use super::{Loaded, Setting};
 
-/// The effective configuration as a gateway.toml of its own, but for masked secrets.
+/// The effective configuration as a gateway.toml, with masked secrets.
 pub fn print(loaded: &Loaded) -> String {
-    let mut text = format!("# effective configuration; read: {}\n", loaded.origin);
+    let mut text = format!("# effective configuration; read: {}\n", loaded.file);
     for section in loaded.settings.chunk_by(is_same_section) {
         print_section(&mut text, section);
     }
     text
 }
 
-/// Whether `next` goes on in the section of `setting`; each route begins with its path.
+/// Whether `next` belongs to the section of `setting`; each route begins with its path.
 fn is_same_section(setting: &Setting, next: &Setting) -> bool {
     setting.section == next.section && !(next.section == "route" && next.key == "path")
 }
@@ -29,12 +29,12 @@ fn print_section(text: &mut String, settings: &[Setting]) {
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0).min(60);
     write!(text, "\n{header}\n").expect("writing to a String succeeds");
     for (line, setting) in lines.iter().zip(settings) {
-        let origin = origin(&setting.location);
-        writeln!(text, "{line:width$}  # {origin}").expect("writing to a String succeeds");
+        let place = place(&setting.location);
+        writeln!(text, "{line:width$}  # {place}").expect("writing to a String succeeds");
     }
 }
 
-fn origin(location: &Location) -> String {
+fn place(location: &Location) -> String {
     match location {
         Location::File { file, line, .. } => format!("{file}:{line}"),
         location => location.to_string(),

@@ -1,12 +1,12 @@
-//! What lasts until a restart: keys that a running gateway cannot take on.
+//! Settings that take effect only with a restart.
 
 use super::{Config, Loaded, Setting, Source};
 
-/// Sections that were joined into what runs,
+/// Sections that shape the parts of the gateway at the start,
 const SECTIONS: [&str; 2] = ["source", "ring"];
-/// but for how readers read.
-const OF_READERS: [&str; 3] = ["read_count", "block", "linger"];
-/// Keys of other sections: who listens was settled at the start, how many work, and where the log goes.
+/// except these keys, which readers take from each new configuration.
+const RELOADABLE: [&str; 3] = ["read_count", "block", "linger"];
+/// Keys of other sections: listeners, workers and the format of the log are set up at the start.
 const KEYS: [(&str, &str); 5] = [
     ("server", "listen"),
     ("server", "workers"),
@@ -16,19 +16,19 @@ const KEYS: [(&str, &str); 5] = [
 ];
 
 impl Loaded {
-    /// Leaves what lasts as it is in the `running` configuration, which was `started` with; names each key
-    /// that would have been another one.
+    /// Keeps these settings as they are in the `running` configuration; returns the keys whose values
+    /// differ from those that the gateway was `started` with.
     pub fn keep_restart_required(&mut self, running: &Config, started: &[Setting]) -> Vec<String> {
         let Config { server, admin, source, proxy, .. } = &mut self.config;
         let restart_required = self.settings.iter().filter(|setting| requires_restart(setting));
-        let is_other = |setting: &&Setting| {
+        let differs = |setting: &&Setting| {
             let name = (setting.section, setting.key);
             let before = started.iter().find(|before| (before.section, before.key) == name);
             before.is_none_or(|before| before.value != setting.value)
         };
         let name = |setting: &Setting| format!("{}.{}", setting.section, setting.key);
-        let mut others: Vec<_> = restart_required.filter(is_other).map(name).collect();
-        // What is in these files is not shown.
+        let mut changed: Vec<_> = restart_required.filter(differs).map(name).collect();
+        // The settings show only the names of these files.
         for (key, before, now) in [
             ("source.password_file", &running.source.password, &source.password),
             (
@@ -37,8 +37,8 @@ impl Loaded {
                 &source.sentinel_password,
             ),
         ] {
-            if before != now && !others.iter().any(|other| other == key) {
-                others.push(key.to_owned());
+            if before != now && !changed.iter().any(|other| other == key) {
+                changed.push(key.to_owned());
             }
         }
         server.listen.clone_from(&running.server.listen);
@@ -49,11 +49,11 @@ impl Loaded {
         *source = Source { read_count, block, linger, ..running.source.clone() };
         self.config.ring = running.ring.clone();
         self.config.log.format = running.log.format;
-        others
+        changed
     }
 }
 
 fn requires_restart(setting: &Setting) -> bool {
     KEYS.contains(&(setting.section, setting.key))
-        || SECTIONS.contains(&setting.section) && !OF_READERS.contains(&setting.key)
+        || SECTIONS.contains(&setting.section) && !RELOADABLE.contains(&setting.key)
 }

@@ -1,4 +1,4 @@
-//! Choices that are allowed and unsafe: the operator is to know that they were made.
+//! Choices that are allowed but unsafe: the gateway warns the operator about each.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ pub struct Risk {
     pub message: &'static str,
 }
 
-/// Every unsafe choice that is looked for.
+/// The names of all of them.
 pub const CHOICES: [&str; 7] = [
     "cors_any_origin",
     "open_publish",
@@ -29,7 +29,7 @@ pub const CHOICES: [&str; 7] = [
 ];
 
 impl Config {
-    /// The unsafe choices that were made.
+    /// The unsafe choices that this configuration makes.
     pub fn risks(&self) -> Vec<Risk> {
         let risks = [
             (self.has_open(is_public), PUBLIC_ROUTE),
@@ -43,7 +43,7 @@ impl Config {
         risks.into_iter().filter_map(|(made, risk)| made.then_some(risk)).collect()
     }
 
-    /// Whether clients reach such a route from other machines, without a proxy that we know of.
+    /// Whether other machines reach such a route without a proxy in between, as far as we know.
     fn has_open(&self, is_such: fn(&Route) -> bool) -> bool {
         let proxied = self.proxy.trusted != Trusted::default();
         let open = |listen: &&Listen| !self.proxy.protocol.contains(listen);
@@ -82,37 +82,37 @@ impl Config {
 const PLAIN_JWKS: Risk = Risk {
     choice: "plain_jwks",
     setting: ("auth.jwt", "keys"),
-    message: "keys cross the network in plain: whoever is on their way can put his own in their place, and sign any token; write https://",
+    message: "keys cross the network unencrypted: an attacker on the way can replace them and then sign any token; write https://",
 };
 const QUERY_TOKEN: Risk = Risk {
     choice: "query_token",
     setting: ("auth.jwt", "from"),
-    message: "a token in a URL is written down by proxies and browsers; take it from the header or a cookie where clients can, and keep queries out of the proxies' logs",
+    message: "proxies and browsers log and store the tokens in URLs; use the header or a cookie where clients can, and keep queries out of the logs of proxies",
 };
 const PUBLIC_ROUTE: Risk = Risk {
     choice: "public_route",
     setting: ("server", "listen"),
-    message: "is reachable from other machines, no proxy is in front (proxy.trusted), and a route is public: whoever reaches it reads that; listen on 127.0.0.1 behind a proxy, or write access = \"jwt\"",
+    message: "is reachable from other machines without a proxy (proxy.trusted), and a route is public: every machine that reaches it can read that route; listen on 127.0.0.1 behind a proxy, or write access = \"jwt\"",
 };
 const PLAIN_TOKEN: Risk = Risk {
     choice: "plain_token",
     setting: ("server", "listen"),
-    message: "is reachable from other machines, no proxy is in front (proxy.trusted), and a route is for those with a token: tokens cross the network in plain; set server.tls, or listen on 127.0.0.1 behind a proxy",
+    message: "is reachable from other machines without a proxy (proxy.trusted), and a route needs a token: tokens cross the network unencrypted; set server.tls, or listen on 127.0.0.1 behind a proxy",
 };
 const OPEN_PUBLISH: Risk = Risk {
     choice: "open_publish",
     setting: ("admin", "publish"),
-    message: "and admin.listen is reachable from other machines: who has the token writes to any stream of Redis; listen on 127.0.0.1 or \"unix:/path\"",
+    message: "and admin.listen is reachable from other machines: everybody who has the token can write to any stream of Redis; listen on 127.0.0.1 or \"unix:/path\"",
 };
 const CORS_ANY_ORIGIN: Risk = Risk {
     choice: "cors_any_origin",
     setting: ("cors", "origins"),
-    message: "every page on the web may read what the browser of its visitor reaches here; list the origins",
+    message: "every page on the web can read what its visitors can read here; list the origins",
 };
 const PLAIN_REDIS: Risk = Risk {
     choice: "plain_redis",
     setting: ("source", "url"),
-    message: "entries, and the password, cross the network in plain; write rediss://",
+    message: "entries and the password cross the network unencrypted; write rediss://",
 };
 
 fn is_public(route: &Route) -> bool {

@@ -1,6 +1,5 @@
-//! A value as written, in gateway.toml or in an environment variable, and what can be read from it.
-//!
-//! Readers answer with the value meant, or with what is wrong and what would be right.
+//! Values as written in gateway.toml or in an environment variable, and the functions that read them. A
+//! reading function returns the value, or a message that says what is wrong and what would be right.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +15,7 @@ pub(super) enum Written {
     /// Elements with their offsets in the file.
     List(Vec<(usize, Written)>),
     Table(Vec<Item>),
-    /// What no key of ours takes: floats and dates.
+    /// What no key takes: floats and dates.
     Other(&'static str),
 }
 
@@ -71,8 +70,8 @@ impl Written {
         }
     }
 
-    /// What an environment variable holds, in the form that the key's default has: lists take
-    /// commas, numbers and flags are plain. Where the form doesn't fit it stays a text.
+    /// The value of an environment variable, in the form of the key's default: lists take commas, numbers
+    /// and flags are plain. A text that does not fit the form stays a text.
     pub(super) fn from_variable(text: &str, default: &Self) -> Self {
         let plain = || Self::Text(text.to_owned());
         match default {
@@ -83,7 +82,7 @@ impl Written {
         }
     }
 
-    /// A list of texts that is in no file.
+    /// A list of texts that is not in a file.
     pub(super) fn list<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         Self::List(texts.into_iter().map(|text| (0, Self::from(text))).collect())
     }
@@ -116,7 +115,7 @@ impl fmt::Display for Written {
     }
 }
 
-/// A basic string of TOML, on one line. JSON escapes all that TOML wants escaped but DEL.
+/// A basic string of TOML, on one line. JSON escapes all that TOML requires, except DEL.
 fn quoted(text: &str) -> String {
     let json = serde_json::to_string(text).expect("a string is always JSON");
     json.replace('\u{7f}', "\\u007F")
@@ -188,7 +187,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, unit))
 }
 
-/// Reads `written` and holds it to `least` and `most`, which are written like itself.
+/// Reads `written`, which has to be between `least` and `most`.
 pub(super) fn within<T: PartialOrd>(
     written: &Written,
     read: fn(&Written) -> Result<T, String>,
@@ -200,5 +199,5 @@ pub(super) fn within<T: PartialOrd>(
     if bound(least) <= value && value <= bound(most) {
         return Ok(value);
     }
-    Err(format!("out of range; write something from {least} to {most}"))
+    Err(format!("out of range; write a value from {least} to {most}"))
 }

@@ -1,14 +1,14 @@
-//! What `--demo` shows: an endless feed of made-up security events, and the page that draws them.
+//! `--demo`: an endless feed of invented security events, and the page that draws them.
 //!
-//! The feed neither sleeps nor publishes. It says what comes next and how long to wait after it,
-//! so that a test can run through an hour of it in a moment.
+//! The feed neither sleeps nor publishes: it returns the next event and how long to wait after it, so that
+//! a test runs through an hour of it in a moment.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::json;
 
-/// The page at `/`: one file, nothing loaded from elsewhere.
+/// The page at `/`: one file, which loads nothing from other servers.
 pub const PAGE: &str = include_str!("page.html");
 
 /// One event of the feed, and the pause that follows it.
@@ -25,24 +25,24 @@ pub struct Sample {
 #[derive(Debug)]
 pub struct Feed {
     rng: Rng,
-    /// What is left until the next attack, counted in the waits that were handed out.
+    /// The time until the next attack.
     calm: Duration,
     attack: Option<Attack>,
 }
 
-/// A story that is being told.
+/// An attack that is under way.
 #[derive(Debug)]
 struct Attack {
     story: &'static Story,
     src_ip: String,
-    /// Events in all, the verdict included.
+    /// All events, with the verdict.
     size: u32,
-    told: u32,
+    sent: u32,
     /// The mean pause between two of its events.
     pace: Duration,
 }
 
-/// A kind of attack: the same event again and again, then what it adds up to.
+/// A kind of attack: the same event many times, then the verdict.
 #[derive(Debug)]
 struct Story {
     step: Template,
@@ -128,7 +128,7 @@ const STORIES: &[Story] = &[
 ];
 
 impl Feed {
-    /// A feed that no other run repeats.
+    /// A feed that differs in each run.
     pub fn new() -> Self {
         Self::from_rng(Rng::new())
     }
@@ -153,16 +153,16 @@ impl Feed {
         sample
     }
 
-    /// One event of `attack`; while it isn't over, it is kept for the next one.
+    /// One event of `attack`, which stays under way until its last event.
     fn strike(&mut self, mut attack: Attack) -> Sample {
-        attack.told += 1;
+        attack.sent += 1;
         let rng = &mut self.rng;
-        if attack.told == attack.size {
+        if attack.sent == attack.size {
             let payload = attack.story.verdict.fill(rng, &attack.src_ip, attack.size - 1);
             self.calm = calm(rng);
             return Sample { payload, wait: routine_wait(rng) };
         }
-        let payload = attack.story.step.fill(rng, &attack.src_ip, attack.told);
+        let payload = attack.story.step.fill(rng, &attack.src_ip, attack.sent);
         let wait = attack.pace.mul_f64(0.5 + rng.f64());
         self.attack = Some(attack);
         Sample { payload, wait }
@@ -180,7 +180,7 @@ impl Attack {
         let size = rng.u32(50..=200);
         let span = Duration::from_millis(rng.u64(800..=1200));
         let story = &STORIES[rng.usize(..STORIES.len())];
-        Self { story, src_ip: outside(rng), size, told: 0, pace: span / size }
+        Self { story, src_ip: outside(rng), size, sent: 0, pace: span / size }
     }
 }
 
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_loads_nothing_from_elsewhere() {
+    fn the_page_loads_nothing_from_other_servers() {
         assert!(!PAGE.contains("https://"), "an external address in the page");
         assert!(!PAGE.contains("innerHTML"), "payloads are text, never markup");
     }

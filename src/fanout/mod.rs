@@ -71,7 +71,7 @@ pub struct Fanout {
     replay_permits: Semaphore,
     /// How many of these there were.
     replay_writes: AtomicUsize,
-    /// Every task that still has a subscriber.
+    /// Tasks that hold one subscriber each, or write its closing frame: the drain waits for them.
     pub tasks: TaskTracker,
     /// When the last subscriber is closed; set with the drain's first.
     drained: OnceLock<Instant>,

@@ -1,7 +1,7 @@
-//! What hostile bytes may not do: a function for each kind of input, made to be given any bytes at all.
+//! What hostile input must not cause: a function for each kind of input, which takes any bytes.
 //!
-//! `fuzz/` runs each of them under libFuzzer (CONTRIBUTING.md). The tests here run them over what that
-//! found worth keeping, `fuzz/corpus`, and over random bytes.
+//! `fuzz/` runs these functions under libFuzzer (CONTRIBUTING.md). The tests here run them over
+//! `fuzz/corpus`, which libFuzzer found, and over random bytes.
 
 use std::sync::{Arc, LazyLock};
 
@@ -24,7 +24,7 @@ mod token;
 
 pub use token::{jwks, token};
 
-/// Takes any bytes, and panics where they do what they may not.
+/// Takes any bytes, and panics if they cause what they must not.
 pub type Target = fn(&[u8]);
 
 /// Each kind of input, by the name of its target.
@@ -40,7 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("token", token),
 ];
 
-/// gateway.toml, whoever wrote it: either a configuration that can be shown, or faults that say where.
+/// gateway.toml: either a configuration that can be printed, or faults with their places.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match config::parse(text, "fuzz.toml", &[], false) {
@@ -54,7 +54,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// An id as a client names it: what is accepted is canonical.
+/// An id from a client: an accepted id is canonical.
 pub fn last_event_id(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(id) = text.parse::<StreamId>() {
@@ -66,8 +66,8 @@ pub fn last_event_id(data: &[u8]) {
     }
 }
 
-/// Lines of `X-Forwarded-For`, and of `Forwarded` as well: a client has made them up, and changes nothing of
-/// what a proxy adds to the last one.
+/// Lines of `X-Forwarded-For` and of `Forwarded`: whatever a client invents, the address that a proxy
+/// appends counts.
 pub fn forwarded(data: &[u8]) {
     let network = "10.0.0.0/8".parse().expect("a network");
     let trusted = Trusted { networks: vec![network], unix: false };
@@ -125,12 +125,12 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config::parse(ROUTES, "fuzz.toml", &[], false).expect("it has no faults").config
 });
 
-/// Its keys never came.
+/// Its keys were never fetched.
 static GATE: LazyLock<Gate> =
     LazyLock::new(|| Gate::new(&CONFIG.jwt, &CONFIG.cors, Arc::new(Metrics::new(&CONFIG.routes))));
 
-/// A request: its method and target in the first line, its headers in the others. It gets an answer of
-/// the contract, names no stream key but one of its route's, and is not let in where tokens are needed.
+/// A request: method and target in the first line, headers in the others. It gets an answer of the
+/// contract, reads no stream key but one of its route, and is not admitted where a token is needed.
 pub fn request(data: &[u8]) {
     let Some(request) = parsed(data) else { return };
     match router::decide(&CONFIG, &GATE, &request) {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_target_stands_what_was_found_so_far() {
+    fn each_target_survives_the_corpus() {
         for (name, target) in TARGETS {
             assert!(folder("fuzz_targets").join(format!("{name}.rs")).exists(), "{name}");
             let corpus = folder("corpus").join(name);
@@ -220,7 +220,7 @@ mod tests {
             assert!(!inputs.is_empty(), "{name} has no corpus");
             for input in &inputs {
                 target(input);
-                // And what is cut off in its midst.
+                // And half of it.
                 target(&input[..input.len() / 2]);
             }
         }
@@ -230,7 +230,7 @@ mod tests {
         #![proptest_config(crate::seed::cases())]
 
         #[test]
-        fn each_target_stands_any_bytes(
+        fn each_target_survives_any_bytes(
             bytes in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..200),
                 "\\PC{0,200}".prop_map(String::into_bytes),

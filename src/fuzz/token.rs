@@ -1,4 +1,4 @@
-//! Tokens and sets of keys of an attacker.
+//! Tokens and sets of keys from an attacker.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::telemetry::metrics::Metrics;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-/// Knows one secret, for HS256 alone.
+/// It knows one secret, for HS256 only.
 static GATE: LazyLock<Gate> = LazyLock::new(|| {
     let keys = vec![VerifyingKey::secret(SECRET, &[Algorithm::HS256])];
     let keys = vec![Keys { issuer: None, place: KeyPlace::Here(keys) }];
@@ -29,22 +29,22 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
     Gate::new(&rules, &CONFIG.cors, Arc::new(Metrics::new(&CONFIG.routes)))
 });
 
-/// A token's head and claims, a line each. Without the secret's signature they let nobody in, whatever stands in
-/// its place (the third line); with it, whom the rules let in, and nobody else.
+/// Head and claims of a token, a line each. With the secret's signature, the rules decide; with any other
+/// signature (the third line), the token is refused.
 pub fn token(data: &[u8]) {
     let mut lines = data.splitn(3, |byte| *byte == b'\n');
     let (head, claims) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    assert!(!is_let_in(data), "no signed token");
+    assert!(!is_admitted(data), "no signed token");
     let (message, signature) = signed(head, claims);
     if let Some(other) = lines.next().map(|other| URL_SAFE_NO_PAD.encode(other)) {
-        assert!(other == signature || !is_let_in(format!("{message}.{other}").as_bytes()));
+        assert!(other == signature || !is_admitted(format!("{message}.{other}").as_bytes()));
     }
-    if is_let_in(format!("{message}.{signature}").as_bytes()) {
+    if is_admitted(format!("{message}.{signature}").as_bytes()) {
         assert!(is_head(head) && may_read(claims), "{}", String::from_utf8_lossy(data));
     }
 }
 
-/// What is signed, and the secret's signature of it.
+/// The message, and its signature by the secret.
 fn signed(head: &[u8], claims: &[u8]) -> (String, String) {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
     let key = EncodingKey::from_secret(SECRET);
@@ -52,7 +52,7 @@ fn signed(head: &[u8], claims: &[u8]) -> (String, String) {
     (message, signature)
 }
 
-fn is_let_in(token: &[u8]) -> bool {
+fn is_admitted(token: &[u8]) -> bool {
     let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", token].concat()) else { return false };
     let request = Request::get("/").header(AUTHORIZATION, value).body(()).expect("it is whole");
     let variables = [("name".to_owned(), "a".to_owned())];
@@ -69,7 +69,7 @@ fn is_head(head: &[u8]) -> bool {
     head.is_some_and(|head| head["alg"] == "HS256" && head.get("crit").is_none_or(Value::is_null))
 }
 
-/// The rules once more, in other words than the gate's.
+/// The rules, written independently of the gate.
 fn may_read(claims: &[u8]) -> bool {
     let Ok(claims) = serde_json::from_slice::<Value>(claims) else { return false };
     let says = |claim: &str, value: &str| match &claims[claim] {
@@ -83,7 +83,7 @@ fn may_read(claims: &[u8]) -> bool {
     expires >= now && claims["iss"] == "me" && says("aud", "x") && says("streams", "a")
 }
 
-/// A set of keys, from a file or an address: each of them can be used, and none takes what it has not signed.
+/// A set of keys: each can be used, and none accepts a signature that it has not made.
 pub fn jwks(data: &[u8]) {
     let algorithms = jwk::ALGORITHMS.map(|(_, algorithm)| algorithm);
     for key in jwk::set(data, &algorithms).unwrap_or_default() {
@@ -100,12 +100,12 @@ pub fn jwks(data: &[u8]) {
 mod tests {
     use super::*;
 
-    /// Else the target would hold nothing against the rules.
+    /// Otherwise the target would never test the rules.
     #[test]
-    fn whoever_has_the_secret_is_let_in() {
+    fn a_token_with_the_signature_of_the_secret_is_admitted() {
         let good = include_str!("../../fuzz/corpus/token/good");
         let (head, claims) = good.split_once('\n').unwrap();
         let (message, signature) = signed(head.as_bytes(), claims.as_bytes());
-        assert!(is_let_in(format!("{message}.{signature}").as_bytes()));
+        assert!(is_admitted(format!("{message}.{signature}").as_bytes()));
     }
 }

@@ -1,14 +1,14 @@
-//! What the process takes from the operating system, and gives back to it: memory and descriptors.
+//! Settings of the process: what the allocator gives back, and how many files may be open.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Lets the allocator give back what held large entries as soon as it is free. By default glibc learns
-/// from each large allocation to keep the next ones, and so held half as much again as was in use: 196
-/// MiB instead of 136, with sixty streams of entries of a MiB in a release build.
+/// Makes the allocator return large entries to the system as soon as they are freed. By default glibc
+/// raises its threshold with each large allocation, and keeps the next ones: with sixty streams of
+/// entries of a MiB, a release build held 196 MiB instead of 136.
 pub fn give_back_large_allocations() {
     #[cfg(target_env = "gnu")]
     {
-        // From this size on each is given back to the system by itself.
+        // From this size on, each allocation is a mapping of its own.
         const LARGE_BYTES: libc::c_int = 256 << 10;
         // SAFETY: mallopt takes no pointers and may be called at any time; it sets a number that malloc
         // reads (mallopt(3)). No other thread runs yet.
@@ -18,23 +18,24 @@ pub fn give_back_large_allocations() {
     }
 }
 
-/// Gives back what is free inside the allocator's own memory: glibc does so at its end alone. Twice seven
-/// thousand clients that came and went left up to 47 MiB behind them, of which 3 were in use.
+/// Returns free memory in the midst of the allocator's heap to the system, which glibc does only at the
+/// heap's end. After seven thousand clients had come and gone twice, it held up to 47 MiB, 3 of them in
+/// use.
 pub fn give_back_free_memory() {
     #[cfg(target_env = "gnu")]
     {
         // SAFETY: malloc_trim takes a number and may be called at any time, from any thread (malloc_trim(3)).
-        #[expect(unsafe_code, reason = "what a crowd needed is given back (above); as before")]
-        // Whether there was something to give back is no matter.
+        #[expect(unsafe_code, reason = "a crowd's memory goes back (above); libc has no safe way")]
+        // Whether there was something to return does not matter.
         let _ = unsafe { libc::malloc_trim(0) };
     }
 }
 
-/// Raises the limit of open files as far as it may be raised; how many are allowed then.
+/// Raises the limit of open files as far as the system allows, and returns it.
 pub fn raise_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Where raising is forbidden the lower limit holds.
+    // Where the system forbids it, the lower limit holds.
     let _ = setrlimit(Resource::Nofile, raised);
     let current = getrlimit(Resource::Nofile).current;
     current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))

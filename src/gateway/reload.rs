@@ -1,4 +1,5 @@
-//! The configuration, read again while the gateway runs: all of it is taken in one step, or nothing.
+//! Reads the configuration again while the gateway runs: the gateway applies all of it in one step, or
+//! nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,70 +8,70 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::{BindError, sends_at_once, serving};
+use super::{BindError, serving};
 use crate::auth::KeysAway;
 use crate::config::{Config, Fault, Faults, Loaded, Log, Setting};
 use crate::http::reauthorize;
 use crate::limits::TooFewDescriptors;
 use crate::state::{Serving, State};
 
-/// Takes on another configuration while the gateway runs.
+/// Replaces the configuration of a running gateway.
 pub struct Reload {
     pub(super) state: Arc<State>,
     pub(super) read: Arc<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>,
     pub(super) set_log: Box<dyn Fn(&Log) + Send + Sync>,
-    /// What held at the start, of which some lasts.
+    /// The settings of the start, some of which hold until a restart.
     pub(super) started: Vec<Setting>,
     pub(super) longest_spread: Duration,
     pub(super) admin_is_reachable: bool,
 }
 
-/// Why nothing of it is taken.
+/// Why the gateway keeps its configuration.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum Rejected {
     #[error(transparent)]
     Faults(#[from] Faults),
     #[error(transparent)]
     Gateway(#[from] BindError),
     #[error(transparent)]
     Keys(#[from] KeysAway),
-    #[error("reading it failed: {0}")]
+    #[error("reading the configuration failed: {0}")]
     Failed(#[from] tokio::task::JoinError),
 }
 
-impl From<TooFewDescriptors> for Refused {
+impl From<TooFewDescriptors> for Rejected {
     fn from(error: TooFewDescriptors) -> Self {
         Self::Gateway(error.into())
     }
 }
 
-/// A configuration that is good, and what is to be told of it.
-struct Good {
+/// A configuration without faults, ready to be applied.
+struct Prepared {
     serving: Serving,
     warnings: Vec<Fault>,
-    /// Keys that are as they were until a restart.
+    /// Keys whose new values wait for a restart.
     restart_required: Vec<String>,
 }
 
 impl Reload {
-    /// Does so, and says in the log what came of it.
+    /// Reloads, and logs the outcome.
     pub async fn now(&self) {
         match self.prepare().await {
-            Ok(good) => self.take(good).await,
-            Err(refused) => {
-                self.set_taken(false);
-                tell(&refused);
+            Ok(prepared) => self.apply(prepared).await,
+            Err(rejected) => {
+                self.set_applied(false);
+                log_rejected(&rejected);
             }
         }
     }
 
-    fn set_taken(&self, taken: bool) {
-        self.state.metrics.reloaded(taken);
-        self.state.reload_refused.store(!taken, Ordering::Relaxed);
+    fn set_applied(&self, applied: bool) {
+        self.state.metrics.reloaded(applied);
+        self.state.reload_rejected.store(!applied, Ordering::Relaxed);
     }
 
-    /// Reads it, and whatever it names. Nothing is changed yet.
-    async fn prepare(&self) -> Result<Good, Refused> {
+    /// Reads the configuration and the files that it names. Nothing is changed yet.
+    async fn prepare(&self) -> Result<Prepared, Rejected> {
         let read = self.read.clone();
         let mut loaded = spawn_blocking(move || read()).await??;
         let before = self.state.serving();
@@ -81,16 +82,16 @@ impl Reload {
         let at_once = if config.server.io_uring == before.config.server.io_uring {
             before.settings.at_once
         } else {
-            config.server.io_uring && sends_at_once()
+            config.server.io_uring && serving::sends_at_once()
         };
         let (metrics, spread) = (self.state.metrics.clone(), self.longest_spread);
-        let put_together = move || serving::of(config, bounds, &metrics, spread, at_once);
-        let serving = spawn_blocking(put_together).await??;
+        let assemble = move || serving::of(config, bounds, &metrics, spread, at_once);
+        let serving = spawn_blocking(assemble).await??;
         serving.gate.load_keys(&before.gate).await?;
-        Ok(Good { serving, warnings, restart_required })
+        Ok(Prepared { serving, warnings, restart_required })
     }
 
-    /// The operator's listener stays as it was bound; where others can reach it, it stays guarded.
+    /// The admin listener stays as it was bound: while other machines reach it, it keeps its token.
     fn keep_guard(
         &self,
         config: &mut Config,
@@ -108,8 +109,8 @@ impl Reload {
         Err(BindError::Unguarded { address })
     }
 
-    /// Nobody sees half of it: a request is decided by one [`Serving`] from its beginning to its end.
-    async fn take(&self, Good { serving, warnings, restart_required }: Good) {
+    /// No request sees half of it: each is decided by one [`Serving`] from its beginning to its end.
+    async fn apply(&self, Prepared { serving, warnings, restart_required }: Prepared) {
         let (state, now) = (&self.state, Arc::new(serving));
         let before = state.serving.swap(now.clone());
         state.limits.set_bounds(now.bounds.clone());
@@ -123,21 +124,18 @@ impl Reload {
             state.admin_recheck.notify_waiters();
         }
         now.gate.fetch_keys();
-        self.set_taken(true);
+        self.set_applied(true);
         for warning in warnings {
             warn!("{warning}");
         }
         for key in restart_required {
-            warn!(
-                key,
-                "has changed, which takes effect with a restart; until then it is as it was"
-            );
+            warn!(key, "the new value takes effect with a restart; the old one holds until then");
         }
         self.reauthorize(before, now).await;
     }
 
-    /// Ends the streams that would not be let in any more. To verify their tokens takes its time, which is
-    /// not the workers'.
+    /// Ends the streams that the new configuration would refuse. Their tokens are verified once more:
+    /// that takes time, so not in a worker.
     async fn reauthorize(&self, before: Arc<Serving>, now: Arc<Serving>) {
         let grants = self.state.grants.clone();
         let reauthorize = move || {
@@ -145,28 +143,35 @@ impl Reload {
         };
         let outcome = match spawn_blocking(reauthorize).await {
             Ok(outcome) => outcome,
-            Err(error) => return error!(%error, "no stream was held against the new configuration"),
+            Err(error) => {
+                return error!(%error, "the configuration was reloaded, but the open streams were not checked against it; restart to end those that it refuses");
+            }
         };
         if outcome.ended > 0 {
             self.state.fanout.recheck_grants();
         }
-        // Also for how long a stream may be silent from now on.
+        // Wakes every stream also for another keepalive.
         self.state.hub.all().iter().for_each(|topic| topic.announce());
         let (kept, ended) = (outcome.kept, outcome.ended);
-        info!(kept, ended, "configuration reloaded; streams that it does not allow end");
+        info!(kept, ended, "configuration reloaded; streams that it refuses end");
     }
 }
 
-/// Each fault with its file and line, and what it means.
-fn tell(refused: &Refused) {
-    if let Refused::Faults(faults) = refused {
+/// Each fault in a line of its own, then what follows and what to do.
+fn log_rejected(rejected: &Rejected) {
+    let mut place = None;
+    if let Rejected::Faults(faults) = rejected {
         faults.iter().for_each(|fault| error!("{fault}"));
+        place = faults.iter().find_map(Fault::written_at);
     } else {
-        error!("{refused}");
+        error!("{rejected}");
     }
-    let then = match refused {
-        Refused::Keys(_) => "after a restart nobody would be let in with those keys",
+    let fix = place.map_or_else(|| "this".to_owned(), ToString::to_string);
+    let consequence = match rejected {
+        Rejected::Keys(_) => "after a restart no token could be verified",
         _ => "the next restart would fail",
     };
-    error!("configuration refused, and nothing of it taken: {then}; mend it and send SIGHUP again");
+    error!(
+        "the reload was rejected; the running configuration is unchanged, but {consequence}; fix {fix} and send SIGHUP again"
+    );
 }

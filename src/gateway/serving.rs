@@ -1,20 +1,20 @@
-//! What a configuration comes to, put together: at the start, and whenever it is read again.
+//! Turns a configuration into what requests are served by, at the start and with each reload.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::BindError;
 use crate::auth::Gate;
 use crate::config::Config;
-use crate::fanout::Settings;
+use crate::fanout::{Settings, may_send_at_once};
 use crate::limits::Bounds;
 use crate::net::certificates::Certificates;
 use crate::state::Serving;
 use crate::telemetry::metrics::Metrics;
 
-/// All of it or nothing; a drain is spread over no more than `longest_spread`.
+/// All of it or an error; a drain is spread over no more than `longest_spread`.
 pub(super) fn of(
     config: Config,
     bounds: Arc<Bounds>,
@@ -27,14 +27,23 @@ pub(super) fn of(
         warn!(
             wanted,
             possible,
-            "limits.clients is more than the open files allow; raise LimitNOFILE= (ulimit -n)"
+            "the open files allow fewer clients than limits.clients; raise LimitNOFILE= (ulimit -n)"
         );
     }
     let certificates = config.server.tls.as_ref().map(Certificates::open).transpose()?;
     let gate = Gate::new(&config.jwt, &config.cors, metrics.clone());
     let drain = config.server.drain.min(longest_spread);
     let settings = Arc::new(Settings::new(&config, drain, at_once));
-    // Last, for they stay: whoever looks for a route finds it at zero.
+    // Last: a route's number is never given back, so a configuration that fails must not take any.
     let routes = metrics.number_routes(&config.routes)?;
     Ok(Serving { config: Arc::new(config), routes, gate, certificates, bounds, settings })
+}
+
+/// Whether the kernel takes many sends in one call; where it does not, the log says so.
+pub(super) fn sends_at_once() -> bool {
+    let possible = may_send_at_once();
+    if let Err(error) = &possible {
+        info!(%error, "the kernel refuses io_uring; the gateway sends to one client at a time, which costs a tenth more CPU");
+    }
+    possible.is_ok()
 }

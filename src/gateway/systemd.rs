@@ -1,14 +1,14 @@
-//! What the service manager is told (`sd_notify(3)`): that we are up, how we fare, and that we are alive
-//! as long as the fan-out really is.
+//! Notifies the service manager (`sd_notify(3)`): the gateway is ready, its status, and that it is alive
+//! for as long as the fan-out is.
 //!
-//! Own code, for it is little: of the crates, sd-notify 0.5 knows no abstract sockets, and waits for ever
-//! for a manager that does not read.
+//! Our own code, because it is short: the crate sd-notify 0.5 does not know abstract sockets, and waits
+//! for ever for a manager that does not read.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -20,30 +20,30 @@ use crate::fanout::Fanout;
 use crate::state::State;
 use crate::telemetry::throttle::LogThrottle;
 
-/// A manager that does not read its socket has this long to do so; nothing waits for it longer.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// The status is looked at, and told where it has changed, this often.
+/// A message is given up when the manager does not read it within this time.
+const SEND_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the status is compared with the one that the manager has.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// While a drain goes on it is said so this often,
+/// A drain asks for more time this often,
 const EXTEND_EVERY: Duration = Duration::from_secs(1);
-/// and each time this much more is asked for: enough for a busy machine to say it again.
+/// and for this much: enough for a busy machine to ask again.
 const EXTENSION: Duration = Duration::from_secs(10);
 
-/// The service manager that started this process, or none: then nothing is told.
+/// The service manager that started this process; without one nothing is sent.
 #[derive(Clone)]
-pub struct Manager(Option<Arc<Told>>);
+pub struct Manager(Option<Arc<Endpoint>>);
 
-struct Told {
+struct Endpoint {
     address: SocketAddr,
-    /// How often it wants to hear that we are alive, at the latest.
+    /// The manager restarts a process that is silent for longer.
     watchdog: Option<Duration>,
     failures: LogThrottle,
 }
 
 impl Manager {
-    /// As `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` say.
+    /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
     ///
-    /// They stay in the environment: it is no safe place to change, and we start no other process.
+    /// They stay in the environment: changing it is unsafe, and the gateway starts no other process.
     pub fn from_environment() -> Self {
         let variable = |name| std::env::var(name).ok();
         let Some(name) = variable("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
@@ -56,56 +56,57 @@ impl Manager {
         );
         match address(&name) {
             Ok(address) => {
-                Self(Some(Arc::new(Told { address, watchdog, failures: LogThrottle::default() })))
+                let failures = LogThrottle::default();
+                Self(Some(Arc::new(Endpoint { address, watchdog, failures })))
             }
             Err(error) => {
-                warn!(name, %error, "NOTIFY_SOCKET names no unix socket; the service manager is told nothing");
+                warn!(name, %error, "NOTIFY_SOCKET is no unix socket; the service manager hears nothing from this gateway");
                 Self(None)
             }
         }
     }
 
-    /// Up, or done with a reload.
+    /// The gateway is up, or a reload has ended.
     pub async fn ready(&self) {
-        self.tell("READY=1").await;
+        self.send("READY=1").await;
     }
 
     /// A reload begins; it ends with [`ready`](Self::ready).
     pub async fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
-        // Which message an answer is to be newer than: `Type=notify-reload` insists on it.
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}")).await;
+        // `Type=notify-reload` requires the time: the READY=1 that follows has to be newer.
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}")).await;
     }
 
     /// The drain begins.
     pub async fn stopping(&self) {
-        self.tell("STOPPING=1").await;
+        self.send("STOPPING=1").await;
     }
 
-    async fn tell(&self, message: &str) {
-        let Some(told) = &self.0 else { return };
-        if let Err(error) = told.send(message).await
-            && told.failures.allows("failure")
+    async fn send(&self, message: &str) {
+        let Some(endpoint) = &self.0 else { return };
+        if let Err(error) = endpoint.send(message).await
+            && endpoint.failures.allows("failure")
         {
-            warn!(%error, message, "the service manager cannot be told");
+            warn!(%error, message, "a message to the service manager was lost; if more are, it may restart the gateway");
         }
     }
 }
 
-impl Told {
-    /// Over a socket of its own each time: the manager may have opened its end anew.
+impl Endpoint {
+    /// Through a new socket each time: the manager may have reopened its end.
     async fn send(&self, message: &str) -> io::Result<()> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         socket.connect_addr(&self.address)?;
         let socket = tokio::net::UnixDatagram::from_std(socket)?;
-        timeout(PATIENCE, socket.send(message.as_bytes())).await??;
+        timeout(SEND_TIMEOUT, socket.send(message.as_bytes())).await??;
         Ok(())
     }
 }
 
-/// A path, or, behind an `@`, a name in the abstract namespace.
+/// A path, or a name in the abstract namespace after an `@`.
 fn address(name: &str) -> io::Result<SocketAddr> {
     match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),
@@ -114,53 +115,47 @@ fn address(name: &str) -> io::Result<SocketAddr> {
     }
 }
 
-/// How often we have to say that we are alive, where that is asked of the process `own`.
+/// How often the process `own` has to send a sign of life, if the manager wants one from it.
 fn watchdog(usec: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
     let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(own));
     let usec: u64 = usec.filter(|_| is_ours)?.parse().ok()?;
     (usec > 0).then(|| Duration::from_micros(usec))
 }
 
-/// Tells the manager from now on of the status, of each round of the fan-out in time for its watchdog,
-/// and, once a drain has begun, that it goes on.
-pub(crate) fn keep_told(manager: &Manager, state: &Arc<State>) {
-    let Some(told) = &manager.0 else { return };
-    tokio::spawn(tell_status(manager.clone(), state.clone()));
-    tokio::spawn(tell_of_drain(manager.clone(), state.fanout.clone(), EXTEND_EVERY));
-    if let Some(watchdog) = told.watchdog {
-        tokio::spawn(tell_rounds(
-            manager.clone(),
-            state.fanout.clone(),
-            "WATCHDOG=1",
-            watchdog / 2,
-        ));
+/// Sends the status, signs of life for the watchdog, and requests for more time during a drain.
+pub(super) fn report(manager: &Manager, state: &Arc<State>) {
+    let Some(endpoint) = &manager.0 else { return };
+    let fanout = &state.fanout;
+    tokio::spawn(report_status(manager.clone(), state.clone()));
+    tokio::spawn(extend_drain(manager.clone(), fanout.clone(), EXTEND_EVERY));
+    if let Some(watchdog) = endpoint.watchdog {
+        tokio::spawn(send_rounds(manager.clone(), fanout.clone(), "WATCHDOG=1", watchdog / 2));
     }
 }
 
-/// Says `message` every so often, and each time only once the fan-out has gone round: one that hangs
-/// says nothing, one that is idle does.
-async fn tell_rounds(manager: Manager, fanout: Arc<Fanout>, message: &str, every: Duration) {
+/// Sends `message` every so often, but only after a round through all shards: a fan-out that hangs sends
+/// nothing, an idle one does.
+async fn send_rounds(manager: Manager, fanout: Arc<Fanout>, message: &str, every: Duration) {
     let mut clock = interval(every);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         clock.tick().await;
         fanout.round().await;
-        manager.tell(message).await;
+        manager.send(message).await;
     }
 }
 
-/// The manager kills who takes longer than `TimeoutStopSec=`: it is asked for more time while the drain
-/// goes on, though never for longer than a drain may take.
-async fn tell_of_drain(manager: Manager, fanout: Arc<Fanout>, every: Duration) {
+/// The manager kills a process that takes longer to stop than `TimeoutStopSec=`: the drain asks for more
+/// time while it makes progress, but never for more than a drain may take.
+async fn extend_drain(manager: Manager, fanout: Arc<Fanout>, every: Duration) {
     fanout.draining.cancelled().await;
     let longest = fanout.settings().longest_drain();
     let message = format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros());
-    let telling = tell_rounds(manager, fanout, &message, every);
-    // It ends by the time alone.
-    let _ = timeout(longest, telling).await;
+    // Only the time-out ends it.
+    let _ = timeout(longest, send_rounds(manager, fanout, &message, every)).await;
 }
 
-async fn tell_status(manager: Manager, state: Arc<State>) {
+async fn report_status(manager: Manager, state: Arc<State>) {
     let mut clock = interval(STATUS_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = String::new();
@@ -168,7 +163,7 @@ async fn tell_status(manager: Manager, state: Arc<State>) {
         clock.tick().await;
         let status = status(&state);
         if status != last {
-            manager.tell(&format!("STATUS={status}")).await;
+            manager.send(&format!("STATUS={status}")).await;
             last = status;
         }
     }
@@ -176,7 +171,7 @@ async fn tell_status(manager: Manager, state: Arc<State>) {
 
 /// One line for `systemctl status`.
 fn status(state: &State) -> String {
-    let is = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
+    let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
     let source = match state.config().source.location {
         SourceLocation::Memory => "embedded source",
         _ if is(&state.source_up) => "Redis up",
@@ -185,26 +180,31 @@ fn status(state: &State) -> String {
     };
     let (clients, streams) = (state.limits.clients(), state.hub.readers());
     let draining = if state.fanout.draining.is_cancelled() { "draining, " } else { "" };
-    let refused =
-        if is(&state.reload_refused) { ", the file was refused: a restart would fail" } else { "" };
-    format!("{draining}clients: {clients}, streams: {streams}, {source}{refused}")
+    let rejected = if is(&state.reload_rejected) {
+        ", the last reload was rejected: a restart would fail"
+    } else {
+        ""
+    };
+    format!("{draining}clients: {clients}, streams: {streams}, {source}{rejected}")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
     use crate::fanout::Settings;
     use crate::fanout::testing::{HungShard, TestFanout};
 
-    /// A manager, and its end of the socket.
+    /// A manager and its end of the socket.
     fn manager(watchdog: Option<Duration>) -> (Manager, tokio::net::UnixDatagram) {
-        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let address = address(&format!("@ssegate-unit/{}/{number}", std::process::id())).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let told = Told { address, watchdog, failures: LogThrottle::default() };
-        (Manager(Some(Arc::new(told))), tokio::net::UnixDatagram::from_std(socket).unwrap())
+        let endpoint = Endpoint { address, watchdog, failures: LogThrottle::default() };
+        (Manager(Some(Arc::new(endpoint))), tokio::net::UnixDatagram::from_std(socket).unwrap())
     }
 
     /// The next message, if one comes within `wait`.
@@ -215,11 +215,11 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(20);
-    /// Several of the pings below.
+    /// Long enough for several of the messages below.
     const A_WHILE: Duration = Duration::from_millis(300);
 
-    /// `message` comes while all is well, not while one of two shards hangs, and again afterwards.
-    async fn stops_while_a_pack_hangs(
+    /// `message` comes while both shards run, stops while one of them hangs, and comes again afterwards.
+    async fn stops_while_a_shard_hangs(
         test: TestFanout,
         socket: tokio::net::UnixDatagram,
         message: &str,
@@ -228,47 +228,46 @@ mod tests {
         assert_eq!(hear(&socket, LONG).await.as_deref(), Some(message));
         let hung = HungShard::shards_of(&clients[1].1);
         assert!(test.stops(A_WHILE).await);
-        // What was under way before it hung.
+        // Messages sent before it hung.
         while hear(&socket, Duration::ZERO).await.is_some() {}
-        assert_eq!(hear(&socket, A_WHILE).await, None, "a fan-out that hangs is alive");
+        assert_eq!(hear(&socket, A_WHILE).await, None, "a fan-out that hangs was called alive");
         drop(hung);
         assert_eq!(hear(&socket, LONG).await.as_deref(), Some(message));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn the_watchdog_hears_nothing_while_a_pack_hangs() {
+    async fn the_watchdog_hears_nothing_while_a_shard_hangs() {
         let test = TestFanout::new();
         let (manager, socket) = manager(None);
         let every = Duration::from_millis(20);
-        tokio::spawn(tell_rounds(manager, test.fanout.clone(), "WATCHDOG=1", every));
-        stops_while_a_pack_hangs(test, socket, "WATCHDOG=1").await;
+        tokio::spawn(send_rounds(manager, test.fanout.clone(), "WATCHDOG=1", every));
+        stops_while_a_shard_hangs(test, socket, "WATCHDOG=1").await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn a_drain_that_hangs_is_given_no_more_time() {
+    async fn a_drain_that_hangs_asks_for_no_more_time() {
         let test = TestFanout::new();
         let (manager, socket) = manager(None);
         let fanout = test.fanout.clone();
         fanout.draining.cancel();
-        let every = Duration::from_millis(20);
-        tokio::spawn(async move { tell_of_drain(manager, fanout, every).await });
-        stops_while_a_pack_hangs(test, socket, "EXTEND_TIMEOUT_USEC=10000000").await;
+        tokio::spawn(extend_drain(manager, fanout, Duration::from_millis(20)));
+        stops_while_a_shard_hangs(test, socket, "EXTEND_TIMEOUT_USEC=10000000").await;
     }
 
     #[tokio::test]
-    async fn a_drain_is_given_no_more_time_than_it_may_take() {
+    async fn a_drain_asks_for_no_more_time_than_it_may_take() {
         let test = TestFanout::new();
         let (drain, write_stall) = Default::default();
         let settings = Settings { drain, write_stall, ..Settings::clone(&test.fanout.settings()) };
         test.fanout.set_settings(settings.into());
         test.fanout.draining.cancel();
         let (manager, socket) = manager(None);
-        timeout(LONG, tell_of_drain(manager, test.fanout.clone(), A_WHILE)).await.unwrap();
+        timeout(LONG, extend_drain(manager, test.fanout.clone(), A_WHILE)).await.unwrap();
         assert!(hear(&socket, Duration::ZERO).await.is_some());
     }
 
     #[test]
-    fn the_watchdog_is_for_the_process_that_is_named() {
+    fn the_watchdog_is_for_the_named_process() {
         let every = Some(Duration::from_secs(30));
         assert_eq!(watchdog(Some("30000000"), None, 7), every);
         assert_eq!(watchdog(Some("30000000"), Some("7"), 7), every);
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_a_path_or_a_name() {
+    fn an_address_is_a_path_or_an_abstract_name() {
         let path = address("/run/systemd/notify").unwrap();
         assert_eq!(path.as_pathname(), Some("/run/systemd/notify".as_ref()));
         let name = address("@systemd/notify").unwrap();

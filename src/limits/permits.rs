@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::arrivals::Arrivals;
 use super::bounds::{Bounds, TooFewDescriptors};
@@ -18,6 +19,8 @@ pub struct Limits {
     /// Open files that the process may have.
     descriptors: usize,
     clients: AtomicUsize,
+    /// Notified when the last client has left.
+    empty: Notify,
     pub(super) shares: Arc<Shares>,
     pub(super) arrivals: Mutex<Arrivals>,
 }
@@ -39,6 +42,7 @@ impl Limits {
             bounds: ArcSwap::from_pointee(Bounds::new(config, descriptors)?),
             descriptors,
             clients: AtomicUsize::new(0),
+            empty: Notify::new(),
             shares: Arc::default(),
             arrivals: Mutex::new(Arrivals::now()),
         }))
@@ -62,6 +66,20 @@ impl Limits {
     /// Streams open now.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Returns as soon as no stream is open.
+    pub async fn all_left(&self) {
+        let mut notified = std::pin::pin!(self.empty.notified());
+        loop {
+            // Registered before the look, so that no permit is given back between the two unnoticed.
+            notified.as_mut().enable();
+            if self.clients() == 0 {
+                return;
+            }
+            notified.as_mut().await;
+            notified.set(self.empty.notified());
+        }
     }
 
     /// Pending connections that there may be now: what streams leave of the descriptors.
@@ -135,6 +153,8 @@ impl Limits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limits.clients.fetch_sub(1, Ordering::Relaxed);
+        if self.limits.clients.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.limits.empty.notify_waiters();
+        }
     }
 }

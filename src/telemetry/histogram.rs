@@ -1,23 +1,23 @@
-//! Histograms with fixed buckets: an addition for a value however often it came, and no memory for each.
+//! Histograms with fixed buckets: many equal observations cost one addition, and none costs memory.
 //!
-//! (Those of the metrics crate's exporter keep every value until somebody looks.)
+//! (Those of the metrics crate's exporter keep every value until the next scrape.)
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// From a tenth of a millisecond to ten seconds: work of ours, and answers to it.
+/// From a tenth of a millisecond to ten seconds: our own work, and the answers of Redis.
 pub const WORK_SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
-/// From a tenth of a second to a day: the lives of streams.
+/// From a tenth of a second to a day: the duration of streams.
 pub const LIFE_SECONDS: &[f64] =
     &[0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
 
-/// How many values there were up to each bound, and their sum.
+/// The number of values in each bucket, and their sum.
 pub struct Histogram {
-    /// The greatest value of each bucket but the last, which has no bound.
+    /// The greatest value of each bucket; the last one has none.
     bounds: &'static [f64],
     buckets: Box<[AtomicU64]>,
     sum_micros: AtomicU64,
@@ -39,7 +39,7 @@ impl Histogram {
         self.sum_micros.fetch_add(micros.saturating_mul(times), Ordering::Relaxed);
     }
 
-    /// How many values each bucket has so far.
+    /// The number of values in each bucket so far.
     pub fn counts(&self) -> Counts {
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         Counts { bounds: self.bounds, counts: counts.collect() }
@@ -62,7 +62,7 @@ impl Histogram {
     }
 }
 
-/// How many values each bucket of a histogram had at one time.
+/// The number of values in each bucket at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counts {
     bounds: &'static [f64],
@@ -70,7 +70,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Those that came since `earlier`, of the same histogram.
+    /// The values since `earlier` in the same histogram.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let new = |(now, then): (&u64, &u64)| now.saturating_sub(*then);
@@ -80,13 +80,13 @@ impl Counts {
         }
     }
 
-    /// How many there are.
+    /// All values.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The value below which this share of them is, as if each bucket's values lay evenly in it; `None`
-    /// where there are none. What is beyond the last bound is told as that bound.
+    /// The value below which this share of the values lies, if those of a bucket are spread evenly; `None`
+    /// without values. A value beyond the last bound counts as that bound.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let total = self.total();
         let rank = share * total as f64;
@@ -129,7 +129,7 @@ x_seconds_count 10
     }
 
     #[test]
-    fn quantiles_are_of_what_came_since_and_lie_within_their_bucket() {
+    fn quantiles_are_of_new_values_and_lie_within_their_bucket() {
         let histogram = Histogram::new(&[0.5, 1.0, 2.0]);
         histogram.observe(Duration::from_secs(9), 50);
         let before = histogram.counts();

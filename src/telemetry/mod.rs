@@ -1,4 +1,4 @@
-//! What the gateway tells of itself: metrics, the log, and which build it is.
+//! What the gateway reports about itself: metrics, the log, and its version.
 
 pub mod histogram;
 pub mod log;

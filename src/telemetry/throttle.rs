@@ -1,28 +1,28 @@
-//! What happens to a thousand at once is told to the operator once.
+//! Limits repeated log lines: what happens to a thousand clients at once is logged once.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// The same is not told again for this long.
-const SILENCE: Duration = Duration::from_secs(10);
+/// The same line is not logged again within this time.
+const INTERVAL: Duration = Duration::from_secs(10);
 
-/// What was told of late.
+/// Allows a line per kind and interval.
 #[derive(Default)]
 pub struct LogThrottle {
-    /// Held for one look at a time; there are few kinds.
-    told: Mutex<Vec<(&'static str, Instant)>>,
+    /// What was logged within the interval. The lock is held briefly: there are few kinds.
+    recent: Mutex<Vec<(&'static str, Instant)>>,
 }
 
 impl LogThrottle {
-    /// Whether `what` is to be told now; it counts as told then.
-    pub fn allows(&self, what: &'static str) -> bool {
-        let mut told = self.told.lock().expect("no holder of the lock panics");
-        told.retain(|(_, when)| when.elapsed() < SILENCE);
-        let new = told.iter().all(|(known, _)| *known != what);
-        if new {
-            told.push((what, Instant::now()));
+    /// Whether a line of this kind may be logged now; if so, it counts as logged.
+    pub fn allows(&self, kind: &'static str) -> bool {
+        let mut recent = self.recent.lock().expect("no holder of the lock panics");
+        recent.retain(|(_, when)| when.elapsed() < INTERVAL);
+        let is_new = recent.iter().all(|(known, _)| *known != kind);
+        if is_new {
+            recent.push((kind, Instant::now()));
         }
-        new
+        is_new
     }
 }
 
@@ -31,9 +31,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_is_told_once_and_another_too() {
-        let sparingly = LogThrottle::default();
-        let told: Vec<_> = ["IO", "IO", "ERR"].map(|code| sparingly.allows(code)).into();
-        assert_eq!(told, [true, false, true]);
+    fn each_kind_is_allowed_once() {
+        let throttle = LogThrottle::default();
+        let allowed = ["IO", "IO", "ERR"].map(|code| throttle.allows(code));
+        assert_eq!(allowed, [true, false, true]);
     }
 }

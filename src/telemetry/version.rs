@@ -1,10 +1,10 @@
-//! What this binary is, for whoever reports a fault of it.
+//! The version of this binary, for bug reports.
 
-/// Of the commit that it was built from, ten digits, with "-dirty" where what was built was not
-/// committed; "unknown" where nothing told (build.rs).
+/// Ten digits of the commit that it was built from, with "-dirty" after uncommitted changes; "unknown"
+/// without git (build.rs).
 pub const COMMIT: &str = env!("BUILT_COMMIT");
 
-/// Version, commit and its day, and what is built in: what `--version` tells.
+/// What `--version` prints: version, commit and its day, and the features.
 pub const LONG: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (",

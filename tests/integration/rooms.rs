@@ -169,7 +169,7 @@ fn way_back(start: &str, parts: &BTreeMap<String, Vec<String>>) -> Option<Vec<St
             }
             if !seen.contains(next) {
                 seen.push(next.clone());
-                open.push([&way[..], &[next.clone()]].concat());
+                open.push([&way[..], std::slice::from_ref(next)].concat());
             }
         }
     }

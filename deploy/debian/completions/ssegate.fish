@@ -28,17 +28,17 @@ complete -c ssegate -n "__fish_ssegate_needs_command" -l config -d 'The configur
 complete -c ssegate -n "__fish_ssegate_needs_command" -l demo -d 'No file, no Redis: an embedded source with sample events, a page at /'
 complete -c ssegate -n "__fish_ssegate_needs_command" -s h -l help -d 'Print help'
 complete -c ssegate -n "__fish_ssegate_needs_command" -s V -l version -d 'Print version'
-complete -c ssegate -n "__fish_ssegate_needs_command" -f -a "check" -d 'Validate the configuration; every fault at once, then what it may come to need'
+complete -c ssegate -n "__fish_ssegate_needs_command" -f -a "check" -d 'Validate the configuration: every fault at once, then the resources it may need'
 complete -c ssegate -n "__fish_ssegate_needs_command" -f -a "tail" -d 'Follow a stream: print its events, reconnect, resume, show lag and gaps'
 complete -c ssegate -n "__fish_ssegate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l config -d 'The configuration; without it ./gateway.toml, else /etc/ssegate/gateway.toml' -r -F
-complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l open-files -d 'The budget with so many open files, as a unit allows, not with those allowed here' -r
+complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l open-files -d 'Compute the resources for N open files, as a unit allows, not for those allowed here' -r
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l demo -d 'No file, no Redis: an embedded source with sample events, a page at /'
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l print -d 'Show each effective value and where it came from; secrets are masked'
-complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l json -d 'The budget as JSON'
+complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l json -d 'Print the resources as JSON'
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -s h -l help -d 'Print help'
 complete -c ssegate -n "__fish_ssegate_using_subcommand tail" -l last-event-id -d 'Begin after this id' -r
 complete -c ssegate -n "__fish_ssegate_using_subcommand tail" -s h -l help -d 'Print help'
-complete -c ssegate -n "__fish_ssegate_using_subcommand help; and not __fish_seen_subcommand_from check tail help" -f -a "check" -d 'Validate the configuration; every fault at once, then what it may come to need'
+complete -c ssegate -n "__fish_ssegate_using_subcommand help; and not __fish_seen_subcommand_from check tail help" -f -a "check" -d 'Validate the configuration: every fault at once, then the resources it may need'
 complete -c ssegate -n "__fish_ssegate_using_subcommand help; and not __fish_seen_subcommand_from check tail help" -f -a "tail" -d 'Follow a stream: print its events, reconnect, resume, show lag and gaps'
 complete -c ssegate -n "__fish_ssegate_using_subcommand help; and not __fish_seen_subcommand_from check tail help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,5 +1,5 @@
-//! What a configuration may come to need: clients, memory, connections, and what whoever stands before and
-//! behind the gateway has to allow. `ssegate check` ends with it.
+//! The resources that a configuration may need: clients, memory, connections, and what proxies and Redis
+//! have to allow. `ssegate check` ends with them.
 
 use serde_json::{Value, json};
 
@@ -11,24 +11,24 @@ use crate::stream::replay::PAGES_BYTES;
 
 mod text;
 
-/// The process holds so much for a client that is live (measured; benches/RESULTS.md),
+/// What the process holds for a live subscriber (measured: benches/RESULTS.md),
 const LIVE_CLIENT_BYTES: u64 = 281;
-/// for one that is behind over plain HTTP/1 (a catch-up subscriber; about),
+/// for a catch-up subscriber over plain HTTP/1 (about),
 const BEHIND_CLIENT_BYTES: u64 = 8 << 10;
-/// and for one whose window stays shut: over HTTP/2 its stream, a piece, and what h2 holds.
+/// and for one over HTTP/2 whose window stays shut: its stream, a piece, and what h2 holds.
 const STALLED_CLIENT_BYTES: u64 = 40 << 10;
-/// For a connection that is no stream: its task, and what it has sent.
+/// For a pending connection: its task, and what it has sent.
 const PENDING_BYTES: u64 = 20 << 10;
-/// Linux's own for an idle TCP connection: socket, inode, file, the epoll's entry (x86-64).
+/// What Linux holds for an idle TCP connection: socket, inode, file, the entry in epoll (x86-64).
 const KERNEL_CONNECTION_BYTES: u64 = 4 << 10;
 /// Linux doubles what `SO_SNDBUF` is set to, for its own bookkeeping (socket(7)).
 const KERNEL_DOUBLES: u64 = 2;
 /// Ports that a host has for connections to one address and port: Linux's default range has 28,232.
 const EPHEMERAL_PORTS: u64 = 28_000;
-/// A proxy's own: listeners, connections that are no streams, logs.
+/// What a proxy needs besides streams: listeners, other connections, logs.
 const PROXY_SPARE: u64 = 512;
 
-/// What a configuration may come to need.
+/// The resources that a configuration may need.
 pub struct Budget {
     open_files: usize,
     division: Division,
@@ -37,7 +37,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Of this configuration, with so many open files; fails as the gateway itself would.
+    /// Computes them for `open_files`; fails where the gateway itself would.
     pub fn new(config: &Config, open_files: usize) -> Result<Self, TooFewDescriptors> {
         let bounds = Bounds::new(&config.limits, open_files)?;
         let division = Division::of(&config.limits, open_files);
@@ -52,7 +52,7 @@ impl Budget {
         self.config.limits.readers as u64
     }
 
-    /// The setting that a greater number of clients would need changed first.
+    /// What limits the number of clients.
     fn clients_bound_by(&self) -> &'static str {
         let wanted = self.config.limits.clients;
         if wanted > 0 && wanted == self.bounds.max_clients() {
@@ -66,7 +66,7 @@ impl Budget {
         self.config.ring.total_bytes as u64
     }
 
-    /// Each reader may just have read an entry that its ring has no room for.
+    /// Each reader may hold an entry that its ring has no room for.
     fn largest_entries_bytes(&self) -> u64 {
         self.readers().saturating_mul(self.config.source.max_entry_bytes as u64)
     }
@@ -96,8 +96,7 @@ impl Budget {
         self.each_client(KERNEL_CONNECTION_BYTES + send_buffer)
     }
 
-    /// Connections that Redis may see of us, at all its servers; in a cluster those that are not named add
-    /// theirs.
+    /// Connections to all servers of Redis; cluster nodes that source.url does not name add theirs.
     fn redis_connections(&self) -> u64 {
         let source = &self.config.source;
         let replica = u64::from(source.read_from == ReadFrom::Replica);
@@ -105,23 +104,23 @@ impl Budget {
             SourceLocation::Memory => return 0,
             SourceLocation::Server { .. } => (1 + replica, 0),
             SourceLocation::Sentinel { sentinels, .. } => (1 + replica, sentinels.len() as u64),
-            // One more asks for the map of slots.
+            // One more reads the map of slots.
             SourceLocation::Cluster { nodes } => (nodes.len() as u64, 1),
         };
         self.readers() + servers * SHARED_LINKS as u64 + others
     }
 
-    /// Of a proxy before us, which has two for each client.
+    /// Connections of a proxy in front, which has two for each client.
     fn proxy_connections(&self) -> u64 {
         self.each_client(2).saturating_add(PROXY_SPARE)
     }
 
-    /// Addresses that a proxy on one host needs to connect to, over TCP.
+    /// Addresses that a proxy on one host needs, to have enough ports.
     fn upstream_addresses(&self) -> u64 {
         self.clients().div_ceil(EPHEMERAL_PORTS)
     }
 
-    /// The same, for programs: sizes in bytes.
+    /// The same as JSON: sizes in bytes.
     pub fn json(&self) -> Value {
         json!({
             "open_files": self.open_files,
@@ -154,7 +153,7 @@ impl Budget {
     }
 }
 
-/// What Linux lets a socket hold whose `SO_SNDBUF` is set to this.
+/// What a socket with this `SO_SNDBUF` may hold in Linux.
 fn kernel_send_buffer(send_buffer_bytes: usize) -> u64 {
     (send_buffer_bytes as u64).saturating_mul(KERNEL_DOUBLES)
 }
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_binds_is_named() {
+    fn the_limit_of_clients_is_named() {
         let url = "[source]\nurl = \"memory:\"\n[limits]\n";
         assert_eq!(budget(url, 1000).clients_bound_by(), "open files");
         assert_eq!(
@@ -180,11 +179,11 @@ mod tests {
         let wanting = budget(&format!("{url}clients = 100000"), 1000);
         assert_eq!(wanting.clients_bound_by(), "open files");
         assert!(wanting.lines().contains("limits.clients asks for 100,000"), "{}", wanting.lines());
-        assert!(wanting.lines().contains("more than 125 at once"), "{}", wanting.lines());
+        assert!(wanting.lines().contains("no more than 125 fit"), "{}", wanting.lines());
     }
 
     #[test]
-    fn ports_are_counted_where_a_proxy_needs_them() {
+    fn a_proxy_needs_an_address_for_every_28_000_clients() {
         let with = |listen: &str| {
             format!(
                 "[source]\nurl = \"memory:\"\n[server]\nlisten = [{listen}]\n[limits]\nclients = 60000"
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_doubles_as_is_said() {
+    fn linux_doubles_the_send_buffer() {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.expect("a socket");
         let bytes = 100 << 10;

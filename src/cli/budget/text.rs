@@ -1,4 +1,4 @@
-//! The budget for eyes: what a good configuration does, then aligned lines, each with what makes it so.
+//! The text of `ssegate check`: what the configuration does, then a table of the resources it may need.
 
 use std::fmt::Write as _;
 
@@ -6,23 +6,23 @@ use super::{
     BEHIND_CLIENT_BYTES, Budget, EPHEMERAL_PORTS, KERNEL_CONNECTION_BYTES, LIVE_CLIENT_BYTES,
     PENDING_BYTES, PROXY_SPARE, STALLED_CLIENT_BYTES, kernel_send_buffer,
 };
-use crate::config::{Access, Config, Listen, Origin, SourceLocation};
+use crate::config::{Access, Config, ConfigFile, Listen, SourceLocation};
 use crate::limits::Division;
 use crate::source::SHARED_LINKS;
 
-/// A line: what, how much of it, and what makes it so.
+/// A line: the resource, its amount, and what it follows from.
 type Row = (&'static str, String, String);
 
 impl Budget {
-    /// What the configuration that was read from `origin` does, and what it may come to need.
-    pub fn explain(&self, origin: &Origin) -> String {
+    /// What the configuration of `file` does, and the resources it may need.
+    pub fn explain(&self, file: &ConfigFile) -> String {
         let Config { server, admin, source, routes, .. } = &self.config;
         let count = if routes.len() == 1 { "route" } else { "routes" };
         let guarded = routes.iter().filter(|route| route.access != Access::Public).count();
         let listen: Vec<_> = server.listen.iter().map(ToString::to_string).collect();
         let operator = admin.listen.as_ref().map_or("nowhere".to_owned(), ToString::to_string);
         format!(
-            "{origin}: good\n\nServes {} {count} of {} ({guarded} with a token) to clients at {}, the operator at {operator}.\n\n{}",
+            "{file}: no faults\n\nServes {} {count} of {} ({guarded} with a token) to clients at {}, and to the operator at {operator}.\n\n{}",
             routes.len(),
             source.location,
             listen.join(", "),
@@ -32,7 +32,7 @@ impl Budget {
 
     pub(super) fn lines(&self) -> String {
         let title = format!(
-            "Budget with {} open files (ulimit -n, or a unit's LimitNOFILE=):\n",
+            "Resources with {} open files (ulimit -n, or a unit's LimitNOFILE=):\n",
             grouped(self.open_files as u64)
         );
         let parts =
@@ -53,17 +53,17 @@ impl Budget {
 
     fn client_rows(&self) -> Vec<Row> {
         let bound = match self.clients_bound_by() {
-            "limits.clients" => "limits.clients binds".to_owned(),
-            _ if self.config.limits.clients == 0 => "the open files bind".to_owned(),
+            "limits.clients" => "limited by limits.clients".to_owned(),
+            _ if self.config.limits.clients == 0 => "limited by the open files".to_owned(),
             _ => format!(
-                "the open files bind; limits.clients asks for {}",
+                "limited by the open files; limits.clients asks for {}",
                 grouped(self.config.limits.clients as u64)
             ),
         };
         let both = self.division.readers / 2;
         let keys = if both < self.config.limits.readers {
             format!(
-                "limits.readers; all clients and more than {} at once are not to be had",
+                "limits.readers; with all clients connected, no more than {} fit",
                 grouped(both as u64)
             )
         } else {
@@ -77,7 +77,7 @@ impl Budget {
             (
                 "other connections",
                 grouped(self.bounds.max_pending(0) as u64),
-                "that are no streams; when all clients are there, what they leave".into(),
+                "not yet streams; with all clients connected, what these leave".into(),
             ),
             (
                 "open files",
@@ -99,12 +99,12 @@ impl Budget {
             (
                 "largest entries",
                 size(self.largest_entries_bytes()),
-                format!("one of source.max_entry, {max_entry}, for each stream key"),
+                format!("one of {max_entry} (source.max_entry) for each stream key"),
             ),
             (
                 "replies",
                 size(self.replies_bytes()),
-                "of Redis on their way, and pages of the past".into(),
+                "answers of Redis in flight, and pages for replay".into(),
             ),
             (
                 "other connections",
@@ -115,15 +115,15 @@ impl Budget {
                 "clients",
                 size(self.each_client(STALLED_CLIENT_BYTES)),
                 format!(
-                    "if all {clients} stall over HTTP/2; behind over HTTP/1 {}, live {}",
+                    "if all {clients} stall over HTTP/2; {} if all are behind over HTTP/1, {} if all are live",
                     size(behind),
                     size(live)
                 ),
             ),
             (
-                "process at worst",
+                "process at most",
                 size(self.process_bytes()),
-                "all of the above; a unit's MemoryMax= counts the kernel's share as well".into(),
+                "all of the above; a unit's MemoryMax= also counts the kernel's share".into(),
             ),
         ]
     }
@@ -132,10 +132,10 @@ impl Budget {
         let each = size(kernel_send_buffer(self.config.limits.send_buffer_bytes));
         let live = size(self.each_client(KERNEL_CONNECTION_BYTES));
         vec![(
-            "kernel at worst",
+            "kernel at most",
             size(self.kernel_bytes()),
             format!(
-                "if all clients stall, {each} each (limits.send_buffer, doubled by Linux); live {live}"
+                "if all clients stall, {each} each (limits.send_buffer, doubled by Linux); {live} if all are live"
             ),
         )]
     }
@@ -144,10 +144,11 @@ impl Budget {
         let redis = match self.config.source.location {
             SourceLocation::Memory => "the source is in this process".to_owned(),
             SourceLocation::Cluster { .. } => format!(
-                "readers, and {SHARED_LINKS} to each node; {SHARED_LINKS} more for each that is not named in source.url"
+                "one for each reader, {SHARED_LINKS} to each node, and {SHARED_LINKS} to each node that source.url does not name"
             ),
             SourceLocation::Server { .. } | SourceLocation::Sentinel { .. } => {
-                "readers, and what they share; Redis' maxclients has to be more".to_owned()
+                "one for each reader, and shared ones; maxclients of Redis has to be higher"
+                    .to_owned()
             }
         };
         let proxy = self.proxy_connections();
@@ -157,7 +158,7 @@ impl Budget {
                 "nginx connections",
                 grouped(proxy),
                 format!(
-                    "worker_connections, over all worker_processes (which do not share evenly): two for each client; worker_rlimit_nofile {}",
+                    "two for each client: worker_connections of all worker_processes, which share unevenly; worker_rlimit_nofile {}",
                     grouped(proxy.saturating_add(PROXY_SPARE))
                 ),
             ),
@@ -176,11 +177,13 @@ impl Budget {
         } else {
             ": list more in server.listen, or \"unix:/path\", which needs no ports"
         };
-        format!("a proxy has {ports} ports for each over TCP; server.listen has {tcp}{advice}")
+        format!(
+            "over TCP, a proxy has {ports} ports for each address; server.listen has {tcp}{advice}"
+        )
     }
 }
 
-/// A number with its thousands apart.
+/// A number with commas between its thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let first = digits.len() % 3;
@@ -194,7 +197,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A size in the unit that leaves few digits.
+/// A size in the largest unit that fits.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let mut amount = bytes as f64 / 1024.0;
@@ -216,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_for_eyes() {
+    fn numbers_are_easy_to_read() {
         assert_eq!(
             [0, 999, 1000, 28_232, 1_048_576].map(grouped),
             ["0", "999", "1,000", "28,232", "1,048,576"]
@@ -225,7 +228,7 @@ mod tests {
             [512, 1 << 20, 64 << 20, 3 << 29, 40 << 40].map(size),
             ["0.5 KiB", "1 MiB", "64 MiB", "1.5 GiB", "40 TiB"]
         );
-        // Nothing overflows where nothing is limited.
+        // Nothing overflows without limits.
         assert!(budget("[source]\nurl = \"memory:\"", usize::MAX).lines().contains("clients"));
     }
 }

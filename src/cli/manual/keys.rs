@@ -1,20 +1,20 @@
-//! gateway.toml taken apart: sections, keys, and what its comments say of each.
+//! Parses gateway.toml into sections, keys and the comments that explain each.
 //!
-//! A comment at the start of a line is about what follows, one behind something or further in about that;
-//! those at the top, up to an empty line, are about the whole file.
+//! A comment at the start of a line explains what follows; a comment after a key, or indented, explains
+//! that key; those at the top, up to an empty line, explain the whole file.
 
-/// The one that is shipped.
+/// The shipped file.
 pub(super) const SHIPPED: &str = include_str!("../../../gateway.toml");
 
 #[derive(Default)]
 pub(super) struct File {
-    /// A paragraph a line.
+    /// One paragraph each.
     pub(super) about: Vec<String>,
     pub(super) sections: Vec<Section>,
 }
 
 pub(super) struct Section {
-    /// With its brackets.
+    /// With brackets.
     pub(super) name: String,
     pub(super) about: String,
     pub(super) keys: Vec<Key>,
@@ -27,7 +27,6 @@ pub(super) struct Key {
     pub(super) about: String,
 }
 
-/// Takes `file` apart.
 pub(super) fn parse(file: &str) -> File {
     let mut parsed = File::default();
     let mut ahead: Vec<&str> = Vec::new();
@@ -44,7 +43,7 @@ pub(super) fn parse(file: &str) -> File {
             let [name, value] = [name, value].map(|part| part.trim().to_owned());
             section.keys.push(Key { name, value, about: about(&mut ahead) });
         } else if !comment.is_empty() {
-            let section = parsed.sections.last_mut().expect("a comment behind something");
+            let section = parsed.sections.last_mut().expect("a comment is in a section");
             let about = section.keys.last_mut().map_or(&mut section.about, |key| &mut key.about);
             *about = join([about.as_str(), comment].into_iter());
         } else if parsed.sections.is_empty() {
@@ -54,7 +53,7 @@ pub(super) fn parse(file: &str) -> File {
     parsed
 }
 
-/// What is meant, and what is said of it.
+/// The code and the comment of a line.
 fn split(line: &str) -> (&str, &str) {
     let mut quoted = false;
     let begin = line.find(|letter| {
@@ -69,7 +68,7 @@ fn join<'a>(parts: impl Iterator<Item = &'a str>) -> String {
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Each line that ends a sentence ends a paragraph as well; an empty one separates them.
+/// An empty line ends a paragraph.
 fn paragraphs(lines: &[&str]) -> Vec<String> {
     lines.split(|line| line.is_empty()).map(|lines| join(lines.iter().copied())).collect()
 }
@@ -77,7 +76,7 @@ fn paragraphs(lines: &[&str]) -> Vec<String> {
 #[test]
 fn every_key_is_explained() {
     let file = parse(SHIPPED);
-    assert!(file.about.len() > 1 && file.sections.len() > 5, "it is read");
+    assert!(file.about.len() > 1 && file.sections.len() > 5, "the shipped file was not read");
     for section in &file.sections {
         for key in &section.keys {
             assert!(!key.about.is_empty(), "{} {} has no comment", section.name, key.name);
@@ -86,7 +85,7 @@ fn every_key_is_explained() {
 }
 
 #[test]
-fn comments_go_to_what_they_are_about() {
+fn each_comment_explains_what_it_stands_beside() {
     let file = parse(
         "# The file.\n#\n# All of it.\n\n[a]  # a section\n# First\nk = [\"#1\"]  # the key\n     # goes on\n",
     );

@@ -1,4 +1,4 @@
-//! `ssegate tail` as a process: it ends between two events when it is stopped.
+//! `ssegate tail` as a process: a signal stops it between two events.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,14 +6,15 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::{Failure, Options, run};
-use crate::cli::signals::Stop;
-use crate::cli::{FAILED, USAGE, runtime};
+use crate::cli::exit::{FAILED, USAGE};
+use crate::cli::runtime::runtime;
+use crate::cli::signals;
 
 /// Follows until it fails or is stopped.
 pub(in crate::cli) fn follow(options: Options) -> ExitCode {
     let outcome = runtime(1).and_then(|runtime| {
         let outcome = runtime.block_on(tail_until_stopped(options));
-        // A write to a reader that reads no more may be under way, and would never end.
+        // A write to a pipe that nobody reads would never end: it is not waited for.
         runtime.shutdown_background();
         outcome
     });
@@ -31,9 +32,9 @@ pub(in crate::cli) fn follow(options: Options) -> ExitCode {
 }
 
 async fn tail_until_stopped(options: Options) -> anyhow::Result<Result<(), Failure>> {
-    /// To end between two events and say where.
-    const FAREWELL: Duration = Duration::from_millis(500);
-    let mut stop = Stop::catch().context("cannot catch signals")?;
+    /// How long it may take to end between two events.
+    const ENDING: Duration = Duration::from_millis(500);
+    let mut stop = signals::stop().context("cannot catch signals")?;
     let (stopped, stopping) = tokio::sync::oneshot::channel::<()>();
     let mut tailing = tokio::spawn(async move {
         let stopping = async { drop(stopping.await) };
@@ -43,5 +44,5 @@ async fn tail_until_stopped(options: Options) -> anyhow::Result<Result<(), Failu
         ended = &mut tailing => return ended.context("tailing failed"),
         _ = stop.next() => drop(stopped),
     }
-    tokio::time::timeout(FAREWELL, tailing).await.unwrap_or(Ok(Ok(()))).context("tailing failed")
+    tokio::time::timeout(ENDING, tailing).await.unwrap_or(Ok(Ok(()))).context("tailing failed")
 }

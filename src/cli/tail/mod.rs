@@ -1,9 +1,8 @@
-//! `ssegate tail`: the client that the server is held against. It does what a browser's
-//! `EventSource` does (read, reconnect, resume) and says aloud what a page cannot see: the lag of
-//! each event, gaps, and what the server answered when it refused.
+//! `ssegate tail`: a client that reads, reconnects and resumes as a browser's `EventSource` does, and shows
+//! what a page cannot see: the lag of each event, gaps, and why the server refused.
 
 use std::io::{self, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Empty};
@@ -16,24 +15,23 @@ use url::{Position, Url};
 
 use crate::net::dial::{DialError, address_of, dial};
 use crate::sse::parse::{Event, Item, Parser, TooLarge};
-use crate::sse::{CONTROL_EVENT, StreamId, comment};
+use crate::sse::{CONTROL_EVENT, comment};
 
 pub(super) mod command;
 mod progress;
 mod refusal;
+mod text;
 
 use progress::Progress;
 use refusal::refusal;
+use text::{authority, in_words, lag_ms, printable};
 
-/// Where the server names no reconnection time.
+/// Until the server names a reconnection time.
 const RECONNECTION_TIME: Duration = Duration::from_secs(3);
-/// A server that names zero must not make us spin.
+/// Even if the server names a shorter one: zero would cause a busy loop.
 const SHORTEST_RECONNECTION_TIME: Duration = Duration::from_millis(100);
-/// To connect and to get the head of the answer; a gateway sends it at once or within seconds.
+/// For connecting and for the head of the answer, which a gateway sends within seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Ids below this (2001-09-09) are not clock times, so they tell no lag.
-const FIRST_CLOCK_MS: u64 = 1_000_000_000_000;
-
 /// What to tail.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,29 +39,29 @@ pub struct Options {
     pub url: String,
     /// Where to resume; `None` leaves it to the URL's query, else the stream is read from now on.
     pub last_event_id: Option<String>,
-    /// Whether the notes are a terminal's, and get a line of figures that is written over each second.
+    /// Whether the notes go to a terminal, and get a progress line.
     pub progress: bool,
 }
 
 /// Why tailing ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The command line asks for something impossible.
+    /// The command line is wrong.
     #[error("{0}")]
     Usage(String),
-    /// The server answered, but not with a stream that can be read.
+    /// The server answered, but not with a readable stream.
     #[error("{0}")]
     Refused(String),
-    /// The events have nowhere to go.
+    /// The events cannot be written.
     #[error("cannot write the events: {0}; is the disk full?")]
     Output(io::Error),
 }
 
-/// Prints a stream's events to `out`, one a line, and what happens to the stream to `notes`, until
-/// `stop`, the server's 204, or the end of whoever reads `out`: those are successes.
+/// Prints a stream's events to `out`, one a line, and notes about the stream to `notes`, until `stop`, a
+/// 204 of the server, or until the reader of `out` closes it: these are successes.
 ///
-/// A line is `ID LAG TYPE DATA`: control characters are escaped, a lag that the id does not tell is
-/// `-`. Connections that fail are tried again after the reconnection time, for ever.
+/// A line is `ID LAG TYPE DATA`: control characters are escaped, an unknown lag is `-`. After a failure it
+/// reconnects, without end.
 pub async fn run(
     options: Options,
     out: &mut impl Write,
@@ -85,11 +83,11 @@ pub async fn run(
     }
 }
 
-/// How a connection ended that is no failure.
+/// How a connection ended without a failure.
 enum End {
-    /// The server wants no client to come back.
+    /// The server wants no reconnection.
     Finished,
-    /// It is to be continued by another connection.
+    /// Another connection continues the stream.
     Lost(String),
 }
 
@@ -98,9 +96,9 @@ struct Tail<'a, O, N> {
     out: &'a mut O,
     notes: &'a mut N,
     parser: Parser,
-    /// Whether Redis is there for the server; comments tell the loss again and again.
+    /// Whether the server reaches Redis: it repeats the comment about a loss.
     source_up: bool,
-    /// `None`: nobody sees it.
+    /// `None`: the notes do not go to a terminal.
     progress: Option<Progress>,
 }
 
@@ -141,7 +139,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
         }
     }
 
-    /// Waits for some work, and shows how it goes.
+    /// Shows the progress line while `work` runs.
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
@@ -153,7 +151,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
         }
     }
 
-    /// One connection from its request to its end.
+    /// One connection, from its request to its end.
     async fn connection(&mut self) -> Result<End, Failure> {
         let request = self.request()?;
         let url = self.url.clone();
@@ -294,7 +292,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
         }
     }
 
-    /// Tells the operator. Nobody has to listen: the events go on if this fails.
+    /// Notes something for the operator; the events go on if this fails.
     fn note(&mut self, text: &str) {
         if let Some(progress) = &mut self.progress {
             progress.hide(self.notes);
@@ -321,11 +319,6 @@ fn stream_url(text: &str) -> Result<Url, Failure> {
     }
 }
 
-/// `HOST:PORT` as it stands in the `Host` header.
-fn authority(url: &Url) -> &str {
-    &url[Position::BeforeHost..Position::AfterPort]
-}
-
 async fn ask(url: &Url, request: Request<Empty<Bytes>>) -> anyhow::Result<Response<Incoming>> {
     let address = address_of(url).expect("an http URL has a host and a port");
     let socket = dial(&address, None, ANSWER_TIMEOUT).await.map_err(DialError::into_io);
@@ -347,32 +340,6 @@ fn is_event_stream(answer: &Response<Incoming>) -> bool {
 
 fn is_comment(text: &str, on_the_wire: &str) -> bool {
     on_the_wire.trim_end().strip_prefix(": ") == Some(text)
-}
-
-/// One line that cannot talk to a terminal.
-fn printable(text: &str) -> String {
-    let escaped =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escaped).collect()
-}
-
-/// How long ago the entry got its id, as its producer's clock and ours tell.
-fn lag_ms(id: &str, now: SystemTime) -> Option<i128> {
-    let id: StreamId = id.parse().ok()?;
-    if id.ms < FIRST_CLOCK_MS {
-        return None;
-    }
-    let now = now.duration_since(UNIX_EPOCH).ok()?.as_millis();
-    Some(i128::try_from(now).ok()? - i128::from(id.ms))
-}
-
-fn in_words(lag_ms: i128) -> String {
-    match lag_ms {
-        ..10_000 => format!("{lag_ms:+}ms"),
-        10_000..600_000 => format!("{:+}s", lag_ms / 1000),
-        600_000..172_800_000 => format!("{:+}min", lag_ms / 60_000),
-        _ => format!("{:+}d", lag_ms / 86_400_000),
-    }
 }
 
 #[cfg(test)]

@@ -1,37 +1,38 @@
-//! The line that tells on a terminal how tailing goes; it is written over, and gives way to anything else.
+//! The progress line on a terminal: it is overwritten each second, and hidden while other lines are
+//! printed.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
-use super::in_words;
+use super::text::in_words;
 
-/// It is written again this often.
+/// How often it is written,
 const INTERVAL: Duration = Duration::from_secs(1);
-/// And so soon after it gave way.
+/// and how soon after it was hidden.
 const BACK: Duration = Duration::from_millis(100);
-/// Nor does it wrap where the terminal is narrow: its end could not be written over.
+/// The line must not wrap on a narrow terminal: only its last row could be overwritten.
 const NO_WRAP: &str = "\x1b[?7l";
 const WRAP: &str = "\x1b[?7h";
-/// To the line's begin, and the rest of it away.
+/// To the start of the line, which is then cleared.
 const CLEAR: &str = "\r\x1b[K";
 
-/// How tailing goes.
+/// The figures of the line.
 pub(super) struct Progress {
     begun: Instant,
     events: u64,
     gaps: u64,
-    /// Of those that the gaps count.
+    /// Entries that the gaps report as lost.
     lost: u64,
     connections: u64,
     last_lag_ms: Option<i128>,
     most_lag_ms: Option<i128>,
-    /// Events in a second, as of the last one; how many there were at its end, and when that was.
+    /// Events in the last second; their total at its end, and when that was.
     rate: f64,
     before: (u64, Instant),
     is_shown: bool,
-    /// When it is to be written again.
+    /// When the line is written next.
     due: Instant,
 }
 
@@ -68,12 +69,12 @@ impl Progress {
         self.lost += lost.unwrap_or(0);
     }
 
-    /// Returns when it is to be written again.
+    /// Returns when the line has to be written.
     pub(super) async fn is_due(&self) {
         sleep_until(self.due.into()).await;
     }
 
-    /// Writes it over what is there of it.
+    /// Overwrites the line.
     pub(super) fn show(&mut self, terminal: &mut impl Write) {
         let now = Instant::now();
         let (events, since) = self.before;
@@ -81,13 +82,13 @@ impl Progress {
             self.rate = (self.events - events) as f64 / (now - since).as_secs_f64();
             self.before = (self.events, now);
         }
-        // Nobody has to see it.
+        // Failures do not matter: the line is only for people.
         let _ = write!(terminal, "{CLEAR}{NO_WRAP}{}, {:.0}/s{WRAP}", self.line(), self.rate);
         let _ = terminal.flush();
         (self.is_shown, self.due) = (true, now + INTERVAL);
     }
 
-    /// Makes room for a line; it comes back soon.
+    /// Makes room for another line, and comes back soon.
     pub(super) fn hide(&mut self, terminal: &mut impl Write) {
         if std::mem::take(&mut self.is_shown) {
             let _ = terminal.write_all(CLEAR.as_bytes());

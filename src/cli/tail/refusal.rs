@@ -1,4 +1,4 @@
-//! What a server that refuses says, and what to do about it.
+//! Explains a refusal: what the server answered, and what to do about it.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use tokio::time::timeout;
 use url::Url;
 
-use super::{authority, printable};
+use super::text::{authority, printable};
 
-/// For the server's own words about a refusal.
+/// How long the body of a refusal may take,
 const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// and how much of it is shown.
 pub(super) const EXPLANATION_LIMIT_BYTES: usize = 500;
 
-/// What the server answered, and what to do about it.
+/// The answer, and what to do about it.
 pub(super) async fn refusal(url: &Url, answer: Response<Incoming>) -> String {
     let status = answer.status();
     let header =
@@ -51,7 +52,7 @@ async fn explanation(mut body: Incoming) -> String {
             words.extend_from_slice(&frame.into_data().unwrap_or_default());
         }
     };
-    // A body that does not end in time is cut as one that is too long.
+    // A body that does not end in time is cut, like one that is too long.
     let _ = timeout(EXPLANATION_TIMEOUT, read).await;
     words.truncate(EXPLANATION_LIMIT_BYTES);
     printable(String::from_utf8_lossy(&words).trim())

@@ -1,7 +1,7 @@
 //! Path templates, which requests match, and key templates, which name the stream key they read.
 //!
-//! Clients never name a Redis key themselves: all they choose is the value of a variable, and that
-//! is held to a small set of characters here.
+//! Clients never name a Redis key: they choose only the values of variables, which consist of a small set
+//! of characters.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,7 +9,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-/// Longest value of a variable.
+/// The longest value of a variable.
 const VARIABLE_MAX_BYTES: usize = 128;
 
 /// What is wrong with a template, and what would be right.
@@ -19,8 +19,8 @@ pub struct BadTemplate(String);
 
 /// What requests match: `/`, or segments of which each is a literal or one `{variable}`.
 ///
-/// A literal is written as meant, not percent-encoded; a request's segment is decoded once and then
-/// compared with it, so `/%65vents` is `/events`.
+/// Literals are not percent-encoded; a segment of a request is decoded once before it is compared, so
+/// `/%65vents` is `/events`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathTemplate {
     text: String,
@@ -66,7 +66,7 @@ impl PathTemplate {
         &self.text
     }
 
-    /// Names and values of the variables where `path`, raw and without a query, matches.
+    /// Names and values of the variables, if `path` matches; it is raw and has no query.
     ///
     /// Each segment is percent-decoded exactly once. A variable takes one whole segment of
     /// `[A-Za-z0-9._-]{1,128}` other than `.` and `..`.
@@ -91,16 +91,15 @@ impl PathTemplate {
         rest.is_none().then_some(variables)
     }
 
-    /// Puts the more specific of two templates first: of those that match one path, the first in
-    /// this order is the one that is meant.
+    /// Puts the more specific of two templates first: the first that matches a path serves it.
     pub fn by_specificity(&self, other: &Self) -> Ordering {
         let is_variable = |segment: &Segment| matches!(segment, Segment::Variable(_));
         let ours = self.segments.iter().map(is_variable);
         ours.cmp(other.segments.iter().map(is_variable))
     }
 
-    /// Whether one path can match both and neither is meant: neither has the literal wherever they
-    /// differ.
+    /// Whether one path can match both, and neither is more specific: where they differ, each has a
+    /// variable once.
     pub fn is_ambiguous_with(&self, other: &Self) -> bool {
         if self.segments.len() != other.segments.len() {
             return false;
@@ -179,7 +178,7 @@ impl KeyTemplate {
                 continue;
             }
             let (name, after) = rest[1..].split_once('}').filter(|_| rest.starts_with('{')).ok_or_else(
-                || bad("has a brace without its other half; a literal brace is written twice: \"{{\" or \"}}\""),
+                || bad("has a brace without its other half; write a literal brace twice: \"{{\" or \"}}\""),
             )?;
             push_literal(&mut parts, &mut literal);
             parts.push(Segment::Variable(variable_name(name)?));
@@ -198,16 +197,16 @@ impl KeyTemplate {
         })
     }
 
-    /// Whether nothing but variables makes up the key, so that clients could name any.
+    /// Whether the key consists of variables only, so that clients could name any key.
     pub fn is_bare(&self) -> bool {
         self.parts.iter().all(|part| matches!(part, Segment::Variable(_)))
     }
 
-    /// Whether variables may have values that make it this key. (One that stands in it twice is taken for
-    /// two, so this is said of a few keys too many.)
+    /// Whether some values of the variables make it this key. (A variable that occurs twice counts as two,
+    /// so the answer is yes for a few keys too many.)
     pub fn may_be(&self, key: &str) -> bool {
         let bytes = key.as_bytes();
-        // Where in the key the parts so far may end.
+        // Where in the key the parts so far can end.
         let mut ends = vec![false; bytes.len() + 1];
         ends[0] = true;
         for part in &self.parts {

@@ -1,4 +1,4 @@
-//! What is a fault about the certificate that clients are shown, and what is only doubtful.
+//! The certificate for clients: what is a fault, and what is only warned about.
 
 use rcgen::{CertificateParams, KeyPair};
 
@@ -40,7 +40,7 @@ fn pair(certificate: &str, key: &str) -> String {
 }
 
 #[test]
-fn files_that_cannot_be_shown_are_refused() {
+fn unusable_files_are_faults() {
     let files = Files::new("identity");
     let signed = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
     let certificate = files.write("certificate", &signed.cert.pem());
@@ -68,7 +68,7 @@ fn files_that_cannot_be_shown_are_refused() {
 }
 
 #[test]
-fn the_environment_names_them_too() {
+fn the_environment_may_name_the_files() {
     let files = Files::new("identity-env");
     let signed = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
     let certificate = files.write("certificate", &signed.cert.pem());
@@ -79,7 +79,7 @@ fn the_environment_names_them_too() {
 }
 
 #[test]
-fn a_certificate_that_nobody_believes_is_doubted() {
+fn a_certificate_outside_its_validity_is_warned_about() {
     let files = Files::new("identity-time");
     let signed = |from: i32, until: i32| {
         let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
@@ -100,7 +100,7 @@ fn a_certificate_that_nobody_believes_is_doubted() {
 }
 
 #[test]
-fn unix_sockets_alone_have_no_use_for_it() {
+fn a_certificate_is_useless_with_unix_sockets_alone() {
     let files = Files::new("identity-unix");
     let signed = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
     let certificate = files.write("certificate", &signed.cert.pem());
@@ -111,5 +111,5 @@ fn unix_sockets_alone_have_no_use_for_it() {
         ("SSEGATE_SERVER_LISTEN", "unix:/run/http.sock"),
     ];
     let warning = under(&named).unwrap().warnings[0].to_string();
-    assert!(warning.contains("of no use: unix sockets speak plain HTTP"), "{warning}");
+    assert!(warning.contains("has no effect: unix sockets speak plain HTTP"), "{warning}");
 }

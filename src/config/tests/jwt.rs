@@ -59,28 +59,31 @@ fn a_route_that_needs_tokens_needs_keys_and_a_rule_for_each_variable() {
     let secret = scratch_file("jwt-rules", SECRET);
     let keys = format!("keys = [{}]", key("\"HS256\"", "secret_file", &secret));
     for (rule, told) in [
-        ("", "f:9:10: route.access = \"jwt\": any good token would open every {name}"),
-        ("match = {}", "f:10:9: route.match = {  }: says nothing of {name}"),
+        ("", "f:9:10: route.access = \"jwt\": any valid token would open every {name}"),
+        ("match = {}", "f:10:9: route.match = {  }: does not mention {name}"),
         (
             "match = { nam = \"s\" }",
-            "f:10:9: route.match = { nam = \"s\" }: {nam} is no variable of the path \"/events/{name}\"; did you mean \"name\"?",
+            "f:10:9: route.match = { nam = \"s\" }: {nam} is not a variable of the path \"/events/{name}\"; did you mean \"name\"?",
         ),
-        ("match = { name = 1 }", "f:10:9: route.match = { name = 1 }: 1 is no claim's name"),
+        (
+            "match = { name = 1 }",
+            "f:10:9: route.match = { name = 1 }: 1 is not the name of a claim",
+        ),
         ("match = \"all\"", "f:10:9: route.match = \"all\": not a rule"),
     ] {
         assert_told(with(&keys, rule), told);
     }
     let both = "match = { name = \"s\", x = \"s\" }";
-    assert!(told(with(&keys, both)).contains("{x} is no variable"));
+    assert!(told(with(&keys, both)).contains("{x} is not a variable"));
     assert_told(
         with_route("match = { name = \"s\" }"),
-        "gateway.toml:8:9: route.match = { name = \"s\" }: is for tokens, and everybody",
+        "gateway.toml:8:9: route.match = { name = \"s\" }: is for tokens, but everybody",
     );
     remove(&secret);
 }
 
 #[test]
-fn keys_that_cannot_be_are_refused() {
+fn unusable_keys_are_faults() {
     let secret = scratch_file("jwt-secret", SECRET);
     let pair = KeyPair::generate().unwrap();
     let public = scratch_file("jwt-public", pair.public_key_pem().as_bytes());
@@ -90,35 +93,35 @@ fn keys_that_cannot_be_are_refused() {
     let no_set = scratch_file("jwt-no-set", b"[]");
     let url = |alg: &str, url: &str| format!("{{ alg = {alg}, jwks_url = \"{url}\" }}");
     for (key, told) in [
-        (key("\"none\"", "secret_file", &secret), "auth.jwt.keys.alg = \"none\": no algorithm"),
+        (key("\"none\"", "secret_file", &secret), "auth.jwt.keys.alg = \"none\": not an algorithm"),
         (key("\"HS265\"", "secret_file", &secret), "did you mean \"HS256\"?"),
         (key("[]", "secret_file", &secret), "names no algorithm"),
         (key("1", "secret_file", &secret), "not a list"),
         (key("\"RS256\"", "secret_file", &secret), "a secret is for HS256"),
         (key("[\"HS256\", \"RS256\"]", "secret_file", &secret), "different kinds of keys"),
-        (key("\"HS256\"", "public_key_file", &public), "a public key is no secret"),
-        (key("\"HS256\"", "secret_file", &public), "holds a key in PEM form, no secret"),
+        (key("\"HS256\"", "public_key_file", &public), "a public key is not a secret"),
+        (key("\"HS256\"", "secret_file", &public), "holds a key in PEM form, not a secret"),
         (key("\"RS256\"", "public_key_file", &public), "holds another kind of key than alg says"),
         (key("\"ES384\"", "public_key_file", &public), "holds no key for ES384"),
         (key("\"EdDSA\"", "public_key_file", &public), "holds another kind of key"),
         (key("\"ES256\"", "public_key_file", &private), "holds a private key"),
         (key("\"ES256\"", "public_key_file", &secret), "holds no public key in PEM form"),
-        (key("\"HS256\"", "jwks_file", &set), "holds no key that alg can be used with"),
-        (key("\"HS256\"", "jwks_file", &no_set), "is no set of keys"),
-        (key("\"HS256\"", "jwks_file", &secret), "is no JSON"),
+        (key("\"HS256\"", "jwks_file", &set), "holds no key for the algorithms of alg"),
+        (key("\"HS256\"", "jwks_file", &no_set), "is not a set of keys"),
+        (key("\"HS256\"", "jwks_file", &secret), "is not JSON"),
         (key("\"HS256\"", "secret_file", Path::new("/no/such")), "cannot be read"),
-        (url("\"HS256\"", "https://a/b"), "would have the secret"),
-        (url("\"RS256\"", "ftp://a/b"), "not an address of keys"),
-        (url("\"RS256\"", "/a/b"), "not an address of keys"),
+        (url("\"HS256\"", "https://a/b"), "would know the secret"),
+        (url("\"RS256\"", "ftp://a/b"), "not the URL of a set of keys"),
+        (url("\"RS256\"", "/a/b"), "not the URL of a set of keys"),
         (url("\"RS256\"", "https://me:hunter2@a/b"), "user name or password"),
-        ("{ alg = \"HS256\" }".into(), "says nothing of where the key is"),
+        ("{ alg = \"HS256\" }".into(), "does not say where the key is"),
         (format!("{{ secret_file = {secret:?} }}"), "auth.jwt.keys.alg: missing"),
         ("{ alg = \"HS256\", secret_file = \"\" }".into(), "cannot be read"),
         ("7".into(), "not a list of keys"),
     ] {
         assert_key_told(&key, told);
     }
-    // What may be a secret is not shown.
+    // The value may be a secret: it is not shown.
     let inline =
         told(with("keys = [{ alg = \"HS256\", secret = \"hunter2\" }]", "match = \"any\""));
     assert!(
@@ -154,14 +157,14 @@ fn each_kind_of_key_is_read() {
 }
 
 #[test]
-fn rules_that_would_let_in_too_many_are_refused() {
+fn rules_that_would_admit_too_many_tokens_are_faults() {
     let url = "{ alg = \"RS256\", jwks_url = \"http://127.0.0.1:1/keys\" }";
     let any = "match = \"any\"";
     let own = url.replace(" }", ", issuer = \"https://a\" }");
     for (jwt, told) in [
         (
             format!("keys = [{url}]"),
-            "f:2:37: auth.jwt.keys.jwks_url = \"http://127.0.0.1:1/keys\": a set of keys signs for others",
+            "f:2:37: auth.jwt.keys.jwks_url = \"http://127.0.0.1:1/keys\": this issuer also signs for others",
         ),
         (
             format!("keys = [{url}]\naudience = [\"x\"]\nissuer = [\"https://a\", \"https://b\"]"),
@@ -173,8 +176,8 @@ fn rules_that_would_let_in_too_many_are_refused() {
         ),
         ("require = [\"sub\"]".into(), "lacks \"exp\""),
         ("from = []".into(), "names no place"),
-        ("from = [\"body\"]".into(), "no place of a token"),
-        ("from = [\"cookie:a b\"]".into(), "no place of a token"),
+        ("from = [\"body\"]".into(), "not a place of a token"),
+        ("from = [\"cookie:a b\"]".into(), "not a place of a token"),
         ("leeway = \"61s\"".into(), "out of range"),
         ("issuer = [\"\"]".into(), "empty"),
     ] {

@@ -1,4 +1,4 @@
-//! gateway.toml and the environment, read as the operator would have them read.
+//! What gateway.toml and the environment are read as.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,9 +7,10 @@ use super::diagnostics::Location;
 use super::*;
 use crate::sse::{Data, EventName};
 
-mod edge;
 mod identity;
 mod jwt;
+mod limits;
+mod proxy;
 mod refused;
 mod source;
 
@@ -52,7 +53,7 @@ fn setting<'a>(loaded: &'a Loaded, section: &str, key: &str) -> &'a Setting {
     loaded.settings.iter().find(wanted).unwrap()
 }
 
-/// A file of the test named `name`, in a directory of its own.
+/// A file in a directory of its own, for the test that calls itself `name`.
 fn scratch_file(name: &str, content: &[u8]) -> PathBuf {
     let directory =
         std::env::temp_dir().join(format!("ssegate-config-{}-{name}", std::process::id()));
@@ -138,7 +139,7 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn zero_workers_are_one_per_core() {
+fn zero_workers_means_one_per_core() {
     let loaded = read(MINIMAL);
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(loaded.config.server.workers, cores);
@@ -185,7 +186,7 @@ fn a_login_goes_to_every_server_and_its_password_is_masked() {
 }
 
 #[test]
-fn the_environment_comes_first() {
+fn the_environment_overrides_the_file() {
     let loaded = under(&[
         ("SSEGATE_SOURCE_URL", "memory:"),
         ("SSEGATE_SERVER_LISTEN", "127.0.0.1:1, unix:/a"),
@@ -232,7 +233,7 @@ fn every_scalar_of_a_section_has_its_variable() {
 fn a_demo_needs_no_file() {
     let loaded = load(None, true, &[]).unwrap();
     let Config { server, admin, source, routes, demo, .. } = &loaded.config;
-    assert_eq!(loaded.origin, Origin::Demo);
+    assert_eq!(loaded.file, ConfigFile::Demo);
     assert_eq!(
         (source.location.clone(), admin.publish, *demo),
         (SourceLocation::Memory, true, true)
@@ -243,14 +244,14 @@ fn a_demo_needs_no_file() {
 }
 
 #[test]
-fn a_demo_adds_to_a_file_where_it_is_silent() {
+fn a_demo_adds_what_a_file_does_not_set() {
     let loaded = parse("[admin]\npublish = false", "f", &[], true).unwrap();
     assert!(!loaded.config.admin.publish);
     assert_eq!(loaded.config.source.location, SourceLocation::Memory);
 }
 
 #[test]
-fn a_demo_writes_its_samples_into_no_redis() {
+fn a_demo_never_writes_its_samples_into_redis() {
     let faults = parse(MINIMAL, "f", &[], true).unwrap_err().to_string();
     assert!(faults.contains("--demo fills its own embedded source"), "{faults}");
     let env = [("SSEGATE_SOURCE_URL".to_owned(), "redis://h".to_owned())];
@@ -258,10 +259,10 @@ fn a_demo_writes_its_samples_into_no_redis() {
 }
 
 #[test]
-fn a_named_file_is_read_or_told() {
+fn a_named_file_is_read_or_a_fault() {
     let file = scratch_file("named", SHIPPED.as_bytes());
     let loaded = load(Some(&file), false, &[]).unwrap();
-    assert_eq!(loaded.origin, Origin::File(file.clone()));
+    assert_eq!(loaded.file, ConfigFile::At(file.clone()));
     remove(&file);
     let faults = load(Some(&file), false, &[]).unwrap_err().to_string();
     assert!(faults.contains("file: cannot be read: No such file"), "{faults}");
@@ -293,7 +294,7 @@ fn one_trailing_line_break_is_dropped() {
 }
 
 #[test]
-fn a_password_in_the_url_is_taken_warned_about_and_masked() {
+fn a_password_in_the_url_is_used_warned_about_and_masked() {
     let loaded = with_source(r#"url = "redis://me:hunter%202@h:1/4""#).unwrap();
     let source = &loaded.config.source;
     assert_eq!(
@@ -337,7 +338,7 @@ fn each_unsafe_choice_is_warned_about_where_it_is_made() {
 }
 
 #[test]
-fn what_looks_wrong_is_warned_about() {
+fn suspicious_settings_are_warned_about() {
     let warnings = |loaded: Result<Loaded, Faults>| -> Vec<String> {
         loaded.unwrap().warnings.iter().map(ToString::to_string).collect()
     };
@@ -347,7 +348,7 @@ fn what_looks_wrong_is_warned_about() {
         "{open:?}"
     );
     let error = warnings(with_route("event = { field = \"t\", otherwise = \"error\" }"));
-    assert!(error[0].contains("EventSource has events \"error\""), "{error:?}");
+    assert!(error[0].contains("its own events of the type \"error\""), "{error:?}");
     let unused = warnings(parse(&MINIMAL.replace("events:{name}", "fixed"), "f", &[], false));
     assert!(unused[0].contains("{name} is not used in the key"), "{unused:?}");
     let bare = warnings(parse(&MINIMAL.replace("events:{name}", "{name}"), "f", &[], false));

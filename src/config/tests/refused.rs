@@ -1,4 +1,4 @@
-//! Everything that is a fault, and how it is told.
+//! Faults of a configuration, and their messages.
 
 use super::*;
 
@@ -6,7 +6,7 @@ pub(super) fn told(loaded: Result<Loaded, Faults>) -> String {
     loaded.expect_err("this is a fault").to_string()
 }
 
-/// The one fault of `loaded` begins so.
+/// `loaded` has one fault, whose message begins with `begin`.
 #[track_caller]
 pub(super) fn assert_told(loaded: Result<Loaded, Faults>, begin: &str) {
     let told = told(loaded);
@@ -15,7 +15,7 @@ pub(super) fn assert_told(loaded: Result<Loaded, Faults>, begin: &str) {
 }
 
 #[test]
-fn all_faults_are_told_at_once_each_in_its_place() {
+fn all_faults_are_reported_at_once_each_at_its_place() {
     let text = r#"[server]
 keepalive = "15x"
 keepalve = "15s"
@@ -50,7 +50,7 @@ event = "ssegate"
         "gateway.toml:6:3: server.listen: \"nowhere\": not an address; write \"HOST:PORT\"",
         "gateway.toml:8:11: server.workers = \"many\": not a whole number",
         "gateway.toml:10:2: sorce: unknown section; did you mean \"source\"?",
-        "gateway.toml:14:11: ring.entries = 0: out of range; write something from 1 to 4294967295",
+        "gateway.toml:14:11: ring.entries = 0: out of range; write a value from 1 to 4294967295",
         "gateway.toml:15:9: ring.bytes = \"8MB\": not a size; write",
         "gateway.toml:18:9: log.level = \"inof\": \"inof\" is neither a level nor a target with one (as in \"ssegate=debug\"); did you mean \"info\"?",
         "gateway.toml:20:1: route.access: missing; there is no default; write access = \"public\"",
@@ -67,7 +67,7 @@ event = "ssegate"
 }
 
 #[test]
-fn what_is_not_toml_is_told_with_the_rest() {
+fn a_syntax_error_is_reported_with_the_other_faults() {
     let text = MINIMAL.replace("[source]", "[server]\nretry = 2s\nretry = \"x\"\n[source]");
     let told = told(parse(&text, "f", &[], false));
     assert!(told.starts_with("f:3:"), "{told}");
@@ -84,7 +84,7 @@ fn what_is_not_toml_is_told_with_the_rest() {
 }
 
 #[test]
-fn a_malformed_line_puts_no_other_at_fault() {
+fn a_malformed_line_causes_no_other_fault() {
     let text = format!("[server]\nlisten = [\"127.0.0.1:9464\"\n[admin]{MINIMAL}");
     let told = told(parse(&text, "f", &[], false));
     assert!(told.lines().all(|line| line.contains("not TOML")), "{told}");
@@ -104,7 +104,7 @@ fn a_malformed_line_does_not_make_its_key_missing() {
 fn origins_are_written_as_browsers_write_them() {
     let with_cors = |lines: &str| with_source(&format!("url = \"memory:\"\n[cors]\n{lines}"));
     for (written, why) in [
-        ("https://app.example/", "write it so"),
+        ("https://app.example/", "write the same"),
         ("HTTPS://App.Example", "browsers write this origin as \\\"https://app.example\\\""),
         ("https://app.example:443", "browsers write this origin as"),
         ("app.example", "not an origin"),
@@ -122,7 +122,7 @@ fn origins_are_written_as_browsers_write_them() {
 }
 
 #[test]
-fn unknown_names_are_told_without_their_values() {
+fn unknown_names_are_reported_without_their_values() {
     let hint = "environment: SSEGATE_SOURCE_PASSWORD: unknown variable; it is SSEGATE_SECTION_KEY for a key of gateway.toml; did you mean SSEGATE_SOURCE_PASSWORD_FILE?";
     assert_told(under(&[("SSEGATE_SOURCE_PASSWORD", "hunter2")]), hint);
     assert_told(under(&[("SSEGATE_CONFIG", "a")]), "environment: SSEGATE_CONFIG: unknown variable");
@@ -165,7 +165,7 @@ fn no_fault_shows_a_password_of_the_url() {
 }
 
 #[test]
-fn listeners_that_cannot_be_are_refused() {
+fn unusable_listeners_are_faults() {
     let long = format!("systemd:{}", "x".repeat(256));
     for listen in
         ["8080", ":8080", "*:8080", "h:port", "127.0.0.1", "unix:", "unix:run", "::1:8080"]
@@ -196,7 +196,7 @@ fn listeners_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn an_admin_listener_within_reach_of_others_needs_a_token() {
+fn an_admin_listener_that_other_machines_reach_needs_a_token() {
     for listen in ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464"] {
         let begin = format!("environment: SSEGATE_ADMIN_LISTEN = \"{listen}\": is reachable");
         assert_told(under(&[("SSEGATE_ADMIN_LISTEN", listen)]), &begin);
@@ -216,7 +216,7 @@ fn an_admin_listener_within_reach_of_others_needs_a_token() {
 }
 
 #[test]
-fn a_secret_that_cannot_be_read_is_told_with_its_line() {
+fn an_unreadable_secret_is_reported_at_its_line() {
     assert_told(
         with_source("url = \"memory:\"\npassword_file = \"/no/such\""),
         "gateway.toml:3:17: source.password_file = \"/no/such\": cannot be read as /no/such: No such file",
@@ -224,7 +224,7 @@ fn a_secret_that_cannot_be_read_is_told_with_its_line() {
 }
 
 #[test]
-fn routes_that_cannot_be_are_refused() {
+fn unusable_routes_are_faults() {
     let cases = [
         ("event = \"\"", "8:9: route.event = \"\": not an event's name"),
         ("event = \"a\\nb\"", "8:9: route.event = \"a\\nb\": not an event's name"),
@@ -250,10 +250,10 @@ fn routes_that_cannot_be_are_refused() {
     for (lines, told) in cases {
         assert_told(with_route(lines), &format!("gateway.toml:{told}"));
     }
-    let stranger = MINIMAL.replace("events:{name}", "events:{nam}");
+    let unknown = MINIMAL.replace("events:{name}", "events:{nam}");
     assert!(
-        told(parse(&stranger, "f", &[], false))
-            .contains("no variable of the path \"/events/{name}\"; did you mean \"name\"?")
+        told(parse(&unknown, "f", &[], false))
+            .contains("not a variable of the path \"/events/{name}\"; did you mean \"name\"?")
     );
     assert_told(parse("[source]\nurl=\"memory:\"", "f", &[], false), "f: [[route]]: missing");
     assert_told(
@@ -263,7 +263,7 @@ fn routes_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn ambiguous_routes_are_told_with_both_lines() {
+fn ambiguous_routes_are_reported_with_both_lines() {
     let second = "[[route]]\npath = \"/{any}/x\"\nkey = \"k\"\naccess = \"public\"";
     assert_told(
         with_route(second),

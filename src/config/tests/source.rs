@@ -1,10 +1,10 @@
-//! What is a fault about the source, its login and its TLS.
+//! Faults of the source, its login and its TLS.
 
 use super::refused::{assert_told, told};
 use super::*;
 
 #[test]
-fn a_source_that_cannot_be_is_refused() {
+fn unusable_sources_are_faults() {
     for url in [
         "",
         "h:6379",
@@ -46,7 +46,7 @@ fn a_source_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn what_goes_with_another_source_is_refused() {
+fn settings_of_another_kind_of_source_are_faults() {
     let of_no_use = "is for TLS, which source.url does not speak";
     for key in ["ca_file", "client_certificate", "client_key"] {
         assert_told(
@@ -65,13 +65,13 @@ fn what_goes_with_another_source_is_refused() {
 }
 
 #[test]
-fn files_of_tls_that_cannot_be_are_refused() {
+fn unusable_files_of_tls_are_faults() {
     let with = |lines: &str| with_source(&format!("url = \"rediss://h\"\n{lines}"));
     assert_told(
         with("ca_file = \"/no/such\""),
         "gateway.toml:3:11: source.ca_file = \"/no/such\": cannot be read as /no/such: ",
     );
-    // It is there, and no PEM.
+    // It exists, but is not PEM.
     assert_told(
         with("ca_file = \"Cargo.toml\""),
         "gateway.toml:3:11: source.ca_file = \"Cargo.toml\": holds no certificate in PEM form",
@@ -101,9 +101,7 @@ fn files_of_tls_that_cannot_be_are_refused() {
     );
     assert_told(
         with(format!("client_certificate = {certificate:?}\nclient_key = {other:?}")),
-        &format!(
-            "gateway.toml:5:14: source.client_key = {other:?}: does not go with source.client"
-        ),
+        &format!("gateway.toml:5:14: source.client_key = {other:?}: does not match source.client"),
     );
     assert_told(
         with(format!("client_certificate = {certificate:?}\nclient_key = {certificate:?}")),

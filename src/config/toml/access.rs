@@ -1,21 +1,20 @@
-//! `access` and `match` of a route as written: everybody, or whose token says so.
+//! Reads `access` and `match` of a route: who may read it.
 
 use super::section::{Found, Section};
 use crate::config::diagnostics::did_you_mean;
 use crate::config::units::Written;
 use crate::config::{Access, Match, PathTemplate};
 
-/// Whether tokens are asked for.
+/// Whether the route needs a token.
 pub(super) fn access(text: &str) -> Result<bool, String> {
     match text {
         "public" => Ok(false),
         "jwt" => Ok(true),
-        _ => Err("unknown; write \"jwt\" for those with a good token, or \"public\" if everybody may read it".into()),
+        _ => Err("unknown; write \"jwt\" for clients with a valid token, or \"public\" if everybody may read it".into()),
     }
 }
 
-/// Who may read a route of this `path`; `None` where that is at fault, which is told. `has_keys`:
-/// tokens can be verified.
+/// Who may read a route of this `path`; `None` on a fault. `has_keys`: there are keys that verify tokens.
 pub(super) fn rules(
     section: &mut Section<'_, '_>,
     access: Option<(bool, Found)>,
@@ -29,18 +28,18 @@ pub(super) fn rules(
     let (asks_for_tokens, found) = access?;
     if !asks_for_tokens {
         if let Some(rule) = rule {
-            section.fault(&rule, "is for tokens, and everybody may read this route; write access = \"jwt\", or remove it");
+            section.fault(&rule, "is for tokens, but everybody may read this route; write access = \"jwt\", or remove it");
         }
         return Some(Access::Public);
     }
     if !has_keys {
-        section.fault(&found, "needs keys to verify tokens with; write them in [auth.jwt], as in keys = [{ alg = \"HS256\", secret_file = \"jwt.secret\" }]");
+        section.fault(&found, "needs keys that verify tokens; write them in [auth.jwt], as in keys = [{ alg = \"HS256\", secret_file = \"jwt.secret\" }]");
     }
     let path = path?;
     let Some(rule) = rule else {
         if let Some(name) = path.variables().next() {
             let why = format!(
-                "any good token would open every {{{name}}}; write which claim has to say it, as in match = {{ {name} = \"streams\" }}, or match = \"any\""
+                "any valid token would open every {{{name}}}; name the claim that has to equal it, as in match = {{ {name} = \"streams\" }}, or write match = \"any\""
             );
             section.fault(&found, why);
         }
@@ -54,7 +53,7 @@ fn matches(written: &Written, path: &PathTemplate) -> Result<Vec<Match>, String>
     let Written::Table(items) = written else {
         return match written {
             Written::Text(text) if text == "any" => Ok(Vec::new()),
-            _ => Err("not a rule; write the claim for each variable, as in { name = \"streams\" }, or \"any\"".into()),
+            _ => Err("not a rule; name the claim for each variable, as in { name = \"streams\" }, or \"any\"".into()),
         };
     };
     let mut matches = Vec::with_capacity(items.len());
@@ -62,18 +61,18 @@ fn matches(written: &Written, path: &PathTemplate) -> Result<Vec<Match>, String>
         let variable = item.name.clone();
         if !path.variables().any(|known| known == variable) {
             let hint = did_you_mean(&variable, path.variables());
-            return Err(format!("{{{variable}}} is no variable of the path \"{path}\"{hint}"));
+            return Err(format!("{{{variable}}} is not a variable of the path \"{path}\"{hint}"));
         }
         match &item.value {
             Written::Text(claim) if !claim.is_empty() => {
                 matches.push(Match { variable, claim: claim.clone() });
             }
-            other => return Err(format!("{other} is no claim's name; write it as a text")),
+            other => return Err(format!("{other} is not the name of a claim; write it in quotes")),
         }
     }
     match path.variables().find(|name| !matches.iter().any(|m| m.variable == *name)) {
         Some(name) => Err(format!(
-            "says nothing of {{{name}}}: any value of it would be open; write the claim that has to say it, too"
+            "does not mention {{{name}}}: any valid token would open all its values; name the claim for it, too"
         )),
         None => Ok(matches),
     }

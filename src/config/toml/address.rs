@@ -1,4 +1,4 @@
-//! Addresses as written: where to listen, which hosts to answer.
+//! Parses addresses to listen on, and hosts to answer.
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ const UNIX_PATH_MAX_BYTES: usize = 107;
 /// Longest name of a socket that systemd hands over (`sd_pid_notify_with_fds(3)`).
 const NAME_MAX_BYTES: usize = 255;
 
-/// `HOST:PORT`, `unix:/path` or `systemd:NAME`. Of a host name with several addresses the first is taken.
+/// `HOST:PORT`, `unix:/path` or `systemd:NAME`. A host name stands for its first address.
 pub(super) fn listen(text: &str) -> Result<Listen, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path).map(Listen::Unix);
@@ -39,7 +39,9 @@ fn resolved(text: &str) -> Result<SocketAddr, String> {
     }
     let mut addresses =
         (host, port).to_socket_addrs().map_err(|error| format!("cannot be resolved: {error}"))?;
-    addresses.next().ok_or_else(|| "resolves to no address; write one instead of a name".into())
+    addresses
+        .next()
+        .ok_or_else(|| "resolves to no address; write an address instead of a name".into())
 }
 
 fn systemd_name(name: &str) -> Result<String, String> {
@@ -62,7 +64,7 @@ pub(super) fn unix_path(path: &str) -> Result<PathBuf, String> {
     ))
 }
 
-/// A host name or address without a port, as a router compares it: lower case, IPv6 in brackets.
+/// A host name or address without a port, as the router compares it: lower case, IPv6 in brackets.
 pub(super) fn host(text: &str) -> Result<String, String> {
     if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
         return Ok(format!("[{address}]"));

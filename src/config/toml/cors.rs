@@ -1,4 +1,4 @@
-//! `[cors]`: origins as a browser writes them, and no wildcard where cookies count.
+//! Reads `[cors]`: origins as browsers write them; a wildcard excludes credentials.
 
 use hyper::header::HeaderValue;
 use url::{Origin, Url};
@@ -20,7 +20,7 @@ pub(super) fn cors(mut section: Section<'_, '_>) -> Cors {
     if any && credentials {
         section.fault(
             &found,
-            "with cors.credentials every page on the web could read with the cookies of whoever looks at it; list the origins",
+            "with cors.credentials, every page on the web could read with the cookies of its visitors; list the origins",
         );
     }
     section.end();
@@ -49,7 +49,7 @@ fn origin(text: &str) -> Result<Option<HeaderValue>, String> {
         _ => return Err(expected()),
     };
     if written != text {
-        return Err(format!("browsers write this origin as \"{written}\"; write it so"));
+        return Err(format!("browsers write this origin as \"{written}\"; write the same"));
     }
     Ok(Some(written.parse().map_err(|_| expected())?))
 }

@@ -1,5 +1,5 @@
-//! `[server.tls]`: the certificate that clients are shown, and its key; both in PEM, read at the start
-//! and whenever they are to be read again.
+//! Reads `[server.tls]`: the certificate for clients and its key, both in PEM, at the start and with each
+//! reload.
 
 use std::path::PathBuf;
 
@@ -23,12 +23,12 @@ pub struct Identity {
     credentials: Option<PathBuf>,
 }
 
-/// What is in these files.
+/// The content of these files.
 #[derive(Debug)]
 pub struct LoadedIdentity {
-    /// The chain and its key, which fit each other.
+    /// The chain, and the key that belongs to it.
     pub certified: CertifiedKey,
-    /// Why clients will not believe it, although it can be shown.
+    /// Why clients will reject it, although the gateway can use it.
     pub doubt: Option<String>,
 }
 
@@ -44,7 +44,7 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// What the files hold now.
+    /// Reads the files as they are now.
     pub fn read(&self) -> Result<LoadedIdentity, IdentityError> {
         let credentials = self.credentials.as_deref();
         let chain =
@@ -65,16 +65,16 @@ impl Identity {
     }
 }
 
-/// That the time of the chain's first certificate is over, or has not come yet.
+/// Why the chain's first certificate is not valid now: it has expired, or is not valid yet.
 fn doubt(chain: &[CertificateDer<'_>]) -> Option<String> {
     use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     let certificate = ParsedCertificate::try_from(chain.first()?).ok()?;
-    // Nobody is trusted, so this fails; the certificate's own time is looked at before its signer.
+    // This always fails, because no signer is trusted; but the validity is checked before the signer.
     let algorithms = default_provider().signature_verification_algorithms.all;
-    let nobody = RootCertStore::empty();
+    let no_roots = RootCertStore::empty();
     let outcome = verify_server_cert_signed_by_trust_anchor(
         &certificate,
-        &nobody,
+        &no_roots,
         &[],
         UnixTime::now(),
         algorithms,
@@ -87,7 +87,7 @@ fn doubt(chain: &[CertificateDer<'_>]) -> Option<String> {
     }
 }
 
-/// `[server.tls]`: `None` where it is empty, or at fault, which is told.
+/// `[server.tls]`; `None` if it is empty, or on a fault.
 pub(super) fn identity(mut section: Section<'_, '_>, listen: &[Listen]) -> Option<Identity> {
     let (certificate, of_certificate) = section.text("certificate", "");
     let (key, of_key) = section.text("key", "");
@@ -110,14 +110,14 @@ pub(super) fn identity(mut section: Section<'_, '_>, listen: &[Listen]) -> Optio
         Some(Err(IdentityError::Certificate(why))) => section.fault(&of_certificate, why),
         Some(Err(IdentityError::Key(why))) => section.fault(&of_key, why),
         Some(Ok(LoadedIdentity { doubt: Some(doubt), .. })) => {
-            section.reader.warn(&of_certificate, format!("clients will refuse it: {doubt}"));
+            section.warn(&of_certificate, format!("clients will reject it: {doubt}"));
         }
         Some(Ok(_)) | None => {}
     }
     if identity.is_some() && listen.iter().all(|listen| matches!(listen, Listen::Unix(_))) {
-        section.reader.warn(
+        section.warn(
             &of_certificate,
-            "of no use: unix sockets speak plain HTTP, and server.listen has nothing else",
+            "has no effect: unix sockets speak plain HTTP, and server.listen has nothing else",
         );
     }
     section.end();

@@ -1,4 +1,4 @@
-//! `[auth.jwt]` as written: keys and what each may be used with, and what a token has to say.
+//! Reads `[auth.jwt]`: keys, the algorithms of each, and what a token has to say.
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use url::{Host, Url};
@@ -10,19 +10,19 @@ use crate::config::jwk::{self, ALGORITHMS, VerifyingKey};
 use crate::config::units::{self, Written};
 use crate::config::{Jwt, KeyPlace, Keys, TokenPlace};
 
-/// Clocks differ by seconds; more would only let expired tokens live on.
+/// Clocks differ by seconds; more would only prolong the life of expired tokens.
 const MAX_LEEWAY: &str = "60s";
 
-/// A key's entry: the name of what it has, and what that says.
+/// Where an entry says that its key is: the name of the setting, its value, and where it is written.
 type Material = (&'static str, String, Found);
 
-/// The section, and whether it names keys, good or bad.
+/// The section, and whether it names any keys, with faults or without.
 pub(super) fn jwt(mut section: Section<'_, '_>) -> (Jwt, bool) {
     let found = section.found("keys", Written::list([]));
     section.show(&found, found.value.to_string());
     let keys = keys(&mut section, &found);
     let text = |text: &str| match text {
-        "" => Err("empty; write what the claim says".to_owned()),
+        "" => Err("empty; write the value of the claim".to_owned()),
         text => Ok(text.to_owned()),
     };
     let issuers = section.listed("issuer", &[], text);
@@ -42,10 +42,10 @@ pub(super) fn jwt(mut section: Section<'_, '_>) -> (Jwt, bool) {
     if !jwt.require.iter().any(|claim| claim == "exp") {
         section.fault(
             &required,
-            "lacks \"exp\": a stream ends with its token, so each has to say when; add it",
+            "lacks \"exp\": a stream ends when its token expires, so every token has to say when; add it",
         );
     }
-    tell_bindings(&mut section, &jwt, &keys);
+    check_bindings(&mut section, &jwt, &keys);
     section.end();
     let names_keys = !matches!(&found.value, Written::List(elements) if elements.is_empty());
     (jwt, names_keys)
@@ -61,13 +61,13 @@ fn places(section: &mut Section<'_, '_>) -> Vec<TokenPlace> {
     places
 }
 
-/// Each issuer's keys are for its own tokens, and only for those that are for us.
-fn tell_bindings(section: &mut Section<'_, '_>, jwt: &Jwt, keys: &[(Material, Keys)]) {
+/// The keys of an issuer verify only its own tokens, and only those that are meant for this gateway.
+fn check_bindings(section: &mut Section<'_, '_>, jwt: &Jwt, keys: &[(Material, Keys)]) {
     for ((name, _, found), keys) in keys {
         if jwt.audiences.is_empty() && name.starts_with("jwks_") {
             section.fault(
                 found,
-                "a set of keys signs for others too, and their tokens would be good here; write auth.jwt.audience, whom yours are for, as in [\"ssegate\"]",
+                "this issuer also signs for others, and their tokens would be valid here; write the audience of yours in auth.jwt.audience, as in [\"ssegate\"]",
             );
         }
         let hint = did_you_mean(
@@ -81,7 +81,7 @@ fn tell_bindings(section: &mut Section<'_, '_>, jwt: &Jwt, keys: &[(Material, Ke
             ),
             None if jwt.issuers.len() > 1 => section.fault(
                 found,
-                "could sign for any of the issuers; write whose it is, as in issuer = \"https://login.example\"",
+                "could sign for any of the issuers; write its own, as in issuer = \"https://login.example\"",
             ),
             _ => {}
         }
@@ -102,7 +102,7 @@ fn keys(section: &mut Section<'_, '_>, found: &Found) -> Vec<(Material, Keys)> {
                     Location::File { .. } => section.reader.location(*at),
                     location => location.clone(),
                 };
-                keys.extend(key(section.reader.key(items.clone()), &header));
+                keys.extend(key(Section::verifying_key(section.reader, items.clone()), &header));
             }
             other => section.fault_in(found, *at, other, WRONG),
         }
@@ -123,13 +123,13 @@ fn key(mut section: Section<'_, '_>, header: &Location) -> Option<(Material, Key
     read
 }
 
-/// What a key may be used with: one algorithm, or a list.
+/// One algorithm, or a list.
 fn algorithms(section: &mut Section<'_, '_>, header: &Location) -> Option<Vec<Algorithm>> {
     let Some(found) = section.written("alg", &"".into()) else {
         section.reader.missing(
             header.clone(),
             "auth.jwt.keys.alg",
-            "missing; write what the key may be used with, as in alg = \"HS256\" (a token does not choose)",
+            "missing; write the algorithms of the key, as in alg = \"HS256\" (a token must not choose its own)",
         );
         return None;
     };
@@ -143,7 +143,7 @@ fn algorithms(section: &mut Section<'_, '_>, header: &Location) -> Option<Vec<Al
     };
     let algorithms = section.list(&found, algorithm);
     if wanted == 0 && matches!(found.value, Written::List(_)) {
-        section.fault(&found, "names no algorithm; write what the key may be used with");
+        section.fault(&found, "names no algorithm; write those of the key");
     }
     (wanted > 0 && algorithms.len() == wanted).then_some(algorithms)
 }
@@ -153,7 +153,10 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     let known = ALGORITHMS.iter().find(|(name, _)| *name == text);
     known.map(|(_, algorithm)| *algorithm).ok_or_else(|| {
         let hint = did_you_mean(text, names());
-        format!("no algorithm that is verified here; write one of {}{hint}", names().join(", "))
+        format!(
+            "not an algorithm that the gateway verifies; write one of {}{hint}",
+            names().join(", ")
+        )
     })
 }
 
@@ -181,13 +184,13 @@ fn material(section: &mut Section<'_, '_>, header: &Location) -> Option<Material
     let first = written.next();
     let others: Vec<(&str, Found)> = written.collect();
     for (_, found) in others {
-        section.fault(&found, "a key has one place; write a table for each");
+        section.fault(&found, "a key has only one place; write a table for each key");
     }
     let Some((name, found)) = first else {
         section.reader.missing(
             header.clone(),
             "auth.jwt.keys",
-            "says nothing of where the key is; write secret_file, public_key_file, jwks_file or jwks_url",
+            "does not say where the key is; write secret_file, public_key_file, jwks_file or jwks_url",
         );
         return None;
     };
@@ -200,7 +203,7 @@ fn material(section: &mut Section<'_, '_>, header: &Location) -> Option<Material
     }
 }
 
-/// What the key's entry leads to; an error where it leads nowhere.
+/// The keys at the place that an entry names.
 fn place(
     section: &mut Section<'_, '_>,
     (name, text, found): &Material,
@@ -210,7 +213,7 @@ fn place(
     if *name != "jwks_file" && *name != "jwks_url" {
         let families = |a: &Algorithm| a.family() == algorithms[0].family();
         if !algorithms.iter().all(families) {
-            return Err("cannot be used with all of alg, which are for different kinds of keys; write a table for each".into());
+            return Err("cannot be used with all algorithms of alg, which are for different kinds of keys; write a table for each".into());
         }
     }
     let credentials = section.reader.credentials.clone();
@@ -218,38 +221,38 @@ fn place(
     let keys = match *name {
         "secret_file" if shared == 0 => {
             return Err(
-                "a secret is for HS256, HS384 or HS512; for the others name a public_key_file"
+                "a secret is for HS256, HS384 or HS512; for other algorithms name a public_key_file"
                     .into(),
             );
         }
         "secret_file" => {
             let secret = secret::read(text, credentials)?;
             if secret.expose().trim_start().starts_with("-----BEGIN") {
-                return Err("holds a key in PEM form, no secret: whoever has the public key could sign; name it in public_key_file, with its own alg".into());
+                return Err("holds a key in PEM form, not a secret: everybody who has the public key could sign; name it in public_key_file, with its own alg".into());
             }
             let bytes = secret.expose().len();
             let least = algorithms.iter().map(|a| jwk::least_secret_bytes(*a)).max().unwrap_or(0);
             if bytes < least {
-                section.reader.warn(found, format!("a secret of {bytes} bytes can be guessed by whoever has a token; take {least} random bytes or more (RFC 7518, 3.2)"));
+                section.warn(found, format!("a secret of {bytes} bytes can be guessed by anybody who has a token; use at least {least} random bytes (RFC 7518, 3.2)"));
             }
             vec![VerifyingKey::secret(secret.expose().as_bytes(), algorithms)]
         }
         "public_key_file" => {
             if shared > 0 {
-                return Err("a public key is no secret: with HS256, HS384 or HS512 whoever has it could sign; write what it is for, as in alg = \"RS256\"".into());
+                return Err("a public key is not a secret: with HS256, HS384 or HS512 everybody who has it could sign; write its own algorithm, as in alg = \"RS256\"".into());
             }
             vec![VerifyingKey::public(&secret::text(text, credentials)?, algorithms)?]
         }
         "jwks_file" => {
             let keys = jwk::set(secret::text(text, credentials)?.as_bytes(), algorithms)?;
             if keys.is_empty() {
-                return Err("holds no key that alg can be used with".into());
+                return Err("holds no key for the algorithms of alg".into());
             }
             keys
         }
         _ => {
             if shared > 0 {
-                return Err("whoever can read that address would have the secret of HS256, HS384 or HS512; write it into a file (secret_file, jwks_file)".into());
+                return Err("everybody who can read that URL would know the secret of HS256, HS384 or HS512; write it into a file (secret_file, jwks_file)".into());
             }
             return url(text, algorithms);
         }
@@ -259,11 +262,13 @@ fn place(
 
 fn url(text: &str, algorithms: &[Algorithm]) -> Result<KeyPlace, String> {
     let wrong = || {
-        "not an address of keys; write it in full, as in \"https://login.example/.well-known/jwks.json\"".to_owned()
+        "not the URL of a set of keys; write it in full, as in \"https://login.example/.well-known/jwks.json\"".to_owned()
     };
     let url = Url::parse(text).map_err(|_| wrong())?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user name or password, which is not sent; remove it".into());
+        return Err(
+            "holds a user name or password, which the gateway does not send; remove it".into()
+        );
     }
     if !matches!(url.host(), Some(Host::Domain(_) | Host::Ipv4(_) | Host::Ipv6(_))) {
         return Err(wrong());

@@ -1,15 +1,13 @@
-//! From gateway.toml and the environment, as written, to the configuration as meant.
-//!
-//! Nothing stops at the first fault: all are collected and told together.
+//! Reads gateway.toml and the environment into the configuration. A fault never stops the reading: the
+//! operator gets all faults at once.
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
 use super::diagnostics::{Fault, Faults, Location};
-use super::{Config, Risk, units};
+use super::{ConfigFile, Loaded, Risk, Setting, units};
 use reader::ConfigReader;
 
 pub use identity::{Identity, IdentityError, LoadedIdentity};
@@ -29,54 +27,10 @@ mod source;
 mod source_url;
 mod tls;
 
-/// Looked for in this order where no file is named.
+/// Where the file is looked for, in this order, unless the command line names one.
 const FILES: [&str; 2] = ["gateway.toml", "/etc/ssegate/gateway.toml"];
 
-/// A configuration without a fault, and how it came about.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// What was read.
-    pub origin: Origin,
-    /// Every key with its effective value.
-    pub settings: Vec<Setting>,
-    /// What is allowed but looks wrong.
-    pub warnings: Vec<Fault>,
-}
-
-/// What was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// This file.
-    File(PathBuf),
-    /// Nothing: the built-in defaults of `--demo`.
-    Demo,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Demo => f.write_str("no file (--demo)"),
-        }
-    }
-}
-
-/// A key and its effective value, as shown to the operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Its section: `server`, `admin`, …; `route` for each route, `path` being its first key.
-    pub section: &'static str,
-    /// Its name within the section.
-    pub key: &'static str,
-    /// Its value in TOML form, secrets masked.
-    pub value: String,
-    /// Where the value came from.
-    pub location: Location,
-}
-
-/// The process's environment, for [`load`]. What is not Unicode is no setting of ours.
+/// The process's environment, for [`load`]; a name that is not Unicode is none of our variables.
 pub fn environment() -> Vec<(String, String)> {
     let unicode = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
@@ -95,7 +49,7 @@ pub fn load(path: Option<&Path>, demo: bool, env: &[(String, String)]) -> Result
     };
     match found {
         Some((path, text)) => parse(&text, &path.to_string_lossy(), env, demo),
-        None => parse("", "", env, true).map(|loaded| Loaded { origin: Origin::Demo, ..loaded }),
+        None => parse("", "", env, true).map(|loaded| Loaded { file: ConfigFile::Demo, ..loaded }),
     }
 }
 
@@ -121,7 +75,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Faults {
     Faults::whole(&path.to_string_lossy(), format!("cannot be read: {error}"))
 }
 
-/// Reads `text`, the content of `file`, under the environment `env`.
+/// Reads `text`, the content of `file`; the environment `env` overrides it.
 pub fn parse(
     text: &str,
     file: &str,
@@ -145,14 +99,14 @@ pub fn parse(
         return Err(Faults::new(faults));
     }
     let (settings, mut warnings) = (reader.settings, reader.warnings);
-    warnings.extend(config.risks().into_iter().map(|risk| told(&risk, &settings)));
+    warnings.extend(config.risks().into_iter().map(|risk| warning(&risk, &settings)));
     warnings.sort();
-    let origin = Origin::File(PathBuf::from(file));
-    Ok(Loaded { config, origin, settings, warnings })
+    let file = ConfigFile::At(PathBuf::from(file));
+    Ok(Loaded { config, file, settings, warnings })
 }
 
-/// A risk, at the place of the setting that makes it.
-fn told(risk: &Risk, settings: &[Setting]) -> Fault {
+/// The warning about a risk, at the place of the setting that makes it.
+fn warning(risk: &Risk, settings: &[Setting]) -> Fault {
     let (section, key) = risk.setting;
     let setting = settings.iter().find(|setting| (setting.section, setting.key) == (section, key));
     let setting = setting.expect("every key of a section is shown");
@@ -168,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_no_file_is_found_a_way_out_is_told() {
+    fn a_missing_file_is_a_fault_that_says_what_to_do() {
         let faults = first_of(&[Path::new("no/such.toml"), Path::new("nor/this.toml")]);
         let told = faults.expect_err("neither exists").to_string();
         assert!(told.starts_with("no/such.toml, nor/this.toml: no such file; "), "{told}");

@@ -1,4 +1,4 @@
-//! `[proxy]`: networks whose word is taken, and listeners that require the PROXY protocol.
+//! Reads `[proxy]`: trusted networks, and listeners that require the PROXY protocol.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,17 +18,17 @@ pub(super) fn proxy(mut section: Section<'_, '_>, public: &[Listen]) -> Proxy {
     let unix = trusted.contains(&None);
     if networks.iter().any(|network| network.prefix_len() == 0) {
         let everybody =
-            "trusts everybody to say who they are; list the networks of your own proxies";
-        section.reader.warn(&found, everybody);
+            "trusts every client to state its own address; list the networks of your proxies";
+        section.warn(&found, everybody);
     }
 
     let found = section.found("protocol", Written::list([]));
     section.show(&found, found.value.to_string());
     let protocol = section.list(&found, |text| listener(text, public));
     if protocol.iter().any(Listen::is_reachable) {
-        section.reader.warn(
+        section.warn(
             &found,
-            "can be reached from other machines, and whoever does may claim any address; let nobody but the proxy connect there",
+            "is reachable from other machines, and any machine that connects can claim any address; let only the proxy connect there",
         );
     }
     section.end();
@@ -47,7 +47,7 @@ fn trusted(text: &str) -> Result<Option<IpNet>, String> {
     Ok(Some(canonical(network)))
 }
 
-/// An IPv4 network in IPv6 clothes is an IPv4 network, as addresses are compared.
+/// An IPv4 network that is mapped to IPv6 becomes IPv4, as the addresses that it is compared with.
 fn canonical(network: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     let IpNet::V6(mapped) = network else { return network };
@@ -68,5 +68,5 @@ fn listener(text: &str, public: &[Listen]) -> Result<Listen, String> {
     if public.contains(&listen) {
         return Ok(listen);
     }
-    Err("not in server.listen; write it as it is written there".into())
+    Err("not in server.listen; write it as there".into())
 }

@@ -1,31 +1,26 @@
-//! The file and the environment while they are read: hands out sections, collects every fault, and
-//! tells at the end what nobody asked for.
+//! The state of the reading: the file and the environment, the faults so far, and the variables that no
+//! key has asked for.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::Setting;
-use super::section::{Found, Section};
+use crate::config::Setting;
 use crate::config::diagnostics::{Fault, Location, did_you_mean};
-use crate::config::units::{Item, Written, take};
+use crate::config::units::Item;
 
 const PREFIX: &str = "SSEGATE_";
-/// The section that each route is.
-const ROUTE: &str = "route";
-/// The section that each key of tokens is.
-const KEY: &str = "auth.jwt.keys";
 
 /// The file and the environment while they are read.
 pub(super) struct ConfigReader<'a> {
     text: &'a str,
     file: &'a str,
     pub(super) demo: bool,
-    /// `SSEGATE_*` that nobody has asked for yet.
+    /// `SSEGATE_*` that no key has asked for yet.
     variables: BTreeMap<&'a str, &'a str>,
     known_variables: Vec<String>,
     pub(super) credentials: Option<PathBuf>,
     faults: Vec<Fault>,
-    /// Faults that a malformed line may be the cause of.
+    /// Faults that a malformed line may have caused.
     missing: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     pub(super) settings: Vec<Setting>,
@@ -54,8 +49,8 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Everything that is wrong, `malformed` lines included: what else is wrong with those is not
-    /// told, nor is what may be missing, or at its default, because of them.
+    /// All faults, with those of `malformed` lines; without other faults of these lines, and without what
+    /// may be missing, or at its default, only because of them.
     pub(super) fn faults(&mut self, malformed: Vec<Fault>) -> Vec<Fault> {
         if malformed.is_empty() {
             self.faults.append(&mut self.missing);
@@ -82,73 +77,11 @@ impl<'a> ConfigReader<'a> {
         self.faults.push(Fault { location, subject: subject.into(), message: message.into() });
     }
 
-    pub(super) fn warn(&mut self, found: &Found, message: impl Into<String>) {
-        let (location, subject) = (found.location.clone(), found.subject.clone());
-        self.warnings.push(Fault { location, subject, message: message.into() });
-    }
-
     pub(super) fn missing(&mut self, location: Location, subject: &str, message: &str) {
         self.missing.push(Fault { location, subject: subject.into(), message: message.into() });
     }
 
-    /// The section `name`, taken out of `root`; an empty one where the file has none.
-    pub(super) fn section(&mut self, root: &mut Vec<Item>, name: &'static str) -> Section<'_, 'a> {
-        let items = match take(root, name) {
-            Some(Item { value: Written::Table(items), .. }) => items,
-            Some(item) => {
-                let message = format!("not a section; write [{name}] and its keys below");
-                self.fault(self.location(item.name_at), name, message);
-                Vec::new()
-            }
-            None => Vec::new(),
-        };
-        Section::new(self, name, items)
-    }
-
-    /// One `[[route]]`: a section that the environment has no part in.
-    pub(super) fn route(&mut self, items: Vec<Item>) -> Section<'_, 'a> {
-        Section::new(self, ROUTE, items)
-    }
-
-    /// One of `keys` in `[auth.jwt]`: a section that the environment has no part in, either.
-    pub(super) fn key(&mut self, items: Vec<Item>) -> Section<'_, 'a> {
-        Section::new(self, KEY, items)
-    }
-
-    /// The section `outer.inner`, taken out of `root`, and nothing else in `outer`; an empty one where
-    /// the file has none.
-    pub(super) fn section_within(
-        &mut self,
-        root: &mut Vec<Item>,
-        (outer, inner): (&str, &str),
-        path: &'static str,
-    ) -> Section<'_, 'a> {
-        let mut items = match take(root, outer) {
-            Some(Item { value: Written::Table(items), name_at, .. }) => {
-                if items.is_empty() {
-                    let message = format!("unknown; the only section of it is [{path}]");
-                    self.fault(self.location(name_at), &format!("[{outer}]"), message);
-                }
-                items
-            }
-            // Told as what it is: no section.
-            Some(item) => {
-                root.push(item);
-                Vec::new()
-            }
-            None => Vec::new(),
-        };
-        let taken = take(&mut items, inner);
-        for item in items {
-            let (location, name) = (self.location(item.name_at), format!("{outer}.{}", item.name));
-            self.fault(location, &name, format!("unknown; the only section of it is [{path}]"));
-        }
-        let mut inner: Vec<Item> =
-            taken.map(|item| Item { name: path.to_owned(), ..item }).into_iter().collect();
-        self.section(&mut inner, path)
-    }
-
-    /// Tells what is left in `root` once every section was taken.
+    /// Reports the sections that are left in `root` once all known ones were taken.
     pub(super) fn end_of_file(&mut self, root: Vec<Item>, sections: &[&str]) {
         for item in root {
             let hint = did_you_mean(&item.name, sections.iter().copied());
@@ -156,18 +89,15 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Name and content of the variable that overrides `key` of `section`; routes have none.
+    /// Name and content of the variable that overrides `key` of `section`.
     pub(super) fn variable(&mut self, section: &str, key: &str) -> Option<(String, &'a str)> {
-        if section == ROUTE || section == KEY {
-            return None;
-        }
         let name = format!("{PREFIX}{section}_{key}").replace('.', "_").to_uppercase();
         self.known_variables.push(name.clone());
         let text = self.variables.remove(name.as_str())?;
         Some((name, text))
     }
 
-    /// Tells which `SSEGATE_*` nobody asked for; their values stay out of it.
+    /// Reports the `SSEGATE_*` that no key has asked for, without their values: they may be secrets.
     pub(super) fn end_of_environment(&mut self) {
         for name in std::mem::take(&mut self.variables).into_keys() {
             let message = self.unknown_variable(name);

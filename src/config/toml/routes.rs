@@ -1,4 +1,4 @@
-//! The routes: what each means, and that no two want the same path.
+//! Reads the routes: each by itself, then whether two of them match the same paths.
 
 use super::access;
 use super::reader::ConfigReader;
@@ -8,7 +8,7 @@ use crate::config::units::{self, Item, Written};
 use crate::config::{KeyTemplate, PathTemplate, Replay, Route, Signals};
 use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
 
-/// `EventSource` itself dispatches events of these types.
+/// The types of events that `EventSource` itself dispatches.
 const EVENT_SOURCES_OWN: [&str; 2] = ["open", "error"];
 const DEFAULT_EVENT: &str = "message";
 
@@ -21,8 +21,8 @@ struct BuiltIn {
 
 const DEMO: BuiltIn = BuiltIn { path: "/events/{name}", key: "events:{name}", access: "public" };
 
-/// Every route, the more specific first: of those that match a path, the first is meant.
-/// `has_keys`: tokens can be verified.
+/// Every route, the more specific first: the first that matches a path serves it.
+/// `has_keys`: there are keys that verify tokens.
 pub(super) fn routes(
     reader: &mut ConfigReader<'_>,
     root: &mut Vec<Item>,
@@ -31,13 +31,18 @@ pub(super) fn routes(
     let tables = tables(reader, root);
     let mut routes: Vec<(Route, Location)> = Vec::new();
     if tables.is_empty() && reader.demo {
-        routes.extend(route(reader.route(Vec::new()), &Location::Demo, Some(&DEMO), has_keys));
+        routes.extend(route(
+            Section::route(reader, Vec::new()),
+            &Location::Demo,
+            Some(&DEMO),
+            has_keys,
+        ));
     }
     for (at, items) in tables {
         let header = reader.location(at);
-        let read = route(reader.route(items), &header, None, has_keys);
+        let read = route(Section::route(reader, items), &header, None, has_keys);
         let Some((route, location)) = read else { continue };
-        tell_ambiguity(reader, &route, &location, &routes);
+        check_ambiguity(reader, &route, &location, &routes);
         routes.push((route, location));
     }
     routes.sort_by(|(a, _), (b, _)| a.path.by_specificity(&b.path));
@@ -51,7 +56,7 @@ fn tables(reader: &mut ConfigReader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Ve
             reader.missing(
                 whole,
                 "[[route]]",
-                "missing: nothing would be served; write one with path, key and access",
+                "missing: the gateway would serve nothing; write one with path, key and access",
             );
         }
         return Vec::new();
@@ -71,17 +76,17 @@ fn tables(reader: &mut ConfigReader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Ve
     tables
 }
 
-fn tell_ambiguity(
+fn check_ambiguity(
     reader: &mut ConfigReader<'_>,
     route: &Route,
     location: &Location,
     earlier: &[(Route, Location)],
 ) {
     let same = |(other, _): &&(Route, Location)| route.path.is_ambiguous_with(&other.path);
-    let Some((other, other_spot)) = earlier.iter().find(same) else { return };
+    let Some((other, other_location)) = earlier.iter().find(same) else { return };
     let subject = format!("route.path = \"{}\"", route.path);
     let message = format!(
-        "can match the same path as \"{}\" ({other_spot}) and is not more specific; make a segment of one of them a literal that the other does not have",
+        "can match the same path as \"{}\" ({other_location}) and is not more specific; give one of them a literal segment that the other does not have",
         other.path
     );
     reader.fault(location.clone(), &subject, message);
@@ -98,14 +103,14 @@ fn route(
         "path",
         built_in.map(|route| route.path),
         header,
-        "write what clients ask for, as in path = \"/events/{name}\"",
+        "write the path that clients request, as in path = \"/events/{name}\"",
         |text| PathTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
     let key = section.required(
         "key",
         built_in.map(|route| route.key),
         header,
-        "write the stream key that is read, as in key = \"events:{name}\"",
+        "write the stream key that it reads, as in key = \"events:{name}\"",
         |text| KeyTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
     let access = section.required(
@@ -137,22 +142,22 @@ fn check_variables(
     (path, path_found): &(PathTemplate, Found),
     (key, key_found): &(KeyTemplate, Found),
 ) {
-    let strangers: Vec<&str> =
+    let unknown: Vec<&str> =
         key.variables().filter(|name| !path.variables().any(|known| known == *name)).collect();
-    for name in strangers {
+    for name in unknown {
         let hint = did_you_mean(name, path.variables());
-        let message = format!("{{{name}}} is no variable of the path \"{path}\"{hint}");
+        let message = format!("{{{name}}} is not a variable of the path \"{path}\"{hint}");
         section.fault(key_found, message);
     }
     for name in path.variables().filter(|name| !key.variables().any(|used| used == *name)) {
         let message =
             format!("{{{name}}} is not used in the key: all its values read the same stream");
-        section.reader.warn(path_found, message);
+        section.warn(path_found, message);
     }
     if key.is_bare() {
-        section.reader.warn(
+        section.warn(
             key_found,
-            "nothing but variables: clients can name every Redis key of that form; begin it with a literal, as in \"events:{name}\"",
+            "consists of variables only: clients can name every Redis key of that form; begin it with a literal, as in \"events:{name}\"",
         );
     }
 }
@@ -162,9 +167,9 @@ fn event(section: &mut Section<'_, '_>) -> EventName {
     let (EventName::Fixed(fixed) | EventName::Field { otherwise: fixed, .. }) = &name;
     if EVENT_SOURCES_OWN.contains(&fixed.as_str()) {
         let message = format!(
-            "EventSource has events \"{fixed}\" of its own: clients cannot tell them apart; choose another name"
+            "EventSource has its own events of the type \"{fixed}\": clients could not tell them apart; choose another name"
         );
-        section.reader.warn(&found, message);
+        section.warn(&found, message);
     }
     name
 }
@@ -191,12 +196,14 @@ fn fixed_name(written: &Written) -> Result<String, String> {
         return Err("not an event's name; write \"message\" or { field = \"type\", otherwise = \"message\" }".into());
     };
     if name == CONTROL_EVENT {
-        return Err("taken: the gateway's own control events have this name; choose another".into());
+        return Err(
+            "taken: the control events of the gateway have this name; choose another".into()
+        );
     }
     if is_event_name(name) {
         return Ok(name.clone());
     }
-    Err("not an event's name; write one line that is not empty".into())
+    Err("not an event's name; write one line of text".into())
 }
 
 fn data(section: &mut Section<'_, '_>) -> Data {
@@ -231,7 +238,7 @@ fn missing(section: &mut Section<'_, '_>) -> Option<String> {
         match written {
         Written::Text(text) => Ok(Some(text.clone())),
         Written::Flag(false) => Ok(None),
-        _ => Err("neither a text nor false; write what is sent where the field is absent, or false to skip the entry".into()),
+        _ => Err("neither a text nor false; write what the gateway sends when the field is absent, or false to skip the entry".into()),
     }
     };
     section.read("missing", "{}", read).0

@@ -1,4 +1,4 @@
-//! Secrets, certificates: each in a file of its own, or among the credentials that systemd hands over.
+//! Reads secrets and certificates: each from a file of its own, or from the credentials of systemd.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Secret;
 
-/// More than any secret, and any system's authorities; a wrong path may lead to an endless file.
+/// More than any secret or list of authorities; a wrong path may name an endless file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The secret in the file `name`: a path, or a bare name that is first looked for in `credentials`.
+/// The secret in the file `name`: a path, or a bare name, which `credentials` may hold.
 ///
 /// One trailing line break is dropped.
 pub(super) fn read(name: &str, credentials: Option<&Path>) -> Result<Secret, String> {
@@ -22,7 +22,7 @@ pub(super) fn read(name: &str, credentials: Option<&Path>) -> Result<Secret, Str
     Ok(Secret::new(secret.to_owned()))
 }
 
-/// What the file `name` holds, found likewise.
+/// The content of the file `name`, found in the same way.
 pub(super) fn text(name: &str, credentials: Option<&Path>) -> Result<String, String> {
     let path = path(name, credentials);
     let mut text = String::new();
@@ -31,7 +31,7 @@ pub(super) fn text(name: &str, credentials: Option<&Path>) -> Result<String, Str
         .map_err(|error| format!("cannot be read as {}: {error}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(format!(
-            "holds more than {MAX_BYTES} bytes; name a file with just what is asked for"
+            "holds more than {MAX_BYTES} bytes; name a file that holds nothing else"
         ));
     }
     Ok(text)

@@ -1,14 +1,18 @@
-//! One section while its keys are taken: typed getters that remember what was known, where each
-//! value came from and what is wrong with it.
+//! One section of the file: typed getters for its keys, which record where each value was written and
+//! what is wrong with it.
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::Setting;
 use super::reader::ConfigReader;
-use crate::config::diagnostics::{Location, did_you_mean};
+use crate::config::diagnostics::{Fault, Location, did_you_mean};
 use crate::config::units::{self, Item, Written, take};
+use crate::config::{Secret, Setting};
 
-/// Keys whose defaults `--demo` changes.
+/// Sections that repeat: no variable of the environment can name a key of one of them.
+const REPEATED: [&str; 2] = ["route", "auth.jwt.keys"];
+
+/// Keys that have another default under `--demo`.
 const DEMO: [(&str, &str); 6] = [
     ("server", "hosts"),
     ("admin", "publish"),
@@ -27,7 +31,7 @@ pub(super) struct Found {
     pub(super) subject: String,
 }
 
-/// A section while its keys are taken.
+/// A section, from which the known keys are taken one by one.
 pub(super) struct Section<'r, 'a> {
     pub(super) reader: &'r mut ConfigReader<'a>,
     name: &'static str,
@@ -36,15 +40,71 @@ pub(super) struct Section<'r, 'a> {
 }
 
 impl<'r, 'a> Section<'r, 'a> {
-    pub(super) fn new(
-        reader: &'r mut ConfigReader<'a>,
-        name: &'static str,
-        items: Vec<Item>,
-    ) -> Self {
+    fn new(reader: &'r mut ConfigReader<'a>, name: &'static str, items: Vec<Item>) -> Self {
         Self { reader, name, items, known: Vec::new() }
     }
 
-    /// What was written for `key`: the environment's word first, then the file's.
+    /// The section `name`, taken out of `root`; an empty one where the file has none.
+    pub(super) fn take(
+        reader: &'r mut ConfigReader<'a>,
+        root: &mut Vec<Item>,
+        name: &'static str,
+    ) -> Self {
+        let items = match take(root, name) {
+            Some(Item { value: Written::Table(items), .. }) => items,
+            Some(item) => {
+                let message = format!("not a section; write [{name}] and its keys below");
+                reader.fault(reader.location(item.name_at), name, message);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        Self::new(reader, name, items)
+    }
+
+    /// The section `outer.inner`, taken out of `root`, where `outer` may hold nothing else; an empty one
+    /// where the file has none. `path` is its whole name.
+    pub(super) fn take_within(
+        reader: &'r mut ConfigReader<'a>,
+        root: &mut Vec<Item>,
+        (outer, inner): (&str, &str),
+        path: &'static str,
+    ) -> Self {
+        let unknown = || format!("unknown; its only section is [{path}]");
+        let mut items = match take(root, outer) {
+            Some(Item { value: Written::Table(items), name_at, .. }) => {
+                if items.is_empty() {
+                    reader.fault(reader.location(name_at), &format!("[{outer}]"), unknown());
+                }
+                items
+            }
+            // The end of the file reports it as an unknown section.
+            Some(item) => {
+                root.push(item);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let taken = take(&mut items, inner);
+        for item in items {
+            let name = format!("{outer}.{}", item.name);
+            reader.fault(reader.location(item.name_at), &name, unknown());
+        }
+        let named = taken.map(|item| Item { name: path.to_owned(), ..item });
+        Self::take(reader, &mut named.into_iter().collect(), path)
+    }
+
+    /// One `[[route]]`.
+    pub(super) fn route(reader: &'r mut ConfigReader<'a>, items: Vec<Item>) -> Self {
+        Self::new(reader, "route", items)
+    }
+
+    /// One of `keys` in `[auth.jwt]`.
+    pub(super) fn verifying_key(reader: &'r mut ConfigReader<'a>, items: Vec<Item>) -> Self {
+        Self::new(reader, "auth.jwt.keys", items)
+    }
+
+    /// What is written for `key`: a variable of the environment comes before the file.
     pub(super) fn written(&mut self, key: &'static str, default: &Written) -> Option<Found> {
         self.known.push(key);
         let item = take(&mut self.items, key);
@@ -57,13 +117,16 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     fn variable(&mut self, key: &'static str, default: &Written) -> Option<Found> {
+        if REPEATED.contains(&self.name) {
+            return None;
+        }
         let (name, text) = self.reader.variable(self.name, key)?;
         let value = Written::from_variable(text, default);
         let subject = format!("{name} = {}", Written::from(text));
         Some(Found { key, location: Location::Variable(name), value, subject })
     }
 
-    /// What holds for `key`: written or default.
+    /// The effective value of `key`: as written, or the default.
     pub(super) fn found(&mut self, key: &'static str, default: Written) -> Found {
         let changed = self.reader.demo && DEMO.contains(&(self.name, key));
         self.written(key, &default).unwrap_or_else(|| Found {
@@ -74,14 +137,14 @@ impl<'r, 'a> Section<'r, 'a> {
         })
     }
 
-    /// Records `found` for those who ask what holds.
+    /// Records the effective value for `check --print`.
     pub(super) fn show(&mut self, found: &Found, value: String) {
         let setting =
             Setting { section: self.name, key: found.key, value, location: found.location.clone() };
         self.reader.settings.push(setting);
     }
 
-    /// Reads `key` with `read`, which accepts `default`; tells what it doesn't accept.
+    /// Reads `key` with `read`, which accepts `default`; what it rejects is a fault.
     pub(super) fn read<T>(
         &mut self,
         key: &'static str,
@@ -102,7 +165,12 @@ impl<'r, 'a> Section<'r, 'a> {
         self.reader.fault(found.location.clone(), &found.subject, message);
     }
 
-    /// Tells a fault of one element of `found`, at its own place where it has one.
+    pub(super) fn warn(&mut self, found: &Found, message: impl Into<String>) {
+        let (location, subject) = (found.location.clone(), found.subject.clone());
+        self.reader.warnings.push(Fault { location, subject, message: message.into() });
+    }
+
+    /// A fault of one element of `found`, which has its own place if it is in the file.
     pub(super) fn fault_in(&mut self, found: &Found, at: usize, element: &Written, why: &str) {
         let location = match &found.location {
             Location::File { .. } => self.reader.location(at),
@@ -178,6 +246,20 @@ impl<'r, 'a> Section<'r, 'a> {
         self.read(key, default, read).0
     }
 
+    /// The secret in the file that `key` names; `None` if it names none, or on a fault.
+    pub(super) fn secret(
+        &mut self,
+        key: &'static str,
+        read: fn(&str, Option<&Path>) -> Result<Secret, String>,
+    ) -> Option<Secret> {
+        let (name, found) = self.text(key, "");
+        if name.is_empty() {
+            return None;
+        }
+        let secret = read(&name, self.reader.credentials.as_deref());
+        secret.map_err(|why| self.fault(&found, why)).ok()
+    }
+
     /// One of a few words, of which the first is the default.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> (T, Found) {
         self.read(key, words[0].0, |written| {
@@ -201,7 +283,7 @@ impl<'r, 'a> Section<'r, 'a> {
         self.list(&found, read)
     }
 
-    /// The elements of `found`, each read with `read`; tells each that it doesn't accept.
+    /// The elements of `found`, each read with `read`; each that it rejects is a fault.
     pub(super) fn list<T>(
         &mut self,
         found: &Found,
@@ -221,8 +303,8 @@ impl<'r, 'a> Section<'r, 'a> {
         accepted
     }
 
-    /// A text without a default, read with `read`, or else `built_in`; tells where it is missing,
-    /// with what to `write`, at the section's `header`.
+    /// A text without a default but for `built_in`, read with `read`. If it is missing, the fault is at
+    /// the section's `header` and says what to `write`.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -250,7 +332,7 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// Corrects what was recorded last to the value that it stands for.
+    /// Replaces the value that was recorded last: it stood for another one.
     pub(super) fn correct_shown(&mut self, value: String) {
         self.reader.settings.last_mut().expect("a key was just read").value = value;
     }
@@ -259,10 +341,11 @@ impl<'r, 'a> Section<'r, 'a> {
     pub(super) fn section(&mut self, name: &str, path: &'static str) -> Section<'_, 'a> {
         let taken = take(&mut self.items, name);
         let named = taken.map(|item| Item { name: path.to_owned(), ..item });
-        self.reader.section(&mut named.into_iter().collect(), path)
+        Section::take(self.reader, &mut named.into_iter().collect(), path)
     }
 
-    /// Tells what is left once every key was taken; values stay out of it, for they may be secrets.
+    /// Reports the keys that are left once all known ones were taken, without their values: they may be
+    /// secrets.
     pub(super) fn end(self) {
         for item in self.items {
             let subject = format!("{}.{}", self.name, item.name);

@@ -1,15 +1,13 @@
-//! Every section but the source and the routes: each key with its default and its bounds, once.
-
-use std::path::Path;
+//! Reads every section but the source, the routes and a few others: each key with its default and bounds.
 
 use super::reader::ConfigReader;
 use super::section::Section;
 use super::{address, cors, identity, jwt, proxy, routes, secret, source};
 use crate::config::diagnostics::did_you_mean;
 use crate::config::units::{self, Item, Written};
-use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Secret, Server};
+use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Server};
 
-/// Loopback names: what a page on another site cannot make a browser send as Host.
+/// The loopback names: no page of another site can make a browser send one as Host.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 const SECTIONS: [&str; 11] = [
     "server",
@@ -24,20 +22,21 @@ const SECTIONS: [&str; 11] = [
     "cors",
     "proxy",
 ];
-/// Any number: a limit that is as high as one likes.
+/// The upper bound of limits that may be as high as the operator likes.
 const ANY: u32 = u32::MAX;
 
-/// The whole configuration. Where there were faults it is not to be used.
+/// The whole configuration; after a fault it must not be used.
 pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Config {
-    let server = server(reader.section(&mut root, "server"));
-    let admin = admin(reader.section(&mut root, "admin"), &server.listen);
-    let source = source::source(reader.section(&mut root, "source"));
-    let ring = ring(reader.section(&mut root, "ring"), source.max_entry_bytes);
-    let limits = limits(reader.section(&mut root, "limits"));
-    let cors = cors::cors(reader.section(&mut root, "cors"));
-    let proxy = proxy::proxy(reader.section(&mut root, "proxy"), &server.listen);
-    let log = log(reader.section(&mut root, "log"));
-    let (jwt, has_keys) = jwt::jwt(reader.section_within(&mut root, ("auth", "jwt"), "auth.jwt"));
+    let server = server(Section::take(reader, &mut root, "server"));
+    let admin = admin(Section::take(reader, &mut root, "admin"), &server.listen);
+    let source = source::source(Section::take(reader, &mut root, "source"));
+    let ring = ring(Section::take(reader, &mut root, "ring"), source.max_entry_bytes);
+    let limits = limits(Section::take(reader, &mut root, "limits"));
+    let cors = cors::cors(Section::take(reader, &mut root, "cors"));
+    let proxy = proxy::proxy(Section::take(reader, &mut root, "proxy"), &server.listen);
+    let log = log(Section::take(reader, &mut root, "log"));
+    let (jwt, has_keys) =
+        jwt::jwt(Section::take_within(reader, &mut root, ("auth", "jwt"), "auth.jwt"));
     let routes = routes::routes(reader, &mut root, has_keys);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();
@@ -70,7 +69,10 @@ fn listeners(section: &mut Section<'_, '_>) -> Vec<Listen> {
     section.show(&found, found.value.to_string());
     let listeners = section.list(&found, address::listen);
     if matches!(&found.value, Written::List(elements) if elements.is_empty()) {
-        section.fault(&found, "nowhere to listen; write at least one, as in [\"127.0.0.1:8080\"]");
+        section.fault(
+            &found,
+            "nowhere to listen; write at least one address, as in [\"127.0.0.1:8080\"]",
+        );
     }
     for (index, listener) in listeners.iter().enumerate() {
         if listeners[..index].iter().any(|earlier| collide(earlier, listener)) {
@@ -80,7 +82,7 @@ fn listeners(section: &mut Section<'_, '_>) -> Vec<Listen> {
     listeners
 }
 
-/// Whether two listeners cannot both be bound. Port 0 is another one each time.
+/// Whether two listeners cannot both be bound; port 0 is another port each time.
 fn collide(a: &Listen, b: &Listen) -> bool {
     a == b && !matches!(a, Listen::Tcp(address) if address.port() == 0)
 }
@@ -103,12 +105,11 @@ fn admin(mut section: Section<'_, '_>, public: &[Listen]) -> Admin {
         text => address::listen(text).map(Some),
     };
     let (listen, found) = section.read("listen", "127.0.0.1:9464", read);
-    let token = secret_in(&mut section, "token_file", secret::token);
+    let token = section.secret("token_file", secret::token);
     let publish = section.reader.demo;
     let publish = section.flag("publish", publish);
     if listen.as_ref().is_some_and(|listen| public.iter().any(|other| collide(listen, other))) {
-        section
-            .fault(&found, "is in server.listen too; the admin listener has an address of its own");
+        section.fault(&found, "is in server.listen too; the admin listener needs its own address");
     }
     if listen.as_ref().is_some_and(Listen::is_reachable) && token.is_none() {
         section.fault(
@@ -120,38 +121,18 @@ fn admin(mut section: Section<'_, '_>, public: &[Listen]) -> Admin {
     Admin { listen, token, publish }
 }
 
-/// The secret in the file that `key` names; none where it names none.
-pub(super) fn secret_in(
-    section: &mut Section<'_, '_>,
-    key: &'static str,
-    read: fn(&str, Option<&Path>) -> Result<Secret, String>,
-) -> Option<Secret> {
-    let (name, found) = section.text(key, "");
-    if name.is_empty() {
-        return None;
-    }
-    match read(&name, section.reader.credentials.as_deref()) {
-        Ok(secret) => Some(secret),
-        Err(why) => {
-            section.fault(&found, why);
-            None
-        }
-    }
-}
-
 fn ring(mut section: Section<'_, '_>, max_entry_bytes: usize) -> Ring {
     let entries = section.count("entries", 10_000, 1, ANY);
     let (bytes, bytes_found) = section.size_bytes("bytes", "8MiB", "1KiB", "1024GiB");
     let (total_bytes, total_found) = section.size_bytes("total_bytes", "256MiB", "1KiB", "1024GiB");
     if total_bytes < bytes {
-        section
-            .reader
-            .warn(&total_found, "less than ring.bytes, which no stream key can reach then");
+        section.warn(&total_found, "less than ring.bytes: no stream key can use that many");
     }
     if bytes < max_entry_bytes {
-        section
-            .reader
-            .warn(&bytes_found, "less than source.max_entry: such an entry is not kept for replay");
+        section.warn(
+            &bytes_found,
+            "less than source.max_entry: entries of that size are not kept for replay",
+        );
     }
     section.end();
     Ring { entries, bytes, total_bytes }
@@ -186,7 +167,7 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
     limits
 }
 
-/// By default nobody may use up the readers with made-up names: four hosts would have to.
+/// By default one address gets a quarter of the readers: it cannot use up all of them with invented names.
 fn readers_per_ip(section: &mut Section<'_, '_>, readers: usize) -> usize {
     match section.count("readers_per_ip", 0, 0, ANY) {
         0 => {
@@ -207,7 +188,7 @@ fn log(mut section: Section<'_, '_>) -> Log {
     Log { format, level, access }
 }
 
-/// A tracing filter. To the filter's own parser a misspelt level is a target's name.
+/// A tracing filter. Its own parser takes a misspelt level for the name of a target.
 fn filter(text: String) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let wrong = |why: &str| {

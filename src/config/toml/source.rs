@@ -1,7 +1,6 @@
-//! `[source]`: where Redis is, how to get in, which of its servers to read from, and how.
+//! Reads `[source]`: where Redis is, how to log in, and which of its servers to read from.
 
 use super::section::{Found, Section};
-use super::sections::secret_in;
 use super::{secret, source_url, tls};
 use crate::config::diagnostics::Location;
 use crate::config::units::{self, Written};
@@ -40,17 +39,17 @@ fn login(
     found: &Found,
 ) -> (String, Option<Secret>) {
     let (username, username_found) = section.text("username", "");
-    let password = secret_in(section, "password_file", secret::read);
+    let password = section.secret("password_file", secret::read);
     if !url.username.is_empty() && !username.is_empty() {
-        section.fault(&username_found, "source.url names a user too; name it in one place");
+        section.fault(&username_found, "source.url names a user too; keep one of them");
     }
     if url.password.is_some() && password.is_some() {
         section
             .fault(found, "holds a password although source.password_file is set; keep the file");
     } else if url.password.is_some() {
-        section.reader.warn(
+        section.warn(
             found,
-            "a password in a URL is easily seen; put it in a file and name that in source.password_file",
+            "a password in a URL is easily seen; put it into a file and name that in source.password_file",
         );
     }
     let username = if username.is_empty() { url.username.clone() } else { username };
@@ -62,12 +61,12 @@ fn sentinel_login(
     location: &SourceLocation,
 ) -> (String, Option<Secret>) {
     let (username, found) = section.text("sentinel_username", "");
-    let password = secret_in(section, "sentinel_password_file", secret::read);
+    let password = section.secret("sentinel_password_file", secret::read);
     let is_set = !username.is_empty() || password.is_some();
     if is_set && !matches!(location, SourceLocation::Sentinel { .. }) {
         section.fault(
             &found,
-            "sentinels have a login here, but source.url names none; leave sentinel_username and sentinel_password_file empty",
+            "sentinels have a login here, but source.url names no sentinels; leave sentinel_username and sentinel_password_file empty",
         );
     }
     (username, password)
@@ -78,7 +77,7 @@ fn tls(section: &mut Section<'_, '_>, speaks: bool) -> Option<Tls> {
     if speaks {
         return files.read(section);
     }
-    files.of_no_use(section);
+    files.without_tls(section);
     None
 }
 
@@ -98,7 +97,7 @@ fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
     if section.reader.demo && found.location != Location::Default && found.value != embedded {
         section.fault(
             &found,
-            "--demo fills its own embedded source and no other; leave --demo out, or this",
+            "--demo fills its own embedded source and no other; remove --demo or this setting",
         );
     }
     let name = found.subject.split(" = ").next().unwrap_or_default().to_owned();

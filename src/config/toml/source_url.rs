@@ -1,4 +1,4 @@
-//! `source.url` as written: where Redis is, and what of the URL may be shown.
+//! Parses `source.url`: where Redis is, and which parts of the URL may be shown.
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -9,7 +9,7 @@ use crate::config::{Address, Secret, SourceLocation};
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
-/// A source's URL as meant.
+/// The parts of a source's URL.
 #[derive(Debug, PartialEq)]
 pub(super) struct SourceUrl {
     pub(super) location: SourceLocation,
@@ -27,7 +27,7 @@ pub(super) struct SourceUrl {
 /// `redis-sentinel://[user[:password]@]host[:port],…/name[/database]`,
 /// `redis-cluster://[user[:password]@]host[:port],…`.
 ///
-/// What is wrong is told without the URL, which may hold a password.
+/// Errors do not quote the URL, which may hold a password.
 pub(super) fn source(text: &str) -> Result<SourceUrl, String> {
     if text == "memory:" {
         return Ok(SourceUrl {
@@ -48,7 +48,7 @@ pub(super) fn source(text: &str) -> Result<SourceUrl, String> {
     }
 }
 
-/// What of a URL that cannot be read may be shown.
+/// The scheme: the only part of an unreadable URL that may be shown.
 pub(super) fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.split_once(':')?;
     let known = scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+' || c == '-');
@@ -81,12 +81,12 @@ fn sentinel(text: &str) -> Result<SourceUrl, String> {
     let mut path = path.strip_prefix('/').unwrap_or(path).split('/');
     let name = percent_decode_str(path.next().unwrap_or_default()).decode_utf8_lossy().into_owned();
     if name.is_empty() {
-        return Err("has no name; write what the sentinels call the primary, as in \"redis-sentinel://HOST:PORT,HOST:PORT/mymaster\"".into());
+        return Err("has no name; write the name that the sentinels have for the primary, as in \"redis-sentinel://HOST:PORT,HOST:PORT/mymaster\"".into());
     }
     let database = database(path.next().unwrap_or_default())?;
     if path.next().is_some() {
         return Err(
-            "has too long a path; it is the primary's name, and at most a database after it".into(),
+            "has too long a path; write the name of the primary, then at most a database".into()
         );
     }
     read(&url, &others, SourceLocation::Sentinel { sentinels, name, database })
@@ -96,7 +96,7 @@ fn cluster(text: &str) -> Result<SourceUrl, String> {
     let (url, others) = list(text)?;
     let nodes = addresses(&url, &others, DEFAULT_PORT)?;
     if !["", "/", "/0"].contains(&url.path()) {
-        return Err("has a path; a cluster has one database only: leave it out".into());
+        return Err("has a path; a cluster has only one database: leave it out".into());
     }
     read(&url, &others, SourceLocation::Cluster { nodes })
 }

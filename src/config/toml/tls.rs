@@ -1,4 +1,4 @@
-//! TLS to Redis as written: whom to trust, and what to show, each in PEM.
+//! Reads the TLS settings of Redis: the trusted authorities, and the client certificate, each in PEM.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::secret;
 use super::section::{Found, Section};
 use crate::config::Tls;
 
-/// The files of TLS, read whether or not they are of use.
+/// The files that the section names.
 pub(super) struct Files {
     ca: (String, Found),
     certificate: (String, Found),
@@ -28,8 +28,8 @@ impl Files {
         }
     }
 
-    /// Tells of each that is set although nothing speaks TLS.
-    pub(super) fn of_no_use(&self, section: &mut Section<'_, '_>) {
+    /// Each file that is named is a fault: source.url does not speak TLS.
+    pub(super) fn without_tls(&self, section: &mut Section<'_, '_>) {
         for (name, found) in [&self.ca, &self.certificate, &self.key] {
             if !name.is_empty() {
                 section.fault(found, "is for TLS, which source.url does not speak; write it with rediss://, rediss-sentinel:// or rediss-cluster://, or leave this empty");
@@ -37,7 +37,7 @@ impl Files {
         }
     }
 
-    /// What they say; `None` where they are at fault, which is told.
+    /// The settings in these files; `None` on a fault.
     pub(super) fn read(&self, section: &mut Section<'_, '_>) -> Option<Tls> {
         let credentials = section.reader.credentials.clone();
         let credentials = credentials.as_deref();
@@ -51,7 +51,7 @@ impl Files {
         match builder.with_client_auth_cert(chain, key) {
             Ok(config) => Some(Tls(Arc::new(config))),
             Err(error) => {
-                let why = format!("does not go with source.client_certificate: {error}");
+                let why = format!("does not match source.client_certificate: {error}");
                 section.fault(&self.key.1, why);
                 None
             }
@@ -68,7 +68,7 @@ impl Files {
         roots.map_err(|why| section.fault(found, why)).ok()
     }
 
-    /// What is to be shown, if anything; an error where that is at fault, which is told.
+    /// The client certificate and its key, if any; `Err` on a fault.
     fn identity(
         &self,
         section: &mut Section<'_, '_>,
@@ -104,10 +104,10 @@ fn roots_in(name: &str, credentials: Option<&Path>) -> Result<RootCertStore, Str
     Ok(roots)
 }
 
-/// TLS to whomever this system trusts, showing nothing.
+/// TLS to servers that this system trusts, without a client certificate.
 pub(super) fn of_system() -> Result<Tls, String> {
     let roots = system_roots().map_err(
-        |_| "needs somebody to trust, and this system trusts no authority; install ca-certificates",
+        |_| "needs an authority to trust, and this system has none; install ca-certificates",
     )?;
     Ok(Tls(Arc::new(builder(roots).with_no_client_auth())))
 }
@@ -120,12 +120,12 @@ fn builder(roots: RootCertStore) -> ConfigBuilder<ClientConfig, WantsClientCert>
         .with_root_certificates(roots)
 }
 
-/// What this system trusts: an operator's own authority may be among it.
+/// The authorities that this system trusts, including those that the operator has added.
 fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err("is empty, and this system trusts no authority; name a file with the certificate of whoever signed the server's (or install ca-certificates)".into());
+        return Err("is empty, and this system trusts no authority; name a file with the certificate of the authority that signed the server's (or install ca-certificates)".into());
     }
     Ok(roots)
 }

@@ -80,7 +80,8 @@ pub(super) fn spawn(
         next_deadline: None,
         draining: false,
     };
-    fanout.tasks.spawn(shard.run(inbox, news));
+    // Not tracked: a shard lives as long as its topic, which outlives the last subscriber.
+    tokio::spawn(shard.run(inbox, news));
     Ok(())
 }
 

@@ -1,9 +1,9 @@
-//! journald's own protocol: each field of a line is a field of the entry, so that
-//! `journalctl SSEGATE_CONNECTION=17` finds all that is about one connection.
+//! The native protocol of journald: each field of a line becomes a field of the entry, so that
+//! `journalctl SSEGATE_CONNECTION=17` finds every line about one connection.
 //! <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>
 //!
-//! The message has the fields in it as well, for `journalctl` shows nothing else; that is what keeps
-//! `tracing-journald` from being of use here.
+//! The message repeats the fields, because `journalctl` shows nothing else; `tracing-journald` does not do
+//! that.
 
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write as _};
@@ -17,11 +17,11 @@ use tracing_subscriber::layer::Context;
 
 /// Where journald listens.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
-/// What fields are called that are not journald's.
+/// The prefix of our own fields.
 const PREFIX: &str = "SSEGATE_";
 
-/// Whether standard error goes to journald: the variable says which file that is, and is inherited by
-/// many a process that writes elsewhere (systemd.exec(5)).
+/// Whether standard error goes to journald: it has to be the file that the variable names, because
+/// processes that write to other files inherit the variable (systemd.exec(5)).
 pub(super) fn is_journal() -> bool {
     let named = std::env::var("JOURNAL_STREAM").ok();
     let Some((device, inode)) = named.as_deref().and_then(|named| named.split_once(':')) else {
@@ -32,11 +32,11 @@ pub(super) fn is_journal() -> bool {
         .is_ok_and(|stderr| is(stderr.st_dev, device) && is(stderr.st_ino, inode))
 }
 
-/// journald, connected to.
+/// A connection to journald.
 pub(super) struct Journal(UnixDatagram);
 
 impl Journal {
-    /// Connects to the one that listens at `path`.
+    /// Connects to the journald that listens at `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
@@ -44,7 +44,7 @@ impl Journal {
     }
 }
 
-/// As syslog(3) counts.
+/// The priority of syslog(3).
 pub(super) fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -66,7 +66,7 @@ impl<S: Subscriber> Layer<S> for Journal {
         append(&mut entry, "SYSLOG_IDENTIFIER", "ssegate");
         append(&mut entry, "TARGET", metadata.target());
         if self.0.send(&entry).is_err() {
-            // journald restarts, or the line is larger than it takes: it reads standard error, too.
+            // journald restarts, or the line is too large for it: it reads standard error, too.
             let _ = writeln!(io::stderr(), "<{priority}>{message}");
         }
     }
@@ -76,9 +76,9 @@ impl<S: Subscriber> Layer<S> for Journal {
 #[derive(Default)]
 struct Line {
     message: String,
-    /// The other fields, as they follow the message.
+    /// The other fields, as text after the message.
     words: String,
-    /// And as fields of the entry.
+    /// The other fields, as fields of the entry.
     entry: Vec<u8>,
 }
 
@@ -105,7 +105,7 @@ impl Visit for Line {
     }
 }
 
-/// In the form that takes any value, line breaks too.
+/// Appends a field in the form that allows line breaks.
 fn append(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     entry.push(b'\n');

@@ -1,5 +1,4 @@
-//! Where the log goes, and how its lines look: journald has its own clock and its own fields, a terminal
-//! has eyes, the rest gets JSON.
+//! Where the log goes, and in which form: fields for journald, text for a terminal, JSON otherwise.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -15,16 +14,16 @@ mod journal;
 
 use journal::Journal;
 
-/// The access log's lines have this target: `log.access` switches it on.
+/// The target of the access log, which `log.access` switches on.
 pub const ACCESS: &str = "ssegate::access";
 
-/// What is logged of all that might be.
+/// The level of the running log.
 pub struct Levels(Handle<EnvFilter, Registry>);
 
 impl Levels {
-    /// As the configuration has it, from now on.
+    /// Takes the level of `config` from now on.
     pub fn set(&self, config: &Log) {
-        // The log is there as long as the process is.
+        // It fails only without a log, which lives as long as the process.
         let _ = self.0.reload(filter(config));
     }
 }
@@ -50,15 +49,15 @@ pub fn start(config: &Log) -> Levels {
     Levels(levels)
 }
 
-/// The level says what is logged but for the access log, which is on or off.
+/// The level applies to everything but the access log, which is on or off.
 fn filter(config: &Log) -> EnvFilter {
     let access = if config.access { "info" } else { "off" };
     let access = format!("{ACCESS}={access}").parse().expect("a target and a level");
     EnvFilter::new(&config.level).add_directive(access)
 }
 
-/// A line with journald's priority prefix (sd-daemon(3)) and without a time, which journald has: for one
-/// that only reads standard error.
+/// A line with the priority prefix of sd-daemon(3) and without a time, for a journald that only reads
+/// standard error.
 struct PriorityFormat;
 
 impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for PriorityFormat

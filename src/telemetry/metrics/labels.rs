@@ -1,11 +1,11 @@
-//! What metrics are told apart by; every value is known beforehand.
+//! Label values of the metrics: every value is known beforehand, so clients and stream keys add none.
 
 /// Who noticed a gap.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope {
     /// The reader: every client of the stream key misses it.
     Reader,
-    /// A client's resume: it alone was away for too long.
+    /// The resume of a client: only this client misses it.
     Resume,
 }
 
@@ -27,7 +27,7 @@ pub enum DisconnectReason {
     Slow,
     /// Its maximum age was reached.
     Rotated,
-    /// Its token expired, or another configuration does not allow it.
+    /// Its token expired, or a reload forbids the stream.
     Expired,
     /// The server stops.
     Drain,
@@ -52,7 +52,7 @@ impl DisconnectReason {
     }
 }
 
-/// Why somebody is refused: a limit's name, what was wrong, or why Redis cannot read the stream key.
+/// Why a client is refused: the name of a limit, what was wrong, or why Redis cannot read the stream key.
 pub(super) const REFUSALS: [&str; 23] = [
     "clients",
     "clients_per_ip",

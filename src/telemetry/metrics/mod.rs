@@ -1,4 +1,4 @@
-//! Every metric's name, once. Counts are kept where they happen and rendered for the admin listener.
+//! The metrics, with the name of each. The rooms count events; the admin listener renders the counts.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -24,23 +24,23 @@ pub use totals::Totals;
 use labels::REFUSALS;
 use routes::Routes;
 
-/// Everything that is counted.
+/// All metrics.
 pub struct Metrics {
     recorder: PrometheusRecorder,
-    /// For whoever reads counts back.
+    /// Counts that the operator's page reads back.
     pub totals: Totals,
     routes: Routes,
-    /// Connections on public listeners that speak HTTP/1, or do not say in time what they speak.
+    /// Connections on public listeners that speak HTTP/1, or that send nothing in time.
     pub accepted: Counter,
     /// Those that speak HTTP/2.
     pub accepted_http2: Counter,
     /// Entries that readers took from the source.
     pub reader_entries: Counter,
-    /// Bytes of their fields.
+    /// Bytes of the fields of these entries.
     pub reader_bytes: Counter,
-    /// Readers that found Redis again.
+    /// Readers that reconnected to Redis.
     pub redis_reconnects: Counter,
-    /// Comments and events sent only to keep a stream alive.
+    /// Keepalive comments and events.
     pub heartbeats: Counter,
     last_poll: Gauge,
     lag_entries: Gauge,
@@ -56,12 +56,12 @@ pub struct Metrics {
     reload_success: Gauge,
     /// From an entry's id to the write to the socket.
     pub latency: Histogram,
-    /// From a reply to the last write of it, for each shard.
+    /// From a reply of Redis to the last write of its entries, for each shard.
     pub fanout: Histogram,
     lives: Histogram,
 }
 
-/// What is read off when somebody looks.
+/// Values that are read when the metrics are rendered.
 pub struct Gauges<'a> {
     /// Streams open.
     pub clients: usize,
@@ -73,22 +73,22 @@ pub struct Gauges<'a> {
     pub readers: usize,
     /// Stream keys that may have one.
     pub readers_limit: usize,
-    /// When the reader that has waited longest had its last answer; now where there is none.
+    /// The last answer to the reader that has waited longest; now if there are no readers.
     pub last_poll: SystemTime,
-    /// Entries that the reader that is furthest behind had to read as of its last answer.
+    /// Entries that the reader furthest behind had still to read at its last answer.
     pub lag_entries: u64,
     /// Bytes of all rings.
     pub buffered_bytes: usize,
-    /// Bytes that all rings may have.
+    /// Bytes that all rings may hold.
     pub buffered_limit_bytes: usize,
-    /// Whether Redis answers.
+    /// Whether the source answered the last probe.
     pub redis_connected: bool,
-    /// How long Redis takes to answer; `None`: there is no Redis.
+    /// How long Redis takes to answer; `None` for the embedded source.
     pub redis_commands: Option<&'a Histogram>,
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All metrics at zero.
     pub fn new(routes: &[Route]) -> Self {
         let totals = Totals::default();
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -128,12 +128,12 @@ impl Metrics {
             recorder,
         };
         metrics.start_at_zero();
-        metrics.number_routes(routes).expect("one file does not have so many");
+        metrics.number_routes(routes).expect("one file has fewer than 65536 routes");
         metrics.reloaded(true);
         metrics
     }
 
-    /// The number of each of these routes among all that there were since the start.
+    /// The numbers of these routes among all routes since the start.
     pub fn number_routes(&self, routes: &[Route]) -> Result<Vec<u16>, TooManyRoutes> {
         let count = |path: &str| {
             let label = path.to_owned();
@@ -148,20 +148,20 @@ impl Metrics {
         self.routes.numbers(routes.iter().map(|route| route.path.as_str()), count)
     }
 
-    /// What is counted per route, by its number.
+    /// The counters of each route, by its number.
     pub fn routes(&self) -> Guard<Arc<Vec<RouteMetrics>>> {
         self.routes.all()
     }
 
-    /// A configuration was taken, or refused.
-    pub fn reloaded(&self, taken: bool) {
-        self.reload_successful.set(f64::from(u8::from(taken)));
-        if taken {
+    /// A configuration was applied, or rejected.
+    pub fn reloaded(&self, applied: bool) {
+        self.reload_successful.set(f64::from(u8::from(applied)));
+        if applied {
             self.reload_success.set(unix_seconds(SystemTime::now()));
         }
     }
 
-    /// Label sets that are known beforehand exist from the start, so that the first increase shows.
+    /// Known label sets exist from the start: otherwise Prometheus would miss their first increase.
     fn start_at_zero(&self) {
         for left in DisconnectReason::ALL {
             self.labelled("ssegate_client_disconnects_total", &[("reason", left.as_str())], 0);
@@ -183,21 +183,21 @@ impl Metrics {
         self.gauge_labelled("ssegate_build_info", &build, 1.0);
     }
 
-    /// Reasons for which tokens may be refused exist from the start.
+    /// Adds the reasons for refusing tokens, at zero.
     pub fn token_reasons(&self, reasons: &[&'static str]) {
         for reason in reasons {
             self.labelled("ssegate_auth_failures_total", &[("reason", reason)], 0);
         }
     }
 
-    /// Codes with which readers may fail exist from the start.
+    /// Adds the codes with which readers fail, at zero.
     pub fn reader_codes(&self, codes: impl Iterator<Item = &'static str>) {
         for code in codes {
             self.labelled("ssegate_reader_errors_total", &[("code", code)], 0);
         }
     }
 
-    /// Status codes of responses exist from the start.
+    /// Adds the status codes of responses, at zero.
     pub fn response_codes(&self, codes: &[u16]) {
         for code in codes {
             let labels = [("code", &*code.to_string())];
@@ -205,12 +205,12 @@ impl Metrics {
         }
     }
 
-    /// A token was refused, or was missing.
+    /// A token was refused, or missing.
     pub fn token_refused(&self, reason: &'static str) {
         self.labelled("ssegate_auth_failures_total", &[("reason", reason)], 1);
     }
 
-    /// Which unsafe choices the configuration makes, each by its name.
+    /// The unsafe choices that the configuration makes.
     pub fn unsafe_choices(&self, made: &[Risk]) {
         for choice in CHOICES {
             let is_made = made.iter().any(|risk| risk.choice == choice);
@@ -219,7 +219,7 @@ impl Metrics {
         }
     }
 
-    /// A stream ended that was opened at `opened`.
+    /// A stream that began at `opened` has ended.
     pub fn disconnected(&self, why: DisconnectReason, opened: Instant) {
         self.lives.observe(opened.elapsed(), 1);
         self.labelled("ssegate_client_disconnects_total", &[("reason", why.as_str())], 1);
@@ -227,7 +227,10 @@ impl Metrics {
 
     /// A stream, a request or a connection was refused; `reason` is one of `REFUSALS`.
     pub fn rejected(&self, reason: &'static str) {
-        debug_assert!(REFUSALS.contains(&reason), "{reason} would come up out of nothing");
+        debug_assert!(
+            REFUSALS.contains(&reason),
+            "{reason} is missing from REFUSALS: its series would not begin at zero"
+        );
         self.labelled("ssegate_rejected_total", &[("reason", reason)], 1);
     }
 
@@ -237,7 +240,7 @@ impl Metrics {
         self.labelled("ssegate_http_responses_total", &[("code", &code)], 1);
     }
 
-    /// A client named a last event id, and this is where it was served from.
+    /// A client named a last event id; `result` says where it was served from.
     pub fn resumed(&self, result: &'static str, times: u64) {
         self.labelled("ssegate_resume_total", &[("result", result)], times);
     }
@@ -247,7 +250,7 @@ impl Metrics {
         self.labelled("ssegate_reader_errors_total", &[("code", code)], 1);
     }
 
-    /// Clients are told that entries are missing.
+    /// Entries are missing; clients get a gap event.
     pub fn gap(&self, scope: Scope, gap: Gap) {
         let labels = [("scope", scope.as_str()), ("reason", gap.reason.as_str())];
         self.labelled("ssegate_gaps_total", &labels, 1);
@@ -256,7 +259,7 @@ impl Metrics {
         self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], lost);
     }
 
-    /// Entries are too large to be sent, and clients are told instead.
+    /// Entries are too large to be sent; clients get a gap event instead.
     pub fn oversize(&self, scope: Scope, entries: u64) {
         if entries > 0 {
             let labels = [("scope", scope.as_str()), ("reason", Reason::Oversize.as_str())];
@@ -287,7 +290,7 @@ impl Metrics {
             (
                 &self.lives,
                 "ssegate_client_duration_seconds",
-                "How long streams lasted that have ended.",
+                "Duration of the streams that have ended.",
             ),
             (commands, "ssegate_redis_command_duration_seconds", COMMANDS_HELP),
         ] {
@@ -310,64 +313,69 @@ impl Metrics {
     }
 }
 
-const LATENCY_HELP: &str =
-    "From an entry's id to the write to the socket; live deliveries, ids within an hour of now.";
+const LATENCY_HELP: &str = "Time from an entry's id to the write to the socket, for live deliveries whose ids are within an hour of now.";
 const FANOUT_HELP: &str =
-    "From the reply of a read to the last write of it to those level with the tail, for each pack.";
-const COMMANDS_HELP: &str = "From a command to its answer or failure, what it waits for a connection included; no blocked reads.";
+    "Time from the reply of a read to its last write to the live subscribers, for each shard.";
+const COMMANDS_HELP: &str = "Time from a command to its answer or failure, including the wait for a connection, without blocking reads.";
 
 fn describe() {
     use metrics::{describe_counter, describe_gauge};
     describe_gauge!(
         "ssegate_build_info",
-        "The version that runs, and the commit it was built from."
+        "Version of the gateway, and the commit that it was built from."
     );
     describe_gauge!("ssegate_unsafe_config", "Unsafe choices of the configuration, by name.");
     describe_gauge!(
         "ssegate_config_last_reload_successful",
-        "Whether the configuration was taken when it was last read."
+        "Whether the last reload was applied."
     );
     describe_gauge!(
         "ssegate_config_last_reload_success_timestamp_seconds",
-        "When a configuration was last taken, at the start or by a reload."
+        "When a configuration was last applied, at the start or by a reload."
     );
     describe_gauge!("ssegate_clients", "Streams open.");
     describe_gauge!("ssegate_clients_limit", "Streams that may be open.");
-    describe_gauge!("ssegate_connections_pending", "Public connections that are no streams.");
+    describe_gauge!("ssegate_connections_pending", "Public connections that are not streams yet.");
     describe_gauge!("ssegate_readers", "Stream keys with a reader.");
     describe_gauge!("ssegate_readers_limit", "Stream keys that may have a reader.");
-    describe_gauge!("ssegate_redis_connected", "Whether the source answers.");
+    describe_gauge!("ssegate_redis_connected", "Whether the source answered the last probe.");
     describe_gauge!(
         "ssegate_reader_last_poll_timestamp_seconds",
-        "When the reader that has waited longest last had an answer."
+        "Last answer to the reader that has waited longest."
     );
     describe_gauge!(
         "ssegate_reader_lag_entries",
-        "Entries that the reader that is furthest behind had to read as of its last answer (Redis 7)."
+        "Entries that the reader furthest behind had still to read at its last answer (Redis 7)."
     );
-    describe_gauge!("ssegate_buffered_bytes", "Events kept in memory, which all clients share.");
-    describe_gauge!("ssegate_buffered_limit_bytes", "Bytes of events that may be kept in memory.");
+    describe_gauge!(
+        "ssegate_buffered_bytes",
+        "Bytes of events in memory, which all clients share."
+    );
+    describe_gauge!("ssegate_buffered_limit_bytes", "Bytes of events that may be in memory.");
     describe_counter!("ssegate_connections_accepted_total", "Connections on public listeners.");
     describe_counter!("ssegate_http_responses_total", "Responses by status code.");
-    describe_counter!("ssegate_client_disconnects_total", "Streams that ended, by reason.");
+    describe_counter!("ssegate_client_disconnects_total", "Ended streams, by reason.");
     describe_counter!(
         "ssegate_rejected_total",
-        "Streams, requests and connections that were refused, by reason."
+        "Refused streams, requests and connections, by reason."
     );
-    describe_counter!("ssegate_auth_failures_total", "Tokens that were refused, by reason.");
+    describe_counter!("ssegate_auth_failures_total", "Refused tokens, by reason.");
     describe_counter!("ssegate_events_sent_total", "Events written, by route.");
     describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
-    describe_counter!("ssegate_heartbeats_total", "Signs of life sent to silent streams.");
+    describe_counter!("ssegate_heartbeats_total", "Keepalives sent to silent streams.");
     describe_counter!("ssegate_reader_entries_total", "Entries read from the source.");
     describe_counter!(
         "ssegate_reader_bytes_total",
         "Bytes read from the source: names and values of fields."
     );
     describe_counter!("ssegate_reader_errors_total", "Failures of readers, by code.");
-    describe_counter!("ssegate_redis_reconnects_total", "Readers that found Redis again.");
+    describe_counter!("ssegate_redis_reconnects_total", "Readers that reconnected to Redis.");
     describe_counter!("ssegate_resume_total", "Resumes, by where they were served from.");
-    describe_counter!("ssegate_gaps_total", "Gaps told to clients, by scope and reason.");
-    describe_counter!("ssegate_entries_lost_total", "Entries told as missing, where counted.");
+    describe_counter!("ssegate_gaps_total", "Gap events, by scope and reason.");
+    describe_counter!(
+        "ssegate_entries_lost_total",
+        "Entries that gap events reported as missing, where their number is known."
+    );
 }
 
 fn unix_seconds(time: SystemTime) -> f64 {

@@ -1,5 +1,5 @@
-//! What the kernel says of this process, under the names that every Prometheus client gives it. What
-//! cannot be read is left out: a zero would be a lie.
+//! Metrics of the process, under the names that every Prometheus client uses. A value that cannot be read
+//! is left out: zero would be wrong.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::unix_seconds;
 
-/// When the process was started, computed once: between two looks the clocks drift apart.
+/// When the process started, computed once: the clocks drift apart between two readings.
 static STARTED: LazyLock<Option<SystemTime>> = LazyLock::new(|| Stat::read()?.started());
 
 /// Appends `process_…` in Prometheus' text format.
@@ -22,10 +22,10 @@ pub(super) fn render(out: &mut String) {
     let cpu = since(ClockId::ProcessCPUTime).as_secs_f64();
     let metrics = [
         ("cpu_seconds_total", "counter", "CPU time used, in user and kernel space.", Some(cpu)),
-        ("open_fds", "gauge", "File descriptors open.", open_files().map(|count| count as f64)),
+        ("open_fds", "gauge", "Open file descriptors.", open_files().map(|count| count as f64)),
         ("max_fds", "gauge", "File descriptors that may be open.", Some(limit)),
-        ("resident_memory_bytes", "gauge", "Memory in RAM.", resident),
-        ("start_time_seconds", "gauge", "When the process began.", STARTED.map(unix_seconds)),
+        ("resident_memory_bytes", "gauge", "Resident memory.", resident),
+        ("start_time_seconds", "gauge", "When the process started.", STARTED.map(unix_seconds)),
     ];
     for (name, kind, help, value) in metrics {
         let Some(value) = value else { continue };
@@ -38,8 +38,7 @@ pub(super) fn render(out: &mut String) {
     }
 }
 
-/// Of `/proc/self/stat` (`proc_pid_stat(5)`). A service that may see no more of `/proc` than processes
-/// (`ProcSubset=pid`) can read it, too.
+/// From `/proc/self/stat` (`proc_pid_stat(5)`), which is readable under `ProcSubset=pid`, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     /// Clock ticks after boot.
@@ -53,7 +52,7 @@ impl Stat {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The second field is the program's name in parentheses, which may have any in it.
+        // The second field is the name of the program in parentheses; it may hold more of them.
         let (_, fields) = text.rsplit_once(')')?;
         let number = |field: usize| fields.split_whitespace().nth(field - 3)?.parse::<u64>().ok();
         let resident_bytes = number(24)?.checked_mul(page_size() as u64)?;
@@ -68,24 +67,24 @@ impl Stat {
     }
 }
 
-/// From a clock's zero to now.
+/// The time that a clock shows.
 fn since(clock: ClockId) -> Duration {
-    // None of these clocks is ever before its zero.
+    // None of these clocks is ever negative.
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
-/// Since Linux 6.2 the folder says how many there are; before, each has to be counted.
+/// Since Linux 6.2 the size of the folder is their number; before, they have to be counted.
 fn open_files() -> Option<u64> {
     const FOLDER: &str = "/proc/self/fd";
-    let said = std::fs::metadata(FOLDER).ok()?.len();
-    if said > 0 {
-        return Some(said);
+    let size = std::fs::metadata(FOLDER).ok()?.len();
+    if size > 0 {
+        return Some(size);
     }
     counted_files(FOLDER)
 }
 
 fn counted_files(folder: &str) -> Option<u64> {
-    // The one through which we look is among them.
+    // Without the descriptor of this very reading.
     Some((std::fs::read_dir(folder).ok()?.count() as u64).saturating_sub(1))
 }
 
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_began_a_while_ago_and_has_files_open() {
+    fn the_age_and_the_open_files_of_this_process_are_read() {
         let age = STARTED.expect("/proc is mounted").elapsed().expect("it is in the past");
         assert!(age < Duration::from_secs(24 * 3600), "{age:?}");
         let before = open_files().expect("/proc is mounted");

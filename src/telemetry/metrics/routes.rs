@@ -1,4 +1,4 @@
-//! What is counted per route: by its path, so that a route counts on wherever a reload puts it.
+//! Counters per route. A path keeps its counters, wherever a reload puts its route.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,24 +6,26 @@ use std::sync::{Arc, Mutex};
 use arc_swap::{ArcSwap, Guard};
 use metrics::Counter;
 
-/// What is counted per route.
+/// The counters of one route.
 #[derive(Clone)]
 pub struct RouteMetrics {
-    /// Events written, control events not counted.
+    /// Events written, without control events.
     pub events: Counter,
-    /// Bytes written, frames and control events counted.
+    /// Bytes written, with frames and control events.
     pub bytes: Counter,
 }
 
-/// A client names its route in so many bits.
+/// A subscriber stores the number of its route in 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there were more than 65536 paths of routes since the start, and each is counted; restart")]
+#[error(
+    "reloads have added more than 65536 paths of routes since the start, and the gateway counts each; restart it"
+)]
 pub struct TooManyRoutes;
 
-/// Every route that there was since the start, in the order of their coming.
+/// Every route since the start.
 #[derive(Default)]
 pub(super) struct Routes {
-    /// Held while a configuration is taken.
+    /// Locked while a configuration is applied.
     numbers: Mutex<HashMap<String, u16>>,
     all: ArcSwap<Vec<RouteMetrics>>,
 }
@@ -33,7 +35,7 @@ impl Routes {
         self.all.load()
     }
 
-    /// The number of each path; what is counted of one that is new begins with `count`.
+    /// The number of each path; `count` makes the counters of a new one.
     pub(super) fn numbers<'a>(
         &self,
         paths: impl Iterator<Item = &'a str>,
@@ -51,7 +53,7 @@ impl Routes {
             Ok(number)
         };
         let found = paths.map(&mut number).collect();
-        // What was new has a number, whatever came after it.
+        // Also after an error: the new paths before it have their numbers.
         self.all.store(Arc::new(all));
         found
     }
@@ -67,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_keeps_its_number_wherever_it_stands_and_whether_it_was_gone() {
+    fn a_path_keeps_its_number_even_while_it_is_gone() {
         let routes = Routes::default();
         assert_eq!(numbers(&routes, &["/a", "/b"]), Ok(vec![0, 1]));
         assert_eq!(numbers(&routes, &["/c", "/b"]), Ok(vec![2, 1]));
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_can_be_told_apart_are_refused_and_those_that_are_known_are_not() {
+    fn a_path_too_many_is_refused_and_a_known_one_is_not() {
         let routes = Routes::default();
         let all: Vec<String> = (0..=u16::MAX).map(|number| format!("/{number}")).collect();
         let all: Vec<&str> = all.iter().map(String::as_str).collect();

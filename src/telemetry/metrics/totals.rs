@@ -1,11 +1,11 @@
-//! Counts that the operator's page reads as well: a counter of the metrics cannot be read back.
+//! Counts that the operator's page reads back, which the counters of the metrics crate do not allow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, CounterFn};
 
-/// What happened since the start, all routes and reasons together.
+/// Counts since the start, over all routes and reasons.
 #[derive(Default)]
 pub struct Totals {
     /// Events written to clients, control events not counted.
@@ -40,7 +40,7 @@ impl Total {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A counter that counts here, too.
+    /// A counter that also counts here.
     pub(super) fn beside(&self, shown: Counter) -> Counter {
         Counter::from_arc(Arc::new(Both { shown, total: self.clone() }))
     }

@@ -1,4 +1,4 @@
-//! What `ssegate check` says a configuration may come to need, held against what really runs.
+//! The resources that `ssegate check` computes, compared with what a running gateway uses.
 
 use super::{ROUTE, file};
 use crate::support::client::Client;
@@ -68,10 +68,10 @@ fn check_explains_and_ends_with_the_budget() {
         |arguments: &[&str]| run(&[&["check", "--config", &good.path], arguments].concat(), &[]);
     let (code, out, told) = check(&["--open-files", "1048576"]);
     assert_eq!((code, told.as_str()), (0, ""));
-    assert!(out.starts_with(&format!("{}: good\n", good.path)), "{out}");
+    assert!(out.starts_with(&format!("{}: no faults\n", good.path)), "{out}");
     assert!(out.contains("1 route of redis://127.0.0.1:6379/0 (0 with a token)"), "{out}");
-    assert!(out.contains("Budget with 1,048,576 open files"), "{out}");
-    for name in ["clients", "rings", "kernel at worst", "Redis connections", "upstream addresses"] {
+    assert!(out.contains("Resources with 1,048,576 open files"), "{out}");
+    for name in ["clients", "rings", "kernel at most", "Redis connections", "upstream addresses"] {
         assert!(out.lines().any(|line| line.trim_start().starts_with(name)), "{name} in\n{out}");
     }
     // Amounts end in one column.
@@ -89,7 +89,7 @@ fn check_explains_and_ends_with_the_budget() {
     assert!(told.contains("80 descriptors leave room for 0 clients"), "{told}");
     let (code, out, _) = check(&["--print"]);
     assert!(
-        code == 0 && !out.contains("Budget"),
+        code == 0 && !out.contains("Resources with"),
         "the values alone are a file of their own: {out}"
     );
 }

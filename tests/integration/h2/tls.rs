@@ -174,7 +174,7 @@ fn files_at_fault_leave_the_certificate_as_it_is() {
     let mut before = session(&gateway, &authority);
     let stream = before.stream("/events/a");
     before.live(stream);
-    let refused = "configuration refused";
+    let refused = "the reload was rejected";
     let other = authority.sign_as("other", "127.0.0.1");
     // The new certificate is there, and its key not yet.
     std::fs::copy(&other.certificate, &identity.certificate).unwrap();

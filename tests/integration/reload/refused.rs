@@ -55,7 +55,7 @@ fn a_file_at_fault_changes_nothing_and_is_told_until_one_is_good() {
     eventually("the status tells", || {
         let heard = manager.heard();
         let last = heard.iter().rev().find(|message| message.starts_with("STATUS=")).unwrap();
-        last.ends_with("the file was refused: a restart would fail")
+        last.ends_with("the last reload was rejected: a restart would fail")
     });
     gateway.publish("events:a", "through it all");
     assert_eq!(client.event().data, "through it all");

@@ -14,7 +14,7 @@ impl Gateway {
         let outcomes = || {
             let log = self.log();
             let is_outcome = |line: &&str| {
-                line.contains("configuration reloaded") || line.contains("configuration refused")
+                line.contains("configuration reloaded") || line.contains("the reload was rejected")
             };
             log.lines().filter(is_outcome).map(str::to_owned).collect::<Vec<_>>()
         };

@@ -1,0 +1,67 @@
+//! The tasks that accept connections, and how each of them ends.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::Admin;
+use crate::http::listener::Listener;
+use crate::http::server::PublicServer;
+use crate::state::State;
+
+/// What accepts connections.
+pub(super) struct Accepting {
+    state: Arc<State>,
+    /// Whether a public listener was inherited: clients then wait for a successor.
+    pub(super) hands_over: bool,
+    /// The loops of inherited listeners: the start of the drain ends them.
+    pub(super) inherited: TaskTracker,
+    /// Ends the loops of our own public listeners: a draining gateway still answers their clients.
+    pub(super) end: CancellationToken,
+    /// Public connections until they are streams.
+    pub(super) arrivals: TaskTracker,
+}
+
+impl Accepting {
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self {
+            state,
+            hands_over: false,
+            inherited: TaskTracker::new(),
+            end: CancellationToken::new(),
+            arrivals: TaskTracker::new(),
+        }
+    }
+
+    /// Accepts clients.
+    pub(super) fn clients(&mut self, listener: Listener) {
+        let state = self.state.clone();
+        let inherited = listener.is_inherited();
+        self.hands_over |= inherited;
+        let end = if inherited { &state.fanout.draining } else { &self.end };
+        let (end, pending, arrivals) = (end.clone(), state.pending.clone(), self.arrivals.clone());
+        let server = PublicServer { state: state.clone(), behind_proxy: listener.behind_proxy };
+        let send_buffer = move || Some(state.config().limits.send_buffer_bytes);
+        self.spawn(listener.accept(server, send_buffer, pending, arrivals, end), inherited);
+    }
+
+    /// Accepts the operator; our own listeners go on to the end of the process.
+    pub(super) fn operator(&self, listeners: Vec<Listener>) {
+        let admin = Admin::new(self.state.clone());
+        for listener in listeners {
+            let inherited = listener.is_inherited();
+            let end = if inherited { self.state.fanout.draining.clone() } else { <_>::default() };
+            let (pending, tasks) = (self.state.admin_pending.clone(), TaskTracker::new());
+            self.spawn(listener.accept(admin.clone(), || None, pending, tasks, end), inherited);
+        }
+    }
+
+    fn spawn(&self, accept: impl Future<Output = ()> + Send + 'static, inherited: bool) {
+        if inherited {
+            self.inherited.spawn(accept);
+        } else {
+            tokio::spawn(accept);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Asks the source every few seconds whether it is up, for `/readyz`, the metrics and the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::process;
+use crate::source::{self, ErrorClass};
+use crate::state::State;
+
+/// How often the source is asked while it is up,
+const INTERVAL: Duration = Duration::from_secs(5);
+/// and while it is down.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(super) async fn probe(state: Arc<State>) {
+    let mut was_up = None;
+    loop {
+        let answer = ask(&state).await;
+        let up = answer.is_ok();
+        state.source_up.store(up, Ordering::Relaxed);
+        let seen = state.source_seen.fetch_or(up, Ordering::Relaxed);
+        if was_up.replace(up) != Some(up) {
+            log(&state, answer, !seen);
+        }
+        state.fanout.replays.forget_old();
+        // Not in a worker: it takes milliseconds after a crowd has left.
+        tokio::task::spawn_blocking(process::give_back_free_memory);
+        sleep(if up { INTERVAL } else { RETRY }).await;
+    }
+}
+
+async fn ask(state: &State) -> Result<(), source::Error> {
+    match state.readers.source.ping().await {
+        // A command that the user may not run is an answer, too.
+        Err(error) if matches!(error.class, ErrorClass::Key | ErrorClass::TooLarge) => Ok(()),
+        answer => answer,
+    }
+}
+
+fn log(state: &State, answer: Result<(), source::Error>, is_first: bool) {
+    let source = &*state.config().source.location.to_string();
+    match answer {
+        Ok(()) => {
+            info!(source, "source answers");
+            if is_first {
+                info!(clients_limit = state.limits.bounds().max_clients(), "ready");
+            }
+        }
+        Err(error) if error.class == ErrorClass::Login => {
+            error!(source, %error, "source refuses the login; set source.username and source.password_file (for TLS: ca_file, client_certificate)");
+        }
+        Err(error) => {
+            warn!(source, %error, "source does not answer; the gateway tries again, and streams stay open");
+        }
+    }
+}
