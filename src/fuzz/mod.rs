@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_target_stands_what_was_found_so_far() {
+    fn each_target_survives_every_input_found_so_far() {
         for (name, target) in TARGETS {
             assert!(folder("fuzz_targets").join(format!("{name}.rs")).exists(), "{name}");
             let corpus = folder("corpus").join(name);
@@ -230,7 +230,7 @@ mod tests {
         #![proptest_config(crate::seed::cases())]
 
         #[test]
-        fn each_target_stands_any_bytes(
+        fn each_target_survives_any_bytes(
             bytes in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..200),
                 "\\PC{0,200}".prop_map(String::into_bytes),

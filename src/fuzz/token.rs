@@ -34,12 +34,12 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
 pub fn token(data: &[u8]) {
     let mut lines = data.splitn(3, |byte| *byte == b'\n');
     let (head, claims) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    assert!(!is_let_in(data), "no signed token");
+    assert!(!is_admitted(data), "no signed token");
     let (message, signature) = signed(head, claims);
     if let Some(other) = lines.next().map(|other| URL_SAFE_NO_PAD.encode(other)) {
-        assert!(other == signature || !is_let_in(format!("{message}.{other}").as_bytes()));
+        assert!(other == signature || !is_admitted(format!("{message}.{other}").as_bytes()));
     }
-    if is_let_in(format!("{message}.{signature}").as_bytes()) {
+    if is_admitted(format!("{message}.{signature}").as_bytes()) {
         assert!(is_head(head) && may_read(claims), "{}", String::from_utf8_lossy(data));
     }
 }
@@ -52,7 +52,7 @@ fn signed(head: &[u8], claims: &[u8]) -> (String, String) {
     (message, signature)
 }
 
-fn is_let_in(token: &[u8]) -> bool {
+fn is_admitted(token: &[u8]) -> bool {
     let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", token].concat()) else { return false };
     let request = Request::get("/").header(AUTHORIZATION, value).body(()).expect("it is whole");
     let variables = [("name".to_owned(), "a".to_owned())];
@@ -102,10 +102,10 @@ mod tests {
 
     /// Else the target would hold nothing against the rules.
     #[test]
-    fn whoever_has_the_secret_is_let_in() {
+    fn a_token_signed_with_the_secret_is_admitted() {
         let good = include_str!("../../fuzz/corpus/token/good");
         let (head, claims) = good.split_once('\n').unwrap();
         let (message, signature) = signed(head.as_bytes(), claims.as_bytes());
-        assert!(is_let_in(format!("{message}.{signature}").as_bytes()));
+        assert!(is_admitted(format!("{message}.{signature}").as_bytes()));
     }
 }

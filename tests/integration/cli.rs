@@ -99,7 +99,7 @@ fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
 }
 
 #[test]
-fn check_tells_every_fault_at_once_with_its_place() {
+fn check_reports_every_fault_at_once_with_its_line() {
     let text = "[server]\nkeepalive = \"15x\"\nkeepalve = \"15s\"\n\n[sorce]\nurl = \"memory:\"\n\n[ring]\nentries = 0\n";
     let file = file(text);
     let path = &file.path;
@@ -202,7 +202,7 @@ fn each_class_of_failure_has_its_exit_code() {
 }
 
 #[test]
-fn the_version_tells_the_commit_that_was_built_and_what_is_in_it() {
+fn the_version_names_the_commit_and_what_was_built_in() {
     let (code, told, _) = run(&["--version"], &[]);
     assert_eq!(code, 0);
     let version = env!("CARGO_PKG_VERSION");
@@ -221,7 +221,7 @@ fn the_version_tells_the_commit_that_was_built_and_what_is_in_it() {
 }
 
 #[test]
-fn where_no_configuration_is_found_it_says_where_it_looked() {
+fn a_missing_configuration_names_the_places_searched() {
     let installed = std::path::Path::new("/etc/ssegate/gateway.toml");
     assert!(!installed.exists(), "move {installed:?} away: this test is about its absence");
     let folder = Folder::new();
@@ -328,7 +328,7 @@ fn tail_prints_events_and_resumes_after_a_restart_of_the_gateway() {
 }
 
 #[test]
-fn tail_resumes_where_it_is_told_to() {
+fn tail_resumes_at_the_id_that_is_given() {
     let gateway = Setup::memory().start_ready();
     let first = gateway.publish("events:a", "one");
     gateway.publish("events:a", "two");

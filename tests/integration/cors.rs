@@ -34,7 +34,7 @@ fn allowed(head: &str) -> Option<&str> {
 }
 
 #[test]
-fn a_listed_origin_is_told_so_in_every_answer_and_no_other_is() {
+fn every_answer_allows_a_listed_origin_and_no_other() {
     let gateway = gateway(&[
         "origins = [\"https://app.example\", \"http://localhost:3000\"]",
         "credentials = true",
@@ -96,7 +96,7 @@ fn a_refused_stream_says_so_to_its_page() {
 }
 
 #[test]
-fn a_preflight_tells_a_listed_origin_what_it_may_send() {
+fn a_preflight_allows_a_listed_origin_what_it_may_send() {
     let gateway = gateway(&[&format!("origins = [\"{APP}\"]"), "credentials = true"]);
     let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id,authorization\r\n";
     let preflight = ask(&gateway, "OPTIONS", "/events/a", &format!("Origin: {APP}\r\n{asked}"));

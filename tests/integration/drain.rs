@@ -119,7 +119,7 @@ fn stops_well(signal: &str) {
 }
 
 #[test]
-fn sigterm_sends_each_client_away_with_its_id_and_a_retry_of_its_own() {
+fn sigterm_disconnects_each_client_with_its_id_and_a_retry_of_its_own() {
     stops_well("TERM");
 }
 
@@ -136,7 +136,7 @@ fn without_clients_a_stop_takes_no_time() {
 }
 
 #[test]
-fn who_comes_during_a_drain_is_told_to_come_back_much_later() {
+fn a_client_that_connects_during_a_drain_gets_a_long_retry() {
     let setup = Setup::memory().set("server", "drain = \"1m\"").set("server", "retry = \"2s\"");
     let gateway = setup.start_ready();
     let _clients = live_clients(&gateway, CLIENTS);
@@ -158,7 +158,7 @@ fn who_comes_during_a_drain_is_told_to_come_back_much_later() {
 }
 
 #[test]
-fn with_refuse_status_who_comes_during_a_drain_gets_503() {
+fn with_refuse_status_a_client_that_connects_during_a_drain_gets_503() {
     let setup =
         Setup::memory().set("server", "drain = \"1m\"").set("server", "refuse = \"status\"");
     let gateway = setup.start_ready();
@@ -184,7 +184,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_goes_on_there() {
+fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_continues_there() {
     const ENTRIES: usize = 2_000;
     let redis = Redis::start();
     fill(&redis, ENTRIES, 4_000);
@@ -217,7 +217,7 @@ fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_goes_on_there() 
 }
 
 #[test]
-fn a_client_that_takes_little_at_a_time_gets_no_new_event_once_it_is_due() {
+fn a_client_that_takes_little_at_a_time_gets_no_new_event_once_it_must_close() {
     let redis = Redis::start();
     fill(&redis, 1_000, 2_000);
     let mut gateway = Setup::redis(&redis)
@@ -274,7 +274,7 @@ fn a_client_that_reads_nothing_is_cut_and_does_not_hold_the_exit() {
 }
 
 #[test]
-fn a_client_that_stalled_in_mid_event_gets_the_rest_of_it_before_its_farewell() {
+fn a_client_that_stalled_in_mid_event_gets_the_rest_of_it_before_the_closing_frame() {
     let setup = Setup::memory().set("server", "drain = \"100ms\"");
     let mut gateway = setup.start_ready();
     let mut stalled = Client::with_small_window(&gateway.address, "/events/a");

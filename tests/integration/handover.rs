@@ -129,7 +129,7 @@ fn silent(gateway: &Gateway) -> TcpStream {
 }
 
 #[test]
-fn who_was_accepted_is_answered_and_who_comes_later_is_the_successors() {
+fn an_accepted_client_is_answered_and_a_later_one_is_the_successors() {
     const ASK: &[u8] = b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n";
     let socket = tcp();
     let mut old = on(Setup::memory(), socket.try_clone().unwrap()).start_ready();
@@ -213,7 +213,7 @@ fn each_socket_is_found_by_its_name_whatever_the_order() {
 }
 
 #[test]
-fn an_address_that_was_handed_over_under_a_name_that_is_not_written_is_told() {
+fn a_handed_over_address_whose_name_is_not_configured_is_reported() {
     let socket = tcp();
     let address = socket.local_addr().unwrap();
     let setup = Setup::memory().set("server", &format!("listen = [\"{address}\"]"));
@@ -261,7 +261,7 @@ fn a_drain_takes_its_time_where_only_the_operators_listener_was_handed_over() {
 }
 
 #[test]
-fn a_socket_that_nobody_listens_on_is_told() {
+fn a_socket_that_no_listener_uses_is_reported() {
     let (used, unused) = (tcp(), tcp());
     let gateway = on(Setup::memory(), used).hand_over("metrics", unused).start_ready();
     let told = gateway.log();

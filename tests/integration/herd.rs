@@ -141,7 +141,7 @@ fn ten_thousand_come_back_to_a_restarted_gateway_for_fifty_commands() {
 }
 
 #[test]
-fn a_thousand_different_places_are_read_by_a_few_at_a_time() {
+fn a_thousand_resumes_at_different_ids_are_read_a_few_at_a_time() {
     let (runtime, redis, ids, gateway) = restarted(3_000);
     let mut live = Client::open(&gateway.address, "/events/b");
     live.live();

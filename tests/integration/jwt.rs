@@ -242,7 +242,7 @@ fn the_path_has_to_be_in_a_claim_for_replay_as_for_live() {
 }
 
 #[test]
-fn limits_count_by_whom_a_token_names() {
+fn limits_count_by_the_principal_of_a_token() {
     let gateway = setup(&[]).set("limits", "clients_per_principal = 1").start_ready();
     let of = |claims: Value| {
         let request = format!("GET /any/a HTTP/1.1\r\nHost: x\r\n{}\r\n", bearer(&token(&claims)));

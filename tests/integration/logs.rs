@@ -45,7 +45,7 @@ fn the_first_lines_say_what_was_read_and_what_listens() {
 }
 
 #[test]
-fn the_life_of_a_gateway_is_told_in_its_order() {
+fn the_log_tells_of_start_drain_and_end_in_order() {
     let mut gateway = Setup::memory().set("server", "drain = \"0s\"").start_ready();
     eventually("it is ready", || gateway.log().contains("\"ready\""));
     gateway.signal("TERM");

@@ -62,7 +62,7 @@ fn row<'a>(overview: &'a Value, key: &str) -> &'a Value {
 }
 
 #[test]
-fn the_overview_tells_of_clients_entries_deliveries_and_gaps() {
+fn the_overview_shows_clients_entries_deliveries_and_gaps() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut overview = listen(&gateway, "/overview");
@@ -159,7 +159,7 @@ fn a_redis_that_goes_away_and_comes_back_is_seen() {
 }
 
 #[test]
-fn the_tail_shows_what_readers_are_told() {
+fn the_tail_shows_what_clients_are_sent() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
@@ -246,7 +246,7 @@ fn a_tail_opens_what_clients_could_and_nothing_else() {
 }
 
 #[test]
-fn nothing_of_it_is_on_the_public_listener() {
+fn the_public_listener_serves_neither_page_nor_streams() {
     let gateway = Setup::memory().start_ready();
     for path in PATHS {
         for accept in ["*/*", "text/html", "text/event-stream"] {
@@ -336,7 +336,7 @@ fn pages_of_other_origins_read_nothing() {
 }
 
 #[test]
-fn over_a_unix_socket_any_name_will_do() {
+fn over_a_unix_socket_any_host_name_is_accepted() {
     let folder = Folder::new();
     let listen = format!("listen = \"unix:{}\"", folder.0.join("admin.sock").display());
     let gateway = Setup::memory().set("admin", &listen).start_ready();

@@ -180,7 +180,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
 }
 
 #[test]
-fn who_comes_meanwhile_to_a_key_whose_position_is_known_waits_with_the_others() {
+fn a_client_that_connects_meanwhile_to_a_known_key_waits_with_the_others() {
     let mut redis = Redis::with(&DURABLE);
     let gateway = Setup::redis(&redis).start_ready();
     let mut early = live(&gateway, "/events/a");
@@ -310,7 +310,7 @@ fn a_redis_that_blinks_does_not_empty_the_load_balancer() {
 }
 
 #[test]
-fn retries_back_off_and_the_log_tells_each_change_once() {
+fn retries_back_off_and_the_log_has_each_change_once() {
     let mut redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = live(&gateway, "/events/a");

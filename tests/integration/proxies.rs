@@ -29,8 +29,8 @@ macro_rules! behind {
             }
 
             #[test]
-            fn who_leaves_is_missed() {
-                super::who_leaves_is_missed($kind);
+            fn a_client_that_leaves_is_noticed() {
+                super::a_client_that_leaves_is_noticed($kind);
             }
 
             #[test]
@@ -39,8 +39,8 @@ macro_rules! behind {
             }
 
             #[test]
-            fn an_event_source_gets_over_a_restart_and_a_crash() {
-                super::restart::an_event_source_gets_over_a_restart_and_a_crash($kind);
+            fn an_event_source_survives_a_restart_and_a_crash() {
+                super::restart::an_event_source_survives_a_restart_and_a_crash($kind);
             }
 
             #[test]
@@ -136,7 +136,7 @@ fn a_stream_arrives_at_once_and_bare(kind: Kind) {
             let large = "x".repeat(200_000);
             gateway.publish("events:a", &large);
             assert_eq!(soon(stream.event()).await.data, large);
-            what_is_no_stream_passes_as_it_is(&front, protocol).await;
+            an_answer_that_is_no_stream_passes_unchanged(&front, protocol).await;
         }
         if protocols(kind).contains(&Protocol::Http2) {
             more_than_six_streams_share_a_connection(&gateway, &front).await;
@@ -146,7 +146,7 @@ fn a_stream_arrives_at_once_and_bare(kind: Kind) {
     });
 }
 
-async fn what_is_no_stream_passes_as_it_is(front: &Front, protocol: Protocol) {
+async fn an_answer_that_is_no_stream_passes_unchanged(front: &Front, protocol: Protocol) {
     let ask = async |method: Method, path: &str, headers: &[(&str, &str)]| {
         let mut connection = front.connect(protocol).await.unwrap();
         soon(connection.ask(method, path, headers)).await.unwrap()
@@ -182,7 +182,7 @@ async fn more_than_six_streams_share_a_connection(gateway: &Gateway, front: &Fro
 }
 
 /// At once, while nothing is sent to it; but by Apache, which looks at its clients only when it writes.
-fn who_leaves_is_missed(kind: Kind) {
+fn a_client_that_leaves_is_noticed(kind: Kind) {
     let runtime = swarm::runtime();
     let keepalive = if kind == Kind::Apache { "1s" } else { "1h" };
     let gateway = setup().set("server", &format!("keepalive = {keepalive:?}")).start_ready();
@@ -268,7 +268,7 @@ fn envoy_ends_no_stream_for_its_age() {
 
 /// It is shipped without having been run; what its head says of traefik.toml as well.
 #[test]
-fn what_is_shipped_for_traefik_is_at_least_whole() {
+fn the_shipped_traefik_configuration_is_whole() {
     let shipped = include_str!("../../deploy/traefik/ssegate.toml");
     for shipped in [shipped, &changed(shipped, &[("#healthCheck", "healthCheck")])] {
         let dynamic: toml::Table = toml::from_str(shipped).unwrap();

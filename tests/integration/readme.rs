@@ -48,7 +48,7 @@ fn clients(gateway: &Gateway, count: f64) {
 }
 
 #[test]
-fn a_page_hears_of_entries_and_of_what_is_missing() {
+fn a_page_gets_entries_and_gaps() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let browser = Browser::start();
@@ -84,7 +84,7 @@ fn a_page_comes_back_from_an_answer_that_browsers_give_up_on() {
 }
 
 #[test]
-fn a_page_whose_token_expires_gets_another_and_goes_on_where_it_was() {
+fn a_page_whose_token_expires_gets_another_and_resumes() {
     let credentials = Folder::new();
     std::fs::write(credentials.0.join("jwt"), SECRET).unwrap();
     let gateway = Setup::memory()
@@ -126,7 +126,7 @@ fn the_command_for_producers_reaches_the_clients_of_the_route_that_is_shown() {
 }
 
 #[test]
-fn what_is_said_of_streams_is_there() {
+fn the_fields_of_streams_are_the_documented_ones() {
     let gateway = Setup::memory().start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
     client.live();

@@ -65,7 +65,7 @@ fn a_reader_says_what_it_waits_for() {
 }
 
 #[test]
-fn a_key_that_holds_something_else_is_told_with_redis_own_words() {
+fn a_key_of_another_type_is_reported_in_the_words_of_redis() {
     let redis = Redis::start();
     redis.run(&["SET", "events:a", "x"]);
     let gateway = Setup::redis(&redis).start_ready();
@@ -80,7 +80,7 @@ fn a_key_that_holds_something_else_is_told_with_redis_own_words() {
 }
 
 #[test]
-fn the_state_tells_of_packs_followers_links_and_limits() {
+fn the_state_shows_shards_catch_up_subscribers_links_and_limits() {
     let redis = Redis::start();
     let setup = Setup::redis(&redis).set("limits", "clients = 100").set("limits", "readers = 7");
     let gateway = setup.set("limits", "send_buffer = \"4KiB\"").start_ready();

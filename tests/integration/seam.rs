@@ -224,7 +224,7 @@ fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64
 }
 
 #[test]
-fn nothing_that_was_trimmed_meanwhile_is_passed_over_in_silence() {
+fn a_trim_in_the_meantime_is_never_silent() {
     const ENTRIES: u64 = 6000;
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).set("ring", "entries = 20").start_ready();

@@ -47,7 +47,7 @@ fn monotonic_usec() -> i64 {
 }
 
 #[test]
-fn ready_is_told_once_clients_can_connect() {
+fn ready_is_announced_once_clients_can_connect() {
     let folder = Folder::new();
     let path = folder.0.join("http.sock");
     let listen = format!("listen = [\"unix:{}\"]", path.display());
@@ -68,7 +68,7 @@ fn ready_is_told_once_clients_can_connect() {
 }
 
 #[test]
-fn who_cannot_start_is_never_ready() {
+fn a_gateway_that_cannot_start_is_never_ready() {
     let manager = Manager::start();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = Folder::new();
@@ -87,7 +87,7 @@ fn who_cannot_start_is_never_ready() {
 }
 
 #[test]
-fn a_reload_is_told_with_its_time_and_ends_with_ready() {
+fn a_reload_is_announced_with_its_time_and_ends_with_ready() {
     let manager = Manager::abstract_one();
     let gateway = under(&manager, Setup::memory()).start();
     manager.has_heard("READY=1");
@@ -133,7 +133,7 @@ fn the_status_follows_clients_streams_and_redis() {
 }
 
 #[test]
-fn a_drain_is_told_and_asks_for_time_while_it_goes_on() {
+fn a_drain_is_announced_and_asks_for_time_while_it_lasts() {
     let manager = Manager::start();
     let setup = Setup::memory().set("server", "drain = \"1m\"");
     let mut gateway = under(&manager, setup).start();
@@ -156,7 +156,7 @@ fn a_drain_is_told_and_asks_for_time_while_it_goes_on() {
 }
 
 #[test]
-fn the_watchdog_is_told_of_an_idle_gateway_and_of_a_busy_one() {
+fn the_watchdog_is_pinged_by_an_idle_gateway_and_a_busy_one() {
     let manager = Manager::start();
     let gateway = with_watchdog(&manager, Setup::memory()).start();
     eventually("an idle gateway is alive", || pings(&manager) >= 3);
@@ -174,7 +174,7 @@ fn the_watchdog_is_told_of_an_idle_gateway_and_of_a_busy_one() {
 }
 
 #[test]
-fn a_watchdog_for_another_process_is_told_nothing() {
+fn a_watchdog_for_another_process_is_not_pinged() {
     let manager = Manager::start();
     let setup = with_watchdog(&manager, Setup::memory()).env("WATCHDOG_PID", "1");
     let _gateway = setup.start();
@@ -234,7 +234,7 @@ fn workers(gateway: &Gateway) -> Vec<u32> {
 }
 
 #[test]
-fn the_watchdog_is_told_nothing_while_the_fan_out_hangs() {
+fn the_watchdog_is_not_pinged_while_the_fan_out_hangs() {
     let manager = Manager::start();
     let setup = Setup::memory().set("server", "workers = 1");
     let gateway = with_watchdog(&manager, setup).start();

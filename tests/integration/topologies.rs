@@ -60,7 +60,7 @@ fn a_user_and_a_password_and_a_database_of_a_server_on_tcp() {
 }
 
 #[test]
-fn a_wrong_password_is_told_to_the_operator_and_tried_again() {
+fn a_wrong_password_is_reported_to_the_operator_and_tried_again() {
     let redis = Redis::on_tcp(&[]);
     redis.run(&["CONFIG", "SET", "requirepass", "right"]);
     let folder = Folder::new();

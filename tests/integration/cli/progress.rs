@@ -21,7 +21,7 @@ fn terminal() -> (File, File) {
 }
 
 #[test]
-fn tail_tells_a_terminal_how_it_goes_and_nobody_else() {
+fn tail_shows_progress_on_a_terminal_only() {
     let gateway = Setup::memory()
         .set("server", "retry = \"100ms\"")
         .set("server", "max_connection_age = \"2s\"")

@@ -14,7 +14,7 @@ fn ask(gateway: &Gateway, lines: &str) -> (Client, String) {
 }
 
 #[test]
-fn what_an_untrusted_peer_says_changes_nothing_and_the_operator_hears_of_it() {
+fn a_header_of_an_untrusted_peer_changes_nothing_and_is_logged() {
     let setup = setup().set("limits", ONE_EACH).set("log", DEBUG);
     // Somebody else's word is taken.
     let gateway = setup.set("proxy", "trusted = [\"10.0.0.0/8\", \"unix\"]").start_ready();
@@ -62,7 +62,7 @@ fn the_clients_of_a_trusted_proxy_have_limits_of_their_own() {
 }
 
 #[test]
-fn a_unix_socket_is_a_proxy_that_is_trusted_if_that_is_said() {
+fn a_unix_socket_is_a_trusted_proxy_where_the_configuration_says_so() {
     for trusted in [true, false] {
         let folder = Folder::new();
         let path = folder.0.join("http.sock");

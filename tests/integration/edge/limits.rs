@@ -4,7 +4,7 @@ use super::*;
 use crate::support::gateway::exchange;
 
 #[test]
-fn a_thousand_made_up_names_of_one_host_leave_readers_to_the_others() {
+fn a_thousand_made_up_keys_of_one_host_leave_readers_to_the_others() {
     let gateway = setup().start_ready();
     let mut streams = Vec::new();
     for name in 0..1_000 {
@@ -29,7 +29,7 @@ fn a_thousand_made_up_names_of_one_host_leave_readers_to_the_others() {
 }
 
 #[test]
-fn a_reader_that_lingers_counts_towards_who_opened_it() {
+fn a_reader_that_lingers_counts_towards_the_address_that_opened_it() {
     let gateway = setup().set("limits", "readers_per_ip = 1").start_ready();
     let (first, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
     assert_eq!(told, "live");

@@ -54,7 +54,7 @@ fn ten_thousand_half_sent_requests_hinder_no_new_client_and_cost_little() {
 }
 
 #[test]
-fn with_few_descriptors_the_oldest_give_way_and_a_new_client_has_its_stream_at_once() {
+fn with_few_descriptors_the_oldest_are_evicted_and_a_new_client_has_its_stream_at_once() {
     let _raised = swarm::crowd();
     for begin in [HALF, b"", b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let setup = setup().set("limits", "header_timeout = \"5m\"").descriptors(1_000);
@@ -73,7 +73,7 @@ fn with_few_descriptors_the_oldest_give_way_and_a_new_client_has_its_stream_at_o
 }
 
 #[test]
-fn half_sent_proxy_headers_give_way_too() {
+fn half_sent_proxy_headers_are_evicted_too() {
     let setup = setup().set("limits", "pending = 20").set("proxy", "protocol = [\"127.0.0.1:0\"]");
     let gateway = setup.start_ready();
     let _half = flood(&gateway, 500, b"PROXY TCP4 192.0.2.7 10.0");
@@ -83,7 +83,7 @@ fn half_sent_proxy_headers_give_way_too() {
 }
 
 #[test]
-fn who_has_sent_a_request_gives_way_after_those_that_have_not() {
+fn a_connection_with_a_request_is_evicted_after_those_without() {
     let gateway = setup().set("limits", "pending = 3").start_ready();
     let mut first = connect(&gateway.address);
     let second = connect(&gateway.address);
@@ -128,7 +128,7 @@ fn refused_clients_that_stay_hinder_nobody() {
 }
 
 #[test]
-fn while_there_are_many_none_is_kept_for_a_second_request() {
+fn while_there_are_many_no_connection_is_kept_for_a_second_request() {
     let _raised = swarm::crowd();
     let gateway = setup().start_ready();
     let ask = || {
@@ -179,7 +179,7 @@ fn a_client_that_never_reads_its_responses_is_closed() {
 }
 
 #[test]
-fn a_client_that_asks_for_ever_for_what_is_no_stream_is_closed() {
+fn a_client_that_never_asks_for_a_stream_is_closed() {
     is_closed_in_the_end(|stream| {
         stream.write_all(get("/nothing", "").as_bytes())?;
         let mut answer = [0; 4096];

@@ -85,7 +85,7 @@ fn a_header_may_come_byte_by_byte_or_with_the_request() {
 }
 
 #[test]
-fn without_a_good_header_a_connection_is_closed_without_a_word() {
+fn without_a_good_header_a_connection_is_closed_without_an_answer() {
     let gateway = behind_proxy().start_ready();
     let request = get("/events/a", "").into_bytes();
     let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(200)).into_bytes();
@@ -127,7 +127,7 @@ fn without_a_good_header_a_connection_is_closed_without_a_word() {
 }
 
 #[test]
-fn a_header_that_does_not_come_in_time_is_waited_for_no_longer() {
+fn a_header_that_does_not_come_in_time_closes_the_connection() {
     let gateway = behind_proxy().set("limits", "header_timeout = \"300ms\"").start_ready();
     for begin in [&b""[..], b"PROXY TC", &from_192_0_2_7()[..20]] {
         let mut stream = connect(&gateway.address);
@@ -155,7 +155,7 @@ fn where_it_is_not_required_a_header_is_no_request() {
 }
 
 #[test]
-fn the_client_that_a_header_names_is_the_peer_whose_word_is_taken_or_not() {
+fn the_client_that_a_header_names_is_the_peer_that_is_trusted_or_not() {
     let setup = behind_proxy().set("proxy", "trusted = [\"127.0.0.1\", \"10.0.0.0/8\"]");
     let gateway = setup.start_ready();
     let ask = |header: &[u8], lines: &str| {

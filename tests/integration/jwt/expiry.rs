@@ -48,7 +48,7 @@ fn a_stream_is_warned_and_ends_with_its_token() {
 }
 
 #[test]
-fn whose_token_expired_comes_back_after_five_to_ten_seconds() {
+fn a_client_with_an_expired_token_comes_back_after_five_to_ten_seconds() {
     let gateway = start(&["leeway = \"60s\"", "warn = \"0s\""]);
     // Over in a moment, and so is the leeway.
     let token = hs256(&json!({"exp": seconds_from_now(-59)}));
@@ -65,7 +65,7 @@ fn whose_token_expired_comes_back_after_five_to_ten_seconds() {
 }
 
 #[test]
-fn a_token_that_ends_within_the_warning_is_told_of_at_once() {
+fn a_token_that_ends_within_the_warning_is_announced_at_once() {
     let gateway = start(&["warn = \"60s\""]);
     let mut client = open(&gateway, "/any/a", seconds_from_now(20));
     let mut seen = [client.control().0, client.control().0];

@@ -275,7 +275,7 @@ fn a_secret_at_an_address_is_none_and_each_set_is_for_its_own_issuer() {
 }
 
 #[test]
-fn keys_come_over_tls_from_whom_the_system_trusts() {
+fn keys_come_over_tls_from_a_server_that_the_system_trusts() {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let (authority, stranger) = (Authority::new(), Authority::new());

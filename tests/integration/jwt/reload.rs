@@ -49,7 +49,7 @@ fn judges(gateway: &Gateway, setup: &Setup, kept: &mut [&mut Client], ended: &mu
 }
 
 #[test]
-fn a_stream_ends_whose_key_is_gone_and_no_other() {
+fn a_stream_whose_key_is_gone_ends_and_no_other() {
     let (old, new) = (Pair::ed(), Pair::ed());
     let audience = "audience = [\"us\"]";
     let gateway = with(&[&keys(&[&old, &new]), audience]).start_ready();
@@ -65,7 +65,7 @@ fn a_stream_ends_whose_key_is_gone_and_no_other() {
 }
 
 #[test]
-fn a_stream_ends_whose_token_does_not_say_what_is_asked_for_now() {
+fn a_stream_whose_token_lacks_a_claim_that_is_now_required_ends() {
     let pair = Pair::ed();
     let keys = keys(&[&pair]);
     let gateway = with(&[&keys, "audience = [\"us\", \"them\"]"]).start_ready();
@@ -93,7 +93,7 @@ fn a_stream_ends_whose_token_does_not_say_what_is_asked_for_now() {
 }
 
 #[test]
-fn a_stream_ends_whose_token_is_where_none_is_looked_for_any_more() {
+fn a_stream_whose_token_is_in_a_place_no_longer_searched_ends() {
     let pair = Pair::ed();
     let (keys, audience) = (keys(&[&pair]), "audience = [\"us\"]");
     let from = |places: &str, origins: &str| {
@@ -125,7 +125,7 @@ fn a_stream_ends_whose_token_is_where_none_is_looked_for_any_more() {
 }
 
 #[test]
-fn keys_at_an_address_are_fetched_before_they_are_taken() {
+fn keys_at_an_address_are_fetched_before_they_are_applied() {
     let (old, new) = (Pair::ed(), Pair::ed());
     let issuer = Issuer::start(None);
     issuer.publish(&[old.jwk("o"), new.jwk("n")]);

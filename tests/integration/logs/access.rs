@@ -56,7 +56,7 @@ fn a_stream_has_its_line_when_it_ends() {
 }
 
 #[test]
-fn what_is_no_stream_has_a_line_as_well() {
+fn a_request_that_opens_no_stream_has_a_line_as_well() {
     let gateway = setup().set("limits", "clients = 1").start_ready();
     assert_eq!(gateway.get(&format!("/nothing?token={SECRET}")).status, 404);
     let line = told(&gateway, 1).remove(0);

@@ -10,7 +10,7 @@ use super::{ask, listen, next, request, row, until};
 const MOST_STREAMS: usize = 16;
 
 #[test]
-fn there_are_so_many_and_one_that_leaves_makes_room() {
+fn streams_are_limited_and_one_that_leaves_makes_room() {
     let gateway = Setup::memory().start_ready();
     let mut streams: Vec<_> =
         (0..MOST_STREAMS - 1).map(|_| listen(&gateway, "/overview")).collect();
@@ -95,7 +95,7 @@ fn a_large_payload_is_cut() {
 }
 
 #[test]
-fn the_largest_streams_are_told_and_the_others_counted() {
+fn the_largest_streams_are_listed_and_the_others_counted() {
     const KEYS: usize = 203;
     let gateway = Setup::memory().start_ready();
     let mut clients: Vec<_> =
@@ -113,7 +113,7 @@ fn the_largest_streams_are_told_and_the_others_counted() {
 }
 
 #[test]
-fn they_end_with_the_drain() {
+fn streams_end_with_the_drain() {
     let mut gateway = Setup::memory().start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
     client.live();

@@ -184,7 +184,7 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
 }
 
 #[test]
-fn a_gateway_that_is_silent_and_a_redis_that_is_away_are_told() {
+fn a_silent_gateway_and_an_absent_redis_are_shown() {
     let mut redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");

@@ -115,7 +115,7 @@ fn packets_that_vanish_are_noticed() {
 }
 
 #[test]
-fn a_reset_by_what_then_vanishes_is_noticed() {
+fn a_reset_by_a_peer_that_then_vanishes_is_noticed() {
     let vanish = |wire: &Wire| {
         wire.vanish();
         wire.close(Close::Rst);
@@ -182,7 +182,7 @@ fn entries_of(redis: &Redis, payload: &str) -> usize {
 /// A plain publisher sends again what nobody answered, and the stream has it twice. Ours says that it does
 /// not know.
 #[test]
-fn what_nobody_answered_is_not_published_twice() {
+fn an_unanswered_publish_is_not_repeated() {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
     let gateway = behind(&wire);
@@ -204,22 +204,22 @@ fn what_nobody_answered_is_not_published_twice() {
 }
 
 #[test]
-fn a_reset_is_noticed_by_whoever_publishes_and_asks() {
+fn a_reset_is_noticed_by_publishes_and_probes() {
     is_noticed_by_all_others(|wire| wire.close(Close::Rst));
 }
 
 #[test]
-fn silence_is_noticed_by_whoever_publishes_and_asks() {
+fn silence_is_noticed_by_publishes_and_probes() {
     is_noticed_by_all_others(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
 }
 
 #[test]
-fn half_an_answer_is_noticed_by_whoever_publishes_and_asks() {
+fn half_an_answer_is_noticed_by_publishes_and_probes() {
     is_noticed_by_all_others(|wire| wire.hold_answers_after(2));
 }
 
 /// Clients that resume where memory does not reach, while nothing is answered.
-fn is_noticed_by_who_resumes(break_: impl FnOnce(&Wire)) {
+fn is_noticed_by_a_resume(break_: impl FnOnce(&Wire)) {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
     let gateway = behind(&wire);
@@ -248,18 +248,18 @@ fn is_noticed_by_who_resumes(break_: impl FnOnce(&Wire)) {
 }
 
 #[test]
-fn a_reset_is_noticed_by_who_resumes() {
-    is_noticed_by_who_resumes(|wire| wire.close(Close::Rst));
+fn a_reset_is_noticed_by_a_resume() {
+    is_noticed_by_a_resume(|wire| wire.close(Close::Rst));
 }
 
 #[test]
-fn silence_is_noticed_by_who_resumes() {
-    is_noticed_by_who_resumes(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
+fn silence_is_noticed_by_a_resume() {
+    is_noticed_by_a_resume(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
 }
 
 #[test]
-fn half_an_answer_is_noticed_by_who_resumes() {
-    is_noticed_by_who_resumes(|wire| wire.hold_answers_after(600));
+fn half_an_answer_is_noticed_by_a_resume() {
+    is_noticed_by_a_resume(|wire| wire.hold_answers_after(600));
 }
 
 /// The links that are kept for later have died meanwhile: it takes one silence to find out.

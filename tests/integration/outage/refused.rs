@@ -9,7 +9,7 @@ use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::{DEADLINE, eventually, pause_of_the_scenario, within};
 
 #[test]
-fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
+fn a_key_of_another_type_disconnects_its_clients_and_no_others() {
     let redis = Redis::start();
     redis.run(&["SET", "events:text", "no stream"]);
     let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
@@ -50,7 +50,7 @@ fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
 }
 
 #[test]
-fn a_key_that_may_not_be_read_sends_its_clients_away() {
+fn a_key_that_may_not_be_read_disconnects_its_clients() {
     let redis = Redis::start();
     let limited = ["ACL", "SETUSER", "default", "resetkeys", "~events:mine*"];
     assert_eq!(redis.run(&limited), Answer::Text("OK".into()));
@@ -66,7 +66,7 @@ fn a_key_that_may_not_be_read_sends_its_clients_away() {
 }
 
 #[test]
-fn a_login_that_fails_is_told_loudly_and_tried_again() {
+fn a_login_that_fails_is_an_error_in_the_log_and_is_tried_again() {
     let redis = Redis::start();
     let before = redis.add("events:a", "before");
     let mut operator = Connection::open(&redis).unwrap();

@@ -15,7 +15,7 @@ use crate::support::redis::Redis;
 use crate::support::viewer::Writer;
 use crate::support::{DEADLINE, within};
 
-pub fn an_event_source_gets_over_a_restart_and_a_crash(kind: Kind) {
+pub fn an_event_source_survives_a_restart_and_a_crash(kind: Kind) {
     const SOURCES: usize = 6;
     let runtime = swarm::runtime();
     let redis = Redis::start();

@@ -14,7 +14,7 @@ fn with_more() -> Setup {
 }
 
 #[test]
-fn a_file_at_fault_changes_nothing_and_is_told_until_one_is_good() {
+fn a_faulty_file_changes_nothing_and_is_reported_until_one_is_good() {
     let manager = Manager::start();
     let gateway = Setup::memory().env("NOTIFY_SOCKET", &manager.name).start_ready();
     let mut client = live(&gateway, "/events/a");
@@ -72,7 +72,7 @@ fn a_file_at_fault_changes_nothing_and_is_told_until_one_is_good() {
 }
 
 #[test]
-fn a_certificate_alone_that_is_at_fault_stops_all_of_it() {
+fn a_faulty_certificate_alone_rejects_the_reload() {
     let authority = Authority::new();
     let identity = authority.sign("127.0.0.1");
     let gateway = Setup::memory().tls(&identity).start_ready();

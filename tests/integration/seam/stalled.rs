@@ -56,7 +56,7 @@ fn a_crowd_that_stalls_together_misses_nothing_of_a_ring_that_is_too_small() {
 }
 
 #[test]
-fn whoever_stalls_amid_notices_of_entries_too_large_reads_them_whole() {
+fn a_client_that_stalls_amid_oversize_notices_reads_them_whole() {
     const ENTRIES: u64 = 1500;
     let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
     let setup = Setup::redis(&redis).set("source", "max_entry = \"100B\"");
@@ -81,7 +81,7 @@ fn whoever_stalls_amid_notices_of_entries_too_large_reads_them_whole() {
 
 /// What it has half of cannot be had any more, and no word may follow that half.
 #[test]
-fn whoever_has_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() {
+fn a_client_with_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() {
     let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
     let setup = Setup::redis(&redis).set("ring", "entries = 1").set("source", "block = \"200ms\"");
     let (gateway, address) = narrow(setup, &folder);
@@ -109,7 +109,7 @@ fn whoever_has_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() 
 
 /// The kernel does not call its socket writable before it has taken most of what is there.
 #[test]
-fn whoever_takes_a_little_at_a_time_is_not_cut_as_slow() {
+fn a_client_that_takes_a_little_at_a_time_is_not_cut_as_slow() {
     let (redis, folder) = (Redis::start(), Folder::new());
     let path = folder.0.join("http.sock");
     let listen = format!("listen = [\"unix:{}\"]", path.display());

@@ -16,7 +16,7 @@ fn resumed(gateway: &Gateway, result: &str) -> f64 {
 }
 
 #[test]
-fn the_embedded_source_keeps_the_newest_and_tells_of_the_others() {
+fn the_embedded_source_keeps_the_newest_and_reports_a_gap_for_the_others() {
     let gateway = Setup::memory().set("ring", "entries = 5").start_ready();
     // Nobody reads the key yet: only the source can tell.
     let scene = Scene { gateway, watcher: None };
@@ -41,7 +41,7 @@ fn stream(gateway: &Gateway, key: &str) -> Value {
 }
 
 #[test]
-fn the_ring_that_is_longest_unused_gives_way_and_its_key_is_served_from_redis() {
+fn the_longest_unused_ring_is_dropped_and_its_key_is_served_from_redis() {
     let redis = Redis::start();
     let setup = Setup::redis(&redis).set("ring", "bytes = \"48KiB\"");
     let gateway = setup.set("ring", "total_bytes = \"64KiB\"").start_ready();
@@ -73,7 +73,7 @@ fn the_ring_that_is_longest_unused_gives_way_and_its_key_is_served_from_redis() 
 }
 
 #[test]
-fn a_start_in_the_past_beyond_the_limit_is_told_and_gets_the_newest() {
+fn a_start_in_the_past_beyond_the_limit_is_a_gap_and_gets_the_newest() {
     everywhere(
         |setup| setup.routes(&route("replay = 5")),
         |scene| {

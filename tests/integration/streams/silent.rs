@@ -206,7 +206,7 @@ fn deleted_right_after_it_was_read_is_no_gap() {
 }
 
 #[test]
-fn begun_anew_with_greater_ids() {
+fn recreated_with_greater_ids() {
     let mut scene = Scene::new();
     scene.at_once(&[&["DEL", KEY], &["XADD", KEY, "40-0", "payload", "x"]]);
     scene.hears(&["40-0"], Some("40-0"), None, "reset");
@@ -214,7 +214,7 @@ fn begun_anew_with_greater_ids() {
 }
 
 #[test]
-fn begun_anew_with_as_many_greater_ids() {
+fn recreated_with_as_many_greater_ids() {
     let mut scene = Scene::new();
     let add = |id| ["XADD", KEY, id, "payload", "x"];
     scene.at_once(&[&["DEL", KEY], &add("40-0"), &add("50-0"), &add("60-0"), &add("70-0")]);
@@ -223,7 +223,7 @@ fn begun_anew_with_as_many_greater_ids() {
 }
 
 #[test]
-fn begun_anew_with_ids_that_the_reader_is_past() {
+fn recreated_with_ids_that_the_reader_is_past() {
     for (ids, heard) in [(&["5-0"][..], &[][..]), (&["30-0"], &[]), (&["5-0", "45-0"], &["45-0"])] {
         let mut scene = Scene::new();
         let add: Vec<_> = ids.iter().map(|id| ["XADD", KEY, id, "payload", "x"]).collect();
@@ -244,7 +244,7 @@ fn begun_anew_with_ids_that_the_reader_is_past() {
 }
 
 #[test]
-fn all_flushed_and_begun_anew() {
+fn all_flushed_and_recreated() {
     let mut scene = Scene::new();
     let add = |id| ["XADD", KEY, id, "payload", "x"];
     scene.at_once(&[&["FLUSHALL"], &add("15-0"), &add("25-0"), &add("35-0")]);
@@ -274,7 +274,7 @@ fn the_key_a_string_for_a_moment() {
 
 /// The tail of a stream, lost in a crash or a failover, with others added in its place.
 #[test]
-fn an_older_state_that_has_gone_on() {
+fn an_older_state_that_was_written_to_since() {
     let mut scene = Scene::new();
     scene.redis.run(&["COPY", KEY, "snapshot"]);
     for id in ["40-0", "50-0"] {
@@ -323,7 +323,7 @@ fn an_end_moved_forward_is_no_gap_after_a_new_connection_either() {
 
 /// Whoever leaves after the entry behind the gap, and resumes from Redis, could not be told later.
 #[test]
-fn a_gap_amid_large_entries_is_told_before_what_follows_it() {
+fn a_gap_amid_large_entries_is_sent_before_the_entry_after_it() {
     let mut scene = Scene::new();
     let large = "x".repeat(200_000);
     for id in ["40-0", "50-0"] {

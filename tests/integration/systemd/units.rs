@@ -59,7 +59,7 @@ fn the_longest_drain_fits_into_the_time_to_stop() {
 }
 
 #[test]
-fn what_another_try_would_not_change_is_not_tried_again() {
+fn a_start_that_cannot_succeed_is_not_repeated() {
     let folder = Folder::new();
     let bad = folder.0.join("gateway.toml");
     std::fs::write(&bad, "[server]\ndrain = \"soon\"\n").unwrap();

@@ -155,7 +155,7 @@ fn a_slot_that_moves_under_load_takes_its_readers_along() {
 }
 
 #[test]
-fn a_read_that_blocks_while_its_slot_moves_is_answered_from_where_it_went() {
+fn a_read_that_blocks_while_its_slot_moves_is_answered_by_the_new_node() {
     let cluster = Cluster::start(0);
     let gateway = Setup::with_url(&cluster.url()).set("source", "block = \"1s\"").start_ready();
     let name = cluster.name_at(0);
@@ -272,7 +272,7 @@ fn on_a_replica(cluster: &Cluster) -> (Gateway, Client, String) {
 }
 
 #[test]
-fn a_clusters_replica_that_lost_its_primary_is_left_for_that() {
+fn a_clusters_replica_that_lost_its_primary_is_left_for_the_primary() {
     let cluster = Cluster::start(1);
     let (gateway, mut client, key) = on_a_replica(&cluster);
     pause_replication(&cluster.nodes[1]);

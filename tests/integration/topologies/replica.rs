@@ -139,7 +139,7 @@ fn a_primary_that_cannot_be_asked_is_no_answer() {
 }
 
 #[test]
-fn a_stream_that_began_anew_on_the_primary_is_told_once() {
+fn a_stream_recreated_on_the_primary_is_reset_once() {
     let (primary, replica) = pair();
     let gateway = on_replica(&replica).start_ready();
     let old: Vec<_> = (0..20).map(|n| primary.add("events:a", &n.to_string())).collect();
@@ -198,7 +198,7 @@ fn a_reader_that_comes_to_a_replica_with_less_waits_for_it() {
 
 /// It answers on, and no error says that nothing new comes to it.
 #[test]
-fn a_replica_that_lost_its_primary_is_told_and_gone_on_with_when_it_is_back() {
+fn a_replica_that_lost_its_primary_is_reported_and_read_on_when_it_is_back() {
     let (primary, replica) = pair();
     let gateway = on_replica(&replica).set("source", "block = \"1s\"").start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
@@ -220,7 +220,7 @@ fn a_replica_that_lost_its_primary_is_told_and_gone_on_with_when_it_is_back() {
 }
 
 #[test]
-fn a_replica_whose_role_is_not_ours_to_ask_is_taken_as_it_is() {
+fn a_replica_whose_role_may_not_be_asked_is_read_as_configured() {
     let (primary, replica) = pair();
     replica.run(&["ACL", "SETUSER", "default", "-role"]);
     let gateway = on_replica(&replica).set("source", "block = \"100ms\"").start_ready();
@@ -282,7 +282,7 @@ fn clients_that_hop_to_a_replica_that_lags_hear_of_no_reset() {
 }
 
 #[test]
-fn who_may_not_ask_for_the_role_takes_the_configurations_word() {
+fn a_user_who_may_not_ask_for_the_role_trusts_the_configuration() {
     let redis = Redis::on_tcp(&[]);
     redis.run(&["ACL", "SETUSER", "default", "-role"]);
     let gateway = setup(&redis).start_ready();
@@ -322,7 +322,7 @@ impl Moved {
 }
 
 #[test]
-fn what_another_server_has_before_the_cursor_is_not_passed_over() {
+fn entries_of_another_server_before_the_cursor_are_not_skipped() {
     // Both had 1 and 2. Then the old one was cut off, and both were written to.
     let history = ["1-0", "2-0", "3-0", "4-0", "6-0"];
     let mut moved = Moved::new(&["1-0", "2-0", "5-0"], &history);
@@ -334,7 +334,7 @@ fn what_another_server_has_before_the_cursor_is_not_passed_over() {
 }
 
 #[test]
-fn the_same_history_on_another_server_is_gone_on_with() {
+fn the_same_history_on_another_server_is_continued() {
     let mut moved = Moved::new(&["1-0", "2-0"], &["1-0", "2-0", "3-0"]);
     assert_eq!(moved.client.event().last_event_id, "3-0");
 }

@@ -161,7 +161,7 @@ fn sentinels_may_ask_for_a_login_of_their_own() {
 }
 
 #[test]
-fn a_name_that_no_sentinel_knows_is_told_to_the_operator() {
+fn a_name_that_no_sentinel_knows_is_reported_to_the_operator() {
     let trio = Trio::start();
     let gateway = Setup::with_url(&trio.url().replace(NAME, "other")).start();
     eventually("it is told", || gateway.log().contains("knows no primary called"));

@@ -82,14 +82,14 @@ fn a_server_that_asks_in_vain_for_a_certificate_refuses() {
 }
 
 #[test]
-fn a_server_without_tls_is_told_from_one_that_is_away() {
+fn a_server_without_tls_is_distinguished_from_one_that_is_away() {
     let (authority, redis) = (Authority::new(), Redis::on_tcp(&[]));
     let gateway = setup(&redis, &authority).start();
     eventually("it is told", || gateway.log().contains("does this port speak it?"));
 }
 
 #[test]
-fn whom_the_system_trusts_is_trusted_where_no_authority_is_named() {
+fn an_authority_that_the_system_trusts_is_trusted_where_none_is_named() {
     let authority = Authority::new();
     let redis = server(&authority, false);
     let gateway = Setup::with_url(&format!("rediss://{}", redis.address())).start();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_lasts_is_named_and_the_rest_is_taken() {
+fn settings_that_need_a_restart_are_named_and_the_rest_is_applied() {
     let gateway = Setup::memory().set("log", "format = \"json\"").start_ready();
     let mut client = live(&gateway, "/events/a");
     let more = route("/events/{name}", "events:{name}") + &route("/more/{name}", "events:{name}");
@@ -47,7 +47,7 @@ fn what_lasts_is_named_and_the_rest_is_taken() {
 }
 
 #[test]
-fn a_password_that_is_another_one_is_told_though_its_file_is_the_same() {
+fn a_password_that_changed_in_its_file_is_reported() {
     let gateway = Setup::memory().start_ready();
     let password = gateway.folder.0.join("password");
     std::fs::write(&password, "one").unwrap();
@@ -64,7 +64,7 @@ fn a_password_that_is_another_one_is_told_though_its_file_is_the_same() {
 }
 
 #[test]
-fn a_listener_that_others_can_reach_stays_guarded_until_it_is_gone() {
+fn a_reachable_listener_stays_guarded_until_it_is_gone() {
     let folder = crate::support::Folder::new();
     let token = folder.0.join("token");
     std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
@@ -92,7 +92,7 @@ fn a_listener_that_others_can_reach_stays_guarded_until_it_is_gone() {
 
 /// The operator's page follows the gateway for as long as it is open: not with a token of yesterday.
 #[test]
-fn who_followed_with_another_token_is_sent_away() {
+fn an_operator_with_another_token_is_disconnected() {
     let folder = crate::support::Folder::new();
     let token = folder.0.join("token");
     let secrets = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
