@@ -1,5 +1,5 @@
 //! A client as a browser's `EventSource` is one: it reads an event stream as it comes, comes back
-//! when it ends, names its last event id, and waits as long as it was told, though not for long.
+//! when it ends, names its last event id, and waits for the reconnection time, though not for long.
 //! It keeps a record of everything, and calls wrong what no gateway may send.
 
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ impl Record {
         Self { began, heard, live, last }
     }
 
-    /// Whether it was ever told that it is level with the tail.
+    /// Whether it ever got the mark that it is level with the tail.
     pub fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
     }

@@ -109,7 +109,7 @@ fn latency_is_counted_per_delivery_in_cumulative_buckets() {
         gateway.publish("events:a", "x");
         clients.iter_mut().for_each(|client| drop(client.entry()));
         let deliveries = (number * CLIENTS) as f64;
-        // A client's first events may reach it before its pack takes it in: those are not live.
+        // A client's first events may reach it before a shard takes it in: those are not live.
         eventually("each delivery is counted", || count() == deliveries);
     }
     let mut replayed = Client::open(&gateway.address, "/events/a?last_event_id=earliest");

@@ -20,7 +20,7 @@ mod progress;
 const ROUTE: &str =
     "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n";
 
-/// A gateway.toml of these words.
+/// A gateway.toml with this text.
 struct File {
     _folder: Folder,
     path: String,
@@ -37,7 +37,7 @@ fn good() -> File {
     file(&Setup::memory().toml())
 }
 
-/// A run of the binary whose words are collected while it runs; killed on drop.
+/// A run of the binary whose output is collected while it runs; killed on drop.
 struct Running {
     process: Child,
     out: Arc<Mutex<String>>,

@@ -1,4 +1,4 @@
-//! Listening sockets that others hold and hand over: who may listen on what, and that neither an
+//! Listening sockets that another process holds and hands over: what may listen on what, and that neither an
 //! upgrade nor a restart refuses, resets or loses anything.
 
 use std::io::{Read, Write};
@@ -61,12 +61,12 @@ fn stop(gateway: &mut Gateway) {
 
 fn everybody_is_at(gateway: &Gateway, viewers: &Viewers) {
     within(DEADLINE * 2, "all viewers are at the new gateway", || {
-        // A viewer ends early only by a fault, which is told by its end.
+        // A viewer ends early only by a fault, which its end reports.
         viewers.any_is_done() || gateway.metric("ssegate_clients") >= VIEWERS as f64
     });
 }
 
-/// Everybody saw everything, and changed gateways once: nobody was refused by the old one.
+/// All viewers saw everything, and changed gateways once: the old one refused none.
 fn all_went_well(viewers: Viewers, writer: Writer, runtime: &tokio::runtime::Runtime) {
     writer.writes(ENTRIES_PER_SECOND);
     writer.stop();
@@ -156,7 +156,7 @@ fn an_accepted_client_is_answered_and_a_later_one_is_the_successors() {
     eventually("it is served", || new.metric("ssegate_clients") > 0.5);
 }
 
-/// A client that takes nothing, and cannot be said farewell to.
+/// A client that takes nothing, and so cannot get a closing frame.
 fn stalled(gateway: &Gateway) -> Client {
     let mut client = Client::with_small_window(&gateway.address, "/events/a");
     client.live();
@@ -252,8 +252,8 @@ fn a_drain_takes_its_time_where_only_the_operators_listener_was_handed_over() {
     let begin = Instant::now();
     gateway.signal("TERM");
     for client in &mut clients {
-        let farewell = client.control().0;
-        assert_eq!(farewell["type"], "drain", "{farewell}");
+        let closing = client.control().0;
+        assert_eq!(closing["type"], "drain", "{closing}");
     }
     assert_eq!(gateway.wait().code(), Some(0));
     assert!(begin.elapsed() > Duration::from_secs(2), "drained in {:?}", begin.elapsed());
@@ -270,7 +270,7 @@ fn a_socket_that_no_listener_uses_is_reported() {
     assert_eq!(told.matches("nobody accepts from").count(), 1, "{told}");
 }
 
-/// How a start ends that fails: its exit code, and what it told.
+/// How a start fails: its exit code, and what it printed.
 fn ends(setup: &Setup, sockets: Vec<(String, OwnedFd)>) -> (i32, String) {
     let folder = Folder::new();
     let file = folder.0.join("gateway.toml");

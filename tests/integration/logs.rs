@@ -9,7 +9,7 @@ use crate::support::program::{run, ssegate};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually};
 
-/// The access log, and who is who in the log.
+/// The access log, and the ids of connections in the log.
 mod access;
 
 const SECRET: &str = "s3cr3t-t0k3n";
@@ -58,9 +58,9 @@ fn the_log_tells_of_start_drain_and_end_in_order() {
         };
         lines.iter().position(is_it).unwrap_or_else(|| panic!("{message} in {lines:?}"))
     };
-    let life = ["ssegate starts", "listening for clients", "source answers", "ready"];
+    let beginning = ["ssegate starts", "listening for clients", "source answers", "ready"];
     let end = ["stopping", "draining", "drained", "ssegate ends"];
-    let places: Vec<_> = life.into_iter().chain(end).map(at).collect();
+    let places: Vec<_> = beginning.into_iter().chain(end).map(at).collect();
     assert!(places.is_sorted(), "{lines:?}");
     assert_eq!(places.last(), Some(&(lines.len() - 1)), "the end is the end");
 }
@@ -114,7 +114,7 @@ fn the_log_has_the_format_that_is_set_and_else_the_one_that_its_reader_takes() {
         let level = rest.split_whitespace().next().unwrap();
         assert!(["INFO", "ERROR"].contains(&level) && !line.contains('\x1b'), "{line}");
     }
-    // Where journald runs it is told of the line itself (src/logging/journal.rs).
+    // Where journald runs it gets the line itself (src/telemetry/log/journal.rs).
     if std::path::Path::new("/run/systemd/journal/socket").exists() {
         return;
     }
@@ -199,7 +199,7 @@ fn the_sources_password_is_never_shown() {
     client.live();
     redis.add("events:a", "one");
     assert_eq!(client.entry().data, "one");
-    // A refused password is told, but not which.
+    // A refused password is reported, but not its text.
     redis.run(&["ACL", "SETUSER", "gate", "resetpass", ">another"]);
     redis.run(&["CLIENT", "KILL", "USER", "gate"]);
     eventually("the refusal is told", || gateway.log().contains("WRONGPASS"));
@@ -215,7 +215,7 @@ fn the_sources_password_is_never_shown() {
 
 #[test]
 fn a_password_in_the_sources_url_is_never_logged() {
-    // Nobody listens on port 1: connecting fails, which is told with a word about where.
+    // Port 1 has no listener: connecting fails, and the log says where.
     let url = format!("redis://gate:{SECRET}@127.0.0.1:1");
     let gateway = Setup::with_url(&url).set("log", "level = \"trace\"").start();
     eventually("the absence is told", || gateway.log().contains("source does not answer"));

@@ -129,7 +129,7 @@ impl Chunks {
         Ok(())
     }
 
-    /// The same; where it is cut, for what it had half of was trimmed, it comes back.
+    /// The same; if it is cut, because an entry that it had half of was trimmed, it comes back.
     async fn all_bursts_through_cuts(mut self, mut tally: Tally) -> io::Result<Tally> {
         loop {
             match self.all_bursts(&mut tally).await {
@@ -143,15 +143,15 @@ impl Chunks {
     }
 }
 
-/// Which large entries came, in order, and how many were told as missing; who comes back may be told
-/// again.
+/// Which large entries came, in order, and how many gaps reported as missing; a client that comes back may
+/// get a gap again.
 #[derive(Debug)]
 struct Tally {
     next: usize,
     count: usize,
     skipped: usize,
     told: usize,
-    /// Who resumed below what is kept is told of that without a number.
+    /// A client that resumes below what is kept gets a gap without a number.
     exact: bool,
     cuts: usize,
 }
@@ -315,7 +315,7 @@ struct Crawlers {
 }
 
 impl Crawlers {
-    /// `count` clients at as many places of the stream.
+    /// `count` clients at as many ids of the stream.
     fn begin(runtime: &Runtime, gateway: &Gateway, ids: &Arc<Vec<String>>, count: usize) -> Self {
         let hurry = Arc::new(AtomicBool::new(false));
         let address = Address::Unix(address(gateway));

@@ -260,7 +260,7 @@ fn alerts_fire_when_something_is_wrong_and_end_when_it_is_over() {
     within(LONG, "Redis is back", || !is_firing("SsegateRedisUnavailable"));
     drop(client);
 
-    // The data are gone with Redis: what is read on begins anew.
+    // The data are gone with Redis: the stream is recreated.
     let mut client = Client::open(&gateway.address, "/events/b");
     client.live();
     within(LONG, "what was lost with Redis is told no more", || prometheus.firing().is_empty());

@@ -1,4 +1,4 @@
-//! The operator's page, by what feeds it: right figures, the tail of a stream, and whom they are told.
+//! What feeds the operator's page: right figures, the tail of a stream, and who may read them.
 
 use std::time::Instant;
 
@@ -95,7 +95,7 @@ fn the_overview_shows_clients_entries_deliveries_and_gaps() {
     assert_eq!((&a["clients"], &a["entries"], &a["last_id"]), (&2.into(), &1.into(), &id.into()));
     assert_eq!((&a["reader"], &a["gaps"], &b["clients"]), (&"up".into(), &0.into(), &1.into()));
 
-    // One that everybody hears of, one that a client alone does.
+    // One gap for all clients, one for a single client.
     lose_three(&redis, "events:a");
     let told = until(&mut overview, "overview", |told| told["totals"]["gaps"] == 1);
     assert_eq!(row(&told, "events:a")["gaps"], 1, "{told}");
@@ -317,7 +317,7 @@ fn pages_of_other_origins_read_nothing() {
             (admin, "origin: http://evil.example\r\n"),
             (admin, "sec-fetch-site: cross-site\r\n"),
             (admin, "sec-fetch-site: same-site\r\n"),
-            // Resolved to this machine by somebody else: the browser sends nothing that tells.
+            // A foreign name that resolves to this machine: the browser sends nothing that shows it.
             ("evil.example:9464", ""),
             ("evil.example", "sec-fetch-site: same-origin\r\n"),
             ("localhost.evil.example", ""),

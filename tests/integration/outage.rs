@@ -36,9 +36,9 @@ fn expect(client: &mut Client, ids: &[String]) {
     }
 }
 
-/// A client that is told to come back much later; why.
+/// Why the stream of this client is unavailable; it is told to come back much later.
 #[track_caller]
-fn sent_away(mut client: Client) -> String {
+fn unavailable_reason(mut client: Client) -> String {
     let (control, _) = client.control();
     assert_eq!(control["type"], "unavailable", "{control}");
     assert!(client.rest().is_empty() && client.complete, "the stream ends well");
@@ -110,9 +110,9 @@ fn a_start_without_redis_waits_for_it() {
     let live = Client::open(&gateway.address, "/events/a");
     let waited = asked.elapsed();
     assert!(waited >= Duration::from_millis(1900) && waited < SOON * 2, "after {waited:?}");
-    assert_eq!(sent_away(live), "source");
+    assert_eq!(unavailable_reason(live), "source");
     let last = Client::open(&gateway.address, "/events/a?last=1");
-    assert_eq!(sent_away(last), "source", "the newest are not known either");
+    assert_eq!(unavailable_reason(last), "source", "the newest are not known either");
 
     let asked = Instant::now();
     let mut resumed = Client::resume(&gateway.address, "/events/a", &ids[0]);
@@ -153,7 +153,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
     for (client, heard) in plain.iter_mut().zip(&mut heard) {
         heard.listen(client, |heard| heard.count("reconnecting") == 3);
     }
-    // Whoever comes meanwhile waits with them.
+    // Clients that connect meanwhile wait with them.
     let mut late = Client::resume(&gateway.address, "/events/a", &ids[9]);
     let mut heard_late = Heard::default();
     heard_late.listen(&mut late, |heard| heard.count("reconnecting") == 1);

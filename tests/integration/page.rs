@@ -16,7 +16,7 @@ use crate::support::within;
 
 /// A browser that has lost its server comes back after up to three times `retry`, and then some.
 const BACK: Duration = Duration::from_secs(40);
-/// "At once", to somebody who looks at the screen.
+/// "At once", as seen on a screen.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// `ssegate --demo` on ports that stay the same when it is started again.
@@ -28,7 +28,7 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
-        // Nobody else takes these while nobody listens on them.
+        // No other test takes these while the gateway is away.
         let [address, admin] = own_addresses().map(|address| address.to_string());
         let demo = Self { process: launch(&address, &admin), address, admin };
         demo.answers();

@@ -1,5 +1,5 @@
 //! Real proxies from Debian's packages, and Envoy, with the configurations of `deploy/`: each passes on at
-//! once, says who the client is, hears of its leaving, and gets `EventSource`s over a restart.
+//! once, names the client, notices when it leaves, and an `EventSource` survives a restart behind it.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -70,7 +70,7 @@ fn setup() -> Setup {
     Setup::memory().set("proxy", "trusted = [\"127.0.0.1\"]")
 }
 
-/// Where another one was, or on an address of its own, which nobody takes while it is away.
+/// At the address of an earlier one, or at one of its own, which stays free while it is away.
 fn restartable(setup: Setup, another: Option<&Gateway>) -> Gateway {
     let [public, admin] = match another {
         Some(another) => [another.address.clone(), another.admin.clone()],
@@ -80,7 +80,7 @@ fn restartable(setup: Setup, another: Option<&Gateway>) -> Gateway {
         .set("server", &format!("listen = [{public:?}]"))
         .set("admin", &format!("listen = {admin:?}"))
         .set("server", "retry = \"200ms\"")
-        // Else some would come back during the drain, which is another story.
+        // Otherwise some would come back during the drain, which is another scenario.
         .set("server", "drain = \"0s\"")
         .start_ready()
 }
@@ -225,7 +225,7 @@ fn a_client_is_known_by_its_own_address_whatever_it_says(kind: Kind) {
         }
         let gateway = setup.start_ready();
         if over_socket {
-            // Whoever the proxy runs as.
+            // For every user that the proxy may run as.
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         }
         let (_proxy, front) = start(kind, &gateway, &runtime);

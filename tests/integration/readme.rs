@@ -12,7 +12,8 @@ use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
 use crate::support::{Folder, eventually};
 
-/// On a page of the gateway's origin the documents' `follow`, whose pauses are short, follows `path`; what it calls is in `window.told`. Its cookie is the first token, then the second.
+/// Runs the documents' `follow` for `path`, with short pauses, on a page of the gateway's origin; its calls are in
+/// `window.told`. Its cookie is the first token, then the second.
 fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
     // No route, but of the origin.
     browser.open(&format!("http://{}/nothing", gateway.address));

@@ -1,5 +1,5 @@
-//! A configuration that is read again while streams run: all of it holds from one moment on, or nothing;
-//! whoever is still allowed notices nothing, whoever is not is told.
+//! A configuration that is read again while streams run: all of it applies from one moment on, or nothing;
+//! clients that are still allowed notice nothing, and the others' streams end with `expired`.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use crate::support::multiplexed::{End, Session};
 mod limits;
 /// Under load.
 mod load;
-/// Files that are at fault.
+/// Faulty files.
 mod refused;
-/// What takes effect with a restart, and what stays guarded until then.
+/// Settings that take effect only with a restart, and what stays guarded until then.
 mod restart_required;
 /// Streams that are not allowed any more.
 mod streams;
@@ -29,7 +29,7 @@ fn origin(gateway: &Gateway, path: &str) -> (u16, bool) {
     (response.status, response.head.contains(may_read))
 }
 
-/// A route for everybody.
+/// A route without a token.
 fn route(path: &str, key: &str) -> String {
     format!("[[route]]\npath = {path:?}\nkey = {key:?}\naccess = \"public\"\n")
 }

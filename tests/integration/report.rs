@@ -1,4 +1,4 @@
-//! What the operator is told of a running gateway: why a reader waits, and the gateway as a whole.
+//! What a running gateway shows the operator: why a reader waits, and the gateway as a whole.
 
 use std::time::Duration;
 
@@ -89,9 +89,9 @@ fn the_state_shows_shards_catch_up_subscribers_links_and_limits() {
     live.iter_mut().for_each(|client| drop(client.live()));
     let mut stalled = Client::with_small_window(&gateway.address, "/events/a");
     stalled.live();
-    eventually("all are in a pack", || {
-        let packs = stream(&gateway, "events:a")["packs"].clone();
-        packs.as_array().unwrap().iter().filter_map(|pack| pack["clients"].as_u64()).sum::<u64>()
+    eventually("all are in a shard", || {
+        let shards = stream(&gateway, "events:a")["packs"].clone();
+        shards.as_array().unwrap().iter().filter_map(|shard| shard["clients"].as_u64()).sum::<u64>()
             == 4
     });
     let payload = "x".repeat(100 << 10);

@@ -15,7 +15,7 @@ mod bounds;
 mod gaps;
 /// `POST /publish/{key}`.
 mod publish;
-/// Loss that Redis does not tell, beside a reader that takes its word.
+/// Loss that Redis does not report, beside a plain reader that does not notice it.
 mod silent;
 /// `?since=`.
 mod since;
@@ -323,11 +323,11 @@ fn a_resume_beyond_the_limit_is_a_gap_and_gets_the_newest() {
             let ids = scene.publish(12);
             let mut client = scene.resume(&ids[2]);
             let (gap, at) = client.control();
-            // Six are missing; counting them is only for the ring to do for nothing.
+            // Six are missing; only the ring counts them for free.
             assert!(gap["lost"] == 4 || gap["lost"].is_null(), "{gap}");
             let told = json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": gap["lost"], "reason": "limit"});
             assert_eq!((gap, &at), (told, &prev(&ids[7])));
-            // Who leaves right then neither hears it twice nor misses what is next.
+            // A client that leaves right then neither gets it twice nor misses what is next.
             replays(scene, scene.resume(&at), &ids[7..], &ids[11]);
             for id in &ids[7..] {
                 assert_eq!(client.event().last_event_id, *id);

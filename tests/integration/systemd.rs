@@ -1,4 +1,4 @@
-//! What the service manager is told: when the gateway is up, how it fares, and that it is alive as long as
+//! Notifications to the service manager: when the gateway is up, its status, and that it is alive as long as
 //! its fan-out really is.
 
 use std::io::Read;
@@ -142,7 +142,7 @@ fn a_drain_is_announced_and_asks_for_time_while_it_lasts() {
     manager.has_status("clients: 8, streams: 1, embedded source");
     assert_eq!(manager.count("EXTEND_TIMEOUT_USEC="), 0);
     gateway.signal("TERM");
-    // As long as one is left, which the dice decide; the wait for the third is two seconds.
+    // As long as one is left, which is random; the wait for the third is two seconds.
     eventually("it asks for time, again and again", || {
         manager.count("EXTEND_TIMEOUT_USEC=10000000") >= 3
     });
@@ -183,8 +183,8 @@ fn a_watchdog_for_another_process_is_not_pinged() {
     assert_eq!(pings(&manager), 0);
 }
 
-/// One thread of a process, held where it stands, as a debugger does it; the others go on. It is let go
-/// with the debugger.
+/// One thread of a process, stopped as by a debugger; the others go on. It is released with the
+/// debugger.
 struct Held {
     debugger: Child,
     let_go: Option<ChildStdin>,

@@ -7,9 +7,9 @@ use crate::support::{Folder, eventually};
 
 /// Three primaries, slots on the move, a primary killed.
 mod cluster;
-/// Servers that follow others, and may lag.
+/// Replicas, which may lag.
 mod replica;
-/// A primary that others watch and replace.
+/// A primary that sentinels watch and replace.
 mod sentinel;
 /// Certificates, shown and asked for.
 mod tls;

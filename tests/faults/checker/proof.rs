@@ -100,7 +100,7 @@ fn all() -> Vec<What> {
     (1..=6).map(entry).collect()
 }
 
-/// All entries but these, this in their place.
+/// All entries but these, with this in their place.
 fn instead(of: &[u64], what: Vec<What>) -> Vec<What> {
     let place = all().iter().position(|heard| *heard == entry(of[0])).unwrap();
     let mut heard = all();
@@ -201,7 +201,7 @@ fn an_invention_is_caught() {
     caught(&history(&[], instead(&[3], vec![What::Entry(id(31), 3)])), "number 3 came as");
 }
 
-/// The stream began anew with number 4, whose id is 5-0; 5 and 6 follow with 6-0 and 7-0.
+/// The stream was recreated with number 4, whose id is 5-0; 5 and 6 follow with 6-0 and 7-0.
 fn two_generations(heard: Vec<What>) -> History {
     let mut history = history(&[1, 2, 3], heard);
     for (index, ms) in [(3, 5), (4, 6), (5, 7)] {

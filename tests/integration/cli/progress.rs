@@ -1,4 +1,4 @@
-//! The line on which `ssegate tail` tells a terminal how it goes.
+//! The line on which `ssegate tail` shows its progress on a terminal.
 
 use std::fs::{File, OpenOptions};
 use std::process::Stdio;
@@ -47,7 +47,7 @@ fn tail_shows_progress_on_a_terminal_only() {
         gateway.publish("events:a", &number.to_string());
     }
     eventually("both print", || [&tail, &piped].iter().all(|tail| tail.out().lines().count() == 3));
-    // The line ends when something else is to be said: each stream ends within two seconds.
+    // The line ends when something else is printed: each stream ends within two seconds.
     let told = |tail: &Running| {
         tail.notes().split(['\r', '\n']).any(|line| {
             line.contains(" s: 3 events, lag +")

@@ -1,4 +1,4 @@
-//! Whom proxies name as the client: only those that are trusted, from the right.
+//! The client that proxies name: only trusted proxies count, read from the right.
 
 use std::os::unix::net::UnixStream;
 
@@ -16,7 +16,7 @@ fn ask(gateway: &Gateway, lines: &str) -> (Client, String) {
 #[test]
 fn a_header_of_an_untrusted_peer_changes_nothing_and_is_logged() {
     let setup = setup().set("limits", ONE_EACH).set("log", DEBUG);
-    // Somebody else's word is taken.
+    // The configuration trusts another peer.
     let gateway = setup.set("proxy", "trusted = [\"10.0.0.0/8\", \"unix\"]").start_ready();
     let (_first, told) = ask(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
     assert_eq!(told, "live");
@@ -44,7 +44,7 @@ fn the_clients_of_a_trusted_proxy_have_limits_of_their_own() {
         held.push(client);
         told
     };
-    // Whatever clients claim stands to the left of what the proxy says.
+    // What clients claim is to the left of what the proxy adds.
     assert_eq!(ask("X-Forwarded-For: 192.0.2.1\r\n"), "live");
     assert_eq!(ask("X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n"), "clients_per_ip");
     assert_eq!(ask("X-Forwarded-For: 192.0.2.1, 192.0.2.2, 127.0.0.5\r\n"), "live");
@@ -85,7 +85,7 @@ fn a_unix_socket_is_a_trusted_proxy_where_the_configuration_says_so() {
                 answered || refused && rejected(&gateway, "clients_per_ip") > 0.5
             });
         }
-        // Without trust nobody knows who it is, and nobody is limited.
+        // Without trust the client has no address, and no limit counts it.
         let expected: &[&str] = if trusted { &["192.0.2.1"] } else { &["none", "none"] };
         were_logged(&gateway, expected);
     }

@@ -22,7 +22,7 @@ fn a_thousand_made_up_keys_of_one_host_leave_readers_to_the_others() {
     assert_eq!(outcome(connect(&gateway.address), &get("/events/7", "")).1, "live");
     let other = connect_from("127.0.0.2", &gateway.address);
     assert_eq!(outcome(other, &get("/events/other", "")).1, "live");
-    // Names that nobody reads any more are nobody's.
+    // Stream keys that are no longer read count for no address.
     drop(streams);
     eventually("its readers end", || gateway.metric("ssegate_readers") < 2.5);
     assert_eq!(outcome(connect(&gateway.address), &get("/events/again", "")).1, "live");

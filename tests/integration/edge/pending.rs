@@ -1,4 +1,4 @@
-//! Connections that are no streams: they are bounded, the oldest gives way, and none is kept for ever.
+//! Connections that are no streams: they are bounded, the oldest is evicted, and none is kept for ever.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn pending(gateway: &Gateway) -> f64 {
     gateway.metric("ssegate_connections_pending")
 }
 
-/// The one that is about to get a place, and workers' io_urings.
+/// The connection that is about to get a slot, and workers' io_urings.
 const SLACK: usize = 4;
 
 /// So many connections that have sent `begin` and wait.
@@ -111,7 +111,7 @@ fn refused_clients_that_stay_hinder_nobody() {
     let mut one = Client::open(&gateway.address, "/events/a");
     one.live();
     let before = swarm::descriptors(gateway.pid());
-    // Each is told, and does not close.
+    // Each gets its answer, and does not close.
     let refused: Vec<_> = (0..100)
         .map(|_| {
             let (client, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
@@ -157,9 +157,9 @@ fn is_closed_in_the_end(mut busy: impl FnMut(&mut TcpStream) -> std::io::Result<
     let gateway = setup.start_ready();
     let mut stream = connect(&gateway.address);
     eventually("it is there", || pending(&gateway) > 0.5);
-    let begun = Instant::now();
+    let started = Instant::now();
     while busy(&mut stream).is_ok() {
-        assert!(begun.elapsed() < DEADLINE, "it is still open");
+        assert!(started.elapsed() < DEADLINE, "it is still open");
     }
     eventually("it is closed", || pending(&gateway) < 0.5);
     were_rejected(&gateway, "pending_timeout", 1);
@@ -171,7 +171,7 @@ fn a_client_that_never_reads_its_responses_is_closed() {
     is_closed_in_the_end(|stream| {
         stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
         match stream.write_all(many.as_bytes()) {
-            // Neither side takes anything any more.
+            // Neither side reads any more.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             outcome => outcome,
         }

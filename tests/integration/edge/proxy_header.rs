@@ -22,7 +22,7 @@ fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [SIGNATURE, &[0x20 | command, family], &length, rest].concat()
 }
 
-/// IPv4 addresses and ports, and a value of a type that nobody knows.
+/// IPv4 addresses and ports, and a value of an unknown type.
 fn from_192_0_2_7() -> Vec<u8> {
     v2(1, 0x11, &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x34, 0, 80, 0xee, 0, 3, b'x', b'y', b'z'])
 }
@@ -50,7 +50,7 @@ fn the_client_that_a_header_names_is_logged_and_limited() {
         (b"PROXY TCP4 192.0.2.8 10.0.0.1 4660 80\r\n", "live"),
         (&from_2001_db8(), "live"),
         (b"PROXY TCP6 2001:db8::9 2001:db8::1 4660 80\r\n", "clients_per_ip"),
-        // The proxy's own, as for a check of health, or of somebody whom it does not know.
+        // The proxy's own, as for a health check, or of a client that it does not know.
         (&v2(0, 0x11, &[9; 12]), "live"),
         (b"PROXY UNKNOWN\r\n", "clients_per_ip"),
     ];
@@ -118,7 +118,7 @@ fn without_a_good_header_a_connection_is_closed_without_an_answer() {
         .count();
     assert!((1..=2).contains(&told), "{told} lines for the operator");
     assert!(gateway.log().contains("send-proxy-v2"));
-    // Who only looks whether it listens is no fault.
+    // A peer that only looks whether the gateway listens is no fault.
     drop(connect(&gateway.address));
     let (_client, told) = ask(&gateway, &from_192_0_2_7());
     assert_eq!(told, "live", "nobody else is disturbed");
@@ -199,10 +199,10 @@ fn behind_a_real_haproxy_each_client_is_known() {
     for (way, hosts) in [("send-proxy-v2", [21, 22]), ("send-proxy", [23, 24])] {
         let address = own_address().to_string();
         // It finds both ready: to the operator's listener it speaks in plain.
-        let haproxy = Haproxy::start_saying_who(&one, &two, way, &address);
+        let haproxy = Haproxy::start_naming_clients(&one, &two, way, &address);
         let host = |host: usize| format!("127.0.0.{host}");
         let ask = |at: usize| outcome(connect_from(&host(hosts[at]), &address), &request);
-        // At one gateway each: where there are the fewest.
+        // At one gateway each: HAProxy chooses the one with the fewest.
         let streams = [ask(0), ask(0), ask(1), ask(1)];
         assert!(streams.iter().all(|(_, told)| told == "live"), "{way}");
         assert_eq!(ask(0).1, "clients_per_ip", "{way}");

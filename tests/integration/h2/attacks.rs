@@ -1,5 +1,5 @@
 //! Peers that break the rules of HTTP/2, or keep them and do harm. Each is bounded, in memory and in
-//! time, and nobody beside it notices.
+//! time, and no other client notices.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -323,19 +323,19 @@ fn stalled_windows_hold_next_to_nothing() {
     drop(wires);
 }
 
-/// Who connects and asks for nothing, or stops in the middle of it, is closed.
+/// A client that connects and asks for nothing, or stops in the middle of a request, is closed.
 #[test]
 fn a_connection_without_a_request() {
     let scene = Scene::with(Setup::memory().set("limits", "header_timeout = \"1s\""));
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let settings = frame(SETTINGS, 0, 0, &[]);
-    let begun = frame(HEADERS, 1, 1, &head("/events/a", &[]));
+    let request = frame(HEADERS, 1, 1, &head("/events/a", &[]));
     for said in [
         preface[..10].to_vec(),
         preface.to_vec(),
         [&preface[..], &settings].concat(),
-        [&preface[..], &settings, &begun].concat(),
-        [&preface[..], &settings, &begun[..20]].concat(),
+        [&preface[..], &settings, &request].concat(),
+        [&preface[..], &settings, &request[..20]].concat(),
     ] {
         let mut socket = TcpStream::connect(&scene.gateway.address).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -346,7 +346,7 @@ fn a_connection_without_a_request() {
     }
 }
 
-/// A peer that is gone without a word answers no ping.
+/// A peer that vanished answers no ping.
 #[test]
 fn a_client_that_answers_no_ping() {
     let setup = Setup::memory().set("server", "keepalive = \"1s\"");

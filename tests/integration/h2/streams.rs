@@ -61,7 +61,7 @@ fn keepalives_are_sent_and_the_loss_of_redis_is_reported() {
     redis.launch();
     session.comment(id, "reconnected");
     redis.add("events:a", "again");
-    // The stream that was there is gone with that Redis, or is empty: what comes is told in any case.
+    // The stream that was there is gone with that Redis, or is empty: new entries come in any case.
     while session.event(id).data != "again" {}
 }
 

@@ -235,7 +235,7 @@ fn a_handshake_that_is_never_done_ends_in_time() {
 
 #[test]
 fn thousands_of_half_done_handshakes_hinder_no_new_client() {
-    // Both ends are descriptors of somebody.
+    // Both ends are descriptors of processes of the test.
     let _raised = swarm::crowd();
     let authority = Authority::new();
     let gateway = Setup::memory().tls(&authority.sign("127.0.0.1"));

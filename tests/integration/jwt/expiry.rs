@@ -40,7 +40,7 @@ fn a_stream_is_warned_and_ends_with_its_token() {
     assert_eq!((last.data.as_str(), &last.last_event_id), ("{\"type\":\"expired\"}", &id));
     assert!(client.complete);
     assert_eq!((left(&gateway, "expired"), left(&gateway, "rotated")), (1.0, 0.0));
-    // Whoever resumes with the old token, once its leeway is over, is not let in.
+    // A client that resumes with the old token, once its leeway is over, is refused.
     eventually("the leeway is over", || {
         let token = hs256(&json!({"exp": exp - 10}));
         head(&gateway, "/any/a", &bearer(&token)).status == 401

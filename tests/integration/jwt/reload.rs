@@ -30,7 +30,7 @@ fn open(gateway: &Gateway, path: &str, token: &str) -> Client {
     client
 }
 
-/// Takes on the configuration, after which these streams go on and those end.
+/// Reloads the configuration, after which these streams go on and those end.
 #[track_caller]
 fn judges(gateway: &Gateway, setup: &Setup, kept: &mut [&mut Client], ended: &mut [&mut Client]) {
     gateway.write(setup);
@@ -60,7 +60,7 @@ fn a_stream_whose_key_is_gone_ends_and_no_other() {
     let only_new = with(&[&keys(&[&new]), audience]);
     judges(&gateway, &only_new, &mut [&mut by_new, &mut without], &mut [&mut by_old]);
     assert_eq!(head(&gateway, "/any/a", &bearer(&signed(&old, &json!({})))).status, 401);
-    // Held against the file, nobody counts as a request that was refused.
+    // A stream that a reload ends does not count as a refused request.
     assert_eq!(refused(&gateway, "signature"), 1.0);
 }
 

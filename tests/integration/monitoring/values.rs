@@ -1,4 +1,4 @@
-//! What the metrics say is so.
+//! The values of metrics, held against what happens.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,8 +50,8 @@ fn durations_bytes_and_times_are_counted() {
         added += 1.0;
         added
     };
-    // Its first events may reach it before a pack takes it in.
-    eventually("a pack has taken it in", || add() > 3.0 && handed_on() > 0.0);
+    // Its first events may reach it before a shard takes it in.
+    eventually("a shard has taken it in", || add() > 3.0 && handed_on() > 0.0);
     let before = handed_on();
     for _ in 0..3 {
         add();

@@ -240,7 +240,7 @@ fn the_token_is_asked_for_and_kept_for_the_tab() {
     assert!(is_true(&browser, "document.querySelector('#ask').hidden"));
 }
 
-/// For whoever changes how the page looks: `SHOTS=folder cargo test --test integration
+/// For changes to how the page looks: `SHOTS=folder cargo test --test integration
 /// operator_page::browser::shots -- --ignored` leaves pictures of it there.
 #[test]
 #[ignore = "its pictures are for people"]

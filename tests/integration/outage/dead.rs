@@ -1,5 +1,5 @@
-//! Connections that die, in every way that a network has: noticed within `block` + 3 s, whoever uses
-//! them, and nothing is lost or comes twice.
+//! Connections that die, in every way that a network has: noticed within `block` + 3 s, whatever they are
+//! used for, and nothing is lost or comes twice.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::{eventually, within};
 const BLOCK: &str = "block = \"500ms\"";
 /// `block` + 3 s, and what a loaded machine adds.
 pub(super) const NOTICED: Duration = Duration::from_millis(3_500 + 1_500);
-/// From the end of a fault until everybody is level again, likewise.
+/// From the end of a fault until all clients are level again, likewise.
 const RECOVERED: Duration = Duration::from_millis(3_000 + 1_500);
 /// A command that does not block is given up after this, likewise.
 const ANSWERED: Duration = Duration::from_millis(3_000 + 1_500);
@@ -34,12 +34,12 @@ fn add(redis: &Redis, numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|number| redis.add("events:a", &number.to_string())).collect()
 }
 
-/// A fault of every connection, until it is mended: told in time, and everything comes after it.
+/// A fault of every connection, until it is repaired: reported in time, and everything comes after it.
 fn is_noticed(break_: impl FnOnce(&Wire)) {
     is_noticed_and(break_, |_| ());
 }
 
-/// The same; it is mended after `meanwhile`.
+/// The same; it is repaired after `meanwhile`.
 fn is_noticed_and(break_: impl FnOnce(&Wire), meanwhile: impl FnOnce(&Gateway)) {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
@@ -102,13 +102,13 @@ fn half_an_answer_is_noticed() {
     }
 }
 
-/// So many reads were not answered, or nobody answered when the reader connected.
+/// How many reads, or connects of the reader, got no answer.
 fn timed_out(gateway: &Gateway, times: f64) {
     let name = "ssegate_reader_errors_total{code=\"TIMEOUT\"}";
     eventually("nobody answers", || gateway.metric(name) >= times);
 }
 
-/// The machine is switched off: nothing comes back, not to whoever connects again either.
+/// The machine is switched off: nothing comes back, not even to new connections.
 #[test]
 fn packets_that_vanish_are_noticed() {
     is_noticed_and(Wire::vanish, |gateway| timed_out(gateway, 2.0));
@@ -150,7 +150,7 @@ fn connections_that_were_lost_are_replaced() {
     assert!(asked.elapsed() >= PATIENCE, "it was told that its connection is dead");
 }
 
-/// Whoever publishes or asks for the state is told in time, and served when all is well again.
+/// Publishes and probes fail in time, and succeed when all is well again.
 fn is_noticed_by_all_others(break_: impl FnOnce(&Wire)) {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
@@ -179,8 +179,8 @@ fn entries_of(redis: &Redis, payload: &str) -> usize {
     format!("{all:?}").matches(&format!("{payload:?}")).count()
 }
 
-/// A plain publisher sends again what nobody answered, and the stream has it twice. Ours says that it does
-/// not know.
+/// A plain publisher repeats an unanswered publish, and the stream has it twice. Ours answers that it does
+/// not know the outcome.
 #[test]
 fn an_unanswered_publish_is_not_repeated() {
     let redis = Redis::start();

@@ -1,4 +1,4 @@
-//! Limits that are lower than what is held: nobody is cut for that, and nobody comes until there is room.
+//! Limits that are lower than what is held: no client is cut for that, and none is admitted until there is room.
 
 use super::*;
 

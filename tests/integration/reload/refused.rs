@@ -1,4 +1,4 @@
-//! A file that is at fault: nothing of it is taken, and it is told in the log, the metrics and the status.
+//! A faulty file: the running configuration is unchanged; the log, the metrics and the status report the fault.
 
 use super::*;
 use crate::support::manager::Manager;
@@ -7,7 +7,7 @@ use crate::support::tls::Authority;
 const SUCCESSFUL: &str = "ssegate_config_last_reload_successful";
 const SUCCESS: &str = "ssegate_config_last_reload_success_timestamp_seconds";
 
-/// What it would have changed, if it was taken.
+/// What it would have changed, had it been applied.
 fn with_more() -> Setup {
     let both = route("/events/{name}", "events:{name}") + &route("/more/{name}", "events:{name}");
     Setup::memory().routes(&both).set("limits", "clients_per_key = 1")

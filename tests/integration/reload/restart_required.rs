@@ -1,4 +1,4 @@
-//! What takes effect only with a restart: it is named, it stays as it is, and the rest is taken.
+//! Settings that take effect only with a restart: they are named and stay as they are; the rest is applied.
 
 use super::*;
 
@@ -40,7 +40,7 @@ fn settings_that_need_a_restart_are_named_and_the_rest_is_applied() {
     gateway.publish("events:a", "as before");
     assert_eq!(client.event().data, "as before");
     assert_eq!(live(&gateway, "/more/a").last_event_id(), client.last_event_id());
-    // Whatever is back as it was is told no more.
+    // A setting that is back as it was is no longer named.
     gateway.write(&Setup::memory().set("log", "format = \"json\"").set("server", "workers = 7"));
     gateway.reload();
     assert_eq!(named()[all.len()..], ["server.workers"]);
@@ -76,7 +76,7 @@ fn a_reachable_listener_stays_guarded_until_it_is_gone() {
     let gateway = guarded(token.to_str().unwrap()).start();
     let status = || gateway.admin_get("/streams").status;
     assert_eq!(status(), 401);
-    // Good for a start, and to be reached by nobody then: so it is taken, but for what lasts.
+    // Good for a start, which nobody else could reach: so it is applied, except for what needs a restart.
     gateway.write(&Setup::memory());
     gateway.reload();
     let log = gateway.log();
@@ -90,7 +90,7 @@ fn a_reachable_listener_stays_guarded_until_it_is_gone() {
     assert_eq!(exchange(&gateway.admin.replace("0.0.0.0", "127.0.0.1"), ask).status, 200);
 }
 
-/// The operator's page follows the gateway for as long as it is open: not with a token of yesterday.
+/// The operator's page reads for as long as it is open, but not with a token that has been replaced.
 #[test]
 fn an_operator_with_another_token_is_disconnected() {
     let folder = crate::support::Folder::new();

@@ -73,7 +73,7 @@ fn a_stream_of_an_origin_or_host_that_is_no_longer_listed_ends() {
     let mut kept = [
         open("Host: one.example:80"),
         open("Host: one.example\r\nOrigin: https://a.example"),
-        // Its own page, and one that was not let read before, either.
+        // The gateway's own page, and one that might not read before, either.
         open("Host: one.example\r\nOrigin: https://one.example"),
         open("Host: one.example\r\nOrigin: https://c.example"),
     ];
@@ -141,7 +141,7 @@ fn streams_that_are_in_no_shard_end_as_well() {
     assert!(format!("{:?}", rest.last()).contains("expired") && behind.complete);
 }
 
-/// A request may have been decided on before, and be a stream only after all others were judged.
+/// A request may be admitted before the reload, and become a stream only after all others were checked.
 #[test]
 fn nobody_slips_through_while_the_file_is_read() {
     let gateway = Setup::memory().start_ready();

@@ -1,7 +1,7 @@
 //! Clients that take nothing for a while, wherever in an event that is, and go on then.
 //!
-//! Over unix sockets: what a stalled TCP connection does next is for its congestion control to say,
-//! which may make a crawl of it.
+//! Over unix sockets: what a stalled TCP connection does next depends on its congestion control,
+//! which may make it crawl.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -79,7 +79,7 @@ fn a_client_that_stalls_amid_oversize_notices_reads_them_whole() {
     assert_eq!(soon(&runtime, client.event()).data, "small");
 }
 
-/// What it has half of cannot be had any more, and no word may follow that half.
+/// The rest of the entry cannot be had any more, and nothing may follow the half.
 #[test]
 fn a_client_with_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() {
     let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
@@ -127,6 +127,6 @@ fn a_client_that_takes_a_little_at_a_time_is_not_cut_as_slow() {
         pause_of_the_scenario(Duration::from_millis(400), "it takes a little at a time");
     }
     assert!(disconnects() < 0.5 && gateway.metric("ssegate_clients") > 0.5);
-    // And who takes nothing is.
+    // And a client that takes nothing is.
     eventually("it is cut", || disconnects() > 0.5);
 }

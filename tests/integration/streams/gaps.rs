@@ -139,7 +139,7 @@ fn a_burst_over_maxlen_loses_nothing_silently() {
         let event = scene.client.event();
         if event.event_type == "ssegate" {
             let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
-            // Where Redis trimmed on between a read and the look at the stream it is told late.
+            // Where Redis trimmed on between a read and the look at the stream, the gap comes late.
             lost += gap["lost"].as_u64().unwrap_or_else(|| panic!("it is counted: {gap}"));
         } else {
             heard += 1;
@@ -175,7 +175,7 @@ fn an_entry_deleted_at_the_end_is_counted() {
 fn an_entry_deleted_amid_others_is_counted() {
     let mut scene = Scene::new();
     scene.at_once(&["XADD 40-0 a b", "XADD 50-0 a b", "XADD 60-0 a b", "XDEL 50-0"]);
-    // Redis cannot tell which one it was: the gap stands before all of them.
+    // Redis cannot say which one it was: the gap comes before all of them.
     scene.is_told((Some("30-0"), Some("40-0"), Some(1), "deleted"), &prev("40-0"));
     scene.goes_on(&prev("40-0"), &["40-0", "60-0"], "70-0");
 }
@@ -235,7 +235,7 @@ fn a_stream_recreated_with_lower_ids_is_a_reset() {
     scene.goes_on(&prev("5-0"), &["5-0"], "6-0");
 }
 
-/// Nothing wakes the reader until its block ends; whoever comes meanwhile hears nothing twice.
+/// Nothing wakes the reader until its block ends; a client that connects meanwhile gets nothing twice.
 #[test]
 fn a_client_that_connects_before_the_reader_notices_a_reset_gets_it_once() {
     let mut scene = Scene::with(|setup| setup.set("source", "block = \"2s\""));
@@ -244,17 +244,17 @@ fn a_client_that_connects_before_the_reader_notices_a_reset_gets_it_once() {
     let mut resumed = Client::resume(&scene.gateway.address, "/events/a", "40-0");
     is_told(&mut resumed, (Some("40-0"), Some("5-0"), None, "reset"), &prev("5-0"));
     for client in [&mut earliest, &mut resumed] {
-        // It may be level with the reader, which has told of the reset, before that has read on.
-        let (mut lives, mut ids) = (0, Vec::new());
-        while lives < 1 || ids.len() < 2 {
+        // It may be level with the reader, which has reported the reset and not read on yet.
+        let (mut live_marks, mut ids) = (0, Vec::new());
+        while live_marks < 1 || ids.len() < 2 {
             let event = client.event();
             match &*event.event_type {
-                "ssegate" if event.data.contains("\"live\"") => lives += 1,
+                "ssegate" if event.data.contains("\"live\"") => live_marks += 1,
                 "message" => ids.push(event.last_event_id),
                 _ => panic!("{event:?}"),
             }
         }
-        assert_eq!((lives, ids), (1, vec!["5-0".to_owned(), "6-0".to_owned()]));
+        assert_eq!((live_marks, ids), (1, vec!["5-0".to_owned(), "6-0".to_owned()]));
     }
     scene.is_told((Some("30-0"), Some("5-0"), None, "reset"), &prev("5-0"));
     scene.hears("5-0");
@@ -281,7 +281,7 @@ fn everything_flushed_is_a_reset() {
     scene.goes_on("0-0", &[], "40-0");
 }
 
-/// A stream of 10-0 to 50-0 that nobody has read.
+/// A stream of 10-0 to 50-0 that has not been read.
 fn cold(change: impl Fn(Setup) -> Setup, commands: &[&[&str]]) -> (Redis, Gateway) {
     let redis = Redis::start();
     for id in ["10-0", "20-0", "30-0", "40-0", "50-0"] {
@@ -382,7 +382,7 @@ fn a_deletion_after_the_id_of_a_resume_is_a_gap() {
     // Which and how many, Redis cannot tell.
     is_told(&mut client, (Some("10-0"), Some("30-0"), None, "deleted"), &prev("30-0"));
     replays(&mut client, &["30-0", "40-0", "50-0"], "50-0");
-    // Who has what comes after it, or asks for what is kept, has lost nothing.
+    // A client that has the entries after it, or asks for what is kept, has lost nothing.
     let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
     replays(&mut client, &["40-0", "50-0"], "50-0");
     let mut client = Client::open(&gateway.address, "/events/a?last_event_id=earliest");

@@ -1,4 +1,4 @@
-//! `POST /publish/{key}`: an entry from whoever may, and the refusals.
+//! `POST /publish/{key}`: what may be published, and the refusals.
 
 use crate::streams::everywhere;
 use crate::support::client::Client;

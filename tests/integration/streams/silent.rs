@@ -1,4 +1,4 @@
-//! Loss as Redis hides it: a plain reader goes on without an error, our client is told.
+//! Loss as Redis hides it: a plain reader goes on without an error, our client gets a gap.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -103,7 +103,7 @@ impl Scene {
         self.at_once(&[&["XADD", KEY, id, "payload", id]]);
     }
 
-    /// The plain reader goes on with these; our client is told of the gap first.
+    /// The plain reader goes on with these; our client gets the gap first.
     #[track_caller]
     fn hears(&mut self, plain: &[&str], next: Option<&str>, lost: Option<u64>, reason: &str) {
         assert_eq!(self.plain.read(), plain);
@@ -181,7 +181,7 @@ fn deleted_at_the_end() {
     scene.at_once(&[&add("40-0"), &add("50-0"), &["XDEL", KEY, "50-0"]]);
     assert_eq!(scene.plain.read(), ["40-0"]);
     scene.client_goes_on(&["40-0"]);
-    // Nothing wakes the reader: the end of its read tells.
+    // Nothing wakes the reader: it notices when its read ends.
     let gap = json!({"type": "gap", "after": "40-0", "next": null, "lost": 1, "reason": "deleted"});
     assert_eq!(scene.client.control(), (gap, "50-0".into()));
 }
@@ -231,7 +231,7 @@ fn recreated_with_ids_that_the_reader_is_past() {
         let commands: Vec<_> =
             std::iter::once(delete).chain(add.iter().map(|add| &add[..])).collect();
         scene.at_once(&commands);
-        // Nothing has woken our reader: the next look tells.
+        // Nothing has woken our reader: it notices at the next look.
         if heard.is_empty() {
             assert_eq!(scene.plain.read(), [""; 0], "it would wait for ever");
             scene.adds("60-0");
@@ -294,7 +294,7 @@ fn an_older_state_that_was_written_to_since() {
     scene.client_goes_on(&["10-0", "20-0", "30-0", "45-0", "55-0", "65-0"]);
 }
 
-/// An operator's `XSETID`: nothing is lost, and nothing is told.
+/// An operator's `XSETID`: nothing is lost, and there is no gap.
 #[test]
 fn an_end_moved_forward_is_no_gap() {
     let mut scene = Scene::new();
@@ -321,7 +321,7 @@ fn an_end_moved_forward_is_no_gap_after_a_new_connection_either() {
     scene.client_goes_on(&["110-0"]);
 }
 
-/// Whoever leaves after the entry behind the gap, and resumes from Redis, could not be told later.
+/// A client that leaves after the entry behind the gap, and resumes from Redis, could not get the gap later.
 #[test]
 fn a_gap_amid_large_entries_is_sent_before_the_entry_after_it() {
     let mut scene = Scene::new();

@@ -23,7 +23,7 @@ const SHIPPED: &str = include_str!("../../../gateway.toml");
 /// Where the shipped configuration is.
 const CONFIG: &str = "/etc/ssegate/gateway.toml";
 
-/// Only root can become another; everybody else is one already.
+/// Only root can become another user; any other user stays what it is.
 const AS_ANOTHER_USER: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all";
 
 type Sockets = Vec<(String, OwnedFd)>;

@@ -24,7 +24,7 @@ fn listeners(gateway: &Gateway, path: &str, count: usize) -> Vec<Listener> {
     (0..count).map(listen).collect()
 }
 
-/// Everybody heard the last entry of the stream, and was told what is to be told.
+/// All clients heard the last entry of the stream, and every gap.
 #[track_caller]
 fn all_heard_all(listeners: &[Listener], kept_by: &Redis, key: &str) {
     let kept = ids(kept_by, key);
@@ -114,7 +114,7 @@ fn set_slot(cluster: &Cluster, key: &str, node: usize, words: &[&str]) {
     assert_eq!(cluster.nodes[node].run(&command), Answer::Text("OK".into()));
 }
 
-/// The slot is on its way; whoever asks for a key that is gone from there is sent on with ASK.
+/// The slot is on its way; a client that asks for a key that is gone from there is redirected with ASK.
 fn open_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
     set_slot(cluster, key, to, &["IMPORTING", &Cluster::id(&cluster.nodes[from])]);
     set_slot(cluster, key, from, &["MIGRATING", &Cluster::id(&cluster.nodes[to])]);
@@ -223,7 +223,7 @@ fn a_primary_killed_under_load_is_replaced_by_its_replica() {
     }
 }
 
-/// Its connections stay open, and nothing but the silence on them tells.
+/// Its connections stay open, and only the silence on them shows the loss.
 #[test]
 fn a_primary_frozen_under_load_is_replaced_by_its_replica() {
     let mut cluster = Cluster::start(1);

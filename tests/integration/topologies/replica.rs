@@ -44,7 +44,7 @@ fn on_replica(redis: &Redis) -> Setup {
     setup(redis).set("source", "read_from = \"replica\"")
 }
 
-/// The primary lets nobody follow it, and the replica answers on.
+/// The primary admits no replica, and the replica keeps answering.
 pub(super) fn pause_replication(primary: &Redis) {
     let denied = primary.run(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
     assert_eq!(denied, Answer::Text("OK".into()));
@@ -77,7 +77,7 @@ fn what_is_published_goes_to_the_primary_and_comes_back_from_the_replica() {
     assert_eq!(client.entry().last_event_id, published);
     assert_eq!(ids(&primary, "events:a").len(), 1);
     assert_eq!(primary.calls("xread"), 0);
-    // The configuration does not say that it is a replica, and is told so.
+    // The configuration does not say that it is a replica; the gateway finds out.
     let unaware = setup(&replica).start_ready();
     let published = unaware.publish("events:a", "published again");
     assert_eq!(client.entry().last_event_id, published);
@@ -196,7 +196,7 @@ fn a_reader_that_comes_to_a_replica_with_less_waits_for_it() {
     assert_eq!(client.event().last_event_id, next, "nothing twice, and no gap");
 }
 
-/// It answers on, and no error says that nothing new comes to it.
+/// It keeps answering, and no error shows that it gets nothing new.
 #[test]
 fn a_replica_that_lost_its_primary_is_reported_and_read_on_when_it_is_back() {
     let (primary, replica) = pair();
@@ -265,7 +265,7 @@ fn clients_hop(pause: impl FnOnce(&Redis, &Redis), resume: impl FnOnce(&Redis, &
     eventually("all are level", || listeners.iter().all(|listener| listener.has(last)));
     for listener in &listeners {
         let heard = listener.heard();
-        assert_eq!(heard.gaps, [""; 0], "nothing was lost, and nothing began anew");
+        assert_eq!(heard.gaps, [""; 0], "nothing was lost, and nothing was recreated");
         heard.is_right(&kept);
         assert!(heard.connections > 2, "{}", heard.connections);
     }

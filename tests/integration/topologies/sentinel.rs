@@ -9,7 +9,7 @@ use crate::support::redis::{Answer, Redis};
 use crate::support::sentinel::{NAME, Trio};
 use crate::support::{eventually, within};
 
-/// The new primary answers writes: from then on nobody waits longer for it.
+/// The new primary answers writes: from then on no client waits longer for it.
 const RECOVERY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -66,7 +66,7 @@ fn a_frozen_primary_is_replaced_before_its_reads_time_out() {
     survives(&mut trio, &gateway, |trio, old| trio.servers[old].signal("STOP"));
 }
 
-/// The kernel of a frozen server accepts connections, which nobody answers for 3 s each.
+/// The kernel of a frozen server accepts connections, and answers none of them for 3 s each.
 #[test]
 fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
     // By order, below.

@@ -47,7 +47,7 @@ fn a_client_certificate_is_shown_to_a_server_that_asks() {
     works(&gateway, &redis);
 }
 
-/// The operator is told, and the gateway tries again without an end.
+/// The log reports it, and the gateway tries again for ever.
 #[track_caller]
 fn is_refused(gateway: &Gateway) {
     eventually("it is told", || gateway.log().contains("no TLS with this server"));
@@ -59,9 +59,9 @@ fn is_refused(gateway: &Gateway) {
 
 #[test]
 fn a_server_of_another_authority_is_refused() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, foreign) = (Authority::new(), Authority::new());
     let redis = server(&authority, false);
-    is_refused(&setup(&redis, &stranger).start());
+    is_refused(&setup(&redis, &foreign).start());
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn a_server_that_asks_in_vain_for_a_certificate_refuses() {
     let authority = Authority::new();
     let redis = server(&authority, true);
     is_refused(&setup(&redis, &authority).start());
-    let stranger = Authority::new();
-    let identity = stranger.sign("gateway");
+    let foreign = Authority::new();
+    let identity = foreign.sign("gateway");
     is_refused(&showing(setup(&redis, &authority), &identity).start());
 }
 
