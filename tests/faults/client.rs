@@ -122,8 +122,8 @@ impl Client {
             };
             self.record.note(What::Closed(why));
             parser.reconnect();
-            let told = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
-            let pause = told.mul_f64(0.5 + self.rng.f64() / 2.0);
+            let wait = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
+            let pause = wait.mul_f64(0.5 + self.rng.f64() / 2.0);
             pause_of_the_scenario_in_a_task(pause, "as the server told it").await;
         }
     }

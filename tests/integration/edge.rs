@@ -46,8 +46,8 @@ fn get(path: &str, lines: &str) -> String {
 fn outcome(stream: TcpStream, request: &str) -> (Client, String) {
     let mut client = Client::over(stream, request);
     let (control, _) = client.control();
-    let told = control["reason"].as_str().or(control["type"].as_str()).unwrap().to_owned();
-    (client, told)
+    let answer = control["reason"].as_str().or(control["type"].as_str()).unwrap().to_owned();
+    (client, answer)
 }
 
 /// Everything up to the end of the connection, which comes within the deadline.

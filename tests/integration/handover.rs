@@ -217,12 +217,12 @@ fn a_handed_over_address_whose_name_is_not_configured_is_reported() {
     let socket = tcp();
     let address = socket.local_addr().unwrap();
     let setup = Setup::memory().set("server", &format!("listen = [\"{address}\"]"));
-    let (code, told) = ends(&setup, vec![("public".into(), socket.into())]);
-    assert_eq!(code, 1, "{told}");
+    let (code, stderr) = ends(&setup, vec![("public".into(), socket.into())]);
+    assert_eq!(code, 1, "{stderr}");
     let hint = r#"a socket was handed over: write \"systemd:public\""#;
     assert!(
-        told.contains(&format!("cannot listen on {address}: ")) && told.contains(hint),
-        "{told}"
+        stderr.contains(&format!("cannot listen on {address}: ")) && stderr.contains(hint),
+        "{stderr}"
     );
 }
 
@@ -236,9 +236,9 @@ fn the_operators_listener_may_be_handed_over_too_if_it_is_safe() {
 
     let open = TcpListener::bind("0.0.0.0:0").unwrap();
     let setup = Setup::memory().set("admin", "listen = \"systemd:admin\"");
-    let (code, told) = ends(&setup, vec![("admin".into(), open.into())]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("is reachable from other machines and unguarded"), "{told}");
+    let (code, stderr) = ends(&setup, vec![("admin".into(), open.into())]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("is reachable from other machines and unguarded"), "{stderr}");
 }
 
 #[test]
@@ -264,10 +264,10 @@ fn a_drain_takes_its_time_where_only_the_operators_listener_was_handed_over() {
 fn a_socket_that_no_listener_uses_is_reported() {
     let (used, unused) = (tcp(), tcp());
     let gateway = on(Setup::memory(), used).hand_over("metrics", unused).start_ready();
-    let told = gateway.log();
-    let line = told.lines().find(|line| line.contains("nobody accepts from")).unwrap();
+    let log = gateway.log();
+    let line = log.lines().find(|line| line.contains("nobody accepts from")).unwrap();
     assert!(line.contains("WARN") && line.contains("\"metrics\""), "{line}");
-    assert_eq!(told.matches("nobody accepts from").count(), 1, "{told}");
+    assert_eq!(log.matches("nobody accepts from").count(), 1, "{log}");
 }
 
 /// How a start fails: its exit code, and what it printed.
@@ -284,22 +284,22 @@ fn ends(setup: &Setup, sockets: Vec<(String, OwnedFd)>) -> (i32, String) {
 #[test]
 fn a_socket_that_is_not_there_or_unfit_is_a_fault_of_the_configuration() {
     let setup = Setup::memory().set("server", "listen = [\"systemd:http\"]");
-    let (code, told) = ends(&setup, vec![]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("systemd:http: no socket of that name was handed over"), "{told}");
-    assert!(told.contains("handed over: nothing"), "{told}");
+    let (code, stderr) = ends(&setup, vec![]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("systemd:http: no socket of that name was handed over"), "{stderr}");
+    assert!(stderr.contains("handed over: nothing"), "{stderr}");
 
-    let (code, told) = ends(&setup, vec![("htpp".into(), tcp().into())]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("handed over: htpp"), "{told}");
+    let (code, stderr) = ends(&setup, vec![("htpp".into(), tcp().into())]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("handed over: htpp"), "{stderr}");
 
     let (datagrams, peers) = (UdpSocket::bind("127.0.0.1:0").unwrap(), tcp());
     let connected = TcpStream::connect(peers.local_addr().unwrap()).unwrap();
     let file = std::fs::File::open("Cargo.toml").unwrap();
     for unfit in [OwnedFd::from(datagrams), connected.into(), file.into()] {
-        let (code, told) = ends(&setup, vec![("http".into(), unfit)]);
-        assert_eq!(code, 78, "{told}");
-        assert!(told.contains("is no listening TCP or unix stream socket"), "{told}");
+        let (code, stderr) = ends(&setup, vec![("http".into(), unfit)]);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stderr.contains("is no listening TCP or unix stream socket"), "{stderr}");
     }
 }
 
@@ -311,9 +311,9 @@ fn sockets_for_another_process_are_left_alone() {
     std::fs::write(&file, setup.toml()).unwrap();
     let arguments = ["--config", file.to_str().unwrap()];
     let env = [("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "http")];
-    let (code, _, told) = crate::support::program::run(&arguments, &env);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("handed over: nothing"), "{told}");
+    let (code, _, stderr) = crate::support::program::run(&arguments, &env);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("handed over: nothing"), "{stderr}");
 }
 
 #[test]

@@ -98,8 +98,8 @@ print(jwt.encode({'sub': 'analyst', 'iat': now, 'exp': now + lasts}, sys.argv[1]
         let mut python = Command::new("python3");
         let output = python.args(["-c", MINT, secret, seconds]).env("PYTHONPATH", path).output();
         let output = output.unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "./test brings PyJWT: {told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "./test brings PyJWT: {stderr}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     let redis = Redis::start();
@@ -289,8 +289,8 @@ fn a_token_is_written_down_nowhere() {
         assert!(!written.contains(token), "{written}");
     }
     assert!(written.contains("ssegate_unsafe_config{choice=\"query_token\"} 1"));
-    let (code, _, told) = run(&["tail", &format!("https://h/x?t={bad}")], &[]);
-    assert!(code == 64 && told.contains("https://h/x") && !told.contains(bad), "{told}");
+    let (code, _, stderr) = run(&["tail", &format!("https://h/x?t={bad}")], &[]);
+    assert!(code == 64 && stderr.contains("https://h/x") && !stderr.contains(bad), "{stderr}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn lines(gateway: &Gateway) -> Vec<serde_json::Value> {
 #[test]
 fn the_first_lines_say_what_was_read_and_what_listens() {
     let gateway = Setup::memory().start_ready();
-    eventually("the source is told of", || gateway.log().contains("source answers"));
+    eventually("the log has the source", || gateway.log().contains("source answers"));
     let lines = lines(&gateway);
     let first = &lines[0];
     assert_eq!(first["message"], "ssegate starts", "{first}");
@@ -54,7 +54,7 @@ fn the_log_tells_of_start_drain_and_end_in_order() {
     let lines = lines(&gateway);
     let at = |message: &str| {
         let is_it = |line: &serde_json::Value| {
-            line["message"].as_str().is_some_and(|told| told.starts_with(message))
+            line["message"].as_str().is_some_and(|text| text.starts_with(message))
         };
         lines.iter().position(is_it).unwrap_or_else(|| panic!("{message} in {lines:?}"))
     };
@@ -92,11 +92,11 @@ fn logged(format: &str, journal: Journal) -> Vec<String> {
         }
     };
     let status = command.arg("--config").arg(&file).stderr(log).status().unwrap();
-    let told = std::fs::read_to_string(folder.0.join("log")).unwrap();
-    assert_eq!(status.code(), Some(1), "{told}");
-    let lines: Vec<_> = told.lines().map(str::to_owned).collect();
+    let log = std::fs::read_to_string(folder.0.join("log")).unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let lines: Vec<_> = log.lines().map(str::to_owned).collect();
     let last = lines.last().unwrap();
-    assert!(lines[0].contains("ssegate starts") && last.contains("/nowhere/at/all.sock"), "{told}");
+    assert!(lines[0].contains("ssegate starts") && last.contains("/nowhere/at/all.sock"), "{log}");
     lines
 }
 
@@ -202,15 +202,16 @@ fn the_sources_password_is_never_shown() {
     // A refused password is reported, but not its text.
     redis.run(&["ACL", "SETUSER", "gate", "resetpass", ">another"]);
     redis.run(&["CLIENT", "KILL", "USER", "gate"]);
-    eventually("the refusal is told", || gateway.log().contains("WRONGPASS"));
+    eventually("the refusal is logged", || gateway.log().contains("WRONGPASS"));
     lines(&gateway);
     assert!(!gateway.log().contains(SECRET), "{}", gateway.log());
 
     let written = folder.0.join("gateway.toml");
     std::fs::write(&written, setup().toml()).unwrap();
-    let (code, out, told) = run(&["check", "--print", "--config", written.to_str().unwrap()], &[]);
-    assert_eq!(code, 0, "{told}");
-    assert!(!out.contains(SECRET) && !told.contains(SECRET), "{out}{told}");
+    let (code, out, stderr) =
+        run(&["check", "--print", "--config", written.to_str().unwrap()], &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(!out.contains(SECRET) && !stderr.contains(SECRET), "{out}{stderr}");
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn a_password_in_the_sources_url_is_never_logged() {
     // Port 1 has no listener: connecting fails, and the log says where.
     let url = format!("redis://gate:{SECRET}@127.0.0.1:1");
     let gateway = Setup::with_url(&url).set("log", "level = \"trace\"").start();
-    eventually("the absence is told", || gateway.log().contains("source does not answer"));
+    eventually("the absence is logged", || gateway.log().contains("source does not answer"));
     let warned = lines(&gateway).iter().any(|line| line["level"] == "WARN");
     assert!(warned, "a password in a URL is easily seen");
     assert!(!gateway.log().contains(SECRET), "{}", gateway.log());

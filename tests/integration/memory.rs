@@ -150,7 +150,7 @@ struct Tally {
     next: usize,
     count: usize,
     skipped: usize,
-    told: usize,
+    reported: usize,
     /// A client that resumes below what is kept gets a gap without a number.
     exact: bool,
     cuts: usize,
@@ -158,18 +158,18 @@ struct Tally {
 
 impl Tally {
     fn of(count: usize) -> Self {
-        Self { next: 0, count, skipped: 0, told: 0, exact: true, cuts: 0 }
+        Self { next: 0, count, skipped: 0, reported: 0, exact: true, cuts: 0 }
     }
 
     fn is_done(&self) -> bool {
-        self.next == self.count && (!self.exact || self.told >= self.skipped)
+        self.next == self.count && (!self.exact || self.reported >= self.skipped)
     }
 
     fn note(&mut self, payload: &str) -> io::Result<()> {
         if let Some((_, lost)) = payload.split_once("\"lost\":") {
             let digits: String = lost.chars().take_while(char::is_ascii_digit).collect();
             self.exact &= !digits.is_empty();
-            self.told += digits.parse().unwrap_or(0);
+            self.reported += digits.parse().unwrap_or(0);
             return Ok(());
         }
         let number = payload.split_once(":x").and_then(|(number, _)| number.parse().ok());
@@ -224,7 +224,7 @@ fn peak_of_bursts(bursts: &Bursts) -> (usize, usize) {
                 return stream.all_bursts_through_cuts(tally).await;
             }
             stream.all_bursts(&mut tally).await?;
-            assert!(tally.exact && tally.told == tally.skipped, "{tally:?}");
+            assert!(tally.exact && tally.reported == tally.skipped, "{tally:?}");
             Ok(tally)
         })
     };
@@ -246,11 +246,11 @@ fn peak_of_bursts(bursts: &Bursts) -> (usize, usize) {
     let (mut trimmed, mut cuts) = (0, 0);
     for task in tasks {
         let outcome = runtime.block_on(async { tokio::time::timeout(patience, task).await });
-        let tally = outcome.expect("every entry comes, or is told").unwrap().unwrap();
+        let tally = outcome.expect("every entry comes, or a gap for it").unwrap().unwrap();
         (trimmed, cuts) = (trimmed + tally.skipped, cuts + tally.cuts);
     }
     let came = keys * count - trimmed;
-    eprintln!("{came} entries came, {trimmed} were trimmed before and told; {cuts} cuts");
+    eprintln!("{came} entries came, {trimmed} were trimmed before and reported; {cuts} cuts");
     (gateway.peak_bytes(), trimmed)
 }
 

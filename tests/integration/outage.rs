@@ -140,7 +140,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
     let gateway =
         Setup::redis(&redis).set("server", "keepalive = \"1s\"").routes(TWO_ROUTES).start_ready();
     let mut plain: Vec<_> = (0..3).map(|_| live(&gateway, "/events/a")).collect();
-    let mut told = live(&gateway, "/told/a");
+    let mut with_signals = live(&gateway, "/told/a");
     let mut ids: Vec<_> =
         (0..20).map(|number| redis.add("events:a", &number.to_string())).collect();
     redis.kill();
@@ -149,7 +149,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
     for (client, heard) in plain.iter_mut().zip(&mut heard) {
         heard.listen(client, |heard| heard.count("reconnecting") == 1);
     }
-    assert!(killed.elapsed() < SOON, "told after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < SOON, "noticed after {:?}", killed.elapsed());
     for (client, heard) in plain.iter_mut().zip(&mut heard) {
         heard.listen(client, |heard| heard.count("reconnecting") == 3);
     }
@@ -166,7 +166,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
         assert!(heard.controls.is_empty(), "nothing was lost: {:?}", heard.controls);
     }
     let mut heard = Heard::default();
-    heard.listen(&mut told, |heard| heard.entries.len() >= 40);
+    heard.listen(&mut with_signals, |heard| heard.entries.len() >= 40);
     assert_eq!(heard.entries, ids);
     let mut controls = heard.controls;
     controls.retain(|data| data != r#"{"type":"ping"}"#);
@@ -326,7 +326,7 @@ fn retries_back_off_and_the_log_has_each_change_once() {
     assert_eq!(lines(&gateway, &["events:a", "\"WARN\""]), 1, "one line for the loss");
     redis.launch();
     client.comment("reconnected");
-    eventually("the return is told", || lines(&gateway, &["events:a", "reader is back"]) == 1);
+    eventually("the return is logged", || lines(&gateway, &["events:a", "reader is back"]) == 1);
     assert_eq!(lines(&gateway, &["events:a", "\"WARN\""]), 1);
     assert!(lines(&gateway, &["source does not answer"]) <= 1);
     assert_eq!(gateway.metric("ssegate_redis_reconnects_total"), 1.0);

@@ -138,8 +138,8 @@ fn the_page_fills_by_itself_and_comes_back_after_the_daemon_was_killed() {
     demo.restart();
     let gap = "return document.querySelector('tbody#log tr[data-kind=control][data-type=gap]')?.textContent ?? ''";
     within(BACK, "the page tells of the gap", || browser.script(gap) != "");
-    let told = browser.script(gap);
-    assert!(told.as_str().unwrap().contains("began anew"), "{told}");
+    let text = browser.script(gap);
+    assert!(text.as_str().unwrap().contains("began anew"), "{text}");
     within(BACK, "the page is live again", || is_live(&browser));
     let before = total(&browser);
     within(BACK, "the total grows again", || total(&browser) > before);

@@ -187,7 +187,8 @@ fn a_client_that_leaves_is_noticed(kind: Kind) {
     let keepalive = if kind == Kind::Apache { "1s" } else { "1h" };
     let gateway = setup().set("server", &format!("keepalive = {keepalive:?}")).start_ready();
     let (_proxy, front) = start(kind, &gateway, &runtime);
-    let has = |count: f64| eventually("who left is missed", || clients(&gateway) == count);
+    let has =
+        |count: f64| eventually("a client that left is noticed", || clients(&gateway) == count);
     runtime.block_on(async {
         for &protocol in protocols(kind) {
             let mut connection = front.connect(protocol).await.unwrap();
@@ -238,8 +239,8 @@ fn a_client_is_known_by_its_own_address_whatever_it_says(kind: Kind) {
             let first = ask("127.0.0.21").await;
             let again = ask("127.0.0.21").await;
             let other = ask("127.0.0.22").await;
-            let told = [first.0, again.0, other.0];
-            assert_eq!(told, ["live", "clients_per_ip", "live"], "{}", gateway.log());
+            let answers = [first.0, again.0, other.0];
+            assert_eq!(answers, ["live", "clients_per_ip", "live"], "{}", gateway.log());
         });
         for ip in ["127.0.0.21", "127.0.0.22"] {
             let opened = format!("\"address\":\"{ip}\"");

@@ -13,7 +13,7 @@ use crate::support::token::{SECRET, hs256, seconds_from_now};
 use crate::support::{Folder, eventually};
 
 /// Runs the documents' `follow` for `path`, with short pauses, on a page of the gateway's origin; its calls are in
-/// `window.told`. Its cookie is the first token, then the second.
+/// `window.calls`. Its cookie is the first token, then the second.
 fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
     // No route, but of the origin.
     browser.open(&format!("http://{}/nothing", gateway.address));
@@ -21,13 +21,13 @@ fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
     let follow = block("docs/clients.md", "In the browser", "js").replace("5000", "50");
     let script = format!(
         "{follow}
-        window.told = [];
+        window.calls = [];
         document.cookie = {};
         window.stop = follow({}, {{
-            entry: data => window.told.push(data),
-            reload: gap => window.told.push('reload: ' + gap.reason),
+            entry: data => window.calls.push(data),
+            reload: gap => window.calls.push('reload: ' + gap.reason),
             renew: async () => {{
-                window.told.push('renew');
+                window.calls.push('renew');
                 document.cookie = {};
             }},
         }});",
@@ -40,8 +40,8 @@ fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
 
 #[track_caller]
 fn is_told(browser: &Browser, expected: &[&str]) {
-    let told = || browser.script("return window.told");
-    eventually(&format!("the page hears of {expected:?}"), || told() == json!(expected));
+    let calls = || browser.script("return window.calls");
+    eventually(&format!("the page hears of {expected:?}"), || calls() == json!(expected));
 }
 
 fn clients(gateway: &Gateway, count: f64) {

@@ -130,8 +130,12 @@ fn a_signal_writes_the_state_into_the_log_and_no_more_of_it_than_is_bounded() {
     eventually("it tells of the streams", || lines(&gateway, "state of a stream").len() == 100);
     let gateways = lines(&gateway, "state of the gateway");
     assert_eq!(gateways.len(), 1);
-    let told = &gateways[0];
-    assert_eq!((&told["clients"], &told["streams_left_out"]), (&106.into(), &5.into()), "{told}");
+    let state = &gateways[0];
+    assert_eq!(
+        (&state["clients"], &state["streams_left_out"]),
+        (&106.into(), &5.into()),
+        "{state}"
+    );
     let first = lines(&gateway, "state of a stream").remove(0);
     assert_eq!((&first["key"], &first["clients"]), (&"events:77".into(), &2.into()), "{first}");
     assert_eq!((&first["reader"], &first["packs"]), (&"up".into(), &"[2]".into()), "{first}");

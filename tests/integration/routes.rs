@@ -144,7 +144,7 @@ fn its_dashboard_gets_keepalives_and_hears_of_the_loss_of_redis() {
     redis.launch();
     logs.comment("reconnected");
     redis.add("siem:logs", "after");
-    assert_eq!(logs.event().data, "after", "nothing was lost, so nothing else is told");
+    assert_eq!(logs.event().data, "after", "nothing was lost, so nothing else is sent");
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn rejoins(redis: &Redis, gateway: &Gateway, clients: usize, entries: u64, paylo
         }
         write(redis, entries, payload_bytes, &written);
     });
-    assert!(gaps(gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(gateway) < 0.5, "a client got a gap");
 }
 
 /// Gaps of all clients.
@@ -180,7 +180,7 @@ fn the_embedded_source_delivers_once_and_in_order_too() {
             gateway.publish(KEY, &number.to_string());
         }
     });
-    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(&gateway) < 0.5, "a client got a gap");
 }
 
 /// Reads up to `last` with pauses; an entry that is missing has to be covered by a gap before it.
@@ -193,7 +193,7 @@ fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64
             let event = client.event();
             let at = number(&event.last_event_id);
             if event.event_type != "ssegate" {
-                assert_eq!(at, had + 1, "nothing was told about what is missing");
+                assert_eq!(at, had + 1, "no gap for what is missing");
                 heard += 1;
                 had = at;
             } else if event.data.contains(r#""type":"gap""#) {
@@ -205,7 +205,7 @@ fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64
                 let after = number(gap["after"].as_str().unwrap());
                 assert!(after <= had, "after {had}: {gap}");
                 let lost = next - after - 1;
-                assert!(gap["lost"].as_u64().is_none_or(|told| told == lost), "{had}: {gap}");
+                assert!(gap["lost"].as_u64().is_none_or(|count| count == lost), "{had}: {gap}");
                 had = next - 1;
                 gaps += 1;
             } else {
@@ -293,7 +293,7 @@ fn a_slow_client_gets_everything_in_order_and_holds_up_nobody() {
         read_all(&mut stalled, ENTRIES, |_| {});
         slow.join().unwrap();
     });
-    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(&gateway) < 0.5, "a client got a gap");
     redis.run(&["XADD", KEY, &format!("{}-0", ENTRIES + 1), "payload", "level again"]);
     for client in [&mut stalled, &mut trickling, &mut fast] {
         assert_eq!(client.event().data, "level again");

@@ -325,8 +325,8 @@ fn a_resume_beyond_the_limit_is_a_gap_and_gets_the_newest() {
             let (gap, at) = client.control();
             // Six are missing; only the ring counts them for free.
             assert!(gap["lost"] == 4 || gap["lost"].is_null(), "{gap}");
-            let told = json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": gap["lost"], "reason": "limit"});
-            assert_eq!((gap, &at), (told, &prev(&ids[7])));
+            let expected = json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": gap["lost"], "reason": "limit"});
+            assert_eq!((gap, &at), (expected, &prev(&ids[7])));
             // A client that leaves right then neither gets it twice nor misses what is next.
             replays(scene, scene.resume(&at), &ids[7..], &ids[11]);
             for id in &ids[7..] {

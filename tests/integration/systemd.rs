@@ -80,8 +80,8 @@ fn a_gateway_that_cannot_start_is_never_ready() {
     ] {
         std::fs::write(&file, setup.toml()).unwrap();
         let env = [("NOTIFY_SOCKET", manager.name.as_str())];
-        let (ended, _, told) = run(&["--config", file.to_str().unwrap()], &env);
-        assert_eq!(ended, code, "{told}");
+        let (ended, _, stderr) = run(&["--config", file.to_str().unwrap()], &env);
+        assert_eq!(ended, code, "{stderr}");
     }
     assert_eq!(manager.heard(), [""; 0]);
 }
@@ -126,10 +126,13 @@ fn the_status_follows_clients_streams_and_redis() {
     manager.has_status("clients: 0, streams: 0, Redis up");
 
     let heard = manager.heard();
-    let told: Vec<_> = heard.iter().filter(|message| message.starts_with("STATUS=")).collect();
-    assert!(told.windows(2).all(|two| two[0] != two[1]), "the same is told twice: {told:?}");
+    let statuses: Vec<_> = heard.iter().filter(|message| message.starts_with("STATUS=")).collect();
+    assert!(
+        statuses.windows(2).all(|two| two[0] != two[1]),
+        "the same status is sent twice: {statuses:?}"
+    );
     let most = begin.elapsed().as_secs() as usize + 2;
-    assert!(told.len() <= most, "more than one a second: {told:?}");
+    assert!(statuses.len() <= most, "more than one a second: {statuses:?}");
 }
 
 #[test]
@@ -273,9 +276,9 @@ fn a_manager_that_is_not_there_or_does_not_read_hinders_nobody() {
         let id = gateway.publish("events:a", "one");
         assert_eq!(client.entry().last_event_id, id);
         gateway.signal("HUP");
-        let told = |gateway: &Gateway| gateway.log().matches("service manager").count();
-        eventually("it is told in the log", || name.is_empty() || told(&gateway) > 0);
-        assert!(told(&gateway) <= 2, "{}", gateway.log());
+        let warnings = |gateway: &Gateway| gateway.log().matches("service manager").count();
+        eventually("the log has it", || name.is_empty() || warnings(&gateway) > 0);
+        assert!(warnings(&gateway) <= 2, "{}", gateway.log());
         drop(client);
         gateway.signal("TERM");
         assert_eq!(gateway.wait().code(), Some(0), "{name}");

@@ -68,6 +68,6 @@ fn a_wrong_password_is_reported_to_the_operator_and_tried_again() {
     let gateway = Setup::with_url(&format!("redis://{}", redis.address()))
         .set("source", &format!("password_file = {file:?}"))
         .start();
-    eventually("it is told", || gateway.log().contains("WRONGPASS"));
+    eventually("it is logged", || gateway.log().contains("WRONGPASS"));
     assert_eq!(gateway.admin_get("/readyz").status, 503);
 }

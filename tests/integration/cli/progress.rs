@@ -48,14 +48,14 @@ fn tail_shows_progress_on_a_terminal_only() {
     }
     eventually("both print", || [&tail, &piped].iter().all(|tail| tail.out().lines().count() == 3));
     // The line ends when something else is printed: each stream ends within two seconds.
-    let told = |tail: &Running| {
+    let shown = |tail: &Running| {
         tail.notes().split(['\r', '\n']).any(|line| {
             line.contains(" s: 3 events, lag +")
                 && line.contains("1 gaps (0 lost)")
                 && line.contains("/s")
         })
     };
-    eventually("the terminal is told", || told(&tail));
+    eventually("the terminal shows the progress", || shown(&tail));
     eventually("of reconnects, too", || tail.notes().contains("1 reconnects, "));
     for tail in [&mut tail, &mut piped] {
         tail.signal("INT");

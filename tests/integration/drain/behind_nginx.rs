@@ -39,8 +39,11 @@ fn a_thousand_clients_behind_nginx_that_hears_late_of_the_stop_miss_nothing() {
     assert!(written > 50, "only {written} entries were written");
 
     let journeys = viewers.join(&runtime);
-    assert!(journeys.iter().all(|journey| journey.drains > 0), "a viewer was not told");
-    assert!(journeys.iter().any(|journey| journey.refusals > 0), "nobody came back to the old one");
+    assert!(journeys.iter().all(|journey| journey.drains > 0), "a viewer got no drain event");
+    assert!(
+        journeys.iter().any(|journey| journey.refusals > 0),
+        "no viewer came back to the old one"
+    );
     eventually("every response is in nginx' log", || nginx.statuses().len() >= VIEWERS * 2);
     assert!(nginx.statuses().iter().all(|status| status == "200"), "{:?}", nginx.statuses());
     assert!(!nginx.errors().contains("[error]"), "{}", nginx.errors());

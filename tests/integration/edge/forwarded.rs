@@ -18,8 +18,8 @@ fn a_header_of_an_untrusted_peer_changes_nothing_and_is_logged() {
     let setup = setup().set("limits", ONE_EACH).set("log", DEBUG);
     // The configuration trusts another peer.
     let gateway = setup.set("proxy", "trusted = [\"10.0.0.0/8\", \"unix\"]").start_ready();
-    let (_first, told) = ask(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
-    assert_eq!(told, "live");
+    let (_first, answer) = ask(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
+    assert_eq!(answer, "live");
     for forged in [
         "X-Forwarded-For: 192.0.2.2\r\n",
         "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=192.0.2.3\r\n",
@@ -28,7 +28,7 @@ fn a_header_of_an_untrusted_peer_changes_nothing_and_is_logged() {
         assert_eq!(ask(&gateway, forged).1, "clients_per_ip", "{forged}");
     }
     were_logged(&gateway, &["127.0.0.1"]);
-    eventually("it is told what to do", || {
+    eventually("the log says what to do", || {
         gateway.log().contains("list its network in proxy.trusted")
     });
     assert_eq!(gateway.log().matches("list its network in proxy.trusted").count(), 1);
@@ -40,9 +40,9 @@ fn the_clients_of_a_trusted_proxy_have_limits_of_their_own() {
     let gateway = setup.set("proxy", "trusted = [\"127.0.0.0/8\"]").start_ready();
     let mut held = Vec::new();
     let mut ask = |lines: &str| {
-        let (client, told) = super::outcome(connect(&gateway.address), &get("/events/a", lines));
+        let (client, answer) = super::outcome(connect(&gateway.address), &get("/events/a", lines));
         held.push(client);
-        told
+        answer
     };
     // What clients claim is to the left of what the proxy adds.
     assert_eq!(ask("X-Forwarded-For: 192.0.2.1\r\n"), "live");

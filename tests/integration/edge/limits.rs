@@ -8,11 +8,11 @@ fn a_thousand_made_up_keys_of_one_host_leave_readers_to_the_others() {
     let gateway = setup().start_ready();
     let mut streams = Vec::new();
     for name in 0..1_000 {
-        let (client, told) =
+        let (client, answer) =
             outcome(connect(&gateway.address), &get(&format!("/events/{name}"), ""));
         let expected = if name < 250 { "live" } else { "readers_per_ip" };
-        assert_eq!(told, expected, "name {name}");
-        if told == "live" {
+        assert_eq!(answer, expected, "name {name}");
+        if answer == "live" {
             streams.push(client);
         }
     }
@@ -31,15 +31,15 @@ fn a_thousand_made_up_keys_of_one_host_leave_readers_to_the_others() {
 #[test]
 fn a_reader_that_lingers_counts_towards_the_address_that_opened_it() {
     let gateway = setup().set("limits", "readers_per_ip = 1").start_ready();
-    let (first, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
-    assert_eq!(told, "live");
+    let (first, answer) = outcome(connect(&gateway.address), &get("/events/a", ""));
+    assert_eq!(answer, "live");
     let id = gateway.publish("events:a", "so that it lingers");
     gateway.has_read("events:a", &id);
     first.leave();
     eventually("it has left", || gateway.metric("ssegate_clients") < 0.5);
     assert_eq!(gateway.metric("ssegate_readers"), 1.0);
-    let told = outcome(connect(&gateway.address), &get("/events/b", "")).1;
-    assert_eq!(told, "readers_per_ip");
+    let answer = outcome(connect(&gateway.address), &get("/events/b", "")).1;
+    assert_eq!(answer, "readers_per_ip");
 }
 
 #[test]
@@ -47,9 +47,9 @@ fn an_address_that_comes_too_often_is_refused_and_others_are_not() {
     let gateway = setup().set("limits", "new_clients_per_second_per_ip = 2").start_ready();
     let mut refused = 0;
     for _ in 0..20 {
-        let (_, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
-        if told != "live" {
-            assert_eq!(told, "new_clients_per_second_per_ip");
+        let (_, answer) = outcome(connect(&gateway.address), &get("/events/a", ""));
+        if answer != "live" {
+            assert_eq!(answer, "new_clients_per_second_per_ip");
             refused += 1;
         }
     }

@@ -48,7 +48,7 @@ fn ten_thousand_half_sent_requests_hinder_no_new_client_and_cost_little() {
     eprintln!("a half-sent request costs {each} bytes");
     assert!(each < MOST_EACH, "{each} bytes each");
     assert_eq!(outcome(connect(&gateway.address), &get("/events/a", "")).1, "live");
-    assert_eq!(rejected(&gateway, "pending"), 0.0, "nobody had to give way");
+    assert_eq!(rejected(&gateway, "pending"), 0.0, "none had to give way");
     drop(half);
     eventually("all are gone", || pending(&gateway) < 0.5);
 }
@@ -67,7 +67,7 @@ fn with_few_descriptors_the_oldest_are_evicted_and_a_new_client_has_its_stream_a
         assert!(pending(&gateway) <= f64::from(1_000 - 64 - 250 - 1));
         assert_eq!(outcome(connect(&gateway.address), &get("/events/a", "")).1, "live");
         let id = gateway.publish("events:a", "still here");
-        assert_eq!(early.entry().last_event_id, id, "streams give way to nobody");
+        assert_eq!(early.entry().last_event_id, id, "streams are never evicted");
         assert!(!gateway.log().contains("cannot accept connections"), "{}", gateway.log());
     }
 }
@@ -114,8 +114,8 @@ fn refused_clients_that_stay_hinder_nobody() {
     // Each gets its answer, and does not close.
     let refused: Vec<_> = (0..100)
         .map(|_| {
-            let (client, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
-            assert_eq!(told, "clients");
+            let (client, answer) = outcome(connect(&gateway.address), &get("/events/a", ""));
+            assert_eq!(answer, "clients");
             let more = swarm::descriptors(gateway.pid()).saturating_sub(before);
             assert!(more <= 10 + SLACK, "{more} descriptors");
             client

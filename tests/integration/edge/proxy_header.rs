@@ -55,8 +55,8 @@ fn the_client_that_a_header_names_is_logged_and_limited() {
         (b"PROXY UNKNOWN\r\n", "clients_per_ip"),
     ];
     for (header, expected) in headers {
-        let (client, told) = ask(&gateway, header);
-        assert_eq!(told, expected, "{header:?}");
+        let (client, answer) = ask(&gateway, header);
+        assert_eq!(answer, expected, "{header:?}");
         held.push(client);
     }
     let clients = ["192.0.2.7", "192.0.2.8", "2001:db8::", "127.0.0.1"];
@@ -112,16 +112,16 @@ fn without_a_good_header_a_connection_is_closed_without_an_answer() {
         );
     }
     were_rejected(&gateway, "proxy_header", count);
-    let told = gateway
+    let warnings = gateway
         .log()
         .matches("a connection is refused for its PROXY header (more are logged")
         .count();
-    assert!((1..=2).contains(&told), "{told} lines for the operator");
+    assert!((1..=2).contains(&warnings), "{warnings} lines for the operator");
     assert!(gateway.log().contains("send-proxy-v2"));
     // A peer that only looks whether the gateway listens is no fault.
     drop(connect(&gateway.address));
-    let (_client, told) = ask(&gateway, &from_192_0_2_7());
-    assert_eq!(told, "live", "nobody else is disturbed");
+    let (_client, answer) = ask(&gateway, &from_192_0_2_7());
+    assert_eq!(answer, "live", "nobody else is disturbed");
     eventually("all have ended", || gateway.metric("ssegate_connections_pending") < 0.5);
     were_rejected(&gateway, "proxy_header", count);
 }
@@ -204,7 +204,7 @@ fn behind_a_real_haproxy_each_client_is_known() {
         let ask = |at: usize| outcome(connect_from(&host(hosts[at]), &address), &request);
         // At one gateway each: HAProxy chooses the one with the fewest.
         let streams = [ask(0), ask(0), ask(1), ask(1)];
-        assert!(streams.iter().all(|(_, told)| told == "live"), "{way}");
+        assert!(streams.iter().all(|(_, answer)| answer == "live"), "{way}");
         assert_eq!(ask(0).1, "clients_per_ip", "{way}");
         for gateway in [&one, &two] {
             let addresses = hosts.map(host);

@@ -79,9 +79,9 @@ fn a_unix_socket_in_use_is_left_alone() {
     let _other = UnixListener::bind(&path).unwrap();
     let listen = format!("unix:{}", path.display());
     let env = [("SSEGATE_SERVER_LISTEN", listen.as_str()), ("SSEGATE_ADMIN_LISTEN", "127.0.0.1:0")];
-    let (code, _, told) = run(&["--demo"], &env);
-    assert_eq!(code, 1, "{told}");
-    assert!(told.contains(&listen), "{told}");
+    let (code, _, stderr) = run(&["--demo"], &env);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(&listen), "{stderr}");
     assert!(UnixStream::connect(&path).is_ok());
 }
 
@@ -207,8 +207,8 @@ fn without_descriptors_left_it_says_so_waits_and_serves_again() {
     assert!(early.next_within(Duration::from_secs(2)).is_none());
     let used = Duration::from_millis((ticks(&gateway) - before) * 10);
     assert!(used < since.elapsed() / 4, "it spins: {used:?} of {:?}", since.elapsed());
-    let told = gateway.log().matches("cannot accept connections").count();
-    assert!(told < 20, "told {told} times");
+    let warnings = gateway.log().matches("cannot accept connections").count();
+    assert!(warnings < 20, "logged {warnings} times");
     drop(silent);
     let mut late = Client::open(&gateway.address, "/events/a");
     late.live();

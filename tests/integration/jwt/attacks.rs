@@ -325,8 +325,8 @@ fn garbage_is_refused_and_disturbs_nobody() {
     assert!(matches!(response.status, 0 | 431), "{response:?}");
     scene.gateway.publish("events:a", "still here");
     assert_eq!(watching.entry().data, "still here");
-    let told = scene.gateway.log();
-    let lines = told.lines().filter(|line| line.contains("refused for its token"));
-    assert!(lines.clone().count() <= 3, "once for each reason: {told}");
-    assert!(lines.clone().all(|line| line.contains("\"reason\":")), "{told}");
+    let log = scene.gateway.log();
+    let lines = log.lines().filter(|line| line.contains("refused for its token"));
+    assert!(lines.clone().count() <= 3, "once for each reason: {log}");
+    assert!(lines.clone().all(|line| line.contains("\"reason\":")), "{log}");
 }

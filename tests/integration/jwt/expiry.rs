@@ -29,8 +29,8 @@ fn a_stream_is_warned_and_ends_with_its_token() {
     client.live();
     let id = gateway.publish("events:a", "before");
     assert_eq!(client.entry().data, "before");
-    let (control, told) = client.control();
-    assert_eq!((&control["type"], &control["seconds"], told), (&json!("expiring"), &json!(2), id));
+    let (control, at) = client.control();
+    assert_eq!((&control["type"], &control["seconds"], at), (&json!("expiring"), &json!(2), id));
     assert!(now() < exp as f64, "it comes before the end");
     let id = gateway.publish("events:a", "still");
     assert_eq!(client.entry().data, "still");
@@ -92,8 +92,8 @@ fn a_client_that_is_behind_gets_no_event_after_its_token() {
     let entries = rest.iter().filter(|item| matches!(item, Item::Event(e) if e.data == payload));
     assert!(entries.clone().count() < ENTRIES, "it was not behind");
     let [.., Item::Event(last)] = &rest[..] else { panic!("{:?}", rest.len()) };
-    let told = &last.data[..last.data.len().min(40)];
-    assert_eq!((told, client.complete), ("{\"type\":\"expired\"}", true));
+    let data = &last.data[..last.data.len().min(40)];
+    assert_eq!((data, client.complete), ("{\"type\":\"expired\"}", true));
 }
 
 #[test]

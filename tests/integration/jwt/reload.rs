@@ -160,7 +160,7 @@ fn keys_at_an_address_are_fetched_before_they_are_applied() {
     let asked = issuer.asked();
     let mut by_old = open(&gateway, "/any/a", &token(&old, "o"));
     judges(&gateway, &at(&other), &mut [&mut by_new, &mut by_old], &mut []);
-    assert_eq!(issuer.asked(), asked, "who is in the file no more is asked no more");
+    assert_eq!(issuer.asked(), asked, "an issuer that is gone from the file is no longer asked");
 }
 
 #[test]

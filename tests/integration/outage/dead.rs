@@ -147,7 +147,7 @@ fn connections_that_were_lost_are_replaced() {
     is_all_once(&mut client, &heard, &ids);
     let asked = Instant::now();
     assert_eq!(plain.answer(), None);
-    assert!(asked.elapsed() >= PATIENCE, "it was told that its connection is dead");
+    assert!(asked.elapsed() >= PATIENCE, "it learned that its connection is dead");
 }
 
 /// Publishes and probes fail in time, and succeed when all is well again.

@@ -42,8 +42,8 @@ fn a_faulty_file_changes_nothing_and_is_reported_until_one_is_good() {
             "{line}"
         );
         let log = gateway.log();
-        let told = log.lines().find(|line| line.contains(says)).unwrap_or_else(|| panic!("{log}"));
-        assert!(told.contains("gateway.toml:") && told.contains("\"ERROR\""), "{told}");
+        let line = log.lines().find(|line| line.contains(says)).unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("gateway.toml:") && line.contains("\"ERROR\""), "{line}");
         assert_eq!(gateway.metric(SUCCESSFUL), 0.0);
         assert_eq!(gateway.get("/more/a").status, 404);
         drop(live(&gateway, "/events/a"));

@@ -52,7 +52,7 @@ fn a_crowd_that_stalls_together_misses_nothing_of_a_ring_that_is_too_small() {
         let all = (1..=ENTRIES).map(|number| format!("{number} {filling}"));
         soon(&runtime, client.entries(all));
     }
-    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(&gateway) < 0.5, "a client got a gap");
 }
 
 #[test]
@@ -64,15 +64,15 @@ fn a_client_that_stalls_amid_oversize_notices_reads_them_whole() {
     write(&redis, ENTRIES, 2000, &AtomicU64::new(0));
     let path = format!("{PATH}?last_event_id=earliest");
     let mut client = soon(&runtime, Stream::open(&address, &path, None));
-    for told in 1..=ENTRIES {
+    for nth in 1..=ENTRIES {
         // Longer than a page of the past is kept for a client that takes nothing.
-        if told % 300 == 0 {
+        if nth % 300 == 0 {
             pause_of_the_scenario(Duration::from_millis(1300), "it takes nothing");
         }
         let event = soon(&runtime, client.event());
         let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         assert_eq!(gap["reason"], "oversize", "{gap}");
-        assert_eq!(gap["after"].as_str().map(number), Some(told - 1), "{gap} is the {told}th");
+        assert_eq!(gap["after"].as_str().map(number), Some(nth - 1), "{gap} is the {nth}th");
     }
     soon(&runtime, client.live());
     redis.run(&["XADD", KEY, "*", "payload", "small"]);

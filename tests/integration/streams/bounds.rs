@@ -27,9 +27,9 @@ fn the_embedded_source_keeps_the_newest_and_reports_a_gap_for_the_others() {
     }
     assert_eq!(earliest.live(), (5, ids[11].clone()));
     let mut client = scene.resume(&ids[2]);
-    let told =
+    let expected =
         json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": null, "reason": "trimmed"});
-    assert_eq!(client.control(), (told, prev(&ids[7])));
+    assert_eq!(client.control(), (expected, prev(&ids[7])));
     replays(&scene, client, &ids[7..], &ids[11]);
 }
 
@@ -85,8 +85,8 @@ fn a_start_in_the_past_beyond_the_limit_is_a_gap_and_gets_the_newest() {
                 // Only the ring counts them for free.
                 let counted = gap["lost"] == ids.len() - 5;
                 assert!(counted || gap["lost"].is_null(), "{start}: {gap}");
-                let told = json!({"type": "gap", "after": null, "next": next, "lost": gap["lost"], "reason": "limit"});
-                assert_eq!((gap, at), (told, prev(&next)), "{start}");
+                let expected = json!({"type": "gap", "after": null, "next": next, "lost": gap["lost"], "reason": "limit"});
+                assert_eq!((gap, at), (expected, prev(&next)), "{start}");
                 for id in &ids[ids.len() - 5..] {
                     assert_eq!(client.event().last_event_id, *id, "{start}");
                 }

@@ -109,8 +109,8 @@ impl Scene {
         assert_eq!(self.plain.read(), plain);
         let gap =
             json!({"type": "gap", "after": "30-0", "next": next, "lost": lost, "reason": reason});
-        let (told, id) = self.client.control();
-        assert_eq!(told, gap);
+        let (control, id) = self.client.control();
+        assert_eq!(control, gap);
         if let Some(next) = next {
             assert_eq!(id, prev(next));
         }

@@ -269,7 +269,7 @@ impl Heard {
         let heard: HashSet<_> = self.entries.iter().map(|event| event.id).collect();
         let lost: Vec<_> =
             expected.iter().filter(|id| **id >= first && !heard.contains(id)).collect();
-        assert!(lost.is_empty(), "lost in silence: {lost:?}; gaps told: {:?}", self.gaps);
+        assert!(lost.is_empty(), "lost in silence: {lost:?}; gaps: {:?}", self.gaps);
     }
 
     /// All that the servers kept was heard, once and in order; and if they kept all that was heard,

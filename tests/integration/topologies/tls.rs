@@ -50,7 +50,7 @@ fn a_client_certificate_is_shown_to_a_server_that_asks() {
 /// The log reports it, and the gateway tries again for ever.
 #[track_caller]
 fn is_refused(gateway: &Gateway) {
-    eventually("it is told", || gateway.log().contains("no TLS with this server"));
+    eventually("it is logged", || gateway.log().contains("no TLS with this server"));
     assert_eq!(gateway.admin_get("/readyz").status, 503);
     let log = gateway.log();
     let line = log.lines().find(|line| line.contains("no TLS with this server")).unwrap();
@@ -85,7 +85,7 @@ fn a_server_that_asks_in_vain_for_a_certificate_refuses() {
 fn a_server_without_tls_is_distinguished_from_one_that_is_away() {
     let (authority, redis) = (Authority::new(), Redis::on_tcp(&[]));
     let gateway = setup(&redis, &authority).start();
-    eventually("it is told", || gateway.log().contains("does this port speak it?"));
+    eventually("it is logged", || gateway.log().contains("does this port speak it?"));
 }
 
 #[test]
@@ -104,9 +104,9 @@ fn files_that_are_no_certificates_end_the_start_with_78() {
     let folder = crate::support::Folder::new();
     let file = folder.0.join("gateway.toml");
     std::fs::write(&file, setup.toml()).unwrap();
-    let (code, _, told) = run(&["check", "--config", file.to_str().unwrap()], &[]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("source.ca_file = \"/dev/null\": holds no certificate"), "{told}");
+    let (code, _, stderr) = run(&["check", "--config", file.to_str().unwrap()], &[]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("source.ca_file = \"/dev/null\": holds no certificate"), "{stderr}");
 }
 
 #[test]
