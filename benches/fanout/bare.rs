@@ -37,7 +37,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let reading = events.clone();
     thread::spawn(move || {
-        // Without a client nobody takes it.
+        // Without a client there is no receiver.
         each_event(&settings.redis, |event| drop(reading.send(Bytes::from(event))))
     });
     runtime.block_on(serve(settings.address, events))

@@ -30,7 +30,7 @@ const ARRIVAL_PATIENCE: Duration = Duration::from_secs(10);
 /// Listened for after the last entry, so that a doubled one does not go unseen.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
-/// Who comes, and what each must get.
+/// The clients that come, and what each must get.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Crowd {
     pub(crate) address: SocketAddr,
@@ -74,7 +74,7 @@ pub(crate) fn run(crowd: Crowd) -> Result<()> {
     Ok(())
 }
 
-/// Clients that come back with ids of as many places in the past, and read on from there for `seconds`:
+/// Clients that come back with as many different ids of the past, and read on from there for `seconds`:
 /// what they are sent must be in order.
 pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result<()> {
     let crowd = Crowd {

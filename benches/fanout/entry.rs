@@ -65,7 +65,7 @@ pub(crate) fn past_request(past: Past, had: u64) -> String {
     format!("GET /events/{name} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {had}-0\r\n\r\n")
 }
 
-/// Adds the entries of a stream key that nobody follows yet; their ids are 1-0, 2-0, 3-0.
+/// Adds the entries of a stream key that no client reads yet; their ids are 1-0, 2-0, 3-0.
 pub(crate) fn write_past(redis: &Path, past: Past) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
     let key = format!("events:{}", past.name());

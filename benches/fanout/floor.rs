@@ -1,7 +1,7 @@
 //! The floor: the least that any fan-out on this kernel must do. One thread, one epoll, and one
 //! connection with an `XREAD` for each stream key; an event is encoded once and sent with one
 //! `send(2)` per client. Of a request only the number of its key is read, nothing is kept for
-//! replay, nobody is counted. It runs in a process of its own, so that its CPU time is its own.
+//! replay, no client is counted. It runs in a process of its own, so that its CPU time is its own.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -52,7 +52,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     })
 }
 
-/// A queue as long as the gateway's: from a full one the kernel drops who comes, for a second.
+/// A queue as long as the gateway's: from a full one the kernel drops new connections, for a second.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let listener = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     listener.bind(&address.into())?;
@@ -178,7 +178,7 @@ fn encode(id: &[u8], payload: &[u8]) -> Vec<u8> {
     [b"id: ", id, b"\nevent: message\ndata: ", payload, b"\n\n"].concat()
 }
 
-/// One `send(2)`; only a client whose socket is full costs more, and everyone waits for it.
+/// One `send(2)`; only a client whose socket is full costs more, and all others wait for it.
 fn send(socket: &mut TcpStream, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         match socket.write(bytes) {

@@ -29,8 +29,8 @@ const SAMPLES_PER_SOCKET: usize = 10;
 /// The slow client comes before the first entry and stays past the last.
 const SLOW_LINGER_SECONDS: u64 = 2;
 
-/// A server below this share of the rate had a backlog: then latencies tell its length, and who
-/// coalesces what is pending sends less often.
+/// A server below this share of the rate had a backlog: then latencies show its length, and a
+/// server that coalesces what is pending sends less often.
 const KEPT_UP: f64 = 0.97;
 
 /// What must be zero in a report of clients.
@@ -289,7 +289,7 @@ fn past_seconds(scenario: &Scenario) -> u64 {
     scenario.seconds
 }
 
-/// Fails if a client missed an entry, got one twice, was told of a gap, or was cut.
+/// Fails if a client missed an entry, got one twice, got a gap, or was cut.
 fn check(report: &Value) -> Result<()> {
     if FAULTS.iter().any(|name| report[*name] != 0) {
         bail!("not every client got every entry once, in order: {report}");

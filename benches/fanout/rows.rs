@@ -48,7 +48,7 @@ pub(crate) const ROWS: [Row; 15] = [
     },
 ];
 
-/// Where rows are run, and what they have to tell beside their figures.
+/// Where rows are run, and what they have to report beside their figures.
 pub(crate) struct Stage<'a> {
     pub(crate) scratch: &'a Scratch,
     pub(crate) quick: bool,

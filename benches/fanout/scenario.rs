@@ -30,14 +30,14 @@ pub(crate) struct Scenario {
     pub(crate) sampled: bool,
 }
 
-/// What was written before anybody came.
+/// What was written before any client came.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Past {
     /// Each comes back with an id of its own, evenly over all entries.
     pub(crate) clients: u64,
     pub(crate) entries: u64,
     /// It is the past of the first stream key, whose live clients get what is written now. Without it,
-    /// that of another key, which nobody writes to any more.
+    /// that of another key, which is no longer written to.
     #[arg(long)]
     pub(crate) same_key: bool,
 }

@@ -1,4 +1,4 @@
-//! What came out, and how it is told: a line for each figure of a row, with medians, ranges and
+//! The results, and how they are printed: a line for each figure of a row, with medians, ranges and
 //! ratios, its goal, and whether that is met. Only a ratio means something on another machine.
 
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ struct Line<'a> {
     first: &'a Figure,
     value: Spread,
     beside: Option<(&'static str, Spread)>,
-    /// Taken run by run: the two of a pair shared the machine's mood.
+    /// Taken run by run: the two of a pair shared the state of the machine.
     ratio: Option<Spread>,
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::entry;
 use crate::latency::Histogram;
 
-/// One client's place in its stream.
+/// One client's position in its stream.
 #[derive(Default)]
 pub(crate) struct Progress {
     /// Number of its stream key.

@@ -30,7 +30,7 @@ mod tests {
     const A_WHILE: Duration = Duration::from_millis(300);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn idle_packs_and_none_at_all_go_round() {
+    async fn a_probe_passes_idle_shards_and_no_shards() {
         let test = TestFanout::new();
         assert!(test.goes_round(LONG).await);
         let _clients = ["a", "b", "b"].map(|key| test.subscriber(key));
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn one_pack_that_hangs_stops_the_round_until_it_goes_on() {
+    async fn a_hung_shard_stops_the_probe_until_it_goes_on() {
         let test = TestFanout::new();
         let subscribers = ["a", "b"].map(|key| test.subscriber(key));
         assert!(test.goes_round(LONG).await);
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn a_pack_that_ended_holds_nobody_up() {
+    async fn a_shard_that_ended_holds_up_no_probe() {
         let test = TestFanout::new();
         let (_socket, lease) = test.subscriber("a");
         assert!(test.goes_round(LONG).await);

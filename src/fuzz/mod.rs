@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_target_survives_the_corpus() {
+    fn each_target_survives_every_input_found_so_far() {
         for (name, target) in TARGETS {
             assert!(folder("fuzz_targets").join(format!("{name}.rs")).exists(), "{name}");
             let corpus = folder("corpus").join(name);

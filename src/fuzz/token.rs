@@ -102,7 +102,7 @@ mod tests {
 
     /// Otherwise the target would never test the rules.
     #[test]
-    fn a_token_with_the_signature_of_the_secret_is_admitted() {
+    fn a_token_signed_with_the_secret_is_admitted() {
         let good = include_str!("../../fuzz/corpus/token/good");
         let (head, claims) = good.split_once('\n').unwrap();
         let (message, signature) = signed(head.as_bytes(), claims.as_bytes());

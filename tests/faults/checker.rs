@@ -15,7 +15,7 @@ use group::Group;
 
 /// A delivery that takes longer than this is late, and nothing is level before it.
 const LATE: Duration = Duration::from_millis(500);
-/// So many violations are told of each of so many clients.
+/// How many violations are reported of a client, and of how many clients.
 const TOLD: usize = 5;
 const CLIENTS_TOLD: usize = 3;
 
@@ -24,15 +24,15 @@ const CLIENTS_TOLD: usize = 3;
 pub struct Findings {
     /// Entries that were acknowledged and that the clients had to hear of.
     pub entries: usize,
-    /// Of all clients together, like all that follows.
+    /// Of all clients together, like the fields below.
     pub deliveries: usize,
-    /// Gaps that were told.
+    /// Gaps that clients got.
     pub gaps: usize,
     /// Entries missing without a gap that covers them.
     pub lost: usize,
     /// Entries delivered again.
     pub doubled: usize,
-    /// From the end of the fault to everybody's being level.
+    /// From the end of the fault until all clients were level.
     pub recovery: Duration,
     /// What was violated, in words.
     pub violations: Vec<String>,
@@ -148,13 +148,13 @@ impl<'a> Client<'a> {
                 What::Gap(gap) => {
                     self.gaps += 1;
                     self.check_gap(gap);
-                    // Who came back right after a gap may be told of it again: once more, not more.
+                    // A client that came back right after a gap may get it again: once more, not more.
                     if !(came_back && group.gaps.last() == Some(gap)) {
                         group.gaps.push(gap.clone());
                     }
                     came_back = false;
                     if gap.reason == "reset" && self.history.allowed.redis_loses {
-                        // What Redis fell back to begins anew, with much that was heard before.
+                        // Redis fell back to an older state: a new generation, with much that was heard before.
                         groups.push(std::mem::replace(&mut group, Group::after(0, None)));
                         seen.clear();
                     }
@@ -195,7 +195,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Every entry that is missing between two deliveries is covered by what was told there.
+    /// Every entry that is missing between two deliveries is covered by a gap there.
     fn settle(&mut self, group: &Group, last_gap: Duration, balance: &mut Balance) {
         if let Some(violation) = group.out_of_place() {
             self.violations.push(violation);
@@ -241,7 +241,7 @@ impl<'a> Client<'a> {
         self.violations.push(format!("number {number}{id} is missing, {what}: {told:?}"));
     }
 
-    /// Exact numbers are held against what is missing. A deletion may be told late, or with what lies
+    /// Exact numbers are held against what is missing. A deletion may be reported late, or with what lies
     /// around it, so where there were any the sum of the run is what counts.
     fn count(&mut self, group: &Group, missing: u64, unknown: u64, balance: &mut Balance) {
         let told: u64 = group.gaps.iter().filter_map(|gap| gap.lost).sum();
@@ -307,9 +307,9 @@ struct Balance {
     missing: u64,
     /// Entries not delivered that were.
     deleted: u64,
-    /// Those of them that were deleted after the last gap was told.
+    /// Those of them that were deleted after the last gap.
     untold: u64,
-    /// Attempts to write whose outcome nobody knows.
+    /// Attempts to write whose outcome is unknown.
     unknown: u64,
     /// Every gap had a number.
     exact: bool,

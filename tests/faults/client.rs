@@ -1,5 +1,5 @@
 //! A client as a browser's `EventSource` is one: it reads an event stream as it comes, comes back
-//! when it ends, names its last event id, and waits as long as it was told, though not for long.
+//! when it ends, names its last event id, and waits for the reconnection time, though not for long.
 //! It keeps a record of everything, and calls wrong what no gateway may send.
 
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ impl Record {
         Self { began, heard, live, last }
     }
 
-    /// Whether it was ever told that it is level with the tail.
+    /// Whether it ever got the mark that it is level with the tail.
     pub fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
     }
@@ -122,8 +122,8 @@ impl Client {
             };
             self.record.note(What::Closed(why));
             parser.reconnect();
-            let told = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
-            let pause = told.mul_f64(0.5 + self.rng.f64() / 2.0);
+            let wait = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
+            let pause = wait.mul_f64(0.5 + self.rng.f64() / 2.0);
             pause_of_the_scenario_in_a_task(pause, "as the server told it").await;
         }
     }

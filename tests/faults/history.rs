@@ -9,7 +9,7 @@ use ssegate::sse::StreamId;
 /// What became of one attempt to write an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Redis gave it this id, and said so at this time.
+    /// Redis gave it this id, and answered at this time.
     Added(StreamId, Duration),
     /// Redis refused it.
     Refused,
@@ -17,7 +17,7 @@ pub enum Fate {
     Unknown,
 }
 
-/// A gap as a client was told of it.
+/// A gap as a client got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The last event id that came with it.
@@ -31,7 +31,7 @@ pub struct Gap {
 /// What a client heard, or noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// It was let in, having asked to go on after this id.
+    /// It was admitted, having asked to resume after this id.
     Opened(String),
     /// An entry, whole, by its number.
     Entry(StreamId, u64),
@@ -59,7 +59,7 @@ impl Heard {
     }
 }
 
-/// How a connection ended whose last event is not whole.
+/// How a connection ended if its last event is not whole.
 pub const AMID_AN_EVENT: &str = "its end, amid an event";
 
 /// What is there for this long has to be read by a gateway that is well, even on a loaded machine.
@@ -68,13 +68,13 @@ const DUE: Duration = Duration::from_secs(1);
 /// What a fault may do to the clients, beyond making them wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// Reasons of gaps that they may be told; any other is a false alarm.
+    /// Reasons of gaps that they may get; any other is a false alarm.
     pub reasons: &'static [&'static str],
-    /// Each of them has to be told of so many such gaps, whether it misses anything or not.
+    /// Each of them has to get so many such gaps, whether it misses anything or not.
     pub told: usize,
     /// Whether connections may end between two events.
     pub closes: bool,
-    /// Whether they may amid an event.
+    /// Whether connections may end in the middle of an event.
     pub tears: bool,
     /// Whether Redis itself may lose what it has acknowledged.
     pub redis_loses: bool,
@@ -122,7 +122,7 @@ impl History {
         if let Fate::Added(id, at) = self.fate(number)? { Some((id, at)) } else { None }
     }
 
-    /// Whether entries were removed so soon after this one was added that nobody need have read it.
+    /// Whether entries were removed so soon after this one was added that no reader need have seen it.
     pub fn was_removed_after(&self, added: Duration) -> bool {
         let soon = |removed: &Duration| (added..=added + DUE).contains(removed);
         self.removals.is_empty() || self.removals.iter().any(soon)
@@ -138,7 +138,7 @@ impl History {
     }
 }
 
-/// What a client heard, for whoever has to find out why: runs of entries in one line.
+/// What a client heard, for finding out why: runs of entries in one line.
 pub fn account(heard: &[Heard]) -> String {
     let mut text = String::new();
     let mut run: Option<(Duration, u64, u64)> = None;

@@ -1,6 +1,6 @@
 //! The fault machine: a writer that numbers its entries, clients that record what they hear, a
 //! nemesis that runs one fault while both go on, and a checker that holds what was promised against
-//! what everybody remembers. Nothing may be lost without a gap that says so, nothing come twice, out of
+//! what the writer and the clients recorded. Nothing may be lost without a gap that says so, nothing come twice, out of
 //! order or torn, and everything has to be level again soon.
 //!
 //! `cargo test --test faults` runs each fault once and shortly; `-- --seeds 5` in earnest.

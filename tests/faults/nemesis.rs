@@ -23,7 +23,7 @@ pub struct Fault {
     pub name: &'static str,
     pub stage: Stage,
     pub allowed: Allowed,
-    /// Inflicts it, and returns when it is over, or, of a silence, has begun.
+    /// Inflicts it, and returns when it is over or, if it is a silence, has begun.
     pub inflict: fn(&mut Scene) -> Over,
 }
 
@@ -57,12 +57,12 @@ const HARMLESS: Allowed =
 const CLOSES: Allowed = Allowed { closes: true, tears: true, ..HARMLESS };
 /// The same, and each of them has whole events.
 const CLOSES_GENTLY: Allowed = Allowed { tears: false, ..CLOSES };
-/// Who has half of an entry that is gone now is cut, and comes back.
+/// A client with half of an entry that is gone now is cut, and comes back.
 const TRIMS: Allowed = Allowed { reasons: &["trimmed"], tears: true, ..HARMLESS };
 const TRIMS_AND_CLOSES: Allowed = Allowed { closes: true, ..TRIMS };
 const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], tears: true, ..HARMLESS };
 const DELETES_AND_CLOSES: Allowed = Allowed { closes: true, ..DELETES };
-/// Told even where nothing was lost; who has half of an entry that is gone now is cut.
+/// Sent even where nothing was lost; a client with half of an entry that is gone now is cut.
 const RESETS: Allowed = Allowed { reasons: &["reset"], told: 1, tears: true, ..HARMLESS };
 const RESETS_AGAIN_AND_AGAIN: Allowed = Allowed { told: 2, ..RESETS };
 const RESETS_AND_CLOSES: Allowed = Allowed { closes: true, ..RESETS };

@@ -23,7 +23,7 @@ pub fn body(number: u64, fill_bytes: usize) -> String {
     body
 }
 
-/// The number of the entry whose payload this is; `None` where it is nobody's, or not whole.
+/// The number of the entry whose payload this is; `None` where it is none, or not whole.
 pub fn number(data: &str) -> Option<u64> {
     let mut words = data.splitn(3, ' ');
     let number = words.next()?.parse().ok()?;

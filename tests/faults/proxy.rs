@@ -17,7 +17,7 @@ use crate::support::waiting::pause_of_the_scenario_in_a_task;
 
 /// Read at once.
 const PIECE_BYTES: usize = 16 << 10;
-/// What the kernel takes from a server that nobody listens to.
+/// What the kernel takes from a server while the proxy reads nothing.
 const AHEAD_BYTES: u32 = 8 << 10;
 /// After an end in mid-answer the connection stays half open for so long.
 const FIN_AHEAD: Duration = Duration::from_millis(200);
@@ -56,7 +56,7 @@ pub struct Proxy {
     listening: AbortHandle,
 }
 
-/// What newcomers suffer from, and the connections there are.
+/// What new connections suffer from, and the connections that are open.
 struct Ward {
     newcomers: Ill,
     open: Vec<watch::Sender<Ill>>,
@@ -77,14 +77,14 @@ impl Proxy {
         self.ward.lock().unwrap().strike(ill);
     }
 
-    /// Those, and whoever comes until [`Self::heal`].
+    /// Those, and every new connection until [`Self::heal`].
     pub fn strike_all(&self, ill: Ill) {
         let mut ward = self.ward.lock().unwrap();
         ward.newcomers = ill;
         ward.strike(ill);
     }
 
-    /// Whatever was held back goes on.
+    /// What was held back is passed on.
     pub fn heal(&self) {
         self.strike_all(Ill::Well);
     }
@@ -101,7 +101,7 @@ impl Ward {
     fn strike(&mut self, ill: Ill) {
         self.open.retain(|connection| connection.send(ill).is_ok());
         if ill == Ill::Reset {
-            // Past help: a later word would only overtake this one.
+            // It is ending already: a later order would only overtake this one.
             self.open.clear();
         }
     }
@@ -124,7 +124,7 @@ async fn accept(
         let (upstream, rng) = (upstream.clone(), rng.fork());
         tokio::spawn(async move {
             let _ = client.set_nodelay(true);
-            // Nobody upstream: the client sees an end without an answer.
+            // No server upstream: the client sees an end without an answer.
             let _ = match upstream {
                 Upstream::Tcp(address) => match connect(address).await {
                     Ok(server) => serve(client, server, ill, rng).await,
@@ -139,7 +139,7 @@ async fn accept(
     }
 }
 
-/// Takes little ahead, so that who stalls behind it is soon felt.
+/// Takes little ahead, so that a stalled end behind it is soon felt.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(AHEAD_BYTES)?;
@@ -170,7 +170,7 @@ async fn serve(
     }
 }
 
-/// Passes on what comes, as far as the illness lets it; `answers`: it is the server that speaks.
+/// Passes on what comes, as far as the fault allows; `answers`: these are the server's bytes.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

@@ -1,5 +1,5 @@
 //! One run of one fault: both sides go on, the nemesis strikes, and when all is level again the
-//! checker looks at what everybody remembers.
+//! checker looks at what the writer and the clients recorded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -46,9 +46,9 @@ pub enum Stage {
     GatewayBehindProxy,
     /// Both, and next to nothing is kept in memory.
     BothBehindProxies,
-    /// A proxy between the clients and the gateway, which soon cuts who takes nothing.
+    /// A proxy between the clients and the gateway, which soon cuts a client that takes nothing.
     CutsStalled,
-    /// The same, and it cuts who is late.
+    /// The same, and it cuts a client that is late.
     CutsLate,
     /// The gateway logs in to Redis as a user who may do what it needs.
     Acl,
@@ -94,7 +94,7 @@ pub struct Scene {
     pub servers: Vec<Redis>,
     /// Which of them holds the stream.
     pub primary: usize,
-    /// Who watch them.
+    /// The sentinels that watch them.
     pub sentinels: Vec<Sentinel>,
     pub folder: Folder,
     /// This scene's own loopback address.
@@ -111,7 +111,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Everything in place and nobody there yet.
+    /// Everything in place, and no client there yet.
     pub fn set(stage: Stage, plan: Plan, mut rng: fastrand::Rng, runtime: &Handle) -> Self {
         let (began, folder, host) = (Instant::now(), Folder::new(), own_ip());
         let (servers, sentinels, url) = servers(stage);
@@ -166,7 +166,7 @@ impl Scene {
         self.gateway = Some(self.blueprint.setup().start_ready());
     }
 
-    /// Whoever holds the stream now.
+    /// The server that holds the stream now.
     pub fn redis(&self) -> &Redis {
         &self.servers[self.primary]
     }
@@ -181,7 +181,7 @@ impl Scene {
         self.gateway.as_ref().expect("it runs")
     }
 
-    /// Lets go of the gateway, whose end is the fault's business.
+    /// Lets go of the gateway: the fault ends it.
     pub fn lose_gateway(&mut self) -> Gateway {
         let gateway = self.gateway.take().expect("it runs");
         self.logged += &gateway.log();
@@ -286,7 +286,7 @@ fn id_and_payload(entry: Answer) -> (String, String) {
     (id, payload)
 }
 
-/// The servers of a stage, the first of them the primary; who watch them; the `[source] url`.
+/// The servers of a stage, the first of them the primary; their sentinels; the `[source] url`.
 fn servers(stage: Stage) -> (Vec<Redis>, Vec<Sentinel>, String) {
     if stage == Stage::Watched {
         let trio = Trio::start();

@@ -1,4 +1,4 @@
-//! What the runs gave: a row for each fault, and what was violated.
+//! The results: a row for each fault, and what was violated.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Row {
         )
     }
 
-    /// What was violated, how to see it again, and what was said meanwhile.
+    /// What was violated, how to repeat it, and what was logged meanwhile.
     pub fn complaint(&self, how: impl Fn(u64) -> String) -> String {
         let mut text = String::new();
         for (seed, findings) in &self.runs {

@@ -1,5 +1,5 @@
-//! The writer: numbers its entries, and keeps what became of each. Whoever holds it alone writes,
-//! so numbers are in the order of the stream.
+//! The writer: numbers its entries, and keeps what became of each. Only the thread that holds it
+//! writes, so numbers are in the order of the stream.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,7 +148,7 @@ impl Writer {
         self.written.push(fate);
     }
 
-    /// Not amid a burst: its answers would get mixed up.
+    /// Not in the middle of a burst: its answers would get mixed up.
     fn connect(&mut self) {
         if self.connection.is_none() {
             self.connection = Connection::at(&self.socket);
@@ -196,7 +196,7 @@ impl Writing {
         Self { writer: Arc::new(Mutex::new(writer)), stop: Arc::default(), thread: None }
     }
 
-    /// Nobody else writes while this is held.
+    /// No other thread writes while this is held.
     pub fn lock(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap()
     }

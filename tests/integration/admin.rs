@@ -109,7 +109,7 @@ fn latency_is_counted_per_delivery_in_cumulative_buckets() {
         gateway.publish("events:a", "x");
         clients.iter_mut().for_each(|client| drop(client.entry()));
         let deliveries = (number * CLIENTS) as f64;
-        // A client's first events may reach it before its pack takes it in: those are not live.
+        // A client's first events may reach it before a shard takes it in: those are not live.
         eventually("each delivery is counted", || count() == deliveries);
     }
     let mut replayed = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
@@ -197,7 +197,7 @@ fn resumes_are_counted(gateway: &Gateway, redis: &Redis, id: &str) {
 }
 
 #[test]
-fn what_the_reader_lost_is_counted() {
+fn entries_that_the_reader_lost_are_counted() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
@@ -246,7 +246,7 @@ fn streams_are_described_as_they_are() {
 }
 
 #[test]
-fn readiness_ends_with_the_drain_and_life_does_not() {
+fn readiness_ends_with_the_drain_and_liveness_does_not() {
     let mut gateway = Setup::memory().set("server", "drain = \"4s\"").start_ready();
     let mut clients: Vec<_> = (0..8).map(|_| Client::open(&gateway.address, "/events/a")).collect();
     clients.iter_mut().for_each(|client| drop(client.live()));
@@ -291,7 +291,7 @@ fn a_token_guards_all_but_probes_and_metrics() {
 }
 
 #[test]
-fn the_public_listener_serves_none_of_it() {
+fn the_public_listener_serves_no_path_of_the_operator() {
     let gateway = Setup::memory().start_ready();
     for path in ["/livez", "/readyz", "/metrics", "/streams", "/state", "/", "/publish/events:a"] {
         assert_eq!(gateway.get(path).status, 404, "{path}");
@@ -304,7 +304,7 @@ fn the_public_listener_serves_none_of_it() {
 }
 
 #[test]
-fn only_what_there_is_and_only_by_its_methods() {
+fn only_known_paths_answer_and_only_to_their_methods() {
     let gateway = Setup::memory().set("admin", "publish = false").start_ready();
     assert_eq!(gateway.post("events:a", "x").status, 404, "publishing is off");
     assert_eq!(gateway.admin_get("/nothing").status, 404);

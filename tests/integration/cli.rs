@@ -20,7 +20,7 @@ mod progress;
 const ROUTE: &str =
     "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n";
 
-/// A gateway.toml of these words.
+/// A gateway.toml with this text.
 struct File {
     _folder: Folder,
     path: String,
@@ -37,7 +37,7 @@ fn good() -> File {
     file(&Setup::memory().toml())
 }
 
-/// A run of the binary whose words are collected while it runs; killed on drop.
+/// A run of the binary whose output is collected while it runs; killed on drop.
 struct Running {
     process: Child,
     out: Arc<Mutex<String>>,
@@ -99,13 +99,13 @@ fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
 }
 
 #[test]
-fn check_tells_every_fault_at_once_with_its_place() {
+fn check_reports_every_fault_at_once_with_its_line() {
     let text = "[server]\nkeepalive = \"15x\"\nkeepalve = \"15s\"\n\n[sorce]\nurl = \"memory:\"\n\n[ring]\nentries = 0\n";
     let file = file(text);
     let path = &file.path;
     for arguments in [vec!["check", "--config", path], vec!["--config", path]] {
-        let (code, out, told) = run(&arguments, &[("SSEGATE_RING_BITES", "1")]);
-        assert_eq!((code, out.as_str()), (78, ""), "{told}");
+        let (code, out, stderr) = run(&arguments, &[("SSEGATE_RING_BITES", "1")]);
+        assert_eq!((code, out.as_str()), (78, ""), "{stderr}");
         let begins = [
             format!("{path}: [[route]]: missing"),
             format!("{path}: source.url: missing"),
@@ -116,21 +116,21 @@ fn check_tells_every_fault_at_once_with_its_place() {
             "environment: SSEGATE_RING_BITES: unknown variable".to_owned(),
         ];
         for begin in &begins {
-            assert!(told.lines().any(|line| line.starts_with(begin)), "{begin} in\n{told}");
+            assert!(stderr.lines().any(|line| line.starts_with(begin)), "{begin} in\n{stderr}");
         }
-        assert_eq!(told.lines().count(), begins.len(), "{told}");
+        assert_eq!(stderr.lines().count(), begins.len(), "{stderr}");
     }
 }
 
 #[test]
 fn check_passes_a_good_file_and_the_shipped_one() {
     let file = good();
-    let (code, out, told) = run(&["check", "--config", &file.path], &[]);
-    assert_eq!((code, told.as_str()), (0, ""));
+    let (code, out, stderr) = run(&["check", "--config", &file.path], &[]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(out.starts_with(&format!("{}: no faults\n", file.path)), "{out}");
     let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("gateway.toml");
-    let (code, _, told) = run(&["check", "--config", shipped.to_str().unwrap()], &[]);
-    assert_eq!((code, told.as_str()), (0, ""));
+    let (code, _, stderr) = run(&["check", "--config", shipped.to_str().unwrap()], &[]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
 }
 
 #[test]
@@ -138,8 +138,8 @@ fn check_prints_values_with_their_origin_and_masks_secrets() {
     let text = format!("[source]\nurl = \"redis://gate:s3cr3t@127.0.0.1:6379/1\"\n\n{ROUTE}");
     let file = file(&text);
     let env = [("SSEGATE_SERVER_LISTEN", "127.0.0.1:1,127.0.0.1:2")];
-    let (code, out, told) = run(&["check", "--print", "--config", &file.path], &env);
-    assert_eq!(code, 0, "{told}");
+    let (code, out, stderr) = run(&["check", "--print", "--config", &file.path], &env);
+    assert_eq!(code, 0, "{stderr}");
     let printed = |begin: &str, origin: &str| {
         let line = out.lines().find(|line| line.starts_with(begin));
         let line = line.unwrap_or_else(|| panic!("{begin} in\n{out}"));
@@ -149,8 +149,8 @@ fn check_prints_values_with_their_origin_and_masks_secrets() {
     printed("url = \"redis://gate:MASKED@127.0.0.1:6379/1\"", &format!("{}:2", file.path));
     printed("keepalive = \"15s\"", "default");
     printed("path = \"/events/{name}\"", &format!("{}:5", file.path));
-    assert!(!out.contains("s3cr3t") && !told.contains("s3cr3t"), "{out}{told}");
-    assert!(told.starts_with("warning: ") && told.contains("source.password_file"), "{told}");
+    assert!(!out.contains("s3cr3t") && !stderr.contains("s3cr3t"), "{out}{stderr}");
+    assert!(stderr.starts_with("warning: ") && stderr.contains("source.password_file"), "{stderr}");
 }
 
 #[test]
@@ -180,34 +180,34 @@ fn each_class_of_failure_has_its_exit_code() {
     let good = good();
     for wrong in [vec!["--no-such-option"], vec!["no-such-command"], vec!["tail"], vec!["--config"]]
     {
-        let (code, _, told) = run(&wrong, &[]);
-        assert_eq!(code, 64, "{wrong:?}: {told}");
-        assert!(!told.is_empty());
+        let (code, _, stderr) = run(&wrong, &[]);
+        assert_eq!(code, 64, "{wrong:?}: {stderr}");
+        assert!(!stderr.is_empty());
     }
     for wrong in ["ftp://x/", "nonsense", "https://x/"] {
-        let (code, _, told) = run(&["tail", wrong], &[]);
-        assert_eq!(code, 64, "{wrong}: {told}");
+        let (code, _, stderr) = run(&["tail", wrong], &[]);
+        assert_eq!(code, 64, "{wrong}: {stderr}");
     }
-    let (code, _, told) = run(&["--config", &good.path], &[("SSEGATE_SURVER_LISTEN", "x")]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("SSEGATE_SURVER_LISTEN"), "{told}");
-    let (code, _, told) = run(&["check", "--config", "no/such/file.toml"], &[]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("no/such/file.toml"), "{told}");
+    let (code, _, stderr) = run(&["--config", &good.path], &[("SSEGATE_SURVER_LISTEN", "x")]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("SSEGATE_SURVER_LISTEN"), "{stderr}");
+    let (code, _, stderr) = run(&["check", "--config", "no/such/file.toml"], &[]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("no/such/file.toml"), "{stderr}");
     let without = file(ROUTE);
-    let (code, _, told) = run(&["check", "--config", &without.path], &[]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("source.url: missing"), "{told}");
+    let (code, _, stderr) = run(&["check", "--config", &without.path], &[]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("source.url: missing"), "{stderr}");
     assert_eq!(run(&["--help"], &[]).0, 0);
 }
 
 #[test]
-fn the_version_tells_the_commit_that_was_built_and_what_is_in_it() {
-    let (code, told, _) = run(&["--version"], &[]);
+fn the_version_names_the_commit_and_what_was_built_in() {
+    let (code, printed, _) = run(&["--version"], &[]);
     assert_eq!(code, 0);
     let version = env!("CARGO_PKG_VERSION");
-    let built = told.strip_prefix(&format!("ssegate {version} (")).expect(&told);
-    assert!(built.contains("; io_uring, tls, h2"), "{told}");
+    let built = printed.strip_prefix(&format!("ssegate {version} (")).expect(&printed);
+    assert!(built.contains("; io_uring, tls, h2"), "{printed}");
     let head = Command::new("git")
         .args(["-C", env!("CARGO_MANIFEST_DIR"), "log", "-1", "--abbrev=10", "--format=%h%n%cs"])
         .output();
@@ -215,21 +215,21 @@ fn the_version_tells_the_commit_that_was_built_and_what_is_in_it() {
     let Some(head) = head.ok().filter(|head| head.status.success()) else { return };
     let head = String::from_utf8(head.stdout).unwrap();
     let (commit, date) = head.trim().split_once('\n').expect("a commit and its day");
-    let rest = built.strip_prefix(commit).expect(&told);
+    let rest = built.strip_prefix(commit).expect(&printed);
     let rest = rest.strip_prefix("-dirty").unwrap_or(rest);
-    assert!(rest.starts_with(&format!(" {date};")), "{told}: of {date}");
+    assert!(rest.starts_with(&format!(" {date};")), "{printed}: of {date}");
 }
 
 #[test]
-fn where_no_configuration_is_found_it_says_where_it_looked() {
+fn a_missing_configuration_names_the_places_searched() {
     let installed = std::path::Path::new("/etc/ssegate/gateway.toml");
     assert!(!installed.exists(), "move {installed:?} away: this test is about its absence");
     let folder = Folder::new();
     let mut gateway = Running::start(ssegate().current_dir(&folder.0));
     assert_eq!(gateway.wait(), 78);
     eventually("it says so", || {
-        let told = gateway.notes();
-        told.contains("gateway.toml, /etc/ssegate/gateway.toml") && told.contains("--demo")
+        let notes = gateway.notes();
+        notes.contains("gateway.toml, /etc/ssegate/gateway.toml") && notes.contains("--demo")
     });
 }
 
@@ -239,9 +239,9 @@ fn an_address_in_use_is_a_failure_that_names_it() {
     let address = taken.local_addr().unwrap().to_string();
     let good = good();
     for variable in ["SSEGATE_SERVER_LISTEN", "SSEGATE_ADMIN_LISTEN"] {
-        let (code, _, told) = run(&["--config", &good.path], &[(variable, &address)]);
-        assert_eq!(code, 1, "{told}");
-        assert!(told.contains(&address), "{told}");
+        let (code, _, stderr) = run(&["--config", &good.path], &[(variable, &address)]);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains(&address), "{stderr}");
     }
 }
 
@@ -254,8 +254,8 @@ fn too_few_descriptors_are_a_fault_of_the_configuration() {
     let mut gateway = start(80);
     assert_eq!(gateway.wait(), 78);
     eventually("it says what to do", || {
-        let told = gateway.notes();
-        told.contains("80 descriptors leave room for 0 clients") && told.contains("LimitNOFILE=")
+        let notes = gateway.notes();
+        notes.contains("80 descriptors leave room for 0 clients") && notes.contains("LimitNOFILE=")
     });
     let enough = start(200);
     eventually("a few more are enough", || enough.notes().contains("listening for clients"));
@@ -274,8 +274,8 @@ fn a_demo_needs_no_file_and_no_redis() {
     );
     let mut address = String::new();
     eventually("it says where to look", || {
-        let told = gateway.notes();
-        let rest = told.split("curl -N http://").nth(1);
+        let notes = gateway.notes();
+        let rest = notes.split("curl -N http://").nth(1);
         let found = rest.and_then(|rest| rest.split_once("/events/demo\n"));
         address = found.map_or(String::new(), |(address, _)| address.to_owned());
         !address.is_empty()
@@ -328,7 +328,7 @@ fn tail_prints_events_and_resumes_after_a_restart_of_the_gateway() {
 }
 
 #[test]
-fn tail_resumes_where_it_is_told_to() {
+fn tail_resumes_at_the_id_that_is_given() {
     let gateway = Setup::memory().start_ready();
     let first = gateway.publish("events:a", "one");
     gateway.publish("events:a", "two");
@@ -344,9 +344,9 @@ fn tail_resumes_where_it_is_told_to() {
 fn tail_fails_on_a_refusal_and_says_why() {
     let gateway = Setup::memory().start_ready();
     let url = format!("http://{}/nothing", gateway.address);
-    let (code, out, told) = run(&["tail", &url], &[]);
+    let (code, out, stderr) = run(&["tail", &url], &[]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(told.contains("404") && told.contains("no such route"), "{told}");
+    assert!(stderr.contains("404") && stderr.contains("no such route"), "{stderr}");
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn allowed(head: &str) -> Option<&str> {
 }
 
 #[test]
-fn a_listed_origin_is_told_so_in_every_answer_and_no_other_is() {
+fn every_answer_allows_a_listed_origin_and_no_other() {
     let gateway = gateway(&[
         "origins = [\"https://app.example\", \"http://localhost:3000\"]",
         "credentials = true",
@@ -51,12 +51,12 @@ fn a_listed_origin_is_told_so_in_every_answer_and_no_other_is() {
         let response = ask(&gateway, "HEAD", path, &origin);
         assert_eq!((response.status, allowed(&response.head)), (status, Some(APP)), "{path}");
     }
-    for stranger in
+    for unlisted in
         ["https://app.example.evil", "http://app.example", "null", "https://app.example:444"]
     {
-        let client = Client::with(&gateway.address, "/events/a", &[("Origin", stranger)]);
-        assert_eq!(allowed(&client.head), None, "{stranger}");
-        assert_eq!(header(&client.head, "access-control-allow-credentials"), None, "{stranger}");
+        let client = Client::with(&gateway.address, "/events/a", &[("Origin", unlisted)]);
+        assert_eq!(allowed(&client.head), None, "{unlisted}");
+        assert_eq!(header(&client.head, "access-control-allow-credentials"), None, "{unlisted}");
     }
     // A cache may have it for one origin and be asked by another.
     assert_eq!(header(&Client::open(&gateway.address, "/events/a").head, "vary"), Some("origin"));
@@ -96,7 +96,7 @@ fn a_refused_stream_says_so_to_its_page() {
 }
 
 #[test]
-fn a_preflight_tells_a_listed_origin_what_it_may_send() {
+fn a_preflight_allows_a_listed_origin_what_it_may_send() {
     let gateway = gateway(&[&format!("origins = [\"{APP}\"]"), "credentials = true"]);
     let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id,authorization\r\n";
     let preflight = ask(&gateway, "OPTIONS", "/events/a", &format!("Origin: {APP}\r\n{asked}"));
@@ -107,9 +107,9 @@ fn a_preflight_tells_a_listed_origin_what_it_may_send() {
     }
     assert_eq!(header(&preflight.head, "access-control-allow-credentials"), Some("true"));
     assert!(header(&preflight.head, "access-control-max-age").is_some());
-    let stranger =
+    let unlisted =
         ask(&gateway, "OPTIONS", "/events/a", &format!("Origin: https://evil.example\r\n{asked}"));
-    assert_eq!((stranger.status, allowed(&stranger.head)), (403, None), "{stranger:?}");
+    assert_eq!((unlisted.status, allowed(&unlisted.head)), (403, None), "{unlisted:?}");
     let nowhere = ask(&gateway, "OPTIONS", "/nothing", &format!("Origin: {APP}\r\n{asked}"));
     assert_eq!(nowhere.status, 404);
     // OPTIONS alone is no preflight.
@@ -131,7 +131,7 @@ fn listen(browser: &Browser, url: &str) {
 #[test]
 fn a_browser_lets_the_pages_of_listed_origins_read_and_no_others() {
     // Any page of another origin does that may connect to others, unlike the operator's.
-    let [listed, stranger] = [(); 2].map(|()| Setup::memory().start_ready());
+    let [listed, unlisted] = [(); 2].map(|()| Setup::memory().start_ready());
     let origins = format!("origins = [\"http://{}\"]", listed.admin);
     let gateway = gateway(&[&origins, "credentials = true"]);
     let url = format!("http://{}/events/a", gateway.address);
@@ -150,7 +150,7 @@ fn a_browser_lets_the_pages_of_listed_origins_read_and_no_others() {
         .replace("URL", &Value::from(&*url).to_string());
     browser.script(&fetched);
     eventually("the preflight passes", || browser.script("return window.answered") == 200);
-    browser.open(&format!("http://{}/livez", stranger.admin));
+    browser.open(&format!("http://{}/livez", unlisted.admin));
     listen(&browser, &url);
     // EventSource.CLOSED: for good.
     eventually("the browser refuses", || browser.script("return window.state")[0] == 2);

@@ -1,5 +1,5 @@
-//! Thousands of clients, and clients that misbehave: nobody loses anything by the others, and what
-//! they held is given back.
+//! Thousands of clients, and clients that misbehave: no client loses anything because of others,
+//! and the gateway frees what they held.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -63,7 +63,7 @@ impl Crowd {
     }
 }
 
-/// A gateway whose readers end with their last client, so that nothing of a crowd stays.
+/// A gateway whose readers end with their last client, so that a crowd leaves nothing behind.
 fn setup(redis: &Redis) -> Setup {
     let setup = Setup::redis(redis).set("source", "linger = \"100ms\"");
     // Far longer than a reading client may wait for its turn in this process.

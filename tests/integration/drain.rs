@@ -1,4 +1,4 @@
-//! The end of a gateway: what its clients are told, when, and what a slow client costs it.
+//! The end of a gateway: what its clients are sent, when, and what a slow client costs it.
 
 use std::collections::HashSet;
 use std::thread;
@@ -14,11 +14,11 @@ use crate::support::{eventually, pause_of_the_scenario};
 /// A thousand clients behind nginx.
 mod behind_nginx;
 
-/// Clients enough that their farewells spread over a drain, whatever the dice say.
+/// Clients enough that their ends spread over a drain, whatever the random delays are.
 const CLIENTS: usize = 40;
 
-/// What a client heard last, and when.
-struct Farewell {
+/// The end of a client's stream: the last event, and when it came.
+struct Closing {
     last: Event,
     retry: Duration,
     complete: bool,
@@ -68,17 +68,17 @@ fn fill(redis: &Redis, count: usize, length: usize) {
     }
 }
 
-/// Each client is read by a thread of its own, so that their ends are told apart.
-fn farewells(clients: Vec<Client>, begin: Instant) -> Vec<Farewell> {
-    let farewell = |mut client: Client| {
+/// Each client is read by a thread of its own, so that each end has its own time.
+fn closings(clients: Vec<Client>, begin: Instant) -> Vec<Closing> {
+    let closing = |mut client: Client| {
         thread::spawn(move || {
             let last = last_event(client.rest());
             let after = begin.elapsed();
             let retry = client.reconnection_time().unwrap();
-            Farewell { last, retry, complete: client.complete, after }
+            Closing { last, retry, complete: client.complete, after }
         })
     };
-    let threads: Vec<_> = clients.into_iter().map(farewell).collect();
+    let threads: Vec<_> = clients.into_iter().map(closing).collect();
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
 }
 
@@ -94,20 +94,20 @@ fn stops_well(signal: &str) {
 
     let begin = Instant::now();
     gateway.signal(signal);
-    let reader = thread::spawn(move || farewells(clients, begin));
+    let reader = thread::spawn(move || closings(clients, begin));
     is_draining(&gateway);
-    let farewells = reader.join().unwrap();
-    for farewell in &farewells {
-        assert_eq!(control(&farewell.last)["type"], "drain");
-        assert_eq!(farewell.last.last_event_id, id);
-        assert!(farewell.complete, "the chunks were not ended");
-        let retry = farewell.retry.as_millis();
+    let closings = reader.join().unwrap();
+    for closing in &closings {
+        assert_eq!(control(&closing.last)["type"], "drain");
+        assert_eq!(closing.last.last_event_id, id);
+        assert!(closing.complete, "the chunks were not ended");
+        let retry = closing.retry.as_millis();
         assert!((2000..=6000).contains(&retry), "retry: {retry}");
     }
-    let retries: HashSet<_> = farewells.iter().map(|farewell| farewell.retry).collect();
+    let retries: HashSet<_> = closings.iter().map(|closing| closing.retry).collect();
     assert!(retries.len() > CLIENTS / 2, "one retry for many: {retries:?}");
-    let first = farewells.iter().map(|farewell| farewell.after).min().unwrap();
-    let last = farewells.iter().map(|farewell| farewell.after).max().unwrap();
+    let first = closings.iter().map(|closing| closing.after).min().unwrap();
+    let last = closings.iter().map(|closing| closing.after).max().unwrap();
     assert!(
         last.saturating_sub(first) > Duration::from_secs(1),
         "not spread: {first:?} to {last:?}"
@@ -119,7 +119,7 @@ fn stops_well(signal: &str) {
 }
 
 #[test]
-fn sigterm_sends_each_client_away_with_its_id_and_a_retry_of_its_own() {
+fn sigterm_disconnects_each_client_with_its_id_and_a_retry_of_its_own() {
     stops_well("TERM");
 }
 
@@ -136,7 +136,7 @@ fn without_clients_a_stop_takes_no_time() {
 }
 
 #[test]
-fn who_comes_during_a_drain_is_told_to_come_back_much_later() {
+fn a_client_that_connects_during_a_drain_gets_a_long_retry() {
     let setup = Setup::memory().set("server", "drain = \"1m\"").set("server", "retry = \"2s\"");
     let gateway = setup.start_ready();
     let _clients = live_clients(&gateway, CLIENTS);
@@ -158,7 +158,7 @@ fn who_comes_during_a_drain_is_told_to_come_back_much_later() {
 }
 
 #[test]
-fn with_refuse_status_who_comes_during_a_drain_gets_503() {
+fn with_refuse_status_a_client_that_connects_during_a_drain_gets_503() {
     let setup =
         Setup::memory().set("server", "drain = \"1m\"").set("server", "refuse = \"status\"");
     let gateway = setup.start_ready();
@@ -184,7 +184,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_goes_on_there() {
+fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_continues_there() {
     const ENTRIES: usize = 2_000;
     let redis = Redis::start();
     fill(&redis, ENTRIES, 4_000);
@@ -217,7 +217,7 @@ fn a_drain_in_mid_replay_ends_between_two_events_and_the_resume_goes_on_there() 
 }
 
 #[test]
-fn a_client_that_takes_little_at_a_time_gets_no_new_event_once_it_is_due() {
+fn a_client_that_takes_little_at_a_time_gets_no_new_event_once_it_must_close() {
     let redis = Redis::start();
     fill(&redis, 1_000, 2_000);
     let mut gateway = Setup::redis(&redis)
@@ -274,7 +274,7 @@ fn a_client_that_reads_nothing_is_cut_and_does_not_hold_the_exit() {
 }
 
 #[test]
-fn a_client_that_stalled_in_mid_event_gets_the_rest_of_it_before_its_farewell() {
+fn a_client_that_stalled_in_mid_event_gets_the_rest_of_it_before_the_closing_frame() {
     let setup = Setup::memory().set("server", "drain = \"100ms\"");
     let mut gateway = setup.start_ready();
     let mut stalled = Client::with_small_window(&gateway.address, "/events/a");
@@ -287,7 +287,7 @@ fn a_client_that_stalled_in_mid_event_gets_the_rest_of_it_before_its_farewell() 
     }
     gateway.signal("TERM");
     reading.rest();
-    // By now it is due, and whatever is sent to it waits behind half an event.
+    // By now it must close, and anything sent to it waits behind half an event.
     pause_of_the_scenario(Duration::from_millis(300), "its drain is over");
     let mut items = stalled.rest();
     let last = items.pop().map(|item| last_event(vec![item])).unwrap();

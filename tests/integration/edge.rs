@@ -8,7 +8,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::{self, DEADLINE, eventually};
 
-/// Whom proxies name as the client.
+/// The client that proxies name.
 mod forwarded;
 /// The heads of requests, and how many may come, in all and from one address.
 mod limits;
@@ -46,17 +46,17 @@ fn get(path: &str, lines: &str) -> String {
 fn outcome(stream: TcpStream, request: &str) -> (Client, String) {
     let mut client = Client::over(stream, request);
     let (control, _) = client.control();
-    let told = control["reason"].as_str().or(control["type"].as_str()).unwrap().to_owned();
-    (client, told)
+    let answer = control["reason"].as_str().or(control["type"].as_str()).unwrap().to_owned();
+    (client, answer)
 }
 
 /// Everything up to the end of the connection, which comes within the deadline.
 #[track_caller]
 fn rest(mut stream: impl Read) -> String {
     let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
-        assert!(begun.elapsed() < DEADLINE, "still open: {:?}", String::from_utf8_lossy(&all));
+        assert!(started.elapsed() < DEADLINE, "still open: {:?}", String::from_utf8_lossy(&all));
         match support::read(&mut stream, &mut bytes) {
             Ok(0) => break,
             Ok(length) => all.extend_from_slice(&bytes[..length]),

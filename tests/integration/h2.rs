@@ -30,8 +30,8 @@ fn answer(gateway: &Gateway, arguments: &[&str], path: &str) -> String {
     let url = |scheme: &str| format!("{scheme}://{authority}");
     let tls = arguments.contains(&"--cacert");
     let url = url(if tls { "https" } else { "http" });
-    let told = ["-o", "/dev/null", "-w", "%{http_version} %{http_code}"];
-    curl(&[arguments, &told, &[&url]].concat())
+    let write_out = ["-o", "/dev/null", "-w", "%{http_version} %{http_code}"];
+    curl(&[arguments, &write_out, &[&url]].concat())
 }
 
 #[test]
@@ -180,9 +180,9 @@ fn a_unix_socket_speaks_no_tls_but_http2() {
     let gateway = Setup::memory().set("server", &listen).tls(&authority.sign("127.0.0.1"));
     let gateway = gateway.start_ready();
     for version in ["--http1.1", "--http2-prior-knowledge"] {
-        let told = ["-o", "/dev/null", "-w", "%{http_code}", "http://localhost/nothing"];
+        let write_out = ["-o", "/dev/null", "-w", "%{http_code}", "http://localhost/nothing"];
         let to = ["--unix-socket", path.to_str().unwrap(), version];
-        assert_eq!(curl(&[&to[..], &told].concat()), "404", "{version}");
+        assert_eq!(curl(&[&to[..], &write_out].concat()), "404", "{version}");
     }
     drop(gateway);
 }

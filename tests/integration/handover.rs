@@ -1,4 +1,4 @@
-//! Listening sockets that others hold and hand over: who may listen on what, and that neither an
+//! Listening sockets that another process holds and hands over: what may listen on what, and that neither an
 //! upgrade nor a restart refuses, resets or loses anything.
 
 use std::io::{Read, Write};
@@ -61,12 +61,12 @@ fn stop(gateway: &mut Gateway) {
 
 fn everybody_is_at(gateway: &Gateway, viewers: &Viewers) {
     within(DEADLINE * 2, "all viewers are at the new gateway", || {
-        // A viewer ends early only by a fault, which is told by its end.
+        // A viewer ends early only by a fault, which its end reports.
         viewers.any_is_done() || gateway.metric("ssegate_clients") >= VIEWERS as f64
     });
 }
 
-/// Everybody saw everything, and changed gateways once: nobody was refused by the old one.
+/// All viewers saw everything, and changed gateways once: the old one refused none.
 fn all_went_well(viewers: Viewers, writer: Writer, runtime: &tokio::runtime::Runtime) {
     writer.writes(ENTRIES_PER_SECOND);
     writer.stop();
@@ -129,7 +129,7 @@ fn silent(gateway: &Gateway) -> TcpStream {
 }
 
 #[test]
-fn who_was_accepted_is_answered_and_who_comes_later_is_the_successors() {
+fn an_accepted_client_is_answered_and_a_later_one_is_the_successors() {
     const ASK: &[u8] = b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n";
     let socket = tcp();
     let mut old = on(Setup::memory(), socket.try_clone().unwrap()).start_ready();
@@ -156,7 +156,7 @@ fn who_was_accepted_is_answered_and_who_comes_later_is_the_successors() {
     eventually("it is served", || new.metric("ssegate_clients") > 0.5);
 }
 
-/// A client that takes nothing, and cannot be said farewell to.
+/// A client that takes nothing, and so cannot get a closing frame.
 fn stalled(gateway: &Gateway) -> Client {
     let mut client = Client::with_small_window(&gateway.address, "/events/a");
     client.live();
@@ -213,16 +213,16 @@ fn each_socket_is_found_by_its_name_whatever_the_order() {
 }
 
 #[test]
-fn an_address_that_was_handed_over_under_a_name_that_is_not_written_is_told() {
+fn a_handed_over_address_whose_name_is_not_configured_is_reported() {
     let socket = tcp();
     let address = socket.local_addr().unwrap();
     let setup = Setup::memory().set("server", &format!("listen = [\"{address}\"]"));
-    let (code, told) = ends(&setup, vec![("public".into(), socket.into())]);
-    assert_eq!(code, 1, "{told}");
+    let (code, stderr) = ends(&setup, vec![("public".into(), socket.into())]);
+    assert_eq!(code, 1, "{stderr}");
     let hint = r#"a socket was handed over: write \"systemd:public\""#;
     assert!(
-        told.contains(&format!("cannot listen on {address}: ")) && told.contains(hint),
-        "{told}"
+        stderr.contains(&format!("cannot listen on {address}: ")) && stderr.contains(hint),
+        "{stderr}"
     );
 }
 
@@ -236,9 +236,9 @@ fn the_operators_listener_may_be_handed_over_too_if_it_is_safe() {
 
     let open = TcpListener::bind("0.0.0.0:0").unwrap();
     let setup = Setup::memory().set("admin", "listen = \"systemd:admin\"");
-    let (code, told) = ends(&setup, vec![("admin".into(), open.into())]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("is reachable from other machines and unguarded"), "{told}");
+    let (code, stderr) = ends(&setup, vec![("admin".into(), open.into())]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("is reachable from other machines and unguarded"), "{stderr}");
 }
 
 #[test]
@@ -252,8 +252,8 @@ fn a_drain_takes_its_time_where_only_the_operators_listener_was_handed_over() {
     let begin = Instant::now();
     gateway.signal("TERM");
     for client in &mut clients {
-        let farewell = client.control().0;
-        assert_eq!(farewell["type"], "drain", "{farewell}");
+        let closing = client.control().0;
+        assert_eq!(closing["type"], "drain", "{closing}");
     }
     assert_eq!(gateway.wait().code(), Some(0));
     assert!(begin.elapsed() > Duration::from_secs(2), "drained in {:?}", begin.elapsed());
@@ -261,16 +261,16 @@ fn a_drain_takes_its_time_where_only_the_operators_listener_was_handed_over() {
 }
 
 #[test]
-fn a_socket_that_nobody_listens_on_is_told() {
+fn a_socket_that_no_listener_uses_is_reported() {
     let (used, unused) = (tcp(), tcp());
     let gateway = on(Setup::memory(), used).hand_over("metrics", unused).start_ready();
-    let told = gateway.log();
-    let line = told.lines().find(|line| line.contains("nobody accepts from")).unwrap();
+    let log = gateway.log();
+    let line = log.lines().find(|line| line.contains("nobody accepts from")).unwrap();
     assert!(line.contains("WARN") && line.contains("\"metrics\""), "{line}");
-    assert_eq!(told.matches("nobody accepts from").count(), 1, "{told}");
+    assert_eq!(log.matches("nobody accepts from").count(), 1, "{log}");
 }
 
-/// How a start ends that fails: its exit code, and what it told.
+/// How a start fails: its exit code, and what it printed.
 fn ends(setup: &Setup, sockets: Vec<(String, OwnedFd)>) -> (i32, String) {
     let folder = Folder::new();
     let file = folder.0.join("gateway.toml");
@@ -284,22 +284,22 @@ fn ends(setup: &Setup, sockets: Vec<(String, OwnedFd)>) -> (i32, String) {
 #[test]
 fn a_socket_that_is_not_there_or_unfit_is_a_fault_of_the_configuration() {
     let setup = Setup::memory().set("server", "listen = [\"systemd:http\"]");
-    let (code, told) = ends(&setup, vec![]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("systemd:http: no socket of that name was handed over"), "{told}");
-    assert!(told.contains("handed over: nothing"), "{told}");
+    let (code, stderr) = ends(&setup, vec![]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("systemd:http: no socket of that name was handed over"), "{stderr}");
+    assert!(stderr.contains("handed over: nothing"), "{stderr}");
 
-    let (code, told) = ends(&setup, vec![("htpp".into(), tcp().into())]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("handed over: htpp"), "{told}");
+    let (code, stderr) = ends(&setup, vec![("htpp".into(), tcp().into())]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("handed over: htpp"), "{stderr}");
 
     let (datagrams, peers) = (UdpSocket::bind("127.0.0.1:0").unwrap(), tcp());
     let connected = TcpStream::connect(peers.local_addr().unwrap()).unwrap();
     let file = std::fs::File::open("Cargo.toml").unwrap();
     for unfit in [OwnedFd::from(datagrams), connected.into(), file.into()] {
-        let (code, told) = ends(&setup, vec![("http".into(), unfit)]);
-        assert_eq!(code, 78, "{told}");
-        assert!(told.contains("is no listening TCP or unix stream socket"), "{told}");
+        let (code, stderr) = ends(&setup, vec![("http".into(), unfit)]);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stderr.contains("is no listening TCP or unix stream socket"), "{stderr}");
     }
 }
 
@@ -311,9 +311,9 @@ fn sockets_for_another_process_are_left_alone() {
     std::fs::write(&file, setup.toml()).unwrap();
     let arguments = ["--config", file.to_str().unwrap()];
     let env = [("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "http")];
-    let (code, _, told) = crate::support::program::run(&arguments, &env);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("handed over: nothing"), "{told}");
+    let (code, _, stderr) = crate::support::program::run(&arguments, &env);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("handed over: nothing"), "{stderr}");
 }
 
 #[test]

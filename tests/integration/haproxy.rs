@@ -22,14 +22,14 @@ fn gateway(redis: &Redis, public: &str, admin: &str) -> Gateway {
         .start_ready()
 }
 
-/// Of its own address.
+/// A gateway at an address of its own.
 fn first(redis: &Redis) -> Gateway {
     let [public, admin] = own_addresses().map(|address| address.to_string());
     gateway(redis, &public, &admin)
 }
 
-/// Once more where it was.
-fn again(redis: &Redis, dead: &Gateway) -> Gateway {
+/// The dead gateway again, at its old address.
+fn restarted(redis: &Redis, dead: &Gateway) -> Gateway {
     gateway(redis, &dead.address, &dead.admin)
 }
 
@@ -39,7 +39,7 @@ fn clients(gateway: &Gateway) -> f64 {
 
 fn all_are_at(gateway: &Gateway, viewers: &Viewers) {
     within(DEADLINE * 2, "all viewers are at the other gateway", || {
-        // A viewer ends early only by a fault, which is told by its end.
+        // A viewer ends early only by a fault, which its end reports.
         viewers.any_is_done() || clients(gateway) >= VIEWERS as f64
     });
 }
@@ -60,12 +60,12 @@ fn either_of_two_gateways_may_be_killed_or_stopped_and_nothing_is_lost() {
     writer.writes(50);
     one.kill();
     all_are_at(&two, &viewers);
-    one = again(&redis, &one);
+    one = restarted(&redis, &one);
     eventually("HAProxy finds it ready again", || haproxy.state("one").starts_with("UP"));
     writer.writes(50);
     two.kill();
     all_are_at(&one, &viewers);
-    two = again(&redis, &two);
+    two = restarted(&redis, &two);
     eventually("HAProxy finds it ready again", || haproxy.state("two").starts_with("UP"));
     writer.writes(50);
     one.signal("TERM");

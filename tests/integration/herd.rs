@@ -16,7 +16,7 @@ use crate::support::within;
 /// A debug build on a loaded machine needs its time.
 const LONG: Duration = Duration::from_secs(300);
 /// A debug build takes so many times what a release build may: here as in the gateway each event costs many
-/// times as much, and whatever else the machine does takes its share. There it shows that nobody is stuck; the
+/// times as much, and whatever else the machine does takes its share. There it shows that no client is stuck; the
 /// rest is for `cargo test --release --test integration herd::`.
 const PACE: u32 = if cfg!(debug_assertions) { 30 } else { 1 };
 /// From the first connect until ten thousand have the heads of their responses.
@@ -46,7 +46,7 @@ fn history(redis: &Redis, key: &str, count: usize) -> Vec<String> {
 
 /// Clients that come back; each counts once it is level and has had exactly what it missed.
 struct Herd {
-    begun: Instant,
+    started: Instant,
     tasks: Vec<JoinHandle<Result<(), String>>>,
     /// Those that have the head of their response.
     back: Arc<AtomicUsize>,
@@ -61,7 +61,7 @@ impl Herd {
         ids: &Arc<Vec<String>>,
         missed: impl Iterator<Item = usize>,
     ) -> Self {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (back, level) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let address = Address::Tcp(gateway.address.clone());
         let visit = |missed: usize| {
@@ -79,22 +79,22 @@ impl Herd {
             })
         };
         let tasks = missed.map(visit).collect();
-        Self { begun, tasks, back, level }
+        Self { started, tasks, back, level }
     }
 
     /// Waits until all are back; how long after the first began.
     fn is_back(&self) -> Duration {
         within(LONG, "everybody is back", || self.all(&self.back));
-        self.begun.elapsed()
+        self.started.elapsed()
     }
 
     /// Waits until all are level; how long after the first began.
     fn is_level(&self) -> Duration {
         within(LONG, "everybody is level", || self.all(&self.level));
-        self.begun.elapsed()
+        self.started.elapsed()
     }
 
-    /// Whether each of them has come so far, or one has failed, which its task tells.
+    /// Whether each of them has come so far, or one has failed, which its task reports.
     fn all(&self, so_far: &AtomicUsize) -> bool {
         let failed = self.tasks.iter().any(JoinHandle::is_finished);
         failed || so_far.load(Ordering::Relaxed) == self.tasks.len()
@@ -141,7 +141,7 @@ fn ten_thousand_come_back_to_a_restarted_gateway_for_fifty_commands() {
 }
 
 #[test]
-fn a_thousand_different_places_are_read_by_a_few_at_a_time() {
+fn a_thousand_resumes_at_different_ids_are_read_a_few_at_a_time() {
     let (runtime, redis, ids, gateway) = restarted(3_000);
     let mut live = Client::open(&gateway.address, "/events/b");
     live.live();

@@ -3,11 +3,11 @@
 use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 
-/// The one file that sleeps, in the helpers that everybody else calls.
+/// The one file that sleeps, in the helpers that all others call.
 const WAITING: &str = "integration/support/waiting.rs";
 /// The one file that makes random numbers from a seed.
 const SEED: &str = "integration/support/seed.rs";
-/// This one names what nobody may call.
+/// This one names what no test may call.
 const HOUSE: &str = "integration/house.rs";
 
 /// Every file of tests/, by its path there, and its text.
@@ -54,7 +54,7 @@ fn nothing_sleeps_in_place_of_a_condition() {
 
 #[test]
 fn every_random_choice_comes_from_the_seed() {
-    // `fastrand::u64(..)` and the like have a seed that nobody knows.
+    // `fastrand::u64(..)` and the like have an unknown seed.
     let functions = ["u8", "u16", "u32", "u64", "usize", "i64", "f64", "bool", "shuffle", "choice"];
     let mut words: Vec<String> = functions.map(|name| format!("fastrand::{name}(")).into();
     words.extend(["Rng::new(", "ProptestConfig", "TestRunner::default("].map(str::to_owned));

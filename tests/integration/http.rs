@@ -11,7 +11,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup, exchange};
 use crate::support::{self, DEADLINE, eventually};
 
-/// Refusals of streams, signs of life, the age of a stream.
+/// Refusals of streams, keepalives, the age of a stream.
 mod limits;
 /// Listeners: unix sockets, socket options, slow and large heads, no descriptors left.
 mod listeners;
@@ -218,7 +218,7 @@ fn a_stream_asked_for_with_a_body_or_expect_is_400() {
         let response = exchange(&gateway.address, &request);
         assert_eq!(response.status, 400, "{body}: {response:?}");
     }
-    // No body, said aloud.
+    // No body, stated explicitly.
     Client::with(&gateway.address, "/events/a", &[("Content-Length", "0")]).live();
 }
 

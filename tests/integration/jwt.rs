@@ -1,4 +1,4 @@
-//! Who may read what: the first user's tokens, where tokens are, what they have to say of the path.
+//! Access to routes: the first user's tokens, where tokens are, what they have to say of the path.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ mod keys;
 /// Streams that go on, or not, under another configuration.
 mod reload;
 
-/// One route whose variable a claim has to say, one for any good token, one for everybody.
+/// One route whose variable a claim has to say, one for any good token, one without a token.
 const ROUTES: &str = r#"
 [[route]]
 path   = "/events/{name}"
@@ -48,7 +48,7 @@ fn setup(lines: &[&str]) -> Setup {
     std::fs::write(credentials.0.join("jwt"), format!("{SECRET}\n")).unwrap();
     let setup = Setup::memory()
         .routes(ROUTES)
-        // Whoever is let in and should not be hears nothing, and the test's read ends.
+        // A client that is admitted and should not be gets nothing, and the test's read ends.
         .set("server", "keepalive = \"1h\"")
         .set("auth.jwt", "keys = [{ alg = \"HS256\", secret_file = \"jwt\" }]")
         .credentials(credentials);
@@ -59,7 +59,7 @@ fn start(lines: &[&str]) -> Gateway {
     setup(lines).start_ready()
 }
 
-/// The head of what a request gets; it ends by itself even where it is let in.
+/// The head of what a request gets; it ends by itself even where the request is admitted.
 fn head(gateway: &Gateway, path: &str, headers: &str) -> Response {
     let request = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
     exchange(&gateway.address, &request)
@@ -98,8 +98,8 @@ print(jwt.encode({'sub': 'analyst', 'iat': now, 'exp': now + lasts}, sys.argv[1]
         let mut python = Command::new("python3");
         let output = python.args(["-c", MINT, secret, seconds]).env("PYTHONPATH", path).output();
         let output = output.unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "./test brings PyJWT: {told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "./test brings PyJWT: {stderr}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     let redis = Redis::start();
@@ -151,7 +151,7 @@ fn a_token_is_taken_from_where_the_configuration_says_and_nowhere_else() {
     let response = head(&by_header, "/any/a", "");
     assert_eq!(header(&response, "www-authenticate"), Some("Bearer"));
     assert_eq!(header(&response, "referrer-policy"), None);
-    // Basic is for a proxy before us; whoever has a token shows it elsewhere.
+    // Basic is for a proxy in front of us; a token is in another place.
     let basic = format!("Authorization: Basic YTpi\r\n{cookie}");
     assert_eq!(head(&by_others, "/any/a", &basic).status, 200);
 }
@@ -215,7 +215,7 @@ fn the_path_has_to_be_in_a_claim_for_replay_as_for_live() {
     assert_eq!(refused(&gateway, "match"), count);
     assert_eq!(head(&gateway, "/events/a", &bearer(&token(&json!({})))).status, 403);
     assert_eq!(head(&gateway, "/events/1", &says(json!([1]))).status, 403);
-    // No name of a stream key was asked for, so nobody learns what there is.
+    // No name of a stream key was asked for, so the client learns none.
     assert_eq!(gateway.streams(), json!([]));
     gateway.publish("events:a", "for a");
     gateway.publish("events:b", "for b");
@@ -242,7 +242,7 @@ fn the_path_has_to_be_in_a_claim_for_replay_as_for_live() {
 }
 
 #[test]
-fn limits_count_by_whom_a_token_names() {
+fn limits_count_by_the_principal_of_a_token() {
     let gateway = setup(&[]).set("limits", "clients_per_principal = 1").start_ready();
     let of = |claims: Value| {
         let request = format!("GET /any/a HTTP/1.1\r\nHost: x\r\n{}\r\n", bearer(&token(&claims)));
@@ -289,8 +289,8 @@ fn a_token_is_written_down_nowhere() {
         assert!(!written.contains(token), "{written}");
     }
     assert!(written.contains("ssegate_unsafe_config{choice=\"query_token\"} 1"));
-    let (code, _, told) = run(&["tail", &format!("https://h/x?t={bad}")], &[]);
-    assert!(code == 64 && told.contains("https://h/x") && !told.contains(bad), "{told}");
+    let (code, _, stderr) = run(&["tail", &format!("https://h/x?t={bad}")], &[]);
+    assert!(code == 64 && stderr.contains("https://h/x") && !stderr.contains(bad), "{stderr}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::support::program::{run, ssegate};
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually};
 
-/// The access log, and who is who in the log.
+/// The access log, and the ids of connections in the log.
 mod access;
 
 const SECRET: &str = "s3cr3t-t0k3n";
@@ -25,7 +25,7 @@ fn lines(gateway: &Gateway) -> Vec<serde_json::Value> {
 #[test]
 fn the_first_lines_say_what_was_read_and_what_listens() {
     let gateway = Setup::memory().start_ready();
-    eventually("the source is told of", || gateway.log().contains("source answers"));
+    eventually("the log has the source", || gateway.log().contains("source answers"));
     let lines = lines(&gateway);
     let first = &lines[0];
     assert_eq!(first["message"], "ssegate starts", "{first}");
@@ -45,7 +45,7 @@ fn the_first_lines_say_what_was_read_and_what_listens() {
 }
 
 #[test]
-fn the_life_of_a_gateway_is_told_in_its_order() {
+fn the_log_tells_of_start_drain_and_end_in_order() {
     let mut gateway = Setup::memory().set("server", "drain = \"0s\"").start_ready();
     eventually("it is ready", || gateway.log().contains("\"ready\""));
     gateway.signal("TERM");
@@ -54,13 +54,13 @@ fn the_life_of_a_gateway_is_told_in_its_order() {
     let lines = lines(&gateway);
     let at = |message: &str| {
         let is_it = |line: &serde_json::Value| {
-            line["message"].as_str().is_some_and(|told| told.starts_with(message))
+            line["message"].as_str().is_some_and(|text| text.starts_with(message))
         };
         lines.iter().position(is_it).unwrap_or_else(|| panic!("{message} in {lines:?}"))
     };
-    let life = ["ssegate starts", "listening for clients", "source answers", "ready"];
+    let beginning = ["ssegate starts", "listening for clients", "source answers", "ready"];
     let end = ["stopping", "draining", "drained", "ssegate ends"];
-    let places: Vec<_> = life.into_iter().chain(end).map(at).collect();
+    let places: Vec<_> = beginning.into_iter().chain(end).map(at).collect();
     assert!(places.is_sorted(), "{lines:?}");
     assert_eq!(places.last(), Some(&(lines.len() - 1)), "the end is the end");
 }
@@ -92,11 +92,11 @@ fn logged(format: &str, journal: Journal) -> Vec<String> {
         }
     };
     let status = command.arg("--config").arg(&file).stderr(log).status().unwrap();
-    let told = std::fs::read_to_string(folder.0.join("log")).unwrap();
-    assert_eq!(status.code(), Some(1), "{told}");
-    let lines: Vec<_> = told.lines().map(str::to_owned).collect();
+    let log = std::fs::read_to_string(folder.0.join("log")).unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let lines: Vec<_> = log.lines().map(str::to_owned).collect();
     let last = lines.last().unwrap();
-    assert!(lines[0].contains("ssegate starts") && last.contains("/nowhere/at/all.sock"), "{told}");
+    assert!(lines[0].contains("ssegate starts") && last.contains("/nowhere/at/all.sock"), "{log}");
     lines
 }
 
@@ -114,7 +114,7 @@ fn the_log_has_the_format_that_is_set_and_else_the_one_that_its_reader_takes() {
         let level = rest.split_whitespace().next().unwrap();
         assert!(["INFO", "ERROR"].contains(&level) && !line.contains('\x1b'), "{line}");
     }
-    // Where journald runs it is told of the line itself (src/logging/journal.rs).
+    // Where journald runs it gets the line itself (src/telemetry/log/journal.rs).
     if std::path::Path::new("/run/systemd/journal/socket").exists() {
         return;
     }
@@ -199,26 +199,27 @@ fn the_sources_password_is_never_shown() {
     client.live();
     redis.add("events:a", "one");
     assert_eq!(client.entry().data, "one");
-    // A refused password is told, but not which.
+    // A refused password is reported, but not its text.
     redis.run(&["ACL", "SETUSER", "gate", "resetpass", ">another"]);
     redis.run(&["CLIENT", "KILL", "USER", "gate"]);
-    eventually("the refusal is told", || gateway.log().contains("WRONGPASS"));
+    eventually("the refusal is logged", || gateway.log().contains("WRONGPASS"));
     lines(&gateway);
     assert!(!gateway.log().contains(SECRET), "{}", gateway.log());
 
     let written = folder.0.join("gateway.toml");
     std::fs::write(&written, setup().toml()).unwrap();
-    let (code, out, told) = run(&["check", "--print", "--config", written.to_str().unwrap()], &[]);
-    assert_eq!(code, 0, "{told}");
-    assert!(!out.contains(SECRET) && !told.contains(SECRET), "{out}{told}");
+    let (code, out, stderr) =
+        run(&["check", "--print", "--config", written.to_str().unwrap()], &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(!out.contains(SECRET) && !stderr.contains(SECRET), "{out}{stderr}");
 }
 
 #[test]
 fn a_password_in_the_sources_url_is_never_logged() {
-    // Nobody listens on port 1: connecting fails, which is told with a word about where.
+    // Port 1 has no listener: connecting fails, and the log says where.
     let url = format!("redis://gate:{SECRET}@127.0.0.1:1");
     let gateway = Setup::with_url(&url).set("log", "level = \"trace\"").start();
-    eventually("the absence is told", || gateway.log().contains("source does not answer"));
+    eventually("the absence is logged", || gateway.log().contains("source does not answer"));
     let warned = lines(&gateway).iter().any(|line| line["level"] == "WARN");
     assert!(warned, "a password in a URL is easily seen");
     assert!(!gateway.log().contains(SECRET), "{}", gateway.log());

@@ -16,9 +16,9 @@ mod cors;
 mod crowd;
 /// The documents: their lengths, links and commands.
 mod documents;
-/// The end of a gateway: what its clients are told, and that nothing is lost behind a proxy.
+/// The end of a gateway: what its clients are sent, and that nothing is lost behind a proxy.
 mod drain;
-/// The open edge: floods, hostile heads, proxies, and who counts as the client.
+/// The open edge: floods, hostile heads, proxies, and the client that they name.
 mod edge;
 /// HTTP/2 and TLS: many streams to a connection.
 mod h2;
@@ -32,7 +32,7 @@ mod herd;
 mod house;
 /// Requests, heads, limits, listeners.
 mod http;
-/// Who may read what: tokens good, bad and forged.
+/// Access to routes: tokens good, bad and forged.
 mod jwt;
 /// What is logged, and what never is.
 mod logs;
@@ -58,7 +58,7 @@ mod readme;
 mod redis;
 /// The configuration, read again while streams run.
 mod reload;
-/// What the operator is told: why a reader waits, the state of the gateway.
+/// What the operator can see: why a reader waits, the state of the gateway.
 mod report;
 /// The rooms of src/, and which of them may use which.
 mod rooms;
@@ -68,7 +68,7 @@ mod routes;
 mod seam;
 /// Both sources: starting, resuming, replaying, publishing.
 mod streams;
-/// What the service manager is told, and that the shipped units fit the binary.
+/// Notifications to the service manager, and that the shipped units fit the binary.
 mod systemd;
 /// TLS, replicas, Sentinel, Cluster: how Redis may be laid out.
 mod topologies;

@@ -129,7 +129,7 @@ impl Chunks {
         Ok(())
     }
 
-    /// The same; where it is cut, for what it had half of was trimmed, it comes back.
+    /// The same; if it is cut, because an entry that it had half of was trimmed, it comes back.
     async fn all_bursts_through_cuts(mut self, mut tally: Tally) -> io::Result<Tally> {
         loop {
             match self.all_bursts(&mut tally).await {
@@ -143,33 +143,33 @@ impl Chunks {
     }
 }
 
-/// Which large entries came, in order, and how many were told as missing; who comes back may be told
-/// again.
+/// Which large entries came, in order, and how many gaps reported as missing; a client that comes back may
+/// get a gap again.
 #[derive(Debug)]
 struct Tally {
     next: usize,
     count: usize,
     skipped: usize,
-    told: usize,
-    /// Who resumed below what is kept is told of that without a number.
+    reported: usize,
+    /// A client that resumes below what is kept gets a gap without a number.
     exact: bool,
     cuts: usize,
 }
 
 impl Tally {
     fn of(count: usize) -> Self {
-        Self { next: 0, count, skipped: 0, told: 0, exact: true, cuts: 0 }
+        Self { next: 0, count, skipped: 0, reported: 0, exact: true, cuts: 0 }
     }
 
     fn is_done(&self) -> bool {
-        self.next == self.count && (!self.exact || self.told >= self.skipped)
+        self.next == self.count && (!self.exact || self.reported >= self.skipped)
     }
 
     fn note(&mut self, payload: &str) -> io::Result<()> {
         if let Some((_, lost)) = payload.split_once("\"lost\":") {
             let digits: String = lost.chars().take_while(char::is_ascii_digit).collect();
             self.exact &= !digits.is_empty();
-            self.told += digits.parse().unwrap_or(0);
+            self.reported += digits.parse().unwrap_or(0);
             return Ok(());
         }
         let number = payload.split_once(":x").and_then(|(number, _)| number.parse().ok());
@@ -224,7 +224,7 @@ fn peak_of_bursts(bursts: &Bursts) -> (usize, usize) {
                 return stream.all_bursts_through_cuts(tally).await;
             }
             stream.all_bursts(&mut tally).await?;
-            assert!(tally.exact && tally.told == tally.skipped, "{tally:?}");
+            assert!(tally.exact && tally.reported == tally.skipped, "{tally:?}");
             Ok(tally)
         })
     };
@@ -246,11 +246,11 @@ fn peak_of_bursts(bursts: &Bursts) -> (usize, usize) {
     let (mut trimmed, mut cuts) = (0, 0);
     for task in tasks {
         let outcome = runtime.block_on(async { tokio::time::timeout(patience, task).await });
-        let tally = outcome.expect("every entry comes, or is told").unwrap().unwrap();
+        let tally = outcome.expect("every entry comes, or a gap for it").unwrap().unwrap();
         (trimmed, cuts) = (trimmed + tally.skipped, cuts + tally.cuts);
     }
     let came = keys * count - trimmed;
-    eprintln!("{came} entries came, {trimmed} were trimmed before and told; {cuts} cuts");
+    eprintln!("{came} entries came, {trimmed} were trimmed before and reported; {cuts} cuts");
     (gateway.peak_bytes(), trimmed)
 }
 
@@ -315,7 +315,7 @@ struct Crawlers {
 }
 
 impl Crawlers {
-    /// `count` clients at as many places of the stream.
+    /// `count` clients at as many ids of the stream.
     fn begin(runtime: &Runtime, gateway: &Gateway, ids: &Arc<Vec<String>>, count: usize) -> Self {
         let hurry = Arc::new(AtomicBool::new(false));
         let address = Address::Unix(address(gateway));

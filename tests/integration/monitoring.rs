@@ -195,7 +195,7 @@ fn every_alert_has_a_section_in_the_runbook_and_every_section_an_alert() {
         let severity = alert["labels"]["severity"].as_str().unwrap();
         assert!(["critical", "warning"].contains(&severity), "{name}: {severity}");
         let pages_for_one = alert["query"].as_str().unwrap().contains("scope=\"resume\"");
-        assert!(!pages_for_one, "{name}: a client that was away pages nobody");
+        assert!(!pages_for_one, "{name}: a client that was away wakes no operator");
         let section = sections.iter().position(|section| *section == name);
         sections.remove(section.unwrap_or_else(|| panic!("{name} has no section")));
     }
@@ -255,25 +255,25 @@ fn alerts_fire_when_something_is_wrong_and_end_when_it_is_over() {
 
     redis.kill();
     within(LONG, "Redis is missed", || is_firing("SsegateRedisUnavailable"));
-    assert_eq!(prometheus.firing(), ["SsegateRedisUnavailable"], "and nothing else is told");
+    assert_eq!(prometheus.firing(), ["SsegateRedisUnavailable"], "and nothing else fires");
     redis.launch();
     within(LONG, "Redis is back", || !is_firing("SsegateRedisUnavailable"));
     drop(client);
 
-    // The data are gone with Redis: what is read on begins anew.
+    // The data are gone with Redis: the stream is recreated.
     let mut client = Client::open(&gateway.address, "/events/b");
     client.live();
-    within(LONG, "what was lost with Redis is told no more", || prometheus.firing().is_empty());
+    within(LONG, "the alert for what was lost with Redis ends", || prometheus.firing().is_empty());
     Client::resume(&gateway.address, "/events/b", "5-5").control();
     eventually("one client's gap is known", || {
         let gaps = prometheus.query("sum(increase(ssegate_gaps_total{scope=\"resume\"}[10s]))");
         gaps.unwrap().iter().any(|gap| gap["value"][1] != "0")
     });
-    assert_eq!(prometheus.firing(), [""; 0], "it is nobody's fault");
+    assert_eq!(prometheus.firing(), [""; 0], "it is no fault");
     let script = "for id = 1, 5 do redis.call('XADD', KEYS[1], id .. '-0', 'payload', 'x') end \
         return redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)";
     redis.run(&["EVAL", script, "1", "events:b"]);
-    eventually("all clients' gap is told", || is_firing("SsegateStreamGap"));
+    eventually("the gap of all clients fires", || is_firing("SsegateStreamGap"));
     within(LONG, "it is over after a while", || prometheus.firing().is_empty());
 
     gateway.kill();
@@ -291,5 +291,5 @@ fn every_panel_shows_something(prometheus: &Prometheus) {
             within(DEADLINE, &what, || !prometheus.query(all).unwrap().is_empty());
         }
     }
-    assert!(prometheus.query("sum by (").is_err(), "a fault is told");
+    assert!(prometheus.query("sum by (").is_err(), "a faulty query is an error");
 }

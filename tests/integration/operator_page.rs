@@ -1,4 +1,4 @@
-//! The operator's page, by what feeds it: right figures, the tail of a stream, and whom they are told.
+//! What feeds the operator's page: right figures, the tail of a stream, and who may read them.
 
 use std::time::Instant;
 
@@ -62,7 +62,7 @@ fn row<'a>(overview: &'a Value, key: &str) -> &'a Value {
 }
 
 #[test]
-fn the_overview_tells_of_clients_entries_deliveries_and_gaps() {
+fn the_overview_shows_clients_entries_deliveries_and_gaps() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut overview = listen(&gateway, "/overview");
@@ -78,35 +78,35 @@ fn the_overview_tells_of_clients_entries_deliveries_and_gaps() {
     clients.iter_mut().for_each(|client| drop(client.live()));
     let id = redis.add("events:a", "one");
     clients[..2].iter_mut().for_each(|client| drop(client.entry()));
-    let told = until(&mut overview, "overview", |told| told["totals"]["deliveries"] == 2);
+    let data = until(&mut overview, "overview", |data| data["totals"]["deliveries"] == 2);
     assert_eq!(
-        (&told["clients"]["now"], &told["readers"]["now"]),
+        (&data["clients"]["now"], &data["readers"]["now"]),
         (&3.into(), &2.into()),
-        "{told}"
+        "{data}"
     );
-    assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(data["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(
-        (&told["totals"]["entries"], &told["totals"]["gaps"]),
+        (&data["totals"]["entries"], &data["totals"]["gaps"]),
         (&1.into(), &0.into()),
-        "{told}"
+        "{data}"
     );
-    assert_eq!(told["connections"]["http1_accepted"], 3, "{told}");
-    let (a, b) = (row(&told, "events:a"), row(&told, "events:b"));
+    assert_eq!(data["connections"]["http1_accepted"], 3, "{data}");
+    let (a, b) = (row(&data, "events:a"), row(&data, "events:b"));
     assert_eq!((&a["clients"], &a["entries"], &a["last_id"]), (&2.into(), &1.into(), &id.into()));
     assert_eq!((&a["reader"], &a["gaps"], &b["clients"]), (&"up".into(), &0.into(), &1.into()));
 
-    // One that everybody hears of, one that a client alone does.
+    // One gap for all clients, one for a single client.
     lose_three(&redis, "events:a");
-    let told = until(&mut overview, "overview", |told| told["totals"]["gaps"] == 1);
-    assert_eq!(row(&told, "events:a")["gaps"], 1, "{told}");
+    let data = until(&mut overview, "overview", |data| data["totals"]["gaps"] == 1);
+    assert_eq!(row(&data, "events:a")["gaps"], 1, "{data}");
     Client::resume(&gateway.address, "/events/b", "5-5").control();
-    let told = until(&mut overview, "overview", |told| told["totals"]["gaps"] == 2);
+    let data = until(&mut overview, "overview", |data| data["totals"]["gaps"] == 2);
     assert_eq!(
-        (&row(&told, "events:a")["gaps"], &row(&told, "events:b")["gaps"]),
+        (&row(&data, "events:a")["gaps"], &row(&data, "events:b")["gaps"]),
         (&1.into(), &1.into())
     );
     clients.drain(..2).for_each(Client::leave);
-    until(&mut overview, "overview", |told| row(told, "events:a")["clients"] == 0);
+    until(&mut overview, "overview", |data| row(data, "events:a")["clients"] == 0);
 }
 
 /// Four entries in one step, of which only the last is kept.
@@ -124,8 +124,8 @@ fn latency_is_that_of_the_last_second() {
     client.live();
     gateway.publish("events:a", "x");
     client.entry();
-    let told = until(&mut overview, "overview", |told| told["latency"]["deliveries"] != 0);
-    let latency = &told["latency"];
+    let data = until(&mut overview, "overview", |data| data["latency"]["deliveries"] != 0);
+    let latency = &data["latency"];
     let (p50, p99) = (latency["p50_ms"].as_f64().unwrap(), latency["p99_ms"].as_f64().unwrap());
     assert!(0.0 < p50 && p50 <= p99 && p99 <= 10_000.0, "{latency}");
     let (_, quiet) = next(&mut overview);
@@ -140,26 +140,26 @@ fn a_redis_that_goes_away_and_comes_back_is_seen() {
     client.live();
     let mut overview = listen(&gateway, "/overview");
     let mut tail = listen(&gateway, "/tail/events:a");
-    until(&mut tail, "control", |told| told["type"] == "live");
+    until(&mut tail, "control", |data| data["type"] == "live");
     redis.kill();
-    let told = until(&mut overview, "overview", |told| {
-        row(told, "events:a")["reader"] == "away" && told["source"]["up"] == false
+    let data = until(&mut overview, "overview", |data| {
+        row(data, "events:a")["reader"] == "away" && data["source"]["up"] == false
     });
-    let away = row(&told, "events:a");
+    let away = row(&data, "events:a");
     assert_eq!((&away["waits_for"], &away["clients"]), (&"retry".into(), &1.into()), "{away}");
     assert!(!away["error_text"].as_str().unwrap().is_empty(), "{away}");
-    until(&mut tail, "control", |told| told["type"] == "source" && told["up"] == false);
+    until(&mut tail, "control", |data| data["type"] == "source" && data["up"] == false);
     redis.launch();
-    until(&mut tail, "control", |told| told["type"] == "source" && told["up"] == true);
-    until(&mut overview, "overview", |told| {
-        row(told, "events:a")["reader"] == "up" && told["source"]["up"] == true
+    until(&mut tail, "control", |data| data["type"] == "source" && data["up"] == true);
+    until(&mut overview, "overview", |data| {
+        row(data, "events:a")["reader"] == "up" && data["source"]["up"] == true
     });
     redis.add("events:a", "after");
     assert_eq!(until(&mut tail, "entry", |_| true)["data"], "after");
 }
 
 #[test]
-fn the_tail_shows_what_readers_are_told() {
+fn the_tail_shows_what_clients_are_sent() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
@@ -187,7 +187,7 @@ fn the_tail_shows_what_readers_are_told() {
     let id = redis.add("events:a", "three");
     assert_eq!(next(&mut tail).1["id"], id.as_str());
     lose_three(&redis, "events:a");
-    let gap = until(&mut tail, "control", |told| told["type"] == "gap");
+    let gap = until(&mut tail, "control", |data| data["type"] == "gap");
     assert_eq!((&gap["reason"], &gap["lost"]), (&"trimmed".into(), &3.into()), "{gap}");
     assert_eq!(until(&mut tail, "entry", |_| true)["data"], "4");
     assert_eq!(connections(), before, "the tail costs Redis nothing");
@@ -197,7 +197,7 @@ fn the_tail_shows_what_readers_are_told() {
         (&1.into(), &1.into()),
         "{streams}"
     );
-    assert_eq!(gateway.metric("ssegate_clients"), 1.0, "who looks on is no client");
+    assert_eq!(gateway.metric("ssegate_clients"), 1.0, "an onlooker is no client");
     drop(tail);
     eventually("it is given back", || gateway.streams()[0]["onlookers"] == 0);
 }
@@ -228,25 +228,25 @@ fn a_tail_opens_what_clients_could_and_nothing_else() {
     }
     assert_eq!(gateway.streams(), serde_json::json!([]), "none of them opened a stream");
     let mut new = listen(&gateway, "/tail/events%3Anew");
-    until(&mut new, "control", |told| told["type"] == "live");
+    until(&mut new, "control", |data| data["type"] == "live");
     let id = redis.add("events:new", "first");
     assert_eq!(until(&mut new, "entry", |_| true)["id"], id.as_str());
 
     let encoded = "%3Cimg%20src=x%20onerror=%22evil()%22%3E%2F%C3%BC%20%01";
     let mut tail = listen(&gateway, &format!("/tail/{encoded}"));
-    until(&mut tail, "control", |told| told["type"] == "live");
+    until(&mut tail, "control", |data| data["type"] == "live");
     let key = "<img src=x onerror=\"evil()\">/\u{fc} \u{1}";
     redis.add(key, "</script>\u{0}\r\ndata: not a line of ours\n\n\u{2028}");
     let entry = until(&mut tail, "entry", |_| true);
     assert_eq!(entry["data"], "</script>\u{0}\ndata: not a line of ours\n\n\u{2028}");
     assert_eq!(entry["event"], "odd", "as its route has it");
     let mut overview = listen(&gateway, "/overview");
-    let (_, told) = next(&mut overview);
-    assert_eq!(row(&told, key)["onlookers"], 1, "{told}");
+    let (_, data) = next(&mut overview);
+    assert_eq!(row(&data, key)["onlookers"], 1, "{data}");
 }
 
 #[test]
-fn nothing_of_it_is_on_the_public_listener() {
+fn the_public_listener_serves_neither_page_nor_streams() {
     let gateway = Setup::memory().start_ready();
     for path in PATHS {
         for accept in ["*/*", "text/html", "text/event-stream"] {
@@ -317,7 +317,7 @@ fn pages_of_other_origins_read_nothing() {
             (admin, "origin: http://evil.example\r\n"),
             (admin, "sec-fetch-site: cross-site\r\n"),
             (admin, "sec-fetch-site: same-site\r\n"),
-            // Resolved to this machine by somebody else: the browser sends nothing that tells.
+            // A foreign name that resolves to this machine: the browser sends nothing that shows it.
             ("evil.example:9464", ""),
             ("evil.example", "sec-fetch-site: same-origin\r\n"),
             ("localhost.evil.example", ""),
@@ -336,7 +336,7 @@ fn pages_of_other_origins_read_nothing() {
 }
 
 #[test]
-fn over_a_unix_socket_any_name_will_do() {
+fn over_a_unix_socket_any_host_name_is_accepted() {
     let folder = Folder::new();
     let listen = format!("listen = \"unix:{}\"", folder.0.join("admin.sock").display());
     let gateway = Setup::memory().set("admin", &listen).start_ready();

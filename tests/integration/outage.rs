@@ -36,9 +36,9 @@ fn expect(client: &mut Client, ids: &[String]) {
     }
 }
 
-/// A client that is told to come back much later; why.
+/// Why the stream of this client is unavailable; it is told to come back much later.
 #[track_caller]
-fn sent_away(mut client: Client) -> String {
+fn unavailable_reason(mut client: Client) -> String {
     let (control, _) = client.control();
     assert_eq!(control["type"], "unavailable", "{control}");
     assert!(client.rest().is_empty() && client.complete, "the stream ends well");
@@ -110,9 +110,9 @@ fn a_start_without_redis_waits_for_it() {
     let live = Client::open(&gateway.address, "/events/a");
     let waited = asked.elapsed();
     assert!(waited >= Duration::from_millis(1900) && waited < SOON * 2, "after {waited:?}");
-    assert_eq!(sent_away(live), "source");
+    assert_eq!(unavailable_reason(live), "source");
     let last = Client::open(&gateway.address, "/events/a?last=1");
-    assert_eq!(sent_away(last), "source", "the newest are not known either");
+    assert_eq!(unavailable_reason(last), "source", "the newest are not known either");
 
     let asked = Instant::now();
     let mut resumed = Client::resume(&gateway.address, "/events/a", &ids[0]);
@@ -140,7 +140,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
     let gateway =
         Setup::redis(&redis).set("server", "keepalive = \"1s\"").routes(TWO_ROUTES).start_ready();
     let mut plain: Vec<_> = (0..3).map(|_| live(&gateway, "/events/a")).collect();
-    let mut told = live(&gateway, "/told/a");
+    let mut with_signals = live(&gateway, "/told/a");
     let mut ids: Vec<_> =
         (0..20).map(|number| redis.add("events:a", &number.to_string())).collect();
     redis.kill();
@@ -149,11 +149,11 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
     for (client, heard) in plain.iter_mut().zip(&mut heard) {
         heard.listen(client, |heard| heard.count("reconnecting") == 1);
     }
-    assert!(killed.elapsed() < SOON, "told after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < SOON, "noticed after {:?}", killed.elapsed());
     for (client, heard) in plain.iter_mut().zip(&mut heard) {
         heard.listen(client, |heard| heard.count("reconnecting") == 3);
     }
-    // Whoever comes meanwhile waits with them.
+    // Clients that connect meanwhile wait with them.
     let mut late = Client::resume(&gateway.address, "/events/a", &ids[9]);
     let mut heard_late = Heard::default();
     heard_late.listen(&mut late, |heard| heard.count("reconnecting") == 1);
@@ -166,7 +166,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
         assert!(heard.controls.is_empty(), "nothing was lost: {:?}", heard.controls);
     }
     let mut heard = Heard::default();
-    heard.listen(&mut told, |heard| heard.entries.len() >= 40);
+    heard.listen(&mut with_signals, |heard| heard.entries.len() >= 40);
     assert_eq!(heard.entries, ids);
     let mut controls = heard.controls;
     controls.retain(|data| data != r#"{"type":"ping"}"#);
@@ -180,7 +180,7 @@ fn clients_stay_through_a_killed_redis_and_miss_nothing() {
 }
 
 #[test]
-fn who_comes_meanwhile_to_a_key_whose_position_is_known_waits_with_the_others() {
+fn a_client_that_connects_meanwhile_to_a_known_key_waits_with_the_others() {
     let mut redis = Redis::with(&DURABLE);
     let gateway = Setup::redis(&redis).start_ready();
     let mut early = live(&gateway, "/events/a");
@@ -310,7 +310,7 @@ fn a_redis_that_blinks_does_not_empty_the_load_balancer() {
 }
 
 #[test]
-fn retries_back_off_and_the_log_tells_each_change_once() {
+fn retries_back_off_and_the_log_has_each_change_once() {
     let mut redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = live(&gateway, "/events/a");
@@ -326,7 +326,7 @@ fn retries_back_off_and_the_log_tells_each_change_once() {
     assert_eq!(lines(&gateway, &["events:a", "\"WARN\""]), 1, "one line for the loss");
     redis.launch();
     client.comment("reconnected");
-    eventually("the return is told", || lines(&gateway, &["events:a", "reader is back"]) == 1);
+    eventually("the return is logged", || lines(&gateway, &["events:a", "reader is back"]) == 1);
     assert_eq!(lines(&gateway, &["events:a", "\"WARN\""]), 1);
     assert!(lines(&gateway, &["source does not answer"]) <= 1);
     assert_eq!(gateway.metric("ssegate_redis_reconnects_total"), 1.0);

@@ -16,7 +16,7 @@ use crate::support::within;
 
 /// A browser that has lost its server comes back after up to three times `retry`, and then some.
 const BACK: Duration = Duration::from_secs(40);
-/// "At once", to somebody who looks at the screen.
+/// "At once", as seen on a screen.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// `ssegate --demo` on ports that stay the same when it is started again.
@@ -28,7 +28,7 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
-        // Nobody else takes these while nobody listens on them.
+        // No other test takes these while the gateway is away.
         let [address, admin] = own_addresses().map(|address| address.to_string());
         let demo = Self { process: launch(&address, &admin), address, admin };
         demo.answers();
@@ -138,8 +138,8 @@ fn the_page_fills_by_itself_and_comes_back_after_the_daemon_was_killed() {
     demo.restart();
     let gap = "return document.querySelector('tbody#log tr[data-kind=control][data-type=gap]')?.textContent ?? ''";
     within(BACK, "the page tells of the gap", || browser.script(gap) != "");
-    let told = browser.script(gap);
-    assert!(told.as_str().unwrap().contains("began anew"), "{told}");
+    let text = browser.script(gap);
+    assert!(text.as_str().unwrap().contains("began anew"), "{text}");
     within(BACK, "the page is live again", || is_live(&browser));
     let before = total(&browser);
     within(BACK, "the total grows again", || total(&browser) > before);

@@ -199,7 +199,7 @@ fn max_entry_is_inclusive_and_counts_what_is_sent() {
 }
 
 #[test]
-fn an_oversize_entry_amid_others_is_told_in_its_place() {
+fn an_oversize_entry_amid_others_is_a_gap_in_its_place() {
     let (redis, gateway) = bounded();
     let big = [b'x'; 1025];
     let payloads: [&[u8]; 6] = [b"a", &big, b"b", &big, &big, b"c"];

@@ -1,5 +1,5 @@
 //! Real proxies from Debian's packages, and Envoy, with the configurations of `deploy/`: each passes on at
-//! once, says who the client is, hears of its leaving, and gets `EventSource`s over a restart.
+//! once, names the client, notices when it leaves, and an `EventSource` survives a restart behind it.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -29,8 +29,8 @@ macro_rules! behind {
             }
 
             #[test]
-            fn who_leaves_is_missed() {
-                super::who_leaves_is_missed($kind);
+            fn a_client_that_leaves_is_noticed() {
+                super::a_client_that_leaves_is_noticed($kind);
             }
 
             #[test]
@@ -39,8 +39,8 @@ macro_rules! behind {
             }
 
             #[test]
-            fn an_event_source_gets_over_a_restart_and_a_crash() {
-                super::restart::an_event_source_gets_over_a_restart_and_a_crash($kind);
+            fn an_event_source_survives_a_restart_and_a_crash() {
+                super::restart::an_event_source_survives_a_restart_and_a_crash($kind);
             }
 
             #[test]
@@ -70,7 +70,7 @@ fn setup() -> Setup {
     Setup::memory().set("proxy", "trusted = [\"127.0.0.1\"]")
 }
 
-/// Where another one was, or on an address of its own, which nobody takes while it is away.
+/// At the address of an earlier one, or at one of its own, which stays free while it is away.
 fn restartable(setup: Setup, another: Option<&Gateway>) -> Gateway {
     let [public, admin] = match another {
         Some(another) => [another.address.clone(), another.admin.clone()],
@@ -80,7 +80,7 @@ fn restartable(setup: Setup, another: Option<&Gateway>) -> Gateway {
         .set("server", &format!("listen = [{public:?}]"))
         .set("admin", &format!("listen = {admin:?}"))
         .set("server", "retry = \"200ms\"")
-        // Else some would come back during the drain, which is another story.
+        // Otherwise some would come back during the drain, which is another scenario.
         .set("server", "drain = \"0s\"")
         .start_ready()
 }
@@ -136,7 +136,7 @@ fn a_stream_arrives_at_once_and_bare(kind: Kind) {
             let large = "x".repeat(200_000);
             gateway.publish("events:a", &large);
             assert_eq!(soon(stream.event()).await.data, large);
-            what_is_no_stream_passes_as_it_is(&front, protocol).await;
+            an_answer_that_is_no_stream_passes_unchanged(&front, protocol).await;
         }
         if protocols(kind).contains(&Protocol::Http2) {
             more_than_six_streams_share_a_connection(&gateway, &front).await;
@@ -146,7 +146,7 @@ fn a_stream_arrives_at_once_and_bare(kind: Kind) {
     });
 }
 
-async fn what_is_no_stream_passes_as_it_is(front: &Front, protocol: Protocol) {
+async fn an_answer_that_is_no_stream_passes_unchanged(front: &Front, protocol: Protocol) {
     let ask = async |method: Method, path: &str, headers: &[(&str, &str)]| {
         let mut connection = front.connect(protocol).await.unwrap();
         soon(connection.ask(method, path, headers)).await.unwrap()
@@ -182,12 +182,13 @@ async fn more_than_six_streams_share_a_connection(gateway: &Gateway, front: &Fro
 }
 
 /// At once, while nothing is sent to it; but by Apache, which looks at its clients only when it writes.
-fn who_leaves_is_missed(kind: Kind) {
+fn a_client_that_leaves_is_noticed(kind: Kind) {
     let runtime = swarm::runtime();
     let keepalive = if kind == Kind::Apache { "1s" } else { "1h" };
     let gateway = setup().set("server", &format!("keepalive = {keepalive:?}")).start_ready();
     let (_proxy, front) = start(kind, &gateway, &runtime);
-    let has = |count: f64| eventually("who left is missed", || clients(&gateway) == count);
+    let has =
+        |count: f64| eventually("a client that left is noticed", || clients(&gateway) == count);
     runtime.block_on(async {
         for &protocol in protocols(kind) {
             let mut connection = front.connect(protocol).await.unwrap();
@@ -225,7 +226,7 @@ fn a_client_is_known_by_its_own_address_whatever_it_says(kind: Kind) {
         }
         let gateway = setup.start_ready();
         if over_socket {
-            // Whoever the proxy runs as.
+            // For every user that the proxy may run as.
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         }
         let (_proxy, front) = start(kind, &gateway, &runtime);
@@ -238,8 +239,8 @@ fn a_client_is_known_by_its_own_address_whatever_it_says(kind: Kind) {
             let first = ask("127.0.0.21").await;
             let again = ask("127.0.0.21").await;
             let other = ask("127.0.0.22").await;
-            let told = [first.0, again.0, other.0];
-            assert_eq!(told, ["live", "clients_per_ip", "live"], "{}", gateway.log());
+            let answers = [first.0, again.0, other.0];
+            assert_eq!(answers, ["live", "clients_per_ip", "live"], "{}", gateway.log());
         });
         for ip in ["127.0.0.21", "127.0.0.22"] {
             let opened = format!("\"address\":\"{ip}\"");
@@ -268,7 +269,7 @@ fn envoy_ends_no_stream_for_its_age() {
 
 /// It is shipped without having been run; what its head says of traefik.toml as well.
 #[test]
-fn what_is_shipped_for_traefik_is_at_least_whole() {
+fn the_shipped_traefik_configuration_is_whole() {
     let shipped = include_str!("../../deploy/traefik/ssegate.toml");
     for shipped in [shipped, &changed(shipped, &[("#healthCheck", "healthCheck")])] {
         let dynamic: toml::Table = toml::from_str(shipped).unwrap();

@@ -12,7 +12,8 @@ use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
 use crate::support::{Folder, eventually};
 
-/// On a page of the gateway's origin the documents' `follow`, whose pauses are short, follows `path`; what it calls is in `window.told`. Its cookie is the first token, then the second.
+/// Runs the documents' `follow` for `path`, with short pauses, on a page of the gateway's origin; its calls are in
+/// `window.calls`. Its cookie is the first token, then the second.
 fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
     // No route, but of the origin.
     browser.open(&format!("http://{}/nothing", gateway.address));
@@ -20,13 +21,13 @@ fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
     let follow = block("docs/clients.md", "In the browser", "js").replace("5000", "50");
     let script = format!(
         "{follow}
-        window.told = [];
+        window.calls = [];
         document.cookie = {};
         window.stop = follow({}, {{
-            entry: data => window.told.push(data),
-            reload: gap => window.told.push('reload: ' + gap.reason),
+            entry: data => window.calls.push(data),
+            reload: gap => window.calls.push('reload: ' + gap.reason),
             renew: async () => {{
-                window.told.push('renew');
+                window.calls.push('renew');
                 document.cookie = {};
             }},
         }});",
@@ -39,8 +40,8 @@ fn follow(browser: &Browser, gateway: &Gateway, path: &str, tokens: [&str; 2]) {
 
 #[track_caller]
 fn is_told(browser: &Browser, expected: &[&str]) {
-    let told = || browser.script("return window.told");
-    eventually(&format!("the page hears of {expected:?}"), || told() == json!(expected));
+    let calls = || browser.script("return window.calls");
+    eventually(&format!("the page hears of {expected:?}"), || calls() == json!(expected));
 }
 
 fn clients(gateway: &Gateway, count: f64) {
@@ -48,7 +49,7 @@ fn clients(gateway: &Gateway, count: f64) {
 }
 
 #[test]
-fn a_page_hears_of_entries_and_of_what_is_missing() {
+fn a_page_gets_entries_and_gaps() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let browser = Browser::start();
@@ -84,7 +85,7 @@ fn a_page_comes_back_from_an_answer_that_browsers_give_up_on() {
 }
 
 #[test]
-fn a_page_whose_token_expires_gets_another_and_goes_on_where_it_was() {
+fn a_page_whose_token_expires_gets_another_and_resumes() {
     let credentials = Folder::new();
     std::fs::write(credentials.0.join("jwt"), SECRET).unwrap();
     let gateway = Setup::memory()
@@ -126,7 +127,7 @@ fn the_command_for_producers_reaches_the_clients_of_the_route_that_is_shown() {
 }
 
 #[test]
-fn what_is_said_of_streams_is_there() {
+fn the_fields_of_streams_are_the_documented_ones() {
     let gateway = Setup::memory().start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
     client.live();

@@ -311,7 +311,7 @@ const MINIMAL: &str = "on >s3cret resetkeys %R~sse:* resetchannels -@all +xread 
     +xrange +xinfo|stream +ping +select";
 
 #[test]
-fn what_hundreds_ask_for_at_once_takes_few_connections() {
+fn hundreds_of_requests_at_once_take_few_connections() {
     const CLIENTS: usize = 300;
     let redis = Redis::start();
     let ids: Vec<_> = (0..CLIENTS).map(|n| redis.add("events:a", &n.to_string())).collect();

@@ -1,5 +1,5 @@
-//! A configuration that is read again while streams run: all of it holds from one moment on, or nothing;
-//! whoever is still allowed notices nothing, whoever is not is told.
+//! A configuration that is read again while streams run: all of it applies from one moment on, or nothing;
+//! clients that are still allowed notice nothing, and the others' streams end with `expired`.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::support::eventually;
 use crate::support::gateway::{Gateway, SOON, Setup, exchange};
 use crate::support::multiplexed::{End, Session};
 
-/// What takes effect with a restart, and what stays guarded until then.
-mod lasting;
 /// Limits that are lower than what is held.
 mod limits;
 /// Under load.
 mod load;
-/// Files that are at fault.
+/// Faulty files.
 mod refused;
+/// Settings that take effect only with a restart, and what stays guarded until then.
+mod restart_required;
 /// Streams that are not allowed any more.
 mod streams;
 
@@ -29,7 +29,7 @@ fn origin(gateway: &Gateway, path: &str) -> (u16, bool) {
     (response.status, response.head.contains(may_read))
 }
 
-/// A route for everybody.
+/// A route without a token.
 fn route(path: &str, key: &str) -> String {
     format!("[[route]]\npath = {path:?}\nkey = {key:?}\naccess = \"public\"\n")
 }
@@ -114,7 +114,7 @@ fn how_streams_behave_changes_while_they_run() {
 }
 
 #[test]
-fn what_is_told_of_a_route_is_what_it_began_with_and_what_comes_new_is_as_the_file_says() {
+fn a_stream_keeps_its_route_and_a_new_one_gets_the_changed_route() {
     let gateway = Setup::memory().start_ready();
     let mut before = live(&gateway, "/events/a");
     let renamed = route("/events/{name}", "events:{name}") + "event = \"log\"\n";

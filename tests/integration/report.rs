@@ -1,4 +1,4 @@
-//! What the operator is told of a running gateway: why a reader waits, and the gateway as a whole.
+//! What a running gateway shows the operator: why a reader waits, and the gateway as a whole.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ fn a_reader_says_what_it_waits_for() {
 }
 
 #[test]
-fn a_key_that_holds_something_else_is_told_with_redis_own_words() {
+fn a_key_of_another_type_is_reported_in_the_words_of_redis() {
     let redis = Redis::start();
     redis.run(&["SET", "events:a", "x"]);
     let gateway = Setup::redis(&redis).start_ready();
@@ -80,7 +80,7 @@ fn a_key_that_holds_something_else_is_told_with_redis_own_words() {
 }
 
 #[test]
-fn the_state_tells_of_packs_followers_links_and_limits() {
+fn the_state_shows_shards_catch_up_subscribers_links_and_limits() {
     let redis = Redis::start();
     let setup = Setup::redis(&redis).set("limits", "clients = 100").set("limits", "readers = 7");
     let gateway = setup.set("limits", "send_buffer = \"4KiB\"").start_ready();
@@ -89,9 +89,9 @@ fn the_state_tells_of_packs_followers_links_and_limits() {
     live.iter_mut().for_each(|client| drop(client.live()));
     let mut stalled = Client::with_small_window(&gateway.address, "/events/a");
     stalled.live();
-    eventually("all are in a pack", || {
-        let packs = stream(&gateway, "events:a")["packs"].clone();
-        packs.as_array().unwrap().iter().filter_map(|pack| pack["clients"].as_u64()).sum::<u64>()
+    eventually("all are in a shard", || {
+        let shards = stream(&gateway, "events:a")["packs"].clone();
+        shards.as_array().unwrap().iter().filter_map(|shard| shard["clients"].as_u64()).sum::<u64>()
             == 4
     });
     let payload = "x".repeat(100 << 10);
@@ -130,8 +130,12 @@ fn a_signal_writes_the_state_into_the_log_and_no_more_of_it_than_is_bounded() {
     eventually("it tells of the streams", || lines(&gateway, "state of a stream").len() == 100);
     let gateways = lines(&gateway, "state of the gateway");
     assert_eq!(gateways.len(), 1);
-    let told = &gateways[0];
-    assert_eq!((&told["clients"], &told["streams_left_out"]), (&106.into(), &5.into()), "{told}");
+    let state = &gateways[0];
+    assert_eq!(
+        (&state["clients"], &state["streams_left_out"]),
+        (&106.into(), &5.into()),
+        "{state}"
+    );
     let first = lines(&gateway, "state of a stream").remove(0);
     assert_eq!((&first["key"], &first["clients"]), (&"events:77".into(), &2.into()), "{first}");
     assert_eq!((&first["reader"], &first["packs"]), (&"up".into(), &"[2]".into()), "{first}");

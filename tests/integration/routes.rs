@@ -128,7 +128,7 @@ fn the_first_users_dashboard_gets_what_it_got() {
 }
 
 #[test]
-fn its_dashboard_hears_of_silence_and_of_the_loss_of_redis() {
+fn its_dashboard_gets_keepalives_and_hears_of_the_loss_of_redis() {
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let setup = Setup::redis(&redis).routes(SIEM).set("server", "keepalive = \"1s\"");
     let gateway = setup.start_ready();
@@ -144,11 +144,11 @@ fn its_dashboard_hears_of_silence_and_of_the_loss_of_redis() {
     redis.launch();
     logs.comment("reconnected");
     redis.add("siem:logs", "after");
-    assert_eq!(logs.event().data, "after", "nothing was lost, so nothing else is told");
+    assert_eq!(logs.event().data, "after", "nothing was lost, so nothing else is sent");
 }
 
 #[test]
-fn what_is_no_query_of_ours_is_ignored() {
+fn an_unknown_query_parameter_is_ignored() {
     let gateway = Setup::memory().routes(SIEM).start_ready();
     for query in ["?token=abc", "?token=abc&_=123", "?", "?=&&", "?token=%ff%00%zz"] {
         let mut client = open(&gateway, &format!("/v1/logs/stream{query}"));

@@ -1,5 +1,5 @@
 //! Exactly once and in order: clients that join, leave and come back while a writer never pauses,
-//! across the seams of replay and live, of ring and Redis, of pack and follower.
+//! across the seams of replay and live, of ring and Redis, of shard and catch-up subscriber.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ mod stalled;
 const PATH: &str = "/events/a";
 const KEY: &str = "events:a";
 
-/// Adds 1-0, 2-0, … without pause, in bursts of all sizes; `written` tells how far it is.
+/// Adds 1-0, 2-0, … without pause, in bursts of all sizes; `written` is how far it is.
 fn write(redis: &Redis, entries: u64, payload_bytes: usize, written: &AtomicU64) {
     write_up_to(redis, "1000000", entries, payload_bytes, written);
 }
@@ -54,7 +54,7 @@ fn number(text: &str) -> u64 {
 }
 
 /// Reads up to `last`, leaving and coming back at random; every entry has to be the next one.
-/// Ids are numbers here, so the live mark tells as well which one that is.
+/// Ids are numbers here, so the live mark shows the number, too.
 fn rejoin(address: &str, start: &str, last: u64, mut rng: fastrand::Rng) {
     let mut client = Client::open(address, &format!("{PATH}{start}"));
     let mut had = (!start.is_empty()).then_some(0);
@@ -92,7 +92,7 @@ fn rejoins(redis: &Redis, gateway: &Gateway, clients: usize, entries: u64, paylo
         for n in 0..clients {
             let (address, written, rng) = (&gateway.address, &written, rng.fork());
             scope.spawn(move || {
-                // Some are there before the first entry, the others come all along.
+                // Some are there before the first entry, the others come while it writes.
                 let due = entries * (n as u64 / 2) / clients as u64;
                 eventually("the writer is far enough", || written.load(Ordering::Relaxed) >= due);
                 let start = ["", "?last_event_id=earliest"][n % 2];
@@ -101,10 +101,10 @@ fn rejoins(redis: &Redis, gateway: &Gateway, clients: usize, entries: u64, paylo
         }
         write(redis, entries, payload_bytes, &written);
     });
-    assert!(gaps(gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(gateway) < 0.5, "a client got a gap");
 }
 
-/// Gaps told to anybody.
+/// Gaps of all clients.
 fn gaps(gateway: &Gateway) -> f64 {
     let text = gateway.admin_get("/metrics").body;
     let values = text.lines().filter(|line| line.starts_with("ssegate_gaps_total{"));
@@ -180,10 +180,10 @@ fn the_embedded_source_delivers_once_and_in_order_too() {
             gateway.publish(KEY, &number.to_string());
         }
     });
-    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(&gateway) < 0.5, "a client got a gap");
 }
 
-/// Reads up to `last` with pauses; whatever is not there has to be covered by a gap before it.
+/// Reads up to `last` with pauses; an entry that is missing has to be covered by a gap before it.
 /// How many entries were heard, and how many gaps.
 fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64) {
     let (mut had, mut id, mut heard, mut gaps) = (0, "0-0".to_owned(), 0, 0);
@@ -193,7 +193,7 @@ fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64
             let event = client.event();
             let at = number(&event.last_event_id);
             if event.event_type != "ssegate" {
-                assert_eq!(at, had + 1, "nothing was told about what is missing");
+                assert_eq!(at, had + 1, "no gap for what is missing");
                 heard += 1;
                 had = at;
             } else if event.data.contains(r#""type":"gap""#) {
@@ -205,7 +205,7 @@ fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64
                 let after = number(gap["after"].as_str().unwrap());
                 assert!(after <= had, "after {had}: {gap}");
                 let lost = next - after - 1;
-                assert!(gap["lost"].as_u64().is_none_or(|told| told == lost), "{had}: {gap}");
+                assert!(gap["lost"].as_u64().is_none_or(|count| count == lost), "{had}: {gap}");
                 had = next - 1;
                 gaps += 1;
             } else {
@@ -224,7 +224,7 @@ fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64
 }
 
 #[test]
-fn nothing_that_was_trimmed_meanwhile_is_passed_over_in_silence() {
+fn a_trim_in_the_meantime_is_never_silent() {
     const ENTRIES: u64 = 6000;
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).set("ring", "entries = 20").start_ready();
@@ -293,7 +293,7 @@ fn a_slow_client_gets_everything_in_order_and_holds_up_nobody() {
         read_all(&mut stalled, ENTRIES, |_| {});
         slow.join().unwrap();
     });
-    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(&gateway) < 0.5, "a client got a gap");
     redis.run(&["XADD", KEY, &format!("{}-0", ENTRIES + 1), "payload", "level again"]);
     for client in [&mut stalled, &mut trickling, &mut fast] {
         assert_eq!(client.event().data, "level again");

@@ -15,7 +15,7 @@ mod bounds;
 mod gaps;
 /// `POST /publish/{key}`.
 mod publish;
-/// Loss that Redis does not tell, beside a reader that takes its word.
+/// Loss that Redis does not report, beside a plain reader that does not notice it.
 mod silent;
 /// `?since=`.
 mod since;
@@ -94,7 +94,7 @@ fn prev(id: &str) -> String {
 }
 
 #[test]
-fn a_live_start_is_marked_and_gets_what_comes() {
+fn a_live_start_is_marked_and_gets_new_entries() {
     everywhere(
         |setup| setup,
         |scene| {
@@ -111,7 +111,7 @@ fn a_live_start_is_marked_and_gets_what_comes() {
 }
 
 #[test]
-fn whoever_has_the_200_misses_nothing_after_it() {
+fn a_client_with_the_200_misses_nothing_after_it() {
     everywhere(
         |setup| setup,
         |scene| {
@@ -130,7 +130,7 @@ fn whoever_has_the_200_misses_nothing_after_it() {
 }
 
 #[test]
-fn a_start_at_the_newest_leaves_out_nothing_that_comes_after_the_200() {
+fn a_start_at_the_newest_misses_nothing_after_the_200() {
     everywhere(
         |setup| setup,
         |scene| {
@@ -205,7 +205,7 @@ fn an_empty_header_is_none() {
 }
 
 #[test]
-fn whoever_got_nothing_but_the_live_mark_resumes_exactly() {
+fn a_client_with_nothing_but_the_live_mark_resumes_exactly() {
     everywhere(
         |setup| setup,
         |scene| {
@@ -277,7 +277,7 @@ fn the_query_takes_the_short_form_of_an_id() {
 }
 
 #[test]
-fn a_header_of_some_other_server_is_told_and_starts_live() {
+fn a_malformed_id_in_the_header_is_a_gap_and_starts_live() {
     everywhere(
         |setup| setup,
         |scene| {
@@ -316,18 +316,18 @@ fn a_query_that_is_wrong_is_refused() {
 }
 
 #[test]
-fn a_resume_beyond_the_limit_is_told_and_gets_the_newest() {
+fn a_resume_beyond_the_limit_is_a_gap_and_gets_the_newest() {
     everywhere(
         |setup| setup.routes(&route("replay = 5")),
         |scene| {
             let ids = scene.publish(12);
             let mut client = scene.resume(&ids[2]);
             let (gap, at) = client.control();
-            // Six are missing; counting them is only for the ring to do for nothing.
+            // Six are missing; only the ring counts them for free.
             assert!(gap["lost"] == 4 || gap["lost"].is_null(), "{gap}");
-            let told = json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": gap["lost"], "reason": "limit"});
-            assert_eq!((gap, &at), (told, &prev(&ids[7])));
-            // Who leaves right then neither hears it twice nor misses what is next.
+            let expected = json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": gap["lost"], "reason": "limit"});
+            assert_eq!((gap, &at), (expected, &prev(&ids[7])));
+            // A client that leaves right then neither gets it twice nor misses what is next.
             replays(scene, scene.resume(&at), &ids[7..], &ids[11]);
             for id in &ids[7..] {
                 assert_eq!(client.event().last_event_id, *id);
@@ -366,7 +366,7 @@ fn a_route_without_replay_is_live_only() {
 }
 
 #[test]
-fn an_id_of_another_life_is_told_and_gets_what_is_kept() {
+fn an_id_of_another_generation_is_a_reset_and_gets_what_is_kept() {
     everywhere(
         |setup| setup,
         |scene| {

@@ -48,7 +48,7 @@ pub fn signal(process: &Child, name: &str) {
     kill_process(Pid::from_child(process), signal).unwrap();
 }
 
-/// One read; it is begun again where the process was stopped, and goes on, in the middle of it.
+/// One read; it is repeated if the process was stopped in the middle of it.
 pub fn read(stream: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
     loop {
         match stream.read(bytes) {

@@ -1,4 +1,4 @@
-//! What the service manager is told: when the gateway is up, how it fares, and that it is alive as long as
+//! Notifications to the service manager: when the gateway is up, its status, and that it is alive as long as
 //! its fan-out really is.
 
 use std::io::Read;
@@ -47,7 +47,7 @@ fn monotonic_usec() -> i64 {
 }
 
 #[test]
-fn ready_is_told_once_clients_can_connect() {
+fn ready_is_announced_once_clients_can_connect() {
     let folder = Folder::new();
     let path = folder.0.join("http.sock");
     let listen = format!("listen = [\"unix:{}\"]", path.display());
@@ -68,7 +68,7 @@ fn ready_is_told_once_clients_can_connect() {
 }
 
 #[test]
-fn who_cannot_start_is_never_ready() {
+fn a_gateway_that_cannot_start_is_never_ready() {
     let manager = Manager::start();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = Folder::new();
@@ -80,14 +80,14 @@ fn who_cannot_start_is_never_ready() {
     ] {
         std::fs::write(&file, setup.toml()).unwrap();
         let env = [("NOTIFY_SOCKET", manager.name.as_str())];
-        let (ended, _, told) = run(&["--config", file.to_str().unwrap()], &env);
-        assert_eq!(ended, code, "{told}");
+        let (ended, _, stderr) = run(&["--config", file.to_str().unwrap()], &env);
+        assert_eq!(ended, code, "{stderr}");
     }
     assert_eq!(manager.heard(), [""; 0]);
 }
 
 #[test]
-fn a_reload_is_told_with_its_time_and_ends_with_ready() {
+fn a_reload_is_announced_with_its_time_and_ends_with_ready() {
     let manager = Manager::abstract_one();
     let gateway = under(&manager, Setup::memory()).start();
     manager.has_heard("READY=1");
@@ -126,14 +126,17 @@ fn the_status_follows_clients_streams_and_redis() {
     manager.has_status("clients: 0, streams: 0, Redis up");
 
     let heard = manager.heard();
-    let told: Vec<_> = heard.iter().filter(|message| message.starts_with("STATUS=")).collect();
-    assert!(told.windows(2).all(|two| two[0] != two[1]), "the same is told twice: {told:?}");
+    let statuses: Vec<_> = heard.iter().filter(|message| message.starts_with("STATUS=")).collect();
+    assert!(
+        statuses.windows(2).all(|two| two[0] != two[1]),
+        "the same status is sent twice: {statuses:?}"
+    );
     let most = begin.elapsed().as_secs() as usize + 2;
-    assert!(told.len() <= most, "more than one a second: {told:?}");
+    assert!(statuses.len() <= most, "more than one a second: {statuses:?}");
 }
 
 #[test]
-fn a_drain_is_told_and_asks_for_time_while_it_goes_on() {
+fn a_drain_is_announced_and_asks_for_time_while_it_lasts() {
     let manager = Manager::start();
     let setup = Setup::memory().set("server", "drain = \"1m\"");
     let mut gateway = under(&manager, setup).start();
@@ -142,7 +145,7 @@ fn a_drain_is_told_and_asks_for_time_while_it_goes_on() {
     manager.has_status("clients: 8, streams: 1, embedded source");
     assert_eq!(manager.count("EXTEND_TIMEOUT_USEC="), 0);
     gateway.signal("TERM");
-    // As long as one is left, which the dice decide; the wait for the third is two seconds.
+    // As long as one is left, which is random; the wait for the third is two seconds.
     eventually("it asks for time, again and again", || {
         manager.count("EXTEND_TIMEOUT_USEC=10000000") >= 3
     });
@@ -156,7 +159,7 @@ fn a_drain_is_told_and_asks_for_time_while_it_goes_on() {
 }
 
 #[test]
-fn the_watchdog_is_told_of_an_idle_gateway_and_of_a_busy_one() {
+fn the_watchdog_is_pinged_by_an_idle_gateway_and_a_busy_one() {
     let manager = Manager::start();
     let gateway = with_watchdog(&manager, Setup::memory()).start();
     eventually("an idle gateway is alive", || pings(&manager) >= 3);
@@ -174,7 +177,7 @@ fn the_watchdog_is_told_of_an_idle_gateway_and_of_a_busy_one() {
 }
 
 #[test]
-fn a_watchdog_for_another_process_is_told_nothing() {
+fn a_watchdog_for_another_process_is_not_pinged() {
     let manager = Manager::start();
     let setup = with_watchdog(&manager, Setup::memory()).env("WATCHDOG_PID", "1");
     let _gateway = setup.start();
@@ -183,8 +186,8 @@ fn a_watchdog_for_another_process_is_told_nothing() {
     assert_eq!(pings(&manager), 0);
 }
 
-/// One thread of a process, held where it stands, as a debugger does it; the others go on. It is let go
-/// with the debugger.
+/// One thread of a process, stopped as by a debugger; the others go on. It is released with the
+/// debugger.
 struct Held {
     debugger: Child,
     let_go: Option<ChildStdin>,
@@ -234,7 +237,7 @@ fn workers(gateway: &Gateway) -> Vec<u32> {
 }
 
 #[test]
-fn the_watchdog_is_told_nothing_while_the_fan_out_hangs() {
+fn the_watchdog_is_not_pinged_while_the_fan_out_hangs() {
     let manager = Manager::start();
     let setup = Setup::memory().set("server", "workers = 1");
     let gateway = with_watchdog(&manager, setup).start();
@@ -273,9 +276,9 @@ fn a_manager_that_is_not_there_or_does_not_read_hinders_nobody() {
         let id = gateway.publish("events:a", "one");
         assert_eq!(client.entry().last_event_id, id);
         gateway.signal("HUP");
-        let told = |gateway: &Gateway| gateway.log().matches("service manager").count();
-        eventually("it is told in the log", || name.is_empty() || told(&gateway) > 0);
-        assert!(told(&gateway) <= 2, "{}", gateway.log());
+        let warnings = |gateway: &Gateway| gateway.log().matches("service manager").count();
+        eventually("the log has it", || name.is_empty() || warnings(&gateway) > 0);
+        assert!(warnings(&gateway) <= 2, "{}", gateway.log());
         drop(client);
         gateway.signal("TERM");
         assert_eq!(gateway.wait().code(), Some(0), "{name}");

@@ -7,9 +7,9 @@ use crate::support::{Folder, eventually};
 
 /// Three primaries, slots on the move, a primary killed.
 mod cluster;
-/// Servers that follow others, and may lag.
+/// Replicas, which may lag.
 mod replica;
-/// A primary that others watch and replace.
+/// A primary that sentinels watch and replace.
 mod sentinel;
 /// Certificates, shown and asked for.
 mod tls;
@@ -60,7 +60,7 @@ fn a_user_and_a_password_and_a_database_of_a_server_on_tcp() {
 }
 
 #[test]
-fn a_wrong_password_is_told_to_the_operator_and_tried_again() {
+fn a_wrong_password_is_reported_to_the_operator_and_tried_again() {
     let redis = Redis::on_tcp(&[]);
     redis.run(&["CONFIG", "SET", "requirepass", "right"]);
     let folder = Folder::new();
@@ -68,6 +68,6 @@ fn a_wrong_password_is_told_to_the_operator_and_tried_again() {
     let gateway = Setup::with_url(&format!("redis://{}", redis.address()))
         .set("source", &format!("password_file = {file:?}"))
         .start();
-    eventually("it is told", || gateway.log().contains("WRONGPASS"));
+    eventually("it is logged", || gateway.log().contains("WRONGPASS"));
     assert_eq!(gateway.admin_get("/readyz").status, 503);
 }

@@ -178,7 +178,7 @@ mod tests {
 
     /// A read of the past that is not answered ends long after the reader has given up its own.
     #[tokio::test]
-    async fn a_client_that_waits_for_the_source_is_told_that_it_is_away() {
+    async fn a_client_that_waits_for_the_source_hears_that_it_is_away() {
         let test = TestFanout::new();
         let (mut subscriber, lease) = test.unattached("a");
         subscriber.format.framed = false;

@@ -349,7 +349,7 @@ fn play_all(change: impl Strategy<Value = Change> + Clone + 'static, counts: boo
 
 /// Within one generation exactly those entries are counted as missing that were not delivered.
 #[test]
-fn what_is_lost_is_told() {
+fn a_loss_is_reported() {
     let tally = play_all(change().boxed(), true);
     assert_eq!((tally.blurred, tally.reset), (0, 0), "{tally:?}");
     assert!(tally.trimmed.min(tally.deleted) > CASES as usize / 4, "{tally:?}");
@@ -357,7 +357,7 @@ fn what_is_lost_is_told() {
 
 /// A new generation is told, and all of it is delivered or counted.
 #[test]
-fn a_new_generation_is_told() {
+fn a_new_generation_is_reported() {
     let tally = play_all(any_change().boxed(), true);
     tally.has_resets();
     assert!(tally.trimmed.min(tally.deleted) > CASES as usize / 20, "{tally:?}");
@@ -365,7 +365,7 @@ fn a_new_generation_is_told() {
 
 /// Before Redis 7 nothing is counted: a trim is told, deletions are not.
 #[test]
-fn without_counts_a_trim_is_told() {
+fn without_counts_a_trim_is_reported() {
     let tally = play_all(any_change().boxed(), false);
     tally.has_resets();
     assert!(tally.trimmed > CASES as usize / 4 && tally.deleted == 0, "{tally:?}");

@@ -258,7 +258,7 @@ fn without_counts(mut reply: Reply) -> Reply {
 }
 
 #[test]
-fn without_counts_a_trim_past_the_cursor_is_told_uncounted() {
+fn without_counts_a_trim_past_the_cursor_is_reported_uncounted() {
     let mut model = stream(&[5, 6]);
     let mut reader = Continuity::after(id(2));
     let reply = without_counts(read_all(&mut model, reader));
@@ -275,7 +275,7 @@ fn without_counts_a_trim_to_nothing_after_the_read_hides_none_before_it() {
 }
 
 #[test]
-fn without_a_count_at_the_cursor_a_trim_to_nothing_is_told() {
+fn without_a_count_at_the_cursor_a_trim_to_nothing_is_reported() {
     let mut model = stream(&[5, 6]);
     run(&mut model, &Command::TrimLength(0));
     let mut reader = Continuity::after(id(2));
@@ -294,7 +294,7 @@ fn level_with_the_end_a_page_counts_from_there() {
 }
 
 #[test]
-fn what_is_trimmed_after_an_anchored_page_is_told_by_the_next() {
+fn a_trim_after_an_anchored_page_is_reported_by_the_next() {
     let mut model = stream(&[5, 6]);
     let mut page = Continuity::after(id(6));
     let reply = read_and(&mut model, page, 10, |model| {

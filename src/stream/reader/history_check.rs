@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_that_the_primary_confirms_is_told_as_the_primary_has_it() {
+    fn a_reset_that_the_primary_confirms_is_reported_as_the_primary_has_it() {
         for state in STATES {
             let decision = decide(state, older_stream(), Some(reply(&[], info(6, 8))));
             let by_primary = CheckedRead::new(cursor(), reply(&[], info(6, 8)));

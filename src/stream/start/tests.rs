@@ -82,7 +82,7 @@ fn the_end_of_an_emptied_stream_is_exact_and_no_other_id_of_it() {
 }
 
 #[test]
-fn a_client_that_has_nothing_is_told_of_what_was_trimmed() {
+fn a_client_that_has_nothing_gets_a_gap_for_a_trim() {
     let mut model = add(&[10, 20, 30]);
     assert_eq!(resume(StreamId::ZERO, &looked_at(&model)), Ok(exact(at(10).prev())));
     model.run(&Command::TrimLength(1));
@@ -106,7 +106,7 @@ fn nothing_is_decided_before_the_stream_was_looked_at() {
 }
 
 #[test]
-fn a_stream_that_ends_before_what_was_read_is_for_its_reader_to_tell() {
+fn a_stream_that_ends_before_the_cursor_is_for_its_reader_to_report() {
     let behind = Known { read_up_to: at(31), ..looked_at(&add(&[10, 20, 30])) };
     for asked in [Start::After(at(20)), Start::Since(5), Start::Newest(5), Start::Earliest] {
         assert_eq!(decide(asked, Replay::All, &behind), Err(Question::Reader));

@@ -1,4 +1,4 @@
-//! What a client was told between two entries, and what that covers.
+//! The gaps that a client got between two entries, and what they cover.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ impl Group {
         numbers: &HashMap<StreamId, u64>,
     ) -> bool {
         self.gaps.iter().any(|gap| match gap.next {
-            // The old life's; of the new one everything has to come from its first entry on.
+            // It covers the old generation; of the new one everything has to come from its first entry on.
             Some(next) if gap.reason == "reset" => {
                 numbers.get(&next).is_none_or(|first| number < *first)
             }
@@ -49,7 +49,7 @@ impl Group {
         })
     }
 
-    /// What is wrong with where the gaps stand: ids grow unless the stream began anew, and a gap's
+    /// What is wrong with the order of the gaps: ids grow unless the stream was recreated, and a gap's
     /// `next` comes next.
     pub(super) fn out_of_place(&self) -> Option<String> {
         let (number, id) = self.until?;

@@ -18,24 +18,24 @@ pub const CASES: &[(&str, fn())] = &[
     ("nothing where nothing is wrong", sound_histories_pass),
     ("a lost entry", a_loss_is_caught),
     ("a gap that does not cover", a_gap_elsewhere_covers_nothing),
-    ("an entry that is still there", what_is_still_there_is_never_excused),
+    ("an entry that is still there", an_entry_that_is_still_there_is_never_excused),
     ("a doubled entry", a_double_is_caught),
     ("a reordered entry", a_reorder_is_caught),
     ("a wrong number lost", a_wrong_number_is_caught),
     ("a torn event", a_torn_event_is_caught),
     ("an invented entry", an_invention_is_caught),
     ("ids that go back in silence", ids_that_go_back_need_a_reset),
-    ("a reset that covers too much", a_reset_covers_the_old_life_only),
-    ("a deletion never told", a_deletion_is_told_late_but_told),
-    ("a reset never told", a_reset_is_told_though_nothing_is_lost),
+    ("a reset that covers too much", a_reset_covers_the_old_generation_only),
+    ("a deletion never told", a_deletion_is_reported_late_but_reported),
+    ("a reset never told", a_reset_is_reported_though_nothing_is_lost),
     ("a false alarm", a_false_alarm_is_caught),
     ("a gap that names another entry", a_gap_names_the_next_entry),
-    ("a loss of what had long been there", what_was_there_for_long_is_no_loss_of_redis),
-    ("a loss of what nobody acknowledged", what_nobody_acknowledged_is_due_where_it_is_kept),
+    ("a loss of what had long been there", an_entry_that_was_there_for_long_is_no_loss_of_redis),
+    ("a loss of what nobody acknowledged", an_unacknowledged_entry_is_expected_where_it_is_kept),
     ("a connection that ended", a_closed_connection_is_caught),
     ("a late recovery", a_late_recovery_is_caught),
     ("a client left behind", a_client_that_hears_no_more_is_caught),
-    ("what Redis lost only where it still has it", what_redis_lost_is_no_loss_of_ours),
+    ("what Redis lost only where it still has it", an_entry_that_redis_lost_is_no_loss_of_ours),
 ];
 
 fn id(ms: u64) -> StreamId {
@@ -100,7 +100,7 @@ fn all() -> Vec<What> {
     (1..=6).map(entry).collect()
 }
 
-/// All entries but these, this in their place.
+/// All entries but these, with this in their place.
 fn instead(of: &[u64], what: Vec<What>) -> Vec<What> {
     let place = all().iter().position(|heard| *heard == entry(of[0])).unwrap();
     let mut heard = all();
@@ -141,7 +141,7 @@ fn a_gap_elsewhere_covers_nothing() {
     caught(&history(&[3], heard), "without a gap");
 }
 
-fn what_is_still_there_is_never_excused() {
+fn an_entry_that_is_still_there_is_never_excused() {
     let told = vec![gap(Some(20), Some(40), Some(1), "trimmed")];
     let findings = caught(&history(&[], instead(&[3], told)), "still holds");
     assert_eq!(findings.lost, 1);
@@ -201,8 +201,8 @@ fn an_invention_is_caught() {
     caught(&history(&[], instead(&[3], vec![What::Entry(id(31), 3)])), "number 3 came as");
 }
 
-/// The stream began anew with number 4, whose id is 5-0; 5 and 6 follow with 6-0 and 7-0.
-fn two_lives(heard: Vec<What>) -> History {
+/// The stream was recreated with number 4, whose id is 5-0; 5 and 6 follow with 6-0 and 7-0.
+fn two_generations(heard: Vec<What>) -> History {
     let mut history = history(&[1, 2, 3], heard);
     for (index, ms) in [(3, 5), (4, 6), (5, 7)] {
         history.written[index] =
@@ -214,13 +214,13 @@ fn two_lives(heard: Vec<What>) -> History {
 fn ids_that_go_back_need_a_reset() {
     let second = [What::Entry(id(5), 4), What::Entry(id(6), 5), What::Entry(id(7), 6)];
     let first: Vec<_> = (1..=3).map(entry).collect();
-    caught(&two_lives([&first[..], &second].concat()), "and no reset");
+    caught(&two_generations([&first[..], &second].concat()), "and no reset");
     let reset = [gap(Some(30), Some(5), None, "reset")];
-    passes(&two_lives([&first[..], &reset, &second].concat()));
-    passes(&two_lives([&first[..1], &reset, &second].concat()));
+    passes(&two_generations([&first[..], &reset, &second].concat()));
+    passes(&two_generations([&first[..1], &reset, &second].concat()));
 }
 
-fn a_reset_is_told_though_nothing_is_lost() {
+fn a_reset_is_reported_though_nothing_is_lost() {
     let mut untold = history(&[], all());
     untold.allowed.told = 1;
     caught(&untold, "0 times, not 1");
@@ -229,14 +229,14 @@ fn a_reset_is_told_though_nothing_is_lost() {
     passes(&untold);
 }
 
-fn a_reset_covers_the_old_life_only() {
+fn a_reset_covers_the_old_generation_only() {
     let heard = vec![
         entry(1),
         gap(Some(10), Some(5), None, "reset"),
         What::Entry(id(6), 5),
         What::Entry(id(7), 6),
     ];
-    let mut history = two_lives(heard);
+    let mut history = two_generations(heard);
     assert!(check(&history).violations[0].contains("names another"));
     history.kept.remove(&4);
     let findings = check(&history);
@@ -244,7 +244,7 @@ fn a_reset_covers_the_old_life_only() {
     assert!(findings.violations.iter().any(|v| v.contains("number 4 (5-0) is missing")));
 }
 
-fn a_deletion_is_told_late_but_told() {
+fn a_deletion_is_reported_late_but_reported() {
     let mut heard = instead(&[3], Vec::new());
     heard.insert(4, gap(Some(50), Some(60), Some(1), "trimmed"));
     let mut deleted = history(&[3], heard);
@@ -269,7 +269,7 @@ fn a_false_alarm_is_caught() {
     caught(&history, "a false alarm");
 }
 
-fn what_was_there_for_long_is_no_loss_of_redis() {
+fn an_entry_that_was_there_for_long_is_no_loss_of_redis() {
     let mut history =
         history(&[3], instead(&[3], vec![gap(Some(20), Some(40), Some(1), "trimmed")]));
     history.removals = vec![Duration::from_millis(900)];
@@ -278,7 +278,7 @@ fn what_was_there_for_long_is_no_loss_of_redis() {
     caught(&history, "not removed so soon");
 }
 
-fn what_nobody_acknowledged_is_due_where_it_is_kept() {
+fn an_unacknowledged_entry_is_expected_where_it_is_kept() {
     let mut history = history(&[], instead(&[3], Vec::new()));
     history.written[2] = Fate::Unknown;
     caught(&history, "which nobody acknowledged");
@@ -325,7 +325,7 @@ fn a_client_that_hears_no_more_is_caught() {
     caught(&history, "nothing written after the fault");
 }
 
-fn what_redis_lost_is_no_loss_of_ours() {
+fn an_entry_that_redis_lost_is_no_loss_of_ours() {
     let mut history = history(&[3, 4], instead(&[3], Vec::new()));
     history.allowed.redis_loses = true;
     passes(&history);

@@ -7,7 +7,7 @@ use crate::scene::{MAY_READ, PASSWORD, Scene, USER};
 use crate::support::pause_of_the_scenario;
 use crate::support::redis::Answer;
 
-/// Everybody's, again and again.
+/// Every connection, again and again.
 pub(super) fn connections_killed(scene: &mut Scene) -> Over {
     let end = Instant::now() + scene.lasting(1_500, 6_000);
     let mut operator = scene.operator();
@@ -32,7 +32,7 @@ pub(super) fn right_withdrawn(scene: &mut Scene) -> Over {
         [(&["resetkeys", "%R~another"], &["resetkeys", MAY_READ]), (&["-xread"], &["+xread"])];
     for (without, with) in rights {
         user(scene, without);
-        // A read that is under way goes on to its end.
+        // A read that is under way runs to its end.
         let time = scene.block() + scene.some_time(200, 1000);
         pause_of_the_scenario(time, "the right is gone");
         user(scene, with);
@@ -41,7 +41,7 @@ pub(super) fn right_withdrawn(scene: &mut Scene) -> Over {
     Over::now()
 }
 
-/// Connections are killed, and nobody is let in again for a while.
+/// Connections are killed, and no login succeeds for a while.
 pub(super) fn password_changed(scene: &mut Scene) -> Over {
     user(scene, &["resetpass", ">another"]);
     let killed = scene.operator().run(&["CLIENT", "KILL", "USER", USER]).unwrap();

@@ -38,7 +38,7 @@ pub(super) fn redis_frozen(scene: &mut Scene) -> Over {
     Over::now()
 }
 
-/// A replica of nobody that answers: it takes no writes, and still serves reads.
+/// A replica of a server that is not there: it takes no writes, and still serves reads.
 pub(super) fn redis_demoted(scene: &mut Scene) -> Over {
     done(scene.redis(), &["REPLICAOF", "127.0.0.1", "1"]);
     scene.wait(300, 2000);

@@ -56,7 +56,7 @@ pub(super) fn ids_set_back(scene: &mut Scene) -> Over {
     for hours in 1..=3 {
         let mut writer = scene.writing.lock();
         writer.set_back(Duration::from_secs(hours * 3600));
-        // Not told as a removal: a whole life may pass before the reader looks.
+        // Not recorded as a removal: a whole generation may pass before the reader looks.
         order(scene, &["DEL", KEY]);
         drop(writer);
         scene.wait(50, most_ms);

@@ -18,12 +18,12 @@ pub(super) fn redis_slow(scene: &mut Scene) -> Over {
     lasts(scene, Scene::redis_side, SLOW)
 }
 
-/// Old connections and new ones alike, and then everything goes on.
+/// Old connections and new ones alike; then everything is passed on.
 pub(super) fn redis_stalled(scene: &mut Scene) -> Over {
     lasts(scene, Scene::redis_side, Ill::Stalled)
 }
 
-/// Like a network that drops what belongs to the connections there are, and lets new ones in.
+/// Like a network that drops the packets of existing connections, and passes those of new ones.
 pub(super) fn redis_silent(scene: &mut Scene) -> Over {
     silent(scene, Ill::Stalled)
 }
@@ -47,7 +47,7 @@ pub(super) fn redis_silent_to_returners(scene: &mut Scene) -> Over {
     over
 }
 
-/// Clients are so far behind that they read on from Redis, which is silent, then resets whoever asks.
+/// Clients are so far behind that they read on from Redis, which is silent, then resets each connection that asks.
 pub(super) fn redis_away_from_followers(scene: &mut Scene) -> Over {
     scene.client_side().strike_all(Ill::Stalled);
     assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
@@ -124,7 +124,7 @@ fn silent(scene: &Scene, ill: Ill) -> Over {
     Over::silent_since(Instant::now(), scene)
 }
 
-/// Whatever is open is struck, newcomers as they come.
+/// Strikes every open connection, and new ones as they come.
 fn again_and_again(scene: &mut Scene, side: Side, ill: Ill) -> Over {
     let end = Instant::now() + scene.lasting(1_500, 6_000);
     while Instant::now() < end {

@@ -32,7 +32,7 @@ replay = "all"
 signals = "event"
 "#;
 
-/// What there is to say of a gateway.
+/// How a gateway is configured.
 pub(super) struct Blueprint {
     stage: Stage,
     plan: Plan,
@@ -57,10 +57,10 @@ impl Blueprint {
         let (password_file, clock_file) = (folder.0.join("password"), clock_file(folder));
         std::fs::write(&password_file, PASSWORD).unwrap();
         std::fs::write(&clock_file, "+0").unwrap();
-        // A small ring sends whoever comes back to Redis, a small send buffer makes half-written
+        // A small ring sends clients that come back to Redis, a small send buffer makes half-written
         // events common; neither is too small for correctness.
         let small = match stage {
-            // These faults mean whoever is past all that.
+            // These faults concern clients that are past all that.
             Stage::BothBehindProxies | Stage::CutsStalled | Stage::CutsLate => true,
             Stage::GatewayBehindProxy => plan.seed % 2 == 1,
             _ => false,

@@ -10,8 +10,8 @@ fn budget(toml: &str, open_files: usize) -> serde_json::Value {
     let file = file(toml);
     let open_files = open_files.to_string();
     let arguments = ["check", "--json", "--open-files", &open_files, "--config", &file.path];
-    let (code, out, told) = run(&arguments, &[]);
-    assert_eq!(code, 0, "{told}");
+    let (code, out, stderr) = run(&arguments, &[]);
+    assert_eq!(code, 0, "{stderr}");
     serde_json::from_str(&out).expect(&out)
 }
 
@@ -66,8 +66,8 @@ fn check_explains_and_ends_with_the_budget() {
     let good = file(&format!("[source]\nurl = \"redis://127.0.0.1:6379\"\n\n{ROUTE}"));
     let check =
         |arguments: &[&str]| run(&[&["check", "--config", &good.path], arguments].concat(), &[]);
-    let (code, out, told) = check(&["--open-files", "1048576"]);
-    assert_eq!((code, told.as_str()), (0, ""));
+    let (code, out, stderr) = check(&["--open-files", "1048576"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(out.starts_with(&format!("{}: no faults\n", good.path)), "{out}");
     assert!(out.contains("1 route of redis://127.0.0.1:6379/0 (0 with a token)"), "{out}");
     assert!(out.contains("Resources with 1,048,576 open files"), "{out}");
@@ -84,9 +84,9 @@ fn check_explains_and_ends_with_the_budget() {
     amounts.dedup();
     assert_eq!(amounts.len(), 1, "{out}");
 
-    let (code, out, told) = check(&["--open-files", "80"]);
+    let (code, out, stderr) = check(&["--open-files", "80"]);
     assert_eq!((code, out.as_str()), (78, ""));
-    assert!(told.contains("80 descriptors leave room for 0 clients"), "{told}");
+    assert!(stderr.contains("80 descriptors leave room for 0 clients"), "{stderr}");
     let (code, out, _) = check(&["--print"]);
     assert!(
         code == 0 && !out.contains("Resources with"),

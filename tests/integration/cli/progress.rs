@@ -1,4 +1,4 @@
-//! The line on which `ssegate tail` tells a terminal how it goes.
+//! The line on which `ssegate tail` shows its progress on a terminal.
 
 use std::fs::{File, OpenOptions};
 use std::process::Stdio;
@@ -21,7 +21,7 @@ fn terminal() -> (File, File) {
 }
 
 #[test]
-fn tail_tells_a_terminal_how_it_goes_and_nobody_else() {
+fn tail_shows_progress_on_a_terminal_only() {
     let gateway = Setup::memory()
         .set("server", "retry = \"100ms\"")
         .set("server", "max_connection_age = \"2s\"")
@@ -47,15 +47,15 @@ fn tail_tells_a_terminal_how_it_goes_and_nobody_else() {
         gateway.publish("events:a", &number.to_string());
     }
     eventually("both print", || [&tail, &piped].iter().all(|tail| tail.out().lines().count() == 3));
-    // The line ends when something else is to be said: each stream ends within two seconds.
-    let told = |tail: &Running| {
+    // The line ends when something else is printed: each stream ends within two seconds.
+    let shown = |tail: &Running| {
         tail.notes().split(['\r', '\n']).any(|line| {
             line.contains(" s: 3 events, lag +")
                 && line.contains("1 gaps (0 lost)")
                 && line.contains("/s")
         })
     };
-    eventually("the terminal is told", || told(&tail));
+    eventually("the terminal shows the progress", || shown(&tail));
     eventually("of reconnects, too", || tail.notes().contains("1 reconnects, "));
     for tail in [&mut tail, &mut piped] {
         tail.signal("INT");

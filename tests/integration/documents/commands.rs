@@ -221,6 +221,6 @@ fn the_configuration_for_tokens_is_good() {
     std::fs::write(&file, format!("[source]\nurl = \"memory:\"\n{tokens}")).unwrap();
     let credentials = folder.0.to_str().unwrap();
     let variables = [("CREDENTIALS_DIRECTORY", credentials)];
-    let (code, _, told) = run(&["check", "--config", file.to_str().unwrap()], &variables);
-    assert_eq!(code, 0, "{told}");
+    let (code, _, stderr) = run(&["check", "--config", file.to_str().unwrap()], &variables);
+    assert_eq!(code, 0, "{stderr}");
 }

@@ -1,4 +1,4 @@
-//! A thousand clients behind an nginx that hears late of a gateway's end.
+//! A thousand clients behind an nginx that learns late of a gateway's end.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn a_thousand_clients_behind_nginx_that_hears_late_of_the_stop_miss_nothing() {
     pause_of_the_scenario(late, "nginx hears late of it");
     nginx.point_at(&new.address);
     within(DEADLINE * 2, "all viewers are at the new gateway", || {
-        // A viewer ends early only by a fault, which is told below.
+        // A viewer ends early only by a fault, which is reported below.
         viewers.any_is_done() || new.metric("ssegate_clients") >= VIEWERS as f64
     });
     assert_eq!(old.wait().code(), Some(0));
@@ -39,8 +39,11 @@ fn a_thousand_clients_behind_nginx_that_hears_late_of_the_stop_miss_nothing() {
     assert!(written > 50, "only {written} entries were written");
 
     let journeys = viewers.join(&runtime);
-    assert!(journeys.iter().all(|journey| journey.drains > 0), "a viewer was not told");
-    assert!(journeys.iter().any(|journey| journey.refusals > 0), "nobody came back to the old one");
+    assert!(journeys.iter().all(|journey| journey.drains > 0), "a viewer got no drain event");
+    assert!(
+        journeys.iter().any(|journey| journey.refusals > 0),
+        "no viewer came back to the old one"
+    );
     eventually("every response is in nginx' log", || nginx.statuses().len() >= VIEWERS * 2);
     assert!(nginx.statuses().iter().all(|status| status == "200"), "{:?}", nginx.statuses());
     assert!(!nginx.errors().contains("[error]"), "{}", nginx.errors());

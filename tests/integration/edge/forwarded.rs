@@ -1,4 +1,4 @@
-//! Whom proxies name as the client: only those that are trusted, from the right.
+//! The client that proxies name: only trusted proxies count, read from the right.
 
 use std::os::unix::net::UnixStream;
 
@@ -14,12 +14,12 @@ fn ask(gateway: &Gateway, lines: &str) -> (Client, String) {
 }
 
 #[test]
-fn what_an_untrusted_peer_says_changes_nothing_and_the_operator_hears_of_it() {
+fn a_header_of_an_untrusted_peer_changes_nothing_and_is_logged() {
     let setup = setup().set("limits", ONE_EACH).set("log", DEBUG);
-    // Somebody else's word is taken.
+    // The configuration trusts another peer.
     let gateway = setup.set("proxy", "trusted = [\"10.0.0.0/8\", \"unix\"]").start_ready();
-    let (_first, told) = ask(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
-    assert_eq!(told, "live");
+    let (_first, answer) = ask(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
+    assert_eq!(answer, "live");
     for forged in [
         "X-Forwarded-For: 192.0.2.2\r\n",
         "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=192.0.2.3\r\n",
@@ -28,7 +28,7 @@ fn what_an_untrusted_peer_says_changes_nothing_and_the_operator_hears_of_it() {
         assert_eq!(ask(&gateway, forged).1, "clients_per_ip", "{forged}");
     }
     were_logged(&gateway, &["127.0.0.1"]);
-    eventually("it is told what to do", || {
+    eventually("the log says what to do", || {
         gateway.log().contains("list its network in proxy.trusted")
     });
     assert_eq!(gateway.log().matches("list its network in proxy.trusted").count(), 1);
@@ -40,11 +40,11 @@ fn the_clients_of_a_trusted_proxy_have_limits_of_their_own() {
     let gateway = setup.set("proxy", "trusted = [\"127.0.0.0/8\"]").start_ready();
     let mut held = Vec::new();
     let mut ask = |lines: &str| {
-        let (client, told) = super::outcome(connect(&gateway.address), &get("/events/a", lines));
+        let (client, answer) = super::outcome(connect(&gateway.address), &get("/events/a", lines));
         held.push(client);
-        told
+        answer
     };
-    // Whatever clients claim stands to the left of what the proxy says.
+    // What clients claim is to the left of what the proxy adds.
     assert_eq!(ask("X-Forwarded-For: 192.0.2.1\r\n"), "live");
     assert_eq!(ask("X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n"), "clients_per_ip");
     assert_eq!(ask("X-Forwarded-For: 192.0.2.1, 192.0.2.2, 127.0.0.5\r\n"), "live");
@@ -62,7 +62,7 @@ fn the_clients_of_a_trusted_proxy_have_limits_of_their_own() {
 }
 
 #[test]
-fn a_unix_socket_is_a_proxy_that_is_trusted_if_that_is_said() {
+fn a_unix_socket_is_a_trusted_proxy_where_the_configuration_says_so() {
     for trusted in [true, false] {
         let folder = Folder::new();
         let path = folder.0.join("http.sock");
@@ -85,7 +85,7 @@ fn a_unix_socket_is_a_proxy_that_is_trusted_if_that_is_said() {
                 answered || refused && rejected(&gateway, "clients_per_ip") > 0.5
             });
         }
-        // Without trust nobody knows who it is, and nobody is limited.
+        // Without trust the client has no address, and no limit counts it.
         let expected: &[&str] = if trusted { &["192.0.2.1"] } else { &["none", "none"] };
         were_logged(&gateway, expected);
     }

@@ -4,15 +4,15 @@ use super::*;
 use crate::support::gateway::exchange;
 
 #[test]
-fn a_thousand_made_up_names_of_one_host_leave_readers_to_the_others() {
+fn a_thousand_made_up_keys_of_one_host_leave_readers_to_the_others() {
     let gateway = setup().start_ready();
     let mut streams = Vec::new();
     for name in 0..1_000 {
-        let (client, told) =
+        let (client, answer) =
             outcome(connect(&gateway.address), &get(&format!("/events/{name}"), ""));
         let expected = if name < 250 { "live" } else { "readers_per_ip" };
-        assert_eq!(told, expected, "name {name}");
-        if told == "live" {
+        assert_eq!(answer, expected, "name {name}");
+        if answer == "live" {
             streams.push(client);
         }
     }
@@ -22,24 +22,24 @@ fn a_thousand_made_up_names_of_one_host_leave_readers_to_the_others() {
     assert_eq!(outcome(connect(&gateway.address), &get("/events/7", "")).1, "live");
     let other = connect_from("127.0.0.2", &gateway.address);
     assert_eq!(outcome(other, &get("/events/other", "")).1, "live");
-    // Names that nobody reads any more are nobody's.
+    // Stream keys that are no longer read count for no address.
     drop(streams);
     eventually("its readers end", || gateway.metric("ssegate_readers") < 2.5);
     assert_eq!(outcome(connect(&gateway.address), &get("/events/again", "")).1, "live");
 }
 
 #[test]
-fn a_reader_that_lingers_counts_towards_who_opened_it() {
+fn a_reader_that_lingers_counts_towards_the_address_that_opened_it() {
     let gateway = setup().set("limits", "readers_per_ip = 1").start_ready();
-    let (first, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
-    assert_eq!(told, "live");
+    let (first, answer) = outcome(connect(&gateway.address), &get("/events/a", ""));
+    assert_eq!(answer, "live");
     let id = gateway.publish("events:a", "so that it lingers");
     gateway.has_read("events:a", &id);
     first.leave();
     eventually("it has left", || gateway.metric("ssegate_clients") < 0.5);
     assert_eq!(gateway.metric("ssegate_readers"), 1.0);
-    let told = outcome(connect(&gateway.address), &get("/events/b", "")).1;
-    assert_eq!(told, "readers_per_ip");
+    let answer = outcome(connect(&gateway.address), &get("/events/b", "")).1;
+    assert_eq!(answer, "readers_per_ip");
 }
 
 #[test]
@@ -47,9 +47,9 @@ fn an_address_that_comes_too_often_is_refused_and_others_are_not() {
     let gateway = setup().set("limits", "new_clients_per_second_per_ip = 2").start_ready();
     let mut refused = 0;
     for _ in 0..20 {
-        let (_, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
-        if told != "live" {
-            assert_eq!(told, "new_clients_per_second_per_ip");
+        let (_, answer) = outcome(connect(&gateway.address), &get("/events/a", ""));
+        if answer != "live" {
+            assert_eq!(answer, "new_clients_per_second_per_ip");
             refused += 1;
         }
     }

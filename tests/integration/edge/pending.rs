@@ -1,4 +1,4 @@
-//! Connections that are no streams: they are bounded, the oldest gives way, and none is kept for ever.
+//! Connections that are no streams: they are bounded, the oldest is evicted, and none is kept for ever.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn pending(gateway: &Gateway) -> f64 {
     gateway.metric("ssegate_connections_pending")
 }
 
-/// The one that is about to get a place, and workers' io_urings.
+/// The connection that is about to get a slot, and workers' io_urings.
 const SLACK: usize = 4;
 
 /// So many connections that have sent `begin` and wait.
@@ -48,13 +48,13 @@ fn ten_thousand_half_sent_requests_hinder_no_new_client_and_cost_little() {
     eprintln!("a half-sent request costs {each} bytes");
     assert!(each < MOST_EACH, "{each} bytes each");
     assert_eq!(outcome(connect(&gateway.address), &get("/events/a", "")).1, "live");
-    assert_eq!(rejected(&gateway, "pending"), 0.0, "nobody had to give way");
+    assert_eq!(rejected(&gateway, "pending"), 0.0, "none had to give way");
     drop(half);
     eventually("all are gone", || pending(&gateway) < 0.5);
 }
 
 #[test]
-fn with_few_descriptors_the_oldest_give_way_and_a_new_client_has_its_stream_at_once() {
+fn with_few_descriptors_the_oldest_are_evicted_and_a_new_client_has_its_stream_at_once() {
     let _raised = swarm::crowd();
     for begin in [HALF, b"", b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let setup = setup().set("limits", "header_timeout = \"5m\"").descriptors(1_000);
@@ -67,13 +67,13 @@ fn with_few_descriptors_the_oldest_give_way_and_a_new_client_has_its_stream_at_o
         assert!(pending(&gateway) <= f64::from(1_000 - 64 - 250 - 1));
         assert_eq!(outcome(connect(&gateway.address), &get("/events/a", "")).1, "live");
         let id = gateway.publish("events:a", "still here");
-        assert_eq!(early.entry().last_event_id, id, "streams give way to nobody");
+        assert_eq!(early.entry().last_event_id, id, "streams are never evicted");
         assert!(!gateway.log().contains("cannot accept connections"), "{}", gateway.log());
     }
 }
 
 #[test]
-fn half_sent_proxy_headers_give_way_too() {
+fn half_sent_proxy_headers_are_evicted_too() {
     let setup = setup().set("limits", "pending = 20").set("proxy", "protocol = [\"127.0.0.1:0\"]");
     let gateway = setup.start_ready();
     let _half = flood(&gateway, 500, b"PROXY TCP4 192.0.2.7 10.0");
@@ -83,7 +83,7 @@ fn half_sent_proxy_headers_give_way_too() {
 }
 
 #[test]
-fn who_has_sent_a_request_gives_way_after_those_that_have_not() {
+fn a_connection_with_a_request_is_evicted_after_those_without() {
     let gateway = setup().set("limits", "pending = 3").start_ready();
     let mut first = connect(&gateway.address);
     let second = connect(&gateway.address);
@@ -111,11 +111,11 @@ fn refused_clients_that_stay_hinder_nobody() {
     let mut one = Client::open(&gateway.address, "/events/a");
     one.live();
     let before = swarm::descriptors(gateway.pid());
-    // Each is told, and does not close.
+    // Each gets its answer, and does not close.
     let refused: Vec<_> = (0..100)
         .map(|_| {
-            let (client, told) = outcome(connect(&gateway.address), &get("/events/a", ""));
-            assert_eq!(told, "clients");
+            let (client, answer) = outcome(connect(&gateway.address), &get("/events/a", ""));
+            assert_eq!(answer, "clients");
             let more = swarm::descriptors(gateway.pid()).saturating_sub(before);
             assert!(more <= 10 + SLACK, "{more} descriptors");
             client
@@ -128,7 +128,7 @@ fn refused_clients_that_stay_hinder_nobody() {
 }
 
 #[test]
-fn while_there_are_many_none_is_kept_for_a_second_request() {
+fn while_there_are_many_no_connection_is_kept_for_a_second_request() {
     let _raised = swarm::crowd();
     let gateway = setup().start_ready();
     let ask = || {
@@ -157,9 +157,9 @@ fn is_closed_in_the_end(mut busy: impl FnMut(&mut TcpStream) -> std::io::Result<
     let gateway = setup.start_ready();
     let mut stream = connect(&gateway.address);
     eventually("it is there", || pending(&gateway) > 0.5);
-    let begun = Instant::now();
+    let started = Instant::now();
     while busy(&mut stream).is_ok() {
-        assert!(begun.elapsed() < DEADLINE, "it is still open");
+        assert!(started.elapsed() < DEADLINE, "it is still open");
     }
     eventually("it is closed", || pending(&gateway) < 0.5);
     were_rejected(&gateway, "pending_timeout", 1);
@@ -171,7 +171,7 @@ fn a_client_that_never_reads_its_responses_is_closed() {
     is_closed_in_the_end(|stream| {
         stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
         match stream.write_all(many.as_bytes()) {
-            // Neither side takes anything any more.
+            // Neither side reads any more.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             outcome => outcome,
         }
@@ -179,7 +179,7 @@ fn a_client_that_never_reads_its_responses_is_closed() {
 }
 
 #[test]
-fn a_client_that_asks_for_ever_for_what_is_no_stream_is_closed() {
+fn a_client_that_never_asks_for_a_stream_is_closed() {
     is_closed_in_the_end(|stream| {
         stream.write_all(get("/nothing", "").as_bytes())?;
         let mut answer = [0; 4096];

@@ -22,7 +22,7 @@ fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [SIGNATURE, &[0x20 | command, family], &length, rest].concat()
 }
 
-/// IPv4 addresses and ports, and a value of a type that nobody knows.
+/// IPv4 addresses and ports, and a value of an unknown type.
 fn from_192_0_2_7() -> Vec<u8> {
     v2(1, 0x11, &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x34, 0, 80, 0xee, 0, 3, b'x', b'y', b'z'])
 }
@@ -50,13 +50,13 @@ fn the_client_that_a_header_names_is_logged_and_limited() {
         (b"PROXY TCP4 192.0.2.8 10.0.0.1 4660 80\r\n", "live"),
         (&from_2001_db8(), "live"),
         (b"PROXY TCP6 2001:db8::9 2001:db8::1 4660 80\r\n", "clients_per_ip"),
-        // The proxy's own, as for a check of health, or of somebody whom it does not know.
+        // The proxy's own, as for a health check, or of a client that it does not know.
         (&v2(0, 0x11, &[9; 12]), "live"),
         (b"PROXY UNKNOWN\r\n", "clients_per_ip"),
     ];
     for (header, expected) in headers {
-        let (client, told) = ask(&gateway, header);
-        assert_eq!(told, expected, "{header:?}");
+        let (client, answer) = ask(&gateway, header);
+        assert_eq!(answer, expected, "{header:?}");
         held.push(client);
     }
     let clients = ["192.0.2.7", "192.0.2.8", "2001:db8::", "127.0.0.1"];
@@ -85,7 +85,7 @@ fn a_header_may_come_byte_by_byte_or_with_the_request() {
 }
 
 #[test]
-fn without_a_good_header_a_connection_is_closed_without_a_word() {
+fn without_a_good_header_a_connection_is_closed_without_an_answer() {
     let gateway = behind_proxy().start_ready();
     let request = get("/events/a", "").into_bytes();
     let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(200)).into_bytes();
@@ -112,22 +112,22 @@ fn without_a_good_header_a_connection_is_closed_without_a_word() {
         );
     }
     were_rejected(&gateway, "proxy_header", count);
-    let told = gateway
+    let warnings = gateway
         .log()
         .matches("a connection is refused for its PROXY header (more are logged")
         .count();
-    assert!((1..=2).contains(&told), "{told} lines for the operator");
+    assert!((1..=2).contains(&warnings), "{warnings} lines for the operator");
     assert!(gateway.log().contains("send-proxy-v2"));
-    // Who only looks whether it listens is no fault.
+    // A peer that only looks whether the gateway listens is no fault.
     drop(connect(&gateway.address));
-    let (_client, told) = ask(&gateway, &from_192_0_2_7());
-    assert_eq!(told, "live", "nobody else is disturbed");
+    let (_client, answer) = ask(&gateway, &from_192_0_2_7());
+    assert_eq!(answer, "live", "nobody else is disturbed");
     eventually("all have ended", || gateway.metric("ssegate_connections_pending") < 0.5);
     were_rejected(&gateway, "proxy_header", count);
 }
 
 #[test]
-fn a_header_that_does_not_come_in_time_is_waited_for_no_longer() {
+fn a_header_that_does_not_come_in_time_closes_the_connection() {
     let gateway = behind_proxy().set("limits", "header_timeout = \"300ms\"").start_ready();
     for begin in [&b""[..], b"PROXY TC", &from_192_0_2_7()[..20]] {
         let mut stream = connect(&gateway.address);
@@ -155,7 +155,7 @@ fn where_it_is_not_required_a_header_is_no_request() {
 }
 
 #[test]
-fn the_client_that_a_header_names_is_the_peer_whose_word_is_taken_or_not() {
+fn the_client_that_a_header_names_is_the_peer_that_is_trusted_or_not() {
     let setup = behind_proxy().set("proxy", "trusted = [\"127.0.0.1\", \"10.0.0.0/8\"]");
     let gateway = setup.start_ready();
     let ask = |header: &[u8], lines: &str| {
@@ -199,12 +199,12 @@ fn behind_a_real_haproxy_each_client_is_known() {
     for (way, hosts) in [("send-proxy-v2", [21, 22]), ("send-proxy", [23, 24])] {
         let address = own_address().to_string();
         // It finds both ready: to the operator's listener it speaks in plain.
-        let haproxy = Haproxy::start_saying_who(&one, &two, way, &address);
+        let haproxy = Haproxy::start_naming_clients(&one, &two, way, &address);
         let host = |host: usize| format!("127.0.0.{host}");
         let ask = |at: usize| outcome(connect_from(&host(hosts[at]), &address), &request);
-        // At one gateway each: where there are the fewest.
+        // At one gateway each: HAProxy chooses the one with the fewest.
         let streams = [ask(0), ask(0), ask(1), ask(1)];
-        assert!(streams.iter().all(|(_, told)| told == "live"), "{way}");
+        assert!(streams.iter().all(|(_, answer)| answer == "live"), "{way}");
         assert_eq!(ask(0).1, "clients_per_ip", "{way}");
         for gateway in [&one, &two] {
             let addresses = hosts.map(host);

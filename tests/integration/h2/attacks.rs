@@ -1,5 +1,5 @@
 //! Peers that break the rules of HTTP/2, or keep them and do harm. Each is bounded, in memory and in
-//! time, and nobody beside it notices.
+//! time, and no other client notices.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -169,7 +169,7 @@ fn a_head_that_never_ends_in_empty_parts() {
 
 /// One field of 4 KB goes into the table, and then comes four thousand times for a byte each.
 #[test]
-fn a_small_head_that_unpacks_to_a_large_one() {
+fn a_small_head_that_decompresses_to_a_large_one() {
     let mut scene = Scene::new();
     let mut wire = scene.wire();
     let mut block = head("/events/a", &[]);
@@ -323,19 +323,19 @@ fn stalled_windows_hold_next_to_nothing() {
     drop(wires);
 }
 
-/// Who connects and asks for nothing, or stops in the middle of it, is closed.
+/// A client that connects and asks for nothing, or stops in the middle of a request, is closed.
 #[test]
-fn who_asks_for_nothing() {
+fn a_connection_without_a_request() {
     let scene = Scene::with(Setup::memory().set("limits", "header_timeout = \"1s\""));
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let settings = frame(SETTINGS, 0, 0, &[]);
-    let begun = frame(HEADERS, 1, 1, &head("/events/a", &[]));
+    let request = frame(HEADERS, 1, 1, &head("/events/a", &[]));
     for said in [
         preface[..10].to_vec(),
         preface.to_vec(),
         [&preface[..], &settings].concat(),
-        [&preface[..], &settings, &begun].concat(),
-        [&preface[..], &settings, &begun[..20]].concat(),
+        [&preface[..], &settings, &request].concat(),
+        [&preface[..], &settings, &request[..20]].concat(),
     ] {
         let mut socket = TcpStream::connect(&scene.gateway.address).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -346,9 +346,9 @@ fn who_asks_for_nothing() {
     }
 }
 
-/// A peer that is gone without a word answers no ping.
+/// A peer that vanished answers no ping.
 #[test]
-fn who_answers_no_ping() {
+fn a_client_that_answers_no_ping() {
     let setup = Setup::memory().set("server", "keepalive = \"1s\"");
     let mut scene = Scene::with(setup.set("limits", "write_stall = \"1s\""));
     let mut wire = Wire::open(&scene.gateway.address, &[(INITIAL_WINDOW_SIZE, 1 << 20)]);

@@ -30,7 +30,7 @@ fn a_stream_is_resumed_by_header_and_by_query() {
 }
 
 #[test]
-fn the_past_is_read_from_redis_and_what_is_gone_is_told() {
+fn the_past_is_read_from_redis_and_what_is_gone_is_a_gap() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     (1..=3000).for_each(|n| {
@@ -49,7 +49,7 @@ fn the_past_is_read_from_redis_and_what_is_gone_is_told() {
 }
 
 #[test]
-fn silence_is_filled_and_the_loss_of_redis_told() {
+fn keepalives_are_sent_and_the_loss_of_redis_is_reported() {
     let mut redis = Redis::start();
     let gateway = Setup::redis(&redis).set("server", "keepalive = \"1s\"").start_ready();
     let (mut session, id) = live(&gateway);
@@ -61,7 +61,7 @@ fn silence_is_filled_and_the_loss_of_redis_told() {
     redis.launch();
     session.comment(id, "reconnected");
     redis.add("events:a", "again");
-    // The stream that was there is gone with that Redis, or is empty: what comes is told in any case.
+    // The stream that was there is gone with that Redis, or is empty: new entries come in any case.
     while session.event(id).data != "again" {}
 }
 
@@ -77,7 +77,7 @@ fn a_stream_of_its_age_ends_and_its_connection_stays() {
 }
 
 #[test]
-fn who_resets_a_stream_has_left_it() {
+fn a_client_that_resets_a_stream_has_left_it() {
     let gateway = Setup::memory().start_ready();
     let (mut session, first) = live(&gateway);
     let second = session.stream("/events/b");

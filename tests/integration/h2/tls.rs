@@ -116,7 +116,7 @@ fn a_drained_stream_of_http1_is_whole() {
 }
 
 #[test]
-fn who_leaves_http1_over_tls_has_left() {
+fn a_client_that_leaves_http1_over_tls_has_left() {
     let authority = Authority::new();
     let gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
     let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[b"http/1.1"]);
@@ -194,7 +194,7 @@ fn files_at_fault_leave_the_certificate_as_it_is() {
 }
 
 #[test]
-fn tls_is_taken_on_and_off_while_streams_are_open() {
+fn tls_is_switched_on_and_off_while_streams_are_open() {
     let authority = Authority::new();
     let identity = authority.sign("127.0.0.1");
     let gateway = Setup::memory().start_ready();
@@ -235,7 +235,7 @@ fn a_handshake_that_is_never_done_ends_in_time() {
 
 #[test]
 fn thousands_of_half_done_handshakes_hinder_no_new_client() {
-    // Both ends are descriptors of somebody.
+    // Both ends are descriptors of processes of the test.
     let _raised = swarm::crowd();
     let authority = Authority::new();
     let gateway = Setup::memory().tls(&authority.sign("127.0.0.1"));
@@ -277,7 +277,7 @@ fn a_drained_connection_says_that_it_goes_away() {
 }
 
 #[test]
-fn a_request_that_is_none_is_counted_with_its_answer() {
+fn a_malformed_request_is_counted_with_its_answer() {
     let authority = Authority::new();
     let gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
     let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[]);

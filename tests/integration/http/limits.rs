@@ -1,4 +1,4 @@
-//! What is refused and how it is told; signs of life; the age of a stream.
+//! What is refused, and with which answer; keepalives; the age of a stream.
 
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,7 @@ fn new_clients_are_limited_by_the_second() {
             refused += 1;
         }
     }
-    // However slow the machine: a second lets in three, and one more begins at most each second.
+    // However slow the machine: a second admits three, and one more begins at most each second.
     let seconds = started.elapsed().as_secs() + 2;
     assert!(30 - refused <= 3 * seconds, "{refused} of 30 refused in {seconds} s");
     eventually("the next second lets a client in", || {

@@ -19,7 +19,7 @@ use crate::support::{DEADLINE, Folder, eventually};
 fn a_unix_socket_is_served_and_its_file_comes_and_goes() {
     let folder = Folder::new();
     let path = folder.0.join("http.sock");
-    // A file that nobody listens on any more, as a crash leaves it.
+    // A socket file without a listener, as a crash leaves it.
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let listen = format!("listen = [\"unix:{}\"]", path.display());
@@ -79,9 +79,9 @@ fn a_unix_socket_in_use_is_left_alone() {
     let _other = UnixListener::bind(&path).unwrap();
     let listen = format!("unix:{}", path.display());
     let env = [("SSEGATE_SERVER_LISTEN", listen.as_str()), ("SSEGATE_ADMIN_LISTEN", "127.0.0.1:0")];
-    let (code, _, told) = run(&["--demo"], &env);
-    assert_eq!(code, 1, "{told}");
-    assert!(told.contains(&listen), "{told}");
+    let (code, _, stderr) = run(&["--demo"], &env);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(&listen), "{stderr}");
     assert!(UnixStream::connect(&path).is_ok());
 }
 
@@ -111,7 +111,7 @@ fn a_clients_socket_sends_at_once_and_buffers_what_it_was_allowed() {
         .expect("pidfd_getfd must be allowed on a child (kernel 5.6, ptrace_scope below 2)");
     let socket = SockRef::from(&socket);
     assert!(socket.tcp_nodelay().unwrap(), "TCP_NODELAY is set");
-    // The kernel doubles what it is told.
+    // The kernel doubles what is set.
     assert_eq!(socket.send_buffer_size().unwrap(), 64 << 10);
 }
 
@@ -144,7 +144,7 @@ fn a_request_head_that_is_too_large_is_431() {
     let request = format!("GET /events/a HTTP/1.1\r\nHost: x\r\nCookie: {large}\r\n\r\n");
     let response = exchange(&gateway.address, &request);
     assert_eq!(response.status, 431, "{response:?}");
-    // What browsers may send is none of it.
+    // A browser may send nothing of this kind.
     let usual = "x".repeat(8 << 10);
     Client::with(&gateway.address, "/events/a", &[("Cookie", &usual)]).live();
 }
@@ -182,7 +182,7 @@ fn ticks(gateway: &Gateway) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// The runtime's and the packs'.
+/// The runtime's and the shards'.
 fn epolls(gateway: &Gateway) -> usize {
     let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap();
     // One may be closed before it is looked at.
@@ -199,7 +199,7 @@ fn without_descriptors_left_it_says_so_waits_and_serves_again() {
     let mut early = Client::open(&gateway.address, "/events/a");
     early.live();
     // Without a descriptor for it, its client would be closed.
-    eventually("its pack has its epoll", || epolls(&gateway) > idle);
+    eventually("its shard has its epoll", || epolls(&gateway) > idle);
     gateway.limit_descriptors(DESCRIPTORS);
     let silent: Vec<TcpStream> = (0..DESCRIPTORS + 20).map(|_| connect(&gateway.address)).collect();
     eventually("it says so", || gateway.log().contains("cannot accept connections"));
@@ -207,8 +207,8 @@ fn without_descriptors_left_it_says_so_waits_and_serves_again() {
     assert!(early.next_within(Duration::from_secs(2)).is_none());
     let used = Duration::from_millis((ticks(&gateway) - before) * 10);
     assert!(used < since.elapsed() / 4, "it spins: {used:?} of {:?}", since.elapsed());
-    let told = gateway.log().matches("cannot accept connections").count();
-    assert!(told < 20, "told {told} times");
+    let warnings = gateway.log().matches("cannot accept connections").count();
+    assert!(warnings < 20, "logged {warnings} times");
     drop(silent);
     let mut late = Client::open(&gateway.address, "/events/a");
     late.live();

@@ -35,7 +35,7 @@ impl Scene {
         Self { gateway, rsa, ed }
     }
 
-    /// Refused, with the same few words whatever the reason, which the metric has.
+    /// Refused, with the same few words for every reason; the metric has the reason.
     #[track_caller]
     fn refuses(&self, token: &str, reason: &str) {
         let before = refused(&self.gateway, reason);
@@ -85,9 +85,9 @@ fn good_tokens_of_each_issuer_are_accepted_whatever_else_their_heads_say() {
     scene.accepts(&hs256(&claims(json!({"exp": seconds_from_now(60) as f64 + 0.5}))));
     scene.accepts(&scene.rsa.sign(json!({"alg": "RS256", "kid": "anything"}), claims(json!({}))));
     scene.accepts(&scene.ed.sign(json!({"alg": "EdDSA", "kid": "b-1"}), of_b()));
-    let stranger = Pair::ed();
+    let foreign = Pair::ed();
     let head =
-        json!({"alg": "EdDSA", "kid": "b-1", "jwk": stranger.jwk("b-1"), "jku": "https://x/"});
+        json!({"alg": "EdDSA", "kid": "b-1", "jwk": foreign.jwk("b-1"), "jku": "https://x/"});
     scene.accepts(&scene.ed.sign(head, of_b()));
 }
 
@@ -169,8 +169,8 @@ fn names_of_keys_lead_nowhere_but_to_our_keys() {
     scene.refuses(&scene.ed.sign(json!({"alg": "EdDSA"}), of_b()), "key");
     scene.refuses(&scene.ed.sign(json!({"alg": "EdDSA", "kid": null}), of_b()), "key");
     // Another issuer's key, and its name, do not make another issuer's token.
-    let stranger = Pair::ed();
-    scene.refuses(&stranger.sign(json!({"alg": "EdDSA", "kid": "b-1"}), of_b()), "signature");
+    let foreign = Pair::ed();
+    scene.refuses(&foreign.sign(json!({"alg": "EdDSA", "kid": "b-1"}), of_b()), "signature");
     scene.refuses(
         &scene.ed.sign(json!({"alg": "EdDSA", "kid": "b-1"}), claims(json!({}))),
         "issuer",
@@ -182,19 +182,19 @@ fn names_of_keys_lead_nowhere_but_to_our_keys() {
 #[test]
 fn keys_that_a_token_brings_are_not_looked_at() {
     let scene = Scene::new();
-    let (stranger, listener) = (Pair::ed(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (foreign, listener) = (Pair::ed(), TcpListener::bind("127.0.0.1:0").unwrap());
     listener.set_nonblocking(true).unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
     for extra in [
-        json!({"jwk": stranger.jwk("b-1")}),
+        json!({"jwk": foreign.jwk("b-1")}),
         json!({"jku": url}),
         json!({"x5u": url}),
         json!({"x5c": [encoded("certificate")]}),
-        json!({"jwk": stranger.jwk("b-1"), "jku": url, "x5u": url, "x5t": "x"}),
+        json!({"jwk": foreign.jwk("b-1"), "jku": url, "x5u": url, "x5t": "x"}),
     ] {
         let mut head = json!({"alg": "EdDSA", "kid": "b-1"});
         head.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        scene.refuses(&stranger.sign(head, of_b()), "signature");
+        scene.refuses(&foreign.sign(head, of_b()), "signature");
     }
     let nobody = listener.accept().map(drop).unwrap_err().kind();
     assert_eq!(nobody, std::io::ErrorKind::WouldBlock, "nobody asks there");
@@ -325,8 +325,8 @@ fn garbage_is_refused_and_disturbs_nobody() {
     assert!(matches!(response.status, 0 | 431), "{response:?}");
     scene.gateway.publish("events:a", "still here");
     assert_eq!(watching.entry().data, "still here");
-    let told = scene.gateway.log();
-    let lines = told.lines().filter(|line| line.contains("refused for its token"));
-    assert!(lines.clone().count() <= 3, "once for each reason: {told}");
-    assert!(lines.clone().all(|line| line.contains("\"reason\":")), "{told}");
+    let log = scene.gateway.log();
+    let lines = log.lines().filter(|line| line.contains("refused for its token"));
+    assert!(lines.clone().count() <= 3, "once for each reason: {log}");
+    assert!(lines.clone().all(|line| line.contains("\"reason\":")), "{log}");
 }

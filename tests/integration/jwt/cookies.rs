@@ -1,4 +1,4 @@
-//! Tokens in cookies, which a browser adds to whatever a page asks for: they count for our own pages and
+//! Tokens in cookies, which a browser adds to each request of a page: they count for our own pages and
 //! those that may use them, and for no others.
 
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ fn a_browser_reads_across_origins_with_a_cookie_where_it_may_and_sees_why_not() 
     /// `EventSource.CLOSED`: for good.
     const CLOSED: u64 = 2;
     // A cookie knows no ports: what these pages set goes to the gateway as well.
-    let [listed, stranger] = [(); 2].map(|()| Setup::memory().start_ready());
+    let [listed, unlisted] = [(); 2].map(|()| Setup::memory().start_ready());
     let origins = format!("origins = [\"http://{}\"]", listed.admin);
     let gateway =
         setup(&[FROM]).set("cors", &origins).set("cors", "credentials = true").start_ready();
@@ -77,7 +77,7 @@ fn a_browser_reads_across_origins_with_a_cookie_where_it_may_and_sees_why_not() 
     eventually("EventSource gives up", || sees("state")[0] == CLOSED);
     eventually("a fetch sees the status", || sees("answered") == 401);
 
-    listen(&browser, &stranger, &url, &token(&json!({})));
+    listen(&browser, &unlisted, &url, &token(&json!({})));
     eventually("EventSource gives up", || sees("state")[0] == CLOSED);
     eventually("a fetch sees nothing", || sees("answered") == "no answer");
     // Twice: the stream and the fetch.

@@ -29,8 +29,8 @@ fn a_stream_is_warned_and_ends_with_its_token() {
     client.live();
     let id = gateway.publish("events:a", "before");
     assert_eq!(client.entry().data, "before");
-    let (control, told) = client.control();
-    assert_eq!((&control["type"], &control["seconds"], told), (&json!("expiring"), &json!(2), id));
+    let (control, at) = client.control();
+    assert_eq!((&control["type"], &control["seconds"], at), (&json!("expiring"), &json!(2), id));
     assert!(now() < exp as f64, "it comes before the end");
     let id = gateway.publish("events:a", "still");
     assert_eq!(client.entry().data, "still");
@@ -40,7 +40,7 @@ fn a_stream_is_warned_and_ends_with_its_token() {
     assert_eq!((last.data.as_str(), &last.last_event_id), ("{\"type\":\"expired\"}", &id));
     assert!(client.complete);
     assert_eq!((left(&gateway, "expired"), left(&gateway, "rotated")), (1.0, 0.0));
-    // Whoever resumes with the old token, once its leeway is over, is not let in.
+    // A client that resumes with the old token, once its leeway is over, is refused.
     eventually("the leeway is over", || {
         let token = hs256(&json!({"exp": exp - 10}));
         head(&gateway, "/any/a", &bearer(&token)).status == 401
@@ -48,7 +48,7 @@ fn a_stream_is_warned_and_ends_with_its_token() {
 }
 
 #[test]
-fn whose_token_expired_comes_back_after_five_to_ten_seconds() {
+fn a_client_with_an_expired_token_comes_back_after_five_to_ten_seconds() {
     let gateway = start(&["leeway = \"60s\"", "warn = \"0s\""]);
     // Over in a moment, and so is the leeway.
     let token = hs256(&json!({"exp": seconds_from_now(-59)}));
@@ -65,7 +65,7 @@ fn whose_token_expired_comes_back_after_five_to_ten_seconds() {
 }
 
 #[test]
-fn a_token_that_ends_within_the_warning_is_told_of_at_once() {
+fn a_token_that_ends_within_the_warning_is_announced_at_once() {
     let gateway = start(&["warn = \"60s\""]);
     let mut client = open(&gateway, "/any/a", seconds_from_now(20));
     let mut seen = [client.control().0, client.control().0];
@@ -92,8 +92,8 @@ fn a_client_that_is_behind_gets_no_event_after_its_token() {
     let entries = rest.iter().filter(|item| matches!(item, Item::Event(e) if e.data == payload));
     assert!(entries.clone().count() < ENTRIES, "it was not behind");
     let [.., Item::Event(last)] = &rest[..] else { panic!("{:?}", rest.len()) };
-    let told = &last.data[..last.data.len().min(40)];
-    assert_eq!((told, client.complete), ("{\"type\":\"expired\"}", true));
+    let data = &last.data[..last.data.len().min(40)];
+    assert_eq!((data, client.complete), ("{\"type\":\"expired\"}", true));
 }
 
 #[test]

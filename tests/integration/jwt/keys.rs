@@ -275,10 +275,10 @@ fn a_secret_at_an_address_is_none_and_each_set_is_for_its_own_issuer() {
 }
 
 #[test]
-fn keys_come_over_tls_from_whom_the_system_trusts() {
+fn keys_come_over_tls_from_a_server_that_the_system_trusts() {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, foreign) = (Authority::new(), Authority::new());
     let identity = authority.sign("127.0.0.1");
     let chain = vec![CertificateDer::from_pem_file(&identity.certificate).unwrap()];
     let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
@@ -297,12 +297,12 @@ fn keys_come_over_tls_from_whom_the_system_trusts() {
     let gateway = with_keys(&keys).env("SSL_CERT_FILE", &authority.file()).start_ready();
     eventually("the keys are there", || status(&gateway, &token) == 200);
     let asked = issuer.asked();
-    let gateway = with_keys(&keys).env("SSL_CERT_FILE", &stranger.file()).start_ready();
+    let gateway = with_keys(&keys).env("SSL_CERT_FILE", &foreign.file()).start_ready();
     eventually("it is not trusted", || gateway.log().contains("no TLS: "));
     assert_eq!((status(&gateway, &token), issuer.asked()), (503, asked));
 }
 
-/// Nobody needs to listen there for a configuration to be good.
+/// A configuration is good even if the address does not answer.
 #[test]
 fn an_address_that_nobody_answers_at_does_not_stop_a_start() {
     let nobody = own_address();

@@ -30,7 +30,7 @@ fn open(gateway: &Gateway, path: &str, token: &str) -> Client {
     client
 }
 
-/// Takes on the configuration, after which these streams go on and those end.
+/// Reloads the configuration, after which these streams go on and those end.
 #[track_caller]
 fn judges(gateway: &Gateway, setup: &Setup, kept: &mut [&mut Client], ended: &mut [&mut Client]) {
     gateway.write(setup);
@@ -49,7 +49,7 @@ fn judges(gateway: &Gateway, setup: &Setup, kept: &mut [&mut Client], ended: &mu
 }
 
 #[test]
-fn a_stream_ends_whose_key_is_gone_and_no_other() {
+fn a_stream_whose_key_is_gone_ends_and_no_other() {
     let (old, new) = (Pair::ed(), Pair::ed());
     let audience = "audience = [\"us\"]";
     let gateway = with(&[&keys(&[&old, &new]), audience]).start_ready();
@@ -60,12 +60,12 @@ fn a_stream_ends_whose_key_is_gone_and_no_other() {
     let only_new = with(&[&keys(&[&new]), audience]);
     judges(&gateway, &only_new, &mut [&mut by_new, &mut without], &mut [&mut by_old]);
     assert_eq!(head(&gateway, "/any/a", &bearer(&signed(&old, &json!({})))).status, 401);
-    // Held against the file, nobody counts as a request that was refused.
+    // A stream that a reload ends does not count as a refused request.
     assert_eq!(refused(&gateway, "signature"), 1.0);
 }
 
 #[test]
-fn a_stream_ends_whose_token_does_not_say_what_is_asked_for_now() {
+fn a_stream_whose_token_lacks_a_claim_that_is_now_required_ends() {
     let pair = Pair::ed();
     let keys = keys(&[&pair]);
     let gateway = with(&[&keys, "audience = [\"us\", \"them\"]"]).start_ready();
@@ -93,7 +93,7 @@ fn a_stream_ends_whose_token_does_not_say_what_is_asked_for_now() {
 }
 
 #[test]
-fn a_stream_ends_whose_token_is_where_none_is_looked_for_any_more() {
+fn a_stream_whose_token_is_in_a_place_no_longer_searched_ends() {
     let pair = Pair::ed();
     let (keys, audience) = (keys(&[&pair]), "audience = [\"us\"]");
     let from = |places: &str, origins: &str| {
@@ -125,7 +125,7 @@ fn a_stream_ends_whose_token_is_where_none_is_looked_for_any_more() {
 }
 
 #[test]
-fn keys_at_an_address_are_fetched_before_they_are_taken() {
+fn keys_at_an_address_are_fetched_before_they_are_applied() {
     let (old, new) = (Pair::ed(), Pair::ed());
     let issuer = Issuer::start(None);
     issuer.publish(&[old.jwk("o"), new.jwk("n")]);
@@ -160,7 +160,7 @@ fn keys_at_an_address_are_fetched_before_they_are_taken() {
     let asked = issuer.asked();
     let mut by_old = open(&gateway, "/any/a", &token(&old, "o"));
     judges(&gateway, &at(&other), &mut [&mut by_new, &mut by_old], &mut []);
-    assert_eq!(issuer.asked(), asked, "who is in the file no more is asked no more");
+    assert_eq!(issuer.asked(), asked, "an issuer that is gone from the file is no longer asked");
 }
 
 #[test]

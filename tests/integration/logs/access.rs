@@ -18,8 +18,8 @@ fn access(gateway: &Gateway) -> Vec<Value> {
 }
 
 #[track_caller]
-fn told(gateway: &Gateway, count: usize) -> Vec<Value> {
-    eventually("the access log tells of all", || access(gateway).len() >= count);
+fn access_lines(gateway: &Gateway, count: usize) -> Vec<Value> {
+    eventually("the access log has all", || access(gateway).len() >= count);
     access(gateway)
 }
 
@@ -37,7 +37,7 @@ fn a_stream_has_its_line_when_it_ends() {
     }
     assert_eq!(access(&gateway), Vec::<Value>::new(), "not before");
     client.leave();
-    let line = told(&gateway, 1).remove(0);
+    let line = access_lines(&gateway, 1).remove(0);
     for (name, value) in [
         ("level", "INFO"),
         ("address", "192.0.2.7"),
@@ -56,17 +56,17 @@ fn a_stream_has_its_line_when_it_ends() {
 }
 
 #[test]
-fn what_is_no_stream_has_a_line_as_well() {
+fn a_request_that_opens_no_stream_has_a_line_as_well() {
     let gateway = setup().set("limits", "clients = 1").start_ready();
     assert_eq!(gateway.get(&format!("/nothing?token={SECRET}")).status, 404);
-    let line = told(&gateway, 1).remove(0);
+    let line = access_lines(&gateway, 1).remove(0);
     assert_eq!((&line["method"], &line["path"]), (&"GET".into(), &"/nothing".into()), "{line}");
     assert_eq!((&line["status"], &line["address"]), (&404.into(), &"127.0.0.1".into()), "{line}");
     let mut first = Client::open(&gateway.address, "/events/a");
     first.live();
     let mut second = Client::open(&gateway.address, "/events/a");
     assert_eq!(second.control().0["reason"], "clients");
-    let line = told(&gateway, 2).remove(1);
+    let line = access_lines(&gateway, 2).remove(1);
     assert_eq!((&line["reason"], &line["events"]), (&"clients".into(), &0.into()), "{line}");
     assert!(!gateway.log().contains(SECRET), "{}", gateway.log());
 }
@@ -83,7 +83,7 @@ fn one_id_goes_through_all_lines_of_a_connection() {
     }
     client.leave();
     ids.iter().for_each(|id| session.reset(*id));
-    told(&gateway, 3);
+    access_lines(&gateway, 3);
     let of = |message: &str, key: &str, value: &str| {
         let lines = lines(&gateway);
         let line = lines.iter().find(|line| line["message"] == message && line[key] == value);

@@ -119,7 +119,7 @@ fn labels_until(end: char, text: &str) -> (Vec<String>, &str) {
 }
 
 #[test]
-fn what_an_expression_names_is_found_and_what_is_invented_as_well() {
+fn the_names_in_an_expression_are_found_even_invented_ones() {
     let named = Named::by(
         "histogram_quantile(0.99, sum by (le) (rate(a_bucket{x=~\"{y\", z=\"1\"}[5m]))) > 0.5 * 60 and on (job) time() - b:c",
     );

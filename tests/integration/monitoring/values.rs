@@ -1,4 +1,4 @@
-//! What the metrics say is so.
+//! The values of metrics, held against what happens.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +34,7 @@ fn the_process_is_described_as_the_kernel_sees_it() {
 }
 
 #[test]
-fn lives_bytes_and_times_are_counted() {
+fn durations_bytes_and_times_are_counted() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).set("source", "linger = \"0s\"").start_ready();
     let metric = |name: &str| gateway.metric(&format!("ssegate_{name}"));
@@ -50,8 +50,8 @@ fn lives_bytes_and_times_are_counted() {
         added += 1.0;
         added
     };
-    // Its first events may reach it before a pack takes it in.
-    eventually("a pack has taken it in", || add() > 3.0 && handed_on() > 0.0);
+    // Its first events may reach it before a shard takes it in.
+    eventually("a shard has taken it in", || add() > 3.0 && handed_on() > 0.0);
     let before = handed_on();
     for _ in 0..3 {
         add();
@@ -74,7 +74,7 @@ fn lives_bytes_and_times_are_counted() {
 }
 
 #[test]
-fn a_key_that_cannot_be_read_is_told_as_that_and_not_as_a_reader_that_stands_still() {
+fn an_unreadable_key_is_reported_as_that_and_not_as_a_stalled_reader() {
     let redis = Redis::start();
     redis.run(&["SET", "events:a", "no stream"]);
     let gateway = Setup::redis(&redis).start_ready();
@@ -87,7 +87,7 @@ fn a_key_that_cannot_be_read_is_told_as_that_and_not_as_a_reader_that_stands_sti
 }
 
 #[test]
-fn what_hyper_answers_by_itself_is_a_response_as_well() {
+fn an_answer_that_hyper_writes_by_itself_is_counted_as_well() {
     let plain = Setup::memory().start_ready();
     let responses =
         |code: u16| plain.metric(&format!("ssegate_http_responses_total{{code=\"{code}\"}}"));

@@ -10,7 +10,7 @@ use super::{ask, listen, next, request, row, until};
 const MOST_STREAMS: usize = 16;
 
 #[test]
-fn there_are_so_many_and_one_that_leaves_makes_room() {
+fn streams_are_limited_and_one_that_leaves_makes_room() {
     let gateway = Setup::memory().start_ready();
     let mut streams: Vec<_> =
         (0..MOST_STREAMS - 1).map(|_| listen(&gateway, "/overview")).collect();
@@ -54,7 +54,7 @@ fn more_than_a_page_can_show_is_left_out_and_counted() {
     const ENTRIES: u64 = 2000;
     let gateway = Setup::memory().start_ready();
     let mut tail = listen(&gateway, "/tail/events:a");
-    until(&mut tail, "control", |told| told["type"] == "live");
+    until(&mut tail, "control", |data| data["type"] == "live");
     let mut last = String::new();
     for number in 1..=ENTRIES {
         last = gateway.publish("events:a", &number.to_string());
@@ -86,7 +86,7 @@ fn more_than_a_page_can_show_is_left_out_and_counted() {
 fn a_large_payload_is_cut() {
     let gateway = Setup::memory().start_ready();
     let mut tail = listen(&gateway, "/tail/events:a");
-    until(&mut tail, "control", |told| told["type"] == "live");
+    until(&mut tail, "control", |data| data["type"] == "live");
     gateway.publish("events:a", &"x".repeat(1 << 20));
     let entry = until(&mut tail, "entry", |_| true);
     assert_eq!(entry["cut"], true);
@@ -95,34 +95,34 @@ fn a_large_payload_is_cut() {
 }
 
 #[test]
-fn the_largest_streams_are_told_and_the_others_counted() {
+fn the_largest_streams_are_listed_and_the_others_counted() {
     const KEYS: usize = 203;
     let gateway = Setup::memory().start_ready();
     let mut clients: Vec<_> =
         (0..KEYS).map(|n| Client::open(&gateway.address, &format!("/events/{n}"))).collect();
     clients.push(Client::open(&gateway.address, "/events/202"));
     clients.iter_mut().for_each(|client| drop(client.live()));
-    let (_, told) = next(&mut listen(&gateway, "/overview"));
-    let rows = told["streams"].as_array().unwrap();
-    let left_out = told["streams_left_out"].as_u64().unwrap();
+    let (_, data) = next(&mut listen(&gateway, "/overview"));
+    let rows = data["streams"].as_array().unwrap();
+    let left_out = data["streams_left_out"].as_u64().unwrap();
     assert_eq!(rows.len() + usize::try_from(left_out).unwrap(), KEYS);
-    assert!(left_out >= 3 && rows.len() > 100, "{} told, {left_out} not", rows.len());
+    assert!(left_out >= 3 && rows.len() > 100, "{} listed, {left_out} not", rows.len());
     assert_eq!(rows[0]["key"], "events:202", "most clients first");
-    assert_eq!(row(&told, "events:202")["clients"], 2);
-    assert!(told.to_string().len() < 160 << 10);
+    assert_eq!(row(&data, "events:202")["clients"], 2);
+    assert!(data.to_string().len() < 160 << 10);
 }
 
 #[test]
-fn they_end_with_the_drain() {
+fn streams_end_with_the_drain() {
     let mut gateway = Setup::memory().start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
     client.live();
     let mut overview = listen(&gateway, "/overview");
     let mut tail = listen(&gateway, "/tail/events:a");
-    until(&mut tail, "control", |told| told["type"] == "live");
+    until(&mut tail, "control", |data| data["type"] == "live");
     gateway.signal("TERM");
     assert_eq!(until(&mut tail, "control", |_| true)["type"], "drain");
-    until(&mut overview, "overview", |told| told["draining"] == true);
+    until(&mut overview, "overview", |data| data["draining"] == true);
     for stream in [&mut overview, &mut tail] {
         assert_eq!(stream.rest(), []);
         assert!(stream.complete, "ended, not cut");

@@ -184,7 +184,7 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
 }
 
 #[test]
-fn a_gateway_that_is_silent_and_a_redis_that_is_away_are_told() {
+fn a_silent_gateway_and_an_absent_redis_are_shown() {
     let mut redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
@@ -240,7 +240,7 @@ fn the_token_is_asked_for_and_kept_for_the_tab() {
     assert!(is_true(&browser, "document.querySelector('#ask').hidden"));
 }
 
-/// For whoever changes how the page looks: `SHOTS=folder cargo test --test integration
+/// For changes to how the page looks: `SHOTS=folder cargo test --test integration
 /// operator_page::browser::shots -- --ignored` leaves pictures of it there.
 #[test]
 #[ignore = "its pictures are for people"]

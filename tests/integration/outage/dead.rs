@@ -1,5 +1,5 @@
-//! Connections that die, in every way that a network has: noticed within `block` + 3 s, whoever uses
-//! them, and nothing is lost or comes twice.
+//! Connections that die, in every way that a network has: noticed within `block` + 3 s, whatever they are
+//! used for, and nothing is lost or comes twice.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::{eventually, within};
 const BLOCK: &str = "block = \"500ms\"";
 /// `block` + 3 s, and what a loaded machine adds.
 pub(super) const NOTICED: Duration = Duration::from_millis(3_500 + 1_500);
-/// From the end of a fault until everybody is level again, likewise.
+/// From the end of a fault until all clients are level again, likewise.
 const RECOVERED: Duration = Duration::from_millis(3_000 + 1_500);
 /// A command that does not block is given up after this, likewise.
 const ANSWERED: Duration = Duration::from_millis(3_000 + 1_500);
@@ -34,12 +34,12 @@ fn add(redis: &Redis, numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|number| redis.add("events:a", &number.to_string())).collect()
 }
 
-/// A fault of every connection, until it is mended: told in time, and everything comes after it.
+/// A fault of every connection, until it is repaired: reported in time, and everything comes after it.
 fn is_noticed(break_: impl FnOnce(&Wire)) {
     is_noticed_and(break_, |_| ());
 }
 
-/// The same; it is mended after `meanwhile`.
+/// The same; it is repaired after `meanwhile`.
 fn is_noticed_and(break_: impl FnOnce(&Wire), meanwhile: impl FnOnce(&Gateway)) {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
@@ -102,20 +102,20 @@ fn half_an_answer_is_noticed() {
     }
 }
 
-/// So many reads were not answered, or nobody answered when the reader connected.
+/// How many reads, or connects of the reader, got no answer.
 fn timed_out(gateway: &Gateway, times: f64) {
     let name = "ssegate_reader_errors_total{code=\"TIMEOUT\"}";
     eventually("nobody answers", || gateway.metric(name) >= times);
 }
 
-/// The machine is switched off: nothing comes back, not to whoever connects again either.
+/// The machine is switched off: nothing comes back, not even to new connections.
 #[test]
 fn packets_that_vanish_are_noticed() {
     is_noticed_and(Wire::vanish, |gateway| timed_out(gateway, 2.0));
 }
 
 #[test]
-fn a_reset_by_what_then_vanishes_is_noticed() {
+fn a_reset_by_a_peer_that_then_vanishes_is_noticed() {
     let vanish = |wire: &Wire| {
         wire.vanish();
         wire.close(Close::Rst);
@@ -147,10 +147,10 @@ fn connections_that_were_lost_are_replaced() {
     is_all_once(&mut client, &heard, &ids);
     let asked = Instant::now();
     assert_eq!(plain.answer(), None);
-    assert!(asked.elapsed() >= PATIENCE, "it was told that its connection is dead");
+    assert!(asked.elapsed() >= PATIENCE, "it learned that its connection is dead");
 }
 
-/// Whoever publishes or asks for the state is told in time, and served when all is well again.
+/// Publishes and probes fail in time, and succeed when all is well again.
 fn is_noticed_by_all_others(break_: impl FnOnce(&Wire)) {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
@@ -179,10 +179,10 @@ fn entries_of(redis: &Redis, payload: &str) -> usize {
     format!("{all:?}").matches(&format!("{payload:?}")).count()
 }
 
-/// A plain publisher sends again what nobody answered, and the stream has it twice. Ours says that it does
-/// not know.
+/// A plain publisher repeats an unanswered publish, and the stream has it twice. Ours answers that it does
+/// not know the outcome.
 #[test]
-fn what_nobody_answered_is_not_published_twice() {
+fn an_unanswered_publish_is_not_repeated() {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
     let gateway = behind(&wire);
@@ -204,22 +204,22 @@ fn what_nobody_answered_is_not_published_twice() {
 }
 
 #[test]
-fn a_reset_is_noticed_by_whoever_publishes_and_asks() {
+fn a_reset_is_noticed_by_publishes_and_probes() {
     is_noticed_by_all_others(|wire| wire.close(Close::Rst));
 }
 
 #[test]
-fn silence_is_noticed_by_whoever_publishes_and_asks() {
+fn silence_is_noticed_by_publishes_and_probes() {
     is_noticed_by_all_others(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
 }
 
 #[test]
-fn half_an_answer_is_noticed_by_whoever_publishes_and_asks() {
+fn half_an_answer_is_noticed_by_publishes_and_probes() {
     is_noticed_by_all_others(|wire| wire.hold_answers_after(2));
 }
 
 /// Clients that resume where memory does not reach, while nothing is answered.
-fn is_noticed_by_who_resumes(break_: impl FnOnce(&Wire)) {
+fn is_noticed_by_a_resume(break_: impl FnOnce(&Wire)) {
     let redis = Redis::start();
     let wire = Wire::to(&redis);
     let gateway = behind(&wire);
@@ -248,18 +248,18 @@ fn is_noticed_by_who_resumes(break_: impl FnOnce(&Wire)) {
 }
 
 #[test]
-fn a_reset_is_noticed_by_who_resumes() {
-    is_noticed_by_who_resumes(|wire| wire.close(Close::Rst));
+fn a_reset_is_noticed_by_a_resume() {
+    is_noticed_by_a_resume(|wire| wire.close(Close::Rst));
 }
 
 #[test]
-fn silence_is_noticed_by_who_resumes() {
-    is_noticed_by_who_resumes(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
+fn silence_is_noticed_by_a_resume() {
+    is_noticed_by_a_resume(|wire| wire.hold(&[Way::ToRedis, Way::FromRedis]));
 }
 
 #[test]
-fn half_an_answer_is_noticed_by_who_resumes() {
-    is_noticed_by_who_resumes(|wire| wire.hold_answers_after(600));
+fn half_an_answer_is_noticed_by_a_resume() {
+    is_noticed_by_a_resume(|wire| wire.hold_answers_after(600));
 }
 
 /// The links that are kept for later have died meanwhile: it takes one silence to find out.

@@ -1,27 +1,27 @@
-//! A Redis that answers and refuses: its clients are sent away, or wait for the operator.
+//! A Redis that answers and refuses: its clients are disconnected, or wait for the operator.
 
 use std::time::Duration;
 
-use super::{expect, lines, live, sent_away};
+use super::{expect, lines, live, unavailable_reason};
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
 use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::{DEADLINE, eventually, pause_of_the_scenario, within};
 
 #[test]
-fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
+fn a_key_of_another_type_disconnects_its_clients_and_no_others() {
     let redis = Redis::start();
     redis.run(&["SET", "events:text", "no stream"]);
     let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
     let mut other = live(&gateway, "/events/other");
     for path in ["/events/text", "/events/text?last_event_id=earliest"] {
-        assert_eq!(sent_away(Client::open(&gateway.address, path)), "WRONGTYPE", "{path}");
+        assert_eq!(unavailable_reason(Client::open(&gateway.address, path)), "WRONGTYPE", "{path}");
     }
     let mut client = live(&gateway, "/events/a");
     let id = redis.add("events:a", "still a stream");
     expect(&mut client, &[id]);
     redis.run(&["SET", "events:a", "a stream no more"]);
-    assert_eq!(sent_away(client), "WRONGTYPE");
+    assert_eq!(unavailable_reason(client), "WRONGTYPE");
     let state = gateway.streams();
     let state = state.as_array().unwrap().iter().find(|s| s["key"] == "events:a").unwrap().clone();
     assert_eq!((&state["reader"], &state["error"]), (&"refused".into(), &"WRONGTYPE".into()));
@@ -50,14 +50,14 @@ fn a_key_of_another_type_sends_its_clients_away_and_no_others() {
 }
 
 #[test]
-fn a_key_that_may_not_be_read_sends_its_clients_away() {
+fn a_key_that_may_not_be_read_disconnects_its_clients() {
     let redis = Redis::start();
     let limited = ["ACL", "SETUSER", "default", "resetkeys", "~events:mine*"];
     assert_eq!(redis.run(&limited), Answer::Text("OK".into()));
     let gateway = Setup::redis(&redis).set("source", "block = \"200ms\"").start_ready();
     let mut mine = live(&gateway, "/events/mine");
     for path in ["/events/yours", "/events/yours?last_event_id=earliest"] {
-        assert_eq!(sent_away(Client::open(&gateway.address, path)), "NOPERM", "{path}");
+        assert_eq!(unavailable_reason(Client::open(&gateway.address, path)), "NOPERM", "{path}");
     }
     assert_eq!(gateway.post("events:yours", "no").status, 403);
     let id = redis.add("events:mine", "allowed");
@@ -66,7 +66,7 @@ fn a_key_that_may_not_be_read_sends_its_clients_away() {
 }
 
 #[test]
-fn a_login_that_fails_is_told_loudly_and_tried_again() {
+fn a_login_that_fails_is_an_error_in_the_log_and_is_tried_again() {
     let redis = Redis::start();
     let before = redis.add("events:a", "before");
     let mut operator = Connection::open(&redis).unwrap();
@@ -87,7 +87,7 @@ fn a_login_that_fails_is_told_loudly_and_tried_again() {
         let mut waiting = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
         waiting.comment("reconnecting");
         waiting.comment("reconnecting");
-        assert_eq!(sent_away(Client::open(&gateway.address, "/events/a")), "source");
+        assert_eq!(unavailable_reason(Client::open(&gateway.address, "/events/a")), "source");
         assert_eq!(gateway.streams()[0]["error"], code);
         assert!(!gateway.log().contains("s3cret"), "a password is in the log");
 

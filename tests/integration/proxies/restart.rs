@@ -1,4 +1,4 @@
-//! A gateway that goes and comes back: whoever acts as an `EventSource` does is there again.
+//! A gateway that goes and comes back: each client that acts as an `EventSource` is there again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::support::redis::Redis;
 use crate::support::viewer::Writer;
 use crate::support::{DEADLINE, within};
 
-pub fn an_event_source_gets_over_a_restart_and_a_crash(kind: Kind) {
+pub fn an_event_source_survives_a_restart_and_a_crash(kind: Kind) {
     const SOURCES: usize = 6;
     let runtime = swarm::runtime();
     let redis = Redis::start();
@@ -29,7 +29,7 @@ pub fn an_event_source_gets_over_a_restart_and_a_crash(kind: Kind) {
     let sources: Vec<_> = sources.collect();
     let all_are_there = |gateway: &Gateway| {
         within(DEADLINE * 2, "all are there", || {
-            // One that ends now has failed, which is told below.
+            // A client that ends now has failed, which is reported below.
             sources.iter().any(|source| source.is_finished()) || clients(gateway) == SOURCES as f64
         });
     };
@@ -76,7 +76,7 @@ pub fn without_a_gateway_an_event_source_is_told_to_come_back(kind: Kind) {
             assert_eq!(header(head, "content-type"), Some("text/event-stream"));
             assert_eq!(header(head, "content-encoding"), None);
             assert_eq!(header(head, "cache-control"), Some("no-store"));
-            // Else a page of another origin would give up, with its cookies or without.
+            // Without these a page of another origin would give up, with its cookies or without.
             assert_eq!(header(head, "access-control-allow-origin"), Some(PAGE));
             assert_eq!(header(head, "access-control-allow-credentials"), Some("true"));
             let body = soon(answer.into_body().collect()).await.unwrap().to_bytes();

@@ -51,10 +51,10 @@ async fn heads(front: &Front, protocol: Protocol) -> Vec<Duration> {
     let mut times = Vec::new();
     for _ in 0..HEADS {
         let mut connection = front.connect(protocol).await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut stream = soon(connection.get("/events/a", &[])).await.unwrap();
         soon(stream.next()).await.unwrap();
-        times.push(begun.elapsed());
+        times.push(started.elapsed());
     }
     times.sort();
     times
@@ -67,10 +67,10 @@ async fn events(gateway: &Gateway, front: &Front, protocol: Protocol) -> Vec<Dur
     assert_eq!(soon(stream.told()).await, "live");
     let mut times = Vec::new();
     for number in 0..EVENTS {
-        let begun = Instant::now();
+        let started = Instant::now();
         gateway.publish("events:a", &number.to_string());
         assert_eq!(soon(stream.event()).await.data, number.to_string());
-        times.push(begun.elapsed());
+        times.push(started.elapsed());
         pause_of_the_scenario_in_a_task(Duration::from_millis(20), "each alone").await;
     }
     times.sort();
@@ -86,9 +86,9 @@ async fn leavings(gateway: &Gateway, front: &Front, protocol: Protocol) -> Vec<D
         let mut stream = soon(connection.get("/events/a", &[])).await.unwrap();
         assert_eq!(soon(stream.told()).await, "live");
         drop((stream, connection));
-        let begun = Instant::now();
+        let started = Instant::now();
         eventually("it is missed", || clients(gateway) == 0.0);
-        times.push(begun.elapsed());
+        times.push(started.elapsed());
     }
     times.sort();
     times
@@ -101,13 +101,16 @@ fn restart(kind: Kind, protocol: Protocol) -> Duration {
     let (_proxy, front) = start(kind, &gateway, &runtime);
     let source = runtime.spawn(event_source(front, protocol, Arc::default()));
     eventually("it is there", || clients(&gateway) == 1.0);
-    let begun = Instant::now();
+    let started = Instant::now();
     gateway.signal("TERM");
     gateway.wait();
-    pause_of_the_scenario(Duration::from_secs(1).saturating_sub(begun.elapsed()), "nobody serves");
+    pause_of_the_scenario(
+        Duration::from_secs(1).saturating_sub(started.elapsed()),
+        "nobody serves",
+    );
     let gateway = restartable(Setup::memory(), Some(&gateway));
     eventually("it is there again", || source.is_finished() || clients(&gateway) == 1.0);
-    let time = begun.elapsed();
+    let time = started.elapsed();
     source.abort();
     time
 }

@@ -1,9 +1,9 @@
-//! Limits that are lower than what is held: nobody is cut for that, and nobody comes until there is room.
+//! Limits that are lower than what is held: no client is cut for that, and none is admitted until there is room.
 
 use super::*;
 
 #[test]
-fn who_is_here_stays_and_nobody_comes_until_there_are_fewer() {
+fn clients_stay_and_none_is_admitted_until_there_are_fewer() {
     let gateway = Setup::memory().start_ready();
     let mut clients: Vec<_> = (0..3).map(|_| live(&gateway, "/events/a")).collect();
     let lower = |line: &str| {

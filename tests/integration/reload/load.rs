@@ -43,7 +43,7 @@ fn no_event_is_lost_however_often_the_file_is_read() {
 }
 
 #[test]
-fn a_crowd_whose_route_is_gone_is_told_in_time() {
+fn a_crowd_whose_route_is_gone_is_disconnected_in_time() {
     let gateway = Setup::memory()
         .routes(
             &(route("/gone/{name}", "events:{name}") + &route("/events/{name}", "events:{name}")),

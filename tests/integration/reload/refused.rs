@@ -1,4 +1,4 @@
-//! A file that is at fault: nothing of it is taken, and it is told in the log, the metrics and the status.
+//! A faulty file: the running configuration is unchanged; the log, the metrics and the status report the fault.
 
 use super::*;
 use crate::support::manager::Manager;
@@ -7,14 +7,14 @@ use crate::support::tls::Authority;
 const SUCCESSFUL: &str = "ssegate_config_last_reload_successful";
 const SUCCESS: &str = "ssegate_config_last_reload_success_timestamp_seconds";
 
-/// What it would have changed, if it was taken.
+/// What it would have changed, had it been applied.
 fn with_more() -> Setup {
     let both = route("/events/{name}", "events:{name}") + &route("/more/{name}", "events:{name}");
     Setup::memory().routes(&both).set("limits", "clients_per_key = 1")
 }
 
 #[test]
-fn a_file_at_fault_changes_nothing_and_is_told_until_one_is_good() {
+fn a_faulty_file_changes_nothing_and_is_reported_until_one_is_good() {
     let manager = Manager::start();
     let gateway = Setup::memory().env("NOTIFY_SOCKET", &manager.name).start_ready();
     let mut client = live(&gateway, "/events/a");
@@ -42,8 +42,8 @@ fn a_file_at_fault_changes_nothing_and_is_told_until_one_is_good() {
             "{line}"
         );
         let log = gateway.log();
-        let told = log.lines().find(|line| line.contains(says)).unwrap_or_else(|| panic!("{log}"));
-        assert!(told.contains("gateway.toml:") && told.contains("\"ERROR\""), "{told}");
+        let line = log.lines().find(|line| line.contains(says)).unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("gateway.toml:") && line.contains("\"ERROR\""), "{line}");
         assert_eq!(gateway.metric(SUCCESSFUL), 0.0);
         assert_eq!(gateway.get("/more/a").status, 404);
         drop(live(&gateway, "/events/a"));
@@ -72,7 +72,7 @@ fn a_file_at_fault_changes_nothing_and_is_told_until_one_is_good() {
 }
 
 #[test]
-fn a_certificate_alone_that_is_at_fault_stops_all_of_it() {
+fn a_faulty_certificate_alone_rejects_the_reload() {
     let authority = Authority::new();
     let identity = authority.sign("127.0.0.1");
     let gateway = Setup::memory().tls(&identity).start_ready();

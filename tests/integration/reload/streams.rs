@@ -4,7 +4,7 @@ use super::*;
 use crate::support::redis::Redis;
 
 #[test]
-fn a_stream_whose_route_is_gone_or_is_another_one_ends() {
+fn a_stream_whose_route_is_gone_or_changed_ends() {
     let routes = |all: &[(&str, &str)]| {
         let all: Vec<_> = all.iter().map(|(path, key)| route(path, key)).collect();
         Setup::memory().routes(&all.concat())
@@ -56,7 +56,7 @@ fn a_stream_whose_route_is_gone_or_is_another_one_ends() {
 }
 
 #[test]
-fn a_stream_of_a_page_or_a_name_that_is_not_listed_any_more_ends() {
+fn a_stream_of_an_origin_or_host_that_is_no_longer_listed_ends() {
     let setup = |origins: &str, hosts: &str| {
         Setup::memory()
             .set("cors", &format!("origins = {origins}"))
@@ -73,7 +73,7 @@ fn a_stream_of_a_page_or_a_name_that_is_not_listed_any_more_ends() {
     let mut kept = [
         open("Host: one.example:80"),
         open("Host: one.example\r\nOrigin: https://a.example"),
-        // Its own page, and one that was not let read before, either.
+        // The gateway's own page, and one that might not read before, either.
         open("Host: one.example\r\nOrigin: https://one.example"),
         open("Host: one.example\r\nOrigin: https://c.example"),
     ];
@@ -96,7 +96,7 @@ fn a_stream_of_a_page_or_a_name_that_is_not_listed_any_more_ends() {
 }
 
 #[test]
-fn a_stream_that_nobody_needed_a_token_for_ends_where_one_is_needed() {
+fn a_stream_without_a_token_ends_where_one_is_now_required() {
     let gateway = Setup::memory().start_ready();
     let mut client = live(&gateway, "/events/a");
     let secret = gateway.folder.0.join("secret");
@@ -113,7 +113,7 @@ fn a_stream_that_nobody_needed_a_token_for_ends_where_one_is_needed() {
 
 /// One that replays, one that waits for Redis, one that takes nothing for a while.
 #[test]
-fn streams_that_are_in_no_pack_end_as_well() {
+fn streams_that_are_in_no_shard_end_as_well() {
     let mut redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let payload = "x".repeat(50_000);
@@ -141,7 +141,7 @@ fn streams_that_are_in_no_pack_end_as_well() {
     assert!(format!("{:?}", rest.last()).contains("expired") && behind.complete);
 }
 
-/// A request may have been decided on before, and be a stream only after all others were judged.
+/// A request may be admitted before the reload, and become a stream only after all others were checked.
 #[test]
 fn nobody_slips_through_while_the_file_is_read() {
     let gateway = Setup::memory().start_ready();

@@ -1,7 +1,7 @@
 //! Clients that take nothing for a while, wherever in an event that is, and go on then.
 //!
-//! Over unix sockets: what a stalled TCP connection does next is for its congestion control to say,
-//! which may make a crawl of it.
+//! Over unix sockets: what a stalled TCP connection does next depends on its congestion control,
+//! which may make it crawl.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -52,11 +52,11 @@ fn a_crowd_that_stalls_together_misses_nothing_of_a_ring_that_is_too_small() {
         let all = (1..=ENTRIES).map(|number| format!("{number} {filling}"));
         soon(&runtime, client.entries(all));
     }
-    assert!(gaps(&gateway) < 0.5, "somebody was told of a gap");
+    assert!(gaps(&gateway) < 0.5, "a client got a gap");
 }
 
 #[test]
-fn whoever_stalls_amid_notices_of_entries_too_large_reads_them_whole() {
+fn a_client_that_stalls_amid_oversize_notices_reads_them_whole() {
     const ENTRIES: u64 = 1500;
     let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
     let setup = Setup::redis(&redis).set("source", "max_entry = \"100B\"");
@@ -64,24 +64,24 @@ fn whoever_stalls_amid_notices_of_entries_too_large_reads_them_whole() {
     write(&redis, ENTRIES, 2000, &AtomicU64::new(0));
     let path = format!("{PATH}?last_event_id=earliest");
     let mut client = soon(&runtime, Stream::open(&address, &path, None));
-    for told in 1..=ENTRIES {
+    for nth in 1..=ENTRIES {
         // Longer than a page of the past is kept for a client that takes nothing.
-        if told % 300 == 0 {
+        if nth % 300 == 0 {
             pause_of_the_scenario(Duration::from_millis(1300), "it takes nothing");
         }
         let event = soon(&runtime, client.event());
         let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         assert_eq!(gap["reason"], "oversize", "{gap}");
-        assert_eq!(gap["after"].as_str().map(number), Some(told - 1), "{gap} is the {told}th");
+        assert_eq!(gap["after"].as_str().map(number), Some(nth - 1), "{gap} is the {nth}th");
     }
     soon(&runtime, client.live());
     redis.run(&["XADD", KEY, "*", "payload", "small"]);
     assert_eq!(soon(&runtime, client.event()).data, "small");
 }
 
-/// What it has half of cannot be had any more, and no word may follow that half.
+/// The rest of the entry cannot be had any more, and nothing may follow the half.
 #[test]
-fn whoever_has_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() {
+fn a_client_with_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() {
     let (redis, folder, runtime) = (Redis::start(), Folder::new(), swarm::runtime());
     let setup = Setup::redis(&redis).set("ring", "entries = 1").set("source", "block = \"200ms\"");
     let (gateway, address) = narrow(setup, &folder);
@@ -109,7 +109,7 @@ fn whoever_has_half_of_an_entry_when_its_key_is_refused_gets_nothing_after_it() 
 
 /// The kernel does not call its socket writable before it has taken most of what is there.
 #[test]
-fn whoever_takes_a_little_at_a_time_is_not_cut_as_slow() {
+fn a_client_that_takes_a_little_at_a_time_is_not_cut_as_slow() {
     let (redis, folder) = (Redis::start(), Folder::new());
     let path = folder.0.join("http.sock");
     let listen = format!("listen = [\"unix:{}\"]", path.display());
@@ -127,6 +127,6 @@ fn whoever_takes_a_little_at_a_time_is_not_cut_as_slow() {
         pause_of_the_scenario(Duration::from_millis(400), "it takes a little at a time");
     }
     assert!(disconnects() < 0.5 && gateway.metric("ssegate_clients") > 0.5);
-    // And who takes nothing is.
+    // And a client that takes nothing is.
     eventually("it is cut", || disconnects() > 0.5);
 }

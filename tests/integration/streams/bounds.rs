@@ -16,9 +16,9 @@ fn resumed(gateway: &Gateway, result: &str) -> f64 {
 }
 
 #[test]
-fn the_embedded_source_keeps_the_newest_and_tells_of_the_others() {
+fn the_embedded_source_keeps_the_newest_and_reports_a_gap_for_the_others() {
     let gateway = Setup::memory().set("ring", "entries = 5").start_ready();
-    // Nobody reads the key yet: only the source can tell.
+    // The key has no reader yet: only the source knows.
     let scene = Scene { gateway, watcher: None };
     let ids = scene.publish(12);
     let mut earliest = scene.open("?last_event_id=earliest");
@@ -27,9 +27,9 @@ fn the_embedded_source_keeps_the_newest_and_tells_of_the_others() {
     }
     assert_eq!(earliest.live(), (5, ids[11].clone()));
     let mut client = scene.resume(&ids[2]);
-    let told =
+    let expected =
         json!({"type": "gap", "after": ids[2], "next": ids[7], "lost": null, "reason": "trimmed"});
-    assert_eq!(client.control(), (told, prev(&ids[7])));
+    assert_eq!(client.control(), (expected, prev(&ids[7])));
     replays(&scene, client, &ids[7..], &ids[11]);
 }
 
@@ -41,7 +41,7 @@ fn stream(gateway: &Gateway, key: &str) -> Value {
 }
 
 #[test]
-fn the_ring_that_is_longest_unused_gives_way_and_its_key_is_served_from_redis() {
+fn the_longest_unused_ring_is_dropped_and_its_key_is_served_from_redis() {
     let redis = Redis::start();
     let setup = Setup::redis(&redis).set("ring", "bytes = \"48KiB\"");
     let gateway = setup.set("ring", "total_bytes = \"64KiB\"").start_ready();
@@ -73,7 +73,7 @@ fn the_ring_that_is_longest_unused_gives_way_and_its_key_is_served_from_redis() 
 }
 
 #[test]
-fn a_start_in_the_past_beyond_the_limit_is_told_and_gets_the_newest() {
+fn a_start_in_the_past_beyond_the_limit_is_a_gap_and_gets_the_newest() {
     everywhere(
         |setup| setup.routes(&route("replay = 5")),
         |scene| {
@@ -82,11 +82,11 @@ fn a_start_in_the_past_beyond_the_limit_is_told_and_gets_the_newest() {
                 let mut client = scene.open(start);
                 let (next, newest) = (ids[ids.len() - 5].clone(), ids[ids.len() - 1].clone());
                 let (gap, at) = client.control();
-                // Counting them is only for the ring to do for nothing.
+                // Only the ring counts them for free.
                 let counted = gap["lost"] == ids.len() - 5;
                 assert!(counted || gap["lost"].is_null(), "{start}: {gap}");
-                let told = json!({"type": "gap", "after": null, "next": next, "lost": gap["lost"], "reason": "limit"});
-                assert_eq!((gap, at), (told, prev(&next)), "{start}");
+                let expected = json!({"type": "gap", "after": null, "next": next, "lost": gap["lost"], "reason": "limit"});
+                assert_eq!((gap, at), (expected, prev(&next)), "{start}");
                 for id in &ids[ids.len() - 5..] {
                     assert_eq!(client.event().last_event_id, *id, "{start}");
                 }
@@ -135,7 +135,7 @@ fn a_herd_that_resumes_at_one_id_shares_its_reads_of_redis() {
     }
     let after = reads();
     let [pages, looks, looks_back] = std::array::from_fn(|n| after[n] - before[n]);
-    // Three pages make it, and are kept for two seconds; a slow machine needs them anew.
+    // Three pages make it, and are kept for two seconds; a slow machine reads them again.
     let rounds = 1 + begin.elapsed().as_millis() as u64 / 2000;
     assert!((1..=10 * rounds).contains(&pages), "{pages} pages in {rounds} rounds");
     assert!(looks <= HERD as u64, "one look at most whether the id is there: {looks}");

@@ -104,7 +104,7 @@ fn entries_trimmed_before_they_were_read_are_counted() {
 }
 
 #[test]
-fn an_entry_trimmed_at_once_is_told_without_a_next() {
+fn an_entry_trimmed_at_once_is_a_gap_without_a_next() {
     let mut scene = Scene::new();
     scene.at_once(&["XADD MAXLEN 0 40-0 a b"]);
     scene.is_told((Some("30-0"), None, Some(1), "trimmed"), "40-0");
@@ -122,7 +122,7 @@ fn trimming_what_was_read_is_no_gap() {
 }
 
 #[test]
-fn a_burst_over_maxlen_loses_nothing_in_silence() {
+fn a_burst_over_maxlen_loses_nothing_silently() {
     let mut scene = Scene::new();
     let mut connection = Connection::open(&scene.redis).unwrap();
     for n in 1..=5000 {
@@ -139,7 +139,7 @@ fn a_burst_over_maxlen_loses_nothing_in_silence() {
         let event = scene.client.event();
         if event.event_type == "ssegate" {
             let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
-            // Where Redis trimmed on between a read and the look at the stream it is told late.
+            // Where Redis trimmed on between a read and the look at the stream, the gap comes late.
             lost += gap["lost"].as_u64().unwrap_or_else(|| panic!("it is counted: {gap}"));
         } else {
             heard += 1;
@@ -175,13 +175,13 @@ fn an_entry_deleted_at_the_end_is_counted() {
 fn an_entry_deleted_amid_others_is_counted() {
     let mut scene = Scene::new();
     scene.at_once(&["XADD 40-0 a b", "XADD 50-0 a b", "XADD 60-0 a b", "XDEL 50-0"]);
-    // Redis cannot tell which one it was: the gap stands before all of them.
+    // Redis cannot say which one it was: the gap comes before all of them.
     scene.is_told((Some("30-0"), Some("40-0"), Some(1), "deleted"), &prev("40-0"));
     scene.goes_on(&prev("40-0"), &["40-0", "60-0"], "70-0");
 }
 
 #[test]
-fn a_gap_with_the_id_of_the_entry_before_it_is_told_to_a_client_that_left_between() {
+fn a_gap_with_the_id_of_the_entry_before_it_reaches_a_client_that_left_between() {
     let mut scene = Scene::with(|setup| setup.set("source", "read_count = 1"));
     scene.at_once(&["XADD 35-0 a b", "XADD 40-0 a b", "XADD 40-1 a b", "XDEL 35-0"]);
     scene.hears("40-0");
@@ -212,7 +212,7 @@ fn deleting_what_was_read_is_no_gap() {
 }
 
 #[test]
-fn a_stream_begun_anew_with_greater_ids_is_a_reset() {
+fn a_stream_recreated_with_greater_ids_is_a_reset() {
     let mut scene = Scene::new();
     scene.at_once(&["DEL", "XADD 40-0 a b"]);
     scene.is_told((Some("30-0"), Some("40-0"), None, "reset"), &prev("40-0"));
@@ -220,7 +220,7 @@ fn a_stream_begun_anew_with_greater_ids_is_a_reset() {
 }
 
 #[test]
-fn a_stream_begun_anew_below_and_above_is_read_from_its_beginning() {
+fn a_stream_recreated_below_and_above_is_read_from_its_beginning() {
     let mut scene = Scene::new();
     scene.at_once(&["DEL", "XADD 25-0 a b", "XADD 35-0 a b", "XADD 45-0 a b"]);
     scene.is_told((Some("30-0"), Some("25-0"), None, "reset"), &prev("25-0"));
@@ -228,33 +228,33 @@ fn a_stream_begun_anew_below_and_above_is_read_from_its_beginning() {
 }
 
 #[test]
-fn a_stream_begun_anew_with_lower_ids_is_a_reset() {
+fn a_stream_recreated_with_lower_ids_is_a_reset() {
     let mut scene = Scene::new();
     scene.at_once(&["DEL", "XADD 5-0 a b"]);
     scene.is_told((Some("30-0"), Some("5-0"), None, "reset"), &prev("5-0"));
     scene.goes_on(&prev("5-0"), &["5-0"], "6-0");
 }
 
-/// Nothing wakes the reader until its block ends; whoever comes meanwhile hears nothing twice.
+/// Nothing wakes the reader until its block ends; a client that connects meanwhile gets nothing twice.
 #[test]
-fn whoever_comes_before_the_reader_has_noticed_a_reset_is_told_once() {
+fn a_client_that_connects_before_the_reader_notices_a_reset_gets_it_once() {
     let mut scene = Scene::with(|setup| setup.set("source", "block = \"2s\""));
     scene.at_once(&["DEL", "XADD 5-0 a b", "XADD 6-0 a b"]);
     let mut earliest = Client::open(&scene.gateway.address, "/events/a?last_event_id=earliest");
     let mut resumed = Client::resume(&scene.gateway.address, "/events/a", "40-0");
     is_told(&mut resumed, (Some("40-0"), Some("5-0"), None, "reset"), &prev("5-0"));
     for client in [&mut earliest, &mut resumed] {
-        // It may be level with the reader, which has told of the reset, before that has read on.
-        let (mut lives, mut ids) = (0, Vec::new());
-        while lives < 1 || ids.len() < 2 {
+        // It may be level with the reader, which has reported the reset and not read on yet.
+        let (mut live_marks, mut ids) = (0, Vec::new());
+        while live_marks < 1 || ids.len() < 2 {
             let event = client.event();
             match &*event.event_type {
-                "ssegate" if event.data.contains("\"live\"") => lives += 1,
+                "ssegate" if event.data.contains("\"live\"") => live_marks += 1,
                 "message" => ids.push(event.last_event_id),
                 _ => panic!("{event:?}"),
             }
         }
-        assert_eq!((lives, ids), (1, vec!["5-0".to_owned(), "6-0".to_owned()]));
+        assert_eq!((live_marks, ids), (1, vec!["5-0".to_owned(), "6-0".to_owned()]));
     }
     scene.is_told((Some("30-0"), Some("5-0"), None, "reset"), &prev("5-0"));
     scene.hears("5-0");
@@ -281,7 +281,7 @@ fn everything_flushed_is_a_reset() {
     scene.goes_on("0-0", &[], "40-0");
 }
 
-/// A stream of 10-0 to 50-0 that nobody has read.
+/// A stream of 10-0 to 50-0 that has not been read.
 fn cold(change: impl Fn(Setup) -> Setup, commands: &[&[&str]]) -> (Redis, Gateway) {
     let redis = Redis::start();
     for id in ["10-0", "20-0", "30-0", "40-0", "50-0"] {
@@ -304,7 +304,7 @@ fn replays(client: &mut Client, ids: &[&str], tail: &str) {
 }
 
 #[test]
-fn a_resume_below_what_is_kept_is_told() {
+fn a_resume_below_what_is_kept_is_a_gap() {
     let (_redis, gateway) = cold(|setup| setup, &[&["XTRIM", KEY, "MAXLEN", "2"]]);
     for id in ["10-0", "15-0", "30-0"] {
         let mut client = Client::resume(&gateway.address, "/events/a", id);
@@ -339,7 +339,7 @@ fn a_resume_at_a_deleted_entry_is_exact() {
 }
 
 #[test]
-fn a_resume_before_a_deleted_end_is_told_and_level_at_once() {
+fn a_resume_before_a_deleted_end_is_a_gap_and_level_at_once() {
     let (redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "50-0"]]);
     let mut client = Client::resume(&gateway.address, "/events/a", "40-0");
     is_told(&mut client, (Some("40-0"), None, None, "deleted"), "50-0");
@@ -349,7 +349,7 @@ fn a_resume_before_a_deleted_end_is_told_and_level_at_once() {
 }
 
 #[test]
-fn a_resume_of_a_key_that_is_gone_is_told_and_waits() {
+fn a_resume_of_a_key_that_is_gone_is_a_reset_and_waits() {
     let (redis, gateway) = cold(|setup| setup, &[&["DEL", KEY]]);
     let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
     is_told(&mut client, (Some("30-0"), None, None, "reset"), "0-0");
@@ -359,7 +359,7 @@ fn a_resume_of_a_key_that_is_gone_is_told_and_waits() {
 }
 
 #[test]
-fn a_time_before_what_is_kept_is_told() {
+fn a_time_before_what_is_kept_is_a_gap() {
     let (redis, gateway) = cold(|setup| setup, &[&["DEL", KEY]]);
     let ids: Vec<_> = (0..3).map(|_| redis.add(KEY, "x")).collect();
     redis.run(&["XTRIM", KEY, "MAXLEN", "1"]);
@@ -376,13 +376,13 @@ fn the_short_form_of_an_id_is_its_first_of_the_millisecond() {
 }
 
 #[test]
-fn what_was_deleted_after_the_id_of_a_resume_is_told() {
+fn a_deletion_after_the_id_of_a_resume_is_a_gap() {
     let (_redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "20-0"]]);
     let mut client = Client::resume(&gateway.address, "/events/a", "10-0");
     // Which and how many, Redis cannot tell.
     is_told(&mut client, (Some("10-0"), Some("30-0"), None, "deleted"), &prev("30-0"));
     replays(&mut client, &["30-0", "40-0", "50-0"], "50-0");
-    // Who has what comes after it, or asks for what is kept, has lost nothing.
+    // A client that has the entries after it, or asks for what is kept, has lost nothing.
     let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
     replays(&mut client, &["40-0", "50-0"], "50-0");
     let mut client = Client::open(&gateway.address, "/events/a?last_event_id=earliest");
@@ -390,7 +390,7 @@ fn what_was_deleted_after_the_id_of_a_resume_is_told() {
 }
 
 #[test]
-fn a_deletion_at_the_end_is_told_to_who_resumes() {
+fn a_deletion_at_the_end_is_a_gap_for_a_client_that_resumes() {
     let (_redis, gateway) = cold(|setup| setup, &[&["XDEL", KEY, "50-0"]]);
     let mut client = Client::resume(&gateway.address, "/events/a", "30-0");
     is_told(&mut client, (Some("30-0"), Some("40-0"), None, "deleted"), &prev("40-0"));

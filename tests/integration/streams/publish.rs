@@ -1,4 +1,4 @@
-//! `POST /publish/{key}`: an entry from whoever may, and the refusals.
+//! `POST /publish/{key}`: what may be published, and the refusals.
 
 use crate::streams::everywhere;
 use crate::support::client::Client;
@@ -16,7 +16,7 @@ fn post(admin: &str, key: &str, headers: &str, body: &str) -> Response {
 }
 
 #[test]
-fn the_id_of_what_was_published_is_the_events() {
+fn a_publish_answers_with_the_id_of_the_event() {
     everywhere(
         |setup| setup,
         |scene| {
@@ -66,7 +66,7 @@ fn a_body_over_max_entry_is_refused() {
 }
 
 #[test]
-fn nothing_is_published_where_it_is_off() {
+fn nothing_is_published_where_publishing_is_off() {
     everywhere(
         |setup| setup.set("admin", "publish = false"),
         |scene| {
@@ -106,7 +106,7 @@ fn a_page_of_another_origin_may_not_publish() {
 
 /// DNS rebinding: to the browser such a page is of our origin.
 #[test]
-fn a_page_whose_name_was_made_to_lead_here_may_not_publish() {
+fn a_page_that_rebinds_its_name_to_us_may_not_publish() {
     let gateway = Setup::memory().start_ready();
     let request = "POST /publish/events:a HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\
         origin: http://evil.example\r\nsec-fetch-site: same-origin\r\ncontent-length: 1\r\n\r\nx";

@@ -1,4 +1,4 @@
-//! Loss as Redis hides it: a plain reader goes on without an error, our client is told.
+//! Loss as Redis hides it: a plain reader goes on without an error, our client gets a gap.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -103,14 +103,14 @@ impl Scene {
         self.at_once(&[&["XADD", KEY, id, "payload", id]]);
     }
 
-    /// The plain reader goes on with these; our client is told of the gap first.
+    /// The plain reader goes on with these; our client gets the gap first.
     #[track_caller]
     fn hears(&mut self, plain: &[&str], next: Option<&str>, lost: Option<u64>, reason: &str) {
         assert_eq!(self.plain.read(), plain);
         let gap =
             json!({"type": "gap", "after": "30-0", "next": next, "lost": lost, "reason": reason});
-        let (told, id) = self.client.control();
-        assert_eq!(told, gap);
+        let (control, id) = self.client.control();
+        assert_eq!(control, gap);
         if let Some(next) = next {
             assert_eq!(id, prev(next));
         }
@@ -181,7 +181,7 @@ fn deleted_at_the_end() {
     scene.at_once(&[&add("40-0"), &add("50-0"), &["XDEL", KEY, "50-0"]]);
     assert_eq!(scene.plain.read(), ["40-0"]);
     scene.client_goes_on(&["40-0"]);
-    // Nothing wakes the reader: the end of its read tells.
+    // Nothing wakes the reader: it notices when its read ends.
     let gap = json!({"type": "gap", "after": "40-0", "next": null, "lost": 1, "reason": "deleted"});
     assert_eq!(scene.client.control(), (gap, "50-0".into()));
 }
@@ -206,7 +206,7 @@ fn deleted_right_after_it_was_read_is_no_gap() {
 }
 
 #[test]
-fn begun_anew_with_greater_ids() {
+fn recreated_with_greater_ids() {
     let mut scene = Scene::new();
     scene.at_once(&[&["DEL", KEY], &["XADD", KEY, "40-0", "payload", "x"]]);
     scene.hears(&["40-0"], Some("40-0"), None, "reset");
@@ -214,7 +214,7 @@ fn begun_anew_with_greater_ids() {
 }
 
 #[test]
-fn begun_anew_with_as_many_greater_ids() {
+fn recreated_with_as_many_greater_ids() {
     let mut scene = Scene::new();
     let add = |id| ["XADD", KEY, id, "payload", "x"];
     scene.at_once(&[&["DEL", KEY], &add("40-0"), &add("50-0"), &add("60-0"), &add("70-0")]);
@@ -223,7 +223,7 @@ fn begun_anew_with_as_many_greater_ids() {
 }
 
 #[test]
-fn begun_anew_with_ids_that_the_reader_is_past() {
+fn recreated_with_ids_that_the_reader_is_past() {
     for (ids, heard) in [(&["5-0"][..], &[][..]), (&["30-0"], &[]), (&["5-0", "45-0"], &["45-0"])] {
         let mut scene = Scene::new();
         let add: Vec<_> = ids.iter().map(|id| ["XADD", KEY, id, "payload", "x"]).collect();
@@ -231,7 +231,7 @@ fn begun_anew_with_ids_that_the_reader_is_past() {
         let commands: Vec<_> =
             std::iter::once(delete).chain(add.iter().map(|add| &add[..])).collect();
         scene.at_once(&commands);
-        // Nothing has woken our reader: the next look tells.
+        // Nothing has woken our reader: it notices at the next look.
         if heard.is_empty() {
             assert_eq!(scene.plain.read(), [""; 0], "it would wait for ever");
             scene.adds("60-0");
@@ -244,7 +244,7 @@ fn begun_anew_with_ids_that_the_reader_is_past() {
 }
 
 #[test]
-fn all_flushed_and_begun_anew() {
+fn all_flushed_and_recreated() {
     let mut scene = Scene::new();
     let add = |id| ["XADD", KEY, id, "payload", "x"];
     scene.at_once(&[&["FLUSHALL"], &add("15-0"), &add("25-0"), &add("35-0")]);
@@ -274,7 +274,7 @@ fn the_key_a_string_for_a_moment() {
 
 /// The tail of a stream, lost in a crash or a failover, with others added in its place.
 #[test]
-fn an_older_state_that_has_gone_on() {
+fn an_older_state_that_was_written_to_since() {
     let mut scene = Scene::new();
     scene.redis.run(&["COPY", KEY, "snapshot"]);
     for id in ["40-0", "50-0"] {
@@ -294,7 +294,7 @@ fn an_older_state_that_has_gone_on() {
     scene.client_goes_on(&["10-0", "20-0", "30-0", "45-0", "55-0", "65-0"]);
 }
 
-/// An operator's `XSETID`: nothing is lost, and nothing is told.
+/// An operator's `XSETID`: nothing is lost, and there is no gap.
 #[test]
 fn an_end_moved_forward_is_no_gap() {
     let mut scene = Scene::new();
@@ -321,9 +321,9 @@ fn an_end_moved_forward_is_no_gap_after_a_new_connection_either() {
     scene.client_goes_on(&["110-0"]);
 }
 
-/// Whoever leaves after the entry behind the gap, and resumes from Redis, could not be told later.
+/// A client that leaves after the entry behind the gap, and resumes from Redis, could not get the gap later.
 #[test]
-fn a_gap_amid_large_entries_is_told_before_what_follows_it() {
+fn a_gap_amid_large_entries_is_sent_before_the_entry_after_it() {
     let mut scene = Scene::new();
     let large = "x".repeat(200_000);
     for id in ["40-0", "50-0"] {

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 
-/// Whoever holds it of a block's first address has the block.
+/// The process that holds this port of a block's first address has the block.
 const LOCK_PORT: u16 = 6379;
 
 /// The addresses `127.A.B.1` to `127.A.B.254`, of this process as long as it lives.
@@ -29,7 +29,7 @@ pub fn own_ip() -> String {
 }
 
 fn free_block() -> Block {
-    // Not 127.0: that is where everybody else is.
+    // Not 127.0: that is where everything else is.
     let networks = (1..=254_u8).flat_map(|a| (0..=255_u8).map(move |b| (a, b)));
     let mut free = networks.filter_map(|(a, b)| {
         let lock = UdpSocket::bind((format!("127.{a}.{b}.0"), LOCK_PORT)).ok()?;
@@ -38,7 +38,7 @@ fn free_block() -> Block {
     free.next().expect("some block of loopback addresses is free")
 }
 
-/// A port of an address of its own, to be told to a program: it stays free, for no outgoing connection comes
+/// A port of an address of its own, for a program to listen on: it stays free, for no outgoing connection comes
 /// from there.
 pub fn own_address() -> SocketAddr {
     let [address] = own_addresses();

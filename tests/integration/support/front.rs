@@ -38,7 +38,7 @@ pub enum Protocol {
     Http2,
 }
 
-/// Where to connect, and whom to believe there.
+/// Where to connect, and which authority to trust there.
 #[derive(Clone)]
 pub struct Front {
     address: SocketAddr,

@@ -223,7 +223,7 @@ impl Gateway {
         prlimit(Some(Pid::from_child(&self.process)), Resource::Nofile, limit).unwrap();
     }
 
-    /// What an admin page says, whatever state the gateway is in.
+    /// What an admin page answers, in every state of the gateway.
     fn state(&self, path: &str) -> String {
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -310,12 +310,12 @@ impl Gateway {
         });
     }
 
-    /// `/streams`, parsed.
-    /// What `/state` tells.
+    /// `/state`, parsed.
     pub fn report(&self) -> serde_json::Value {
         serde_json::from_str(&self.admin_get("/state").body).unwrap()
     }
 
+    /// `/streams`, parsed.
     pub fn streams(&self) -> serde_json::Value {
         serde_json::from_str(&self.admin_get("/streams").body).unwrap()
     }

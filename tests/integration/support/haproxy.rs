@@ -28,9 +28,9 @@ impl Haproxy {
         })
     }
 
-    /// The same, and it says to the gateways who its clients are, in a `way` such as `send-proxy-v2`;
+    /// The same, and it names its clients to the gateways, in a `way` such as `send-proxy-v2`;
     /// clients connect to `address` instead of a socket.
-    pub fn start_saying_who(one: &Gateway, two: &Gateway, way: &str, address: &str) -> Self {
+    pub fn start_naming_clients(one: &Gateway, two: &Gateway, way: &str, address: &str) -> Self {
         Self::start_with(one, two, |text, _| {
             let text = text.replace(" check addr ", &format!(" {way} check addr "));
             bound(&without(&text, "set-header X-Forwarded-For"), address)

@@ -1,4 +1,4 @@
-//! Numbered entries, written on and on whatever happens to the servers, and what a client made of them.
+//! Numbered entries, written on and on through all faults of the servers, and what a client heard of them.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub struct Written {
     pub id: StreamId,
     pub number: u64,
-    /// When it was acknowledged, and by whom.
+    /// When it was acknowledged, and by which server.
     pub at: Instant,
     pub by: String,
 }
@@ -149,7 +149,7 @@ pub struct Listener {
 pub struct Heard {
     /// Entries.
     pub entries: Vec<Event>,
-    /// Gaps, as they were told.
+    /// Gaps, as they came.
     pub gaps: Vec<String>,
     /// Whether it was told that it is live.
     pub live: bool,
@@ -162,8 +162,8 @@ pub struct Heard {
 pub struct Event {
     pub id: StreamId,
     pub at: Instant,
-    /// How often the client had been told that the stream began anew.
-    pub life: usize,
+    /// How many resets the client had heard before.
+    pub generation: usize,
 }
 
 impl Listener {
@@ -243,9 +243,9 @@ impl Heard {
     fn note(&mut self, item: Item) {
         let Item::Event(event) = item else { return };
         if event.event_type != "ssegate" {
-            let life = self.gaps.iter().filter(|gap| gap.contains("\"reset\"")).count();
+            let generation = self.gaps.iter().filter(|gap| gap.contains("\"reset\"")).count();
             let id = event.last_event_id.parse().unwrap();
-            self.entries.push(Event { id, at: Instant::now(), life });
+            self.entries.push(Event { id, at: Instant::now(), generation });
         } else if event.data.contains("\"gap\"") {
             self.gaps.push(event.data);
         } else {
@@ -253,11 +253,11 @@ impl Heard {
         }
     }
 
-    /// Nothing doubled and nothing out of order, unless the stream was said to begin anew.
+    /// Nothing doubled and nothing out of order, unless there was a reset.
     #[track_caller]
     fn is_in_order(&self) {
         for pair in self.entries.windows(2) {
-            let in_order = pair[0].id < pair[1].id || pair[0].life < pair[1].life;
+            let in_order = pair[0].id < pair[1].id || pair[0].generation < pair[1].generation;
             assert!(in_order, "doubled or out of order: {pair:?}; {:?}", self.gaps);
         }
     }
@@ -269,11 +269,11 @@ impl Heard {
         let heard: HashSet<_> = self.entries.iter().map(|event| event.id).collect();
         let lost: Vec<_> =
             expected.iter().filter(|id| **id >= first && !heard.contains(id)).collect();
-        assert!(lost.is_empty(), "lost in silence: {lost:?}; gaps told: {:?}", self.gaps);
+        assert!(lost.is_empty(), "lost in silence: {lost:?}; gaps: {:?}", self.gaps);
     }
 
     /// All that the servers kept was heard, once and in order; and if they kept all that was heard,
-    /// nobody was told that anything is missing.
+    /// no client got a gap.
     #[track_caller]
     pub fn is_right(&self, kept: &[StreamId]) {
         self.is_in_order();

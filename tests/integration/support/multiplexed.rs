@@ -342,7 +342,7 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// Whoever has closed already needs none.
+    /// A peer that has closed already needs none.
     fn answer(&mut self, kind: u8, flags: u8, id: u32, payload: &[u8]) -> bool {
         self.wire.try_send(&frame(kind, flags, id, payload))
     }

@@ -1,4 +1,4 @@
-//! The real binary as a command, told nothing by the environment of whoever runs the tests.
+//! The real binary as a command, without the environment of the user that runs the tests.
 
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -46,7 +46,7 @@ pub fn with_sockets(program: &[&str], named: Vec<(String, OwnedFd)>) -> Command 
     command
 }
 
-/// A program that is told nothing by the environment of whoever runs the tests.
+/// A program without the environment of the user that runs the tests.
 fn unprompted(program: &str) -> Command {
     let mut command = Command::new(program);
     const SYSTEMD: [&str; 8] = [

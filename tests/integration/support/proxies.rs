@@ -1,5 +1,5 @@
 //! Every proxy that `deploy/` has a configuration for, with that file and a test's own addresses in it, in
-//! front of one gateway. Around it stands what could do harm: compression of everything.
+//! front of one gateway. Around it is what could do harm: compression of everything.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -77,7 +77,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Those with workers have to end them. Some wait for their clients, who may be here for longer.
+        // Those with workers have to end them. Some wait for their clients, which may be here for longer.
         signal(&self.process, "TERM");
         holds_by(Instant::now() + ENDS_WITHIN, || self.process.try_wait().unwrap().is_some());
         let _ = self.process.kill();

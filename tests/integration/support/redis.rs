@@ -44,7 +44,7 @@ impl Redis {
         Self::begin(arguments, String::new())
     }
 
-    /// One that listens on TCP as well, and tells others of its own address.
+    /// One that listens on TCP as well, and announces its own address to others.
     pub fn on_tcp(arguments: &[&str]) -> Self {
         Self::on_tcp_with(&|_| arguments.iter().map(ToString::to_string).collect())
     }
@@ -75,7 +75,7 @@ impl Redis {
         format!("{}:{PORT}", self.ip)
     }
 
-    /// Follows another server from now on, and has all that it has.
+    /// Becomes the replica of another server, and has all that it has.
     pub fn follow(&self, primary: &Redis) {
         self.run(&["REPLICAOF", &primary.ip, &PORT.to_string()]);
         eventually(

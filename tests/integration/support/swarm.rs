@@ -30,7 +30,7 @@ pub enum Address {
 trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
-/// One stream; every fault is told as an `Err`, so that a task can report it.
+/// One stream; every fault is an `Err`, so that a task can report it.
 pub struct Stream {
     connection: Box<dyn Connection>,
     parser: Parser,

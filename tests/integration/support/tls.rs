@@ -32,7 +32,7 @@ impl Authority {
         self.path("ca.pem")
     }
 
-    /// Signs that somebody is `name`: an address, or a host name.
+    /// Signs a certificate for `name`: an address, or a host name.
     pub fn sign(&self, name: &str) -> Identity {
         self.sign_as(name, name)
     }
@@ -49,8 +49,8 @@ impl Authority {
         Identity { certificate: self.path(&file), key: self.path(&key_file) }
     }
 
-    /// Arguments of a redis-server that speaks TLS only, to whoever shows a certificate of this
-    /// authority, or to anybody.
+    /// Arguments of a redis-server that speaks TLS only, to clients with a certificate of this
+    /// authority, or to all.
     pub fn arguments(&self, ip: &str, clients_show: bool) -> Vec<String> {
         let own = self.sign(ip);
         let pairs = [

@@ -1,4 +1,4 @@
-//! Tokens: good ones, and whatever an attacker may make. Signed by another implementation than the
+//! Tokens: good ones, and those that an attacker may make. Signed by another implementation than the
 //! gateway verifies with.
 
 use base64::Engine as _;
@@ -140,7 +140,7 @@ pub fn hs256(claims: &Value) -> String {
     hmac(SECRET.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), claims)
 }
 
-/// A token with whatever `sign` makes of it.
+/// A token with the signature that `sign` makes.
 pub fn signed(head: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
     let message = format!("{}.{}", encoded(head.to_string()), encoded(claims.to_string()));
     let signature = encoded(sign(message.as_bytes()));

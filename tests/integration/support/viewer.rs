@@ -83,7 +83,7 @@ pub enum Ends {
 pub struct Journey {
     pub connections: usize,
     pub drains: usize,
-    /// Drains told to it when it had just come back.
+    /// Drains that it heard of when it had just come back.
     pub refusals: usize,
 }
 
@@ -196,7 +196,7 @@ impl Viewer {
         Ok(self.ended)
     }
 
-    /// Takes what came; an entry out of turn is an error.
+    /// Takes what came; an entry out of order is an error.
     pub fn see(&mut self, event: &Event, is_first: bool) -> Result<(), String> {
         if event.event_type == "ssegate" {
             let control: serde_json::Value =

@@ -1,5 +1,5 @@
 //! A TCP proxy in front of Redis whose connections die as they do on a network: reset, ended, or silent
-//! in one way or both, at once or in the middle of an answer; or nobody is at its address any more.
+//! in one way or both, at once or in the middle of an answer; or its address answers no more.
 
 use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::io::{Read, Write};
@@ -16,9 +16,9 @@ use super::{DEADLINE, within};
 
 /// How often a silent connection is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// Whoever is not answered for so long on this machine will not be.
+/// A command that is not answered for so long on this machine will not be.
 const UNANSWERED: Duration = Duration::from_millis(200);
-/// Connections that the kernel keeps for whoever accepts them.
+/// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 128;
 
 /// A way through the proxy.
@@ -61,7 +61,7 @@ struct State {
     lost: usize,
     /// Connections up to this one are closed, and new ones refused.
     closed: Option<(usize, Close)>,
-    /// Nobody accepts.
+    /// No connection is accepted.
     absent: bool,
     over: bool,
 }
@@ -92,12 +92,12 @@ impl Wire {
         self.change(|state| state.until_held = Some(bytes));
     }
 
-    /// Loses all connections that there are, without a word to either side; new ones are served.
+    /// Loses all open connections, silently for both sides; new ones are served.
     pub fn lose(&self) {
         self.change(|state| state.lost = state.connections);
     }
 
-    /// Loses all connections, and answers nobody who connects.
+    /// Loses all connections, and answers no new one.
     pub fn vanish(&self) {
         self.change(|state| (state.lost, state.absent) = (state.connections, true));
         self.keep_waiting(0);

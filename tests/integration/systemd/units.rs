@@ -23,7 +23,7 @@ const SHIPPED: &str = include_str!("../../../gateway.toml");
 /// Where the shipped configuration is.
 const CONFIG: &str = "/etc/ssegate/gateway.toml";
 
-/// Only root can become another; everybody else is one already.
+/// Only root can become another user; any other user stays what it is.
 const AS_ANOTHER_USER: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all";
 
 type Sockets = Vec<(String, OwnedFd)>;
@@ -59,7 +59,7 @@ fn the_longest_drain_fits_into_the_time_to_stop() {
 }
 
 #[test]
-fn what_another_try_would_not_change_is_not_tried_again() {
+fn a_start_that_cannot_succeed_is_not_repeated() {
     let folder = Folder::new();
     let bad = folder.0.join("gateway.toml");
     std::fs::write(&bad, "[server]\ndrain = \"soon\"\n").unwrap();

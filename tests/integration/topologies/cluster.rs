@@ -24,7 +24,7 @@ fn listeners(gateway: &Gateway, path: &str, count: usize) -> Vec<Listener> {
     (0..count).map(listen).collect()
 }
 
-/// Everybody heard the last entry of the stream, and was told what is to be told.
+/// All clients heard the last entry of the stream, and every gap.
 #[track_caller]
 fn all_heard_all(listeners: &[Listener], kept_by: &Redis, key: &str) {
     let kept = ids(kept_by, key);
@@ -114,7 +114,7 @@ fn set_slot(cluster: &Cluster, key: &str, node: usize, words: &[&str]) {
     assert_eq!(cluster.nodes[node].run(&command), Answer::Text("OK".into()));
 }
 
-/// The slot is on its way; whoever asks for a key that is gone from there is sent on with ASK.
+/// The slot is on its way; a client that asks for a key that is gone from there is redirected with ASK.
 fn open_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
     set_slot(cluster, key, to, &["IMPORTING", &Cluster::id(&cluster.nodes[from])]);
     set_slot(cluster, key, from, &["MIGRATING", &Cluster::id(&cluster.nodes[to])]);
@@ -155,7 +155,7 @@ fn a_slot_that_moves_under_load_takes_its_readers_along() {
 }
 
 #[test]
-fn a_read_that_blocks_while_its_slot_moves_is_answered_from_where_it_went() {
+fn a_read_that_blocks_while_its_slot_moves_is_answered_by_the_new_node() {
     let cluster = Cluster::start(0);
     let gateway = Setup::with_url(&cluster.url()).set("source", "block = \"1s\"").start_ready();
     let name = cluster.name_at(0);
@@ -223,7 +223,7 @@ fn a_primary_killed_under_load_is_replaced_by_its_replica() {
     }
 }
 
-/// Its connections stay open, and nothing but the silence on them tells.
+/// Its connections stay open, and only the silence on them shows the loss.
 #[test]
 fn a_primary_frozen_under_load_is_replaced_by_its_replica() {
     let mut cluster = Cluster::start(1);
@@ -272,7 +272,7 @@ fn on_a_replica(cluster: &Cluster) -> (Gateway, Client, String) {
 }
 
 #[test]
-fn a_clusters_replica_that_lost_its_primary_is_left_for_that() {
+fn a_clusters_replica_that_lost_its_primary_is_left_for_the_primary() {
     let cluster = Cluster::start(1);
     let (gateway, mut client, key) = on_a_replica(&cluster);
     pause_replication(&cluster.nodes[1]);
@@ -327,6 +327,6 @@ fn few_rights_suffice_in_a_cluster_and_a_lack_is_the_operators() {
     }
     set_user("-cluster|slots");
     let gateway = Setup::with_url(&cluster.url().replace("://", "://gw:any@")).start();
-    eventually("it is told", || gateway.log().contains("source refuses the login"));
+    eventually("it is logged", || gateway.log().contains("source refuses the login"));
     assert!(gateway.log().contains("cluster|slots"), "{}", gateway.log());
 }

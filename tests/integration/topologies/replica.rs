@@ -44,7 +44,7 @@ fn on_replica(redis: &Redis) -> Setup {
     setup(redis).set("source", "read_from = \"replica\"")
 }
 
-/// The primary lets nobody follow it, and the replica answers on.
+/// The primary admits no replica, and the replica keeps answering.
 pub(super) fn pause_replication(primary: &Redis) {
     let denied = primary.run(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
     assert_eq!(denied, Answer::Text("OK".into()));
@@ -77,7 +77,7 @@ fn what_is_published_goes_to_the_primary_and_comes_back_from_the_replica() {
     assert_eq!(client.entry().last_event_id, published);
     assert_eq!(ids(&primary, "events:a").len(), 1);
     assert_eq!(primary.calls("xread"), 0);
-    // The configuration does not say that it is a replica, and is told so.
+    // The configuration does not say that it is a replica; the gateway finds out.
     let unaware = setup(&replica).start_ready();
     let published = unaware.publish("events:a", "published again");
     assert_eq!(client.entry().last_event_id, published);
@@ -139,7 +139,7 @@ fn a_primary_that_cannot_be_asked_is_no_answer() {
 }
 
 #[test]
-fn a_stream_that_began_anew_on_the_primary_is_told_once() {
+fn a_stream_recreated_on_the_primary_is_reset_once() {
     let (primary, replica) = pair();
     let gateway = on_replica(&replica).start_ready();
     let old: Vec<_> = (0..20).map(|n| primary.add("events:a", &n.to_string())).collect();
@@ -196,9 +196,9 @@ fn a_reader_that_comes_to_a_replica_with_less_waits_for_it() {
     assert_eq!(client.event().last_event_id, next, "nothing twice, and no gap");
 }
 
-/// It answers on, and no error says that nothing new comes to it.
+/// It keeps answering, and no error shows that it gets nothing new.
 #[test]
-fn a_replica_that_lost_its_primary_is_told_and_gone_on_with_when_it_is_back() {
+fn a_replica_that_lost_its_primary_is_reported_and_read_on_when_it_is_back() {
     let (primary, replica) = pair();
     let gateway = on_replica(&replica).set("source", "block = \"1s\"").start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
@@ -220,7 +220,7 @@ fn a_replica_that_lost_its_primary_is_told_and_gone_on_with_when_it_is_back() {
 }
 
 #[test]
-fn a_replica_whose_role_is_not_ours_to_ask_is_taken_as_it_is() {
+fn a_replica_whose_role_may_not_be_asked_is_read_as_configured() {
     let (primary, replica) = pair();
     replica.run(&["ACL", "SETUSER", "default", "-role"]);
     let gateway = on_replica(&replica).set("source", "block = \"100ms\"").start_ready();
@@ -265,7 +265,7 @@ fn clients_hop(pause: impl FnOnce(&Redis, &Redis), resume: impl FnOnce(&Redis, &
     eventually("all are level", || listeners.iter().all(|listener| listener.has(last)));
     for listener in &listeners {
         let heard = listener.heard();
-        assert_eq!(heard.gaps, [""; 0], "nothing was lost, and nothing began anew");
+        assert_eq!(heard.gaps, [""; 0], "nothing was lost, and nothing was recreated");
         heard.is_right(&kept);
         assert!(heard.connections > 2, "{}", heard.connections);
     }
@@ -282,7 +282,7 @@ fn clients_that_hop_to_a_replica_that_lags_hear_of_no_reset() {
 }
 
 #[test]
-fn who_may_not_ask_for_the_role_takes_the_configurations_word() {
+fn a_user_who_may_not_ask_for_the_role_trusts_the_configuration() {
     let redis = Redis::on_tcp(&[]);
     redis.run(&["ACL", "SETUSER", "default", "-role"]);
     let gateway = setup(&redis).start_ready();
@@ -322,7 +322,7 @@ impl Moved {
 }
 
 #[test]
-fn what_another_server_has_before_the_cursor_is_not_passed_over() {
+fn entries_of_another_server_before_the_cursor_are_not_skipped() {
     // Both had 1 and 2. Then the old one was cut off, and both were written to.
     let history = ["1-0", "2-0", "3-0", "4-0", "6-0"];
     let mut moved = Moved::new(&["1-0", "2-0", "5-0"], &history);
@@ -334,7 +334,7 @@ fn what_another_server_has_before_the_cursor_is_not_passed_over() {
 }
 
 #[test]
-fn the_same_history_on_another_server_is_gone_on_with() {
+fn the_same_history_on_another_server_is_continued() {
     let mut moved = Moved::new(&["1-0", "2-0"], &["1-0", "2-0", "3-0"]);
     assert_eq!(moved.client.event().last_event_id, "3-0");
 }

@@ -9,7 +9,7 @@ use crate::support::redis::{Answer, Redis};
 use crate::support::sentinel::{NAME, Trio};
 use crate::support::{eventually, within};
 
-/// The new primary answers writes: from then on nobody waits longer for it.
+/// The new primary answers writes: from then on no client waits longer for it.
 const RECOVERY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -46,7 +46,7 @@ fn survives(trio: &mut Trio, gateway: &Gateway, scene: impl FnOnce(&mut Trio, us
         assert_eq!(heard.connections, 1, "nobody was cut off");
         let recovered = heard.heard_first(&after).unwrap();
         let took = recovered.saturating_duration_since(after[0].at);
-        eprintln!("recovered {took:?} after the first write; gaps told: {:?}", heard.gaps);
+        eprintln!("recovered {took:?} after the first write; gaps: {:?}", heard.gaps);
         assert!(took < RECOVERY, "{took:?}");
     }
 }
@@ -66,7 +66,7 @@ fn a_frozen_primary_is_replaced_before_its_reads_time_out() {
     survives(&mut trio, &gateway, |trio, old| trio.servers[old].signal("STOP"));
 }
 
-/// The kernel of a frozen server accepts connections, which nobody answers for 3 s each.
+/// The kernel of a frozen server accepts connections, and answers none of them for 3 s each.
 #[test]
 fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
     // By order, below.
@@ -82,8 +82,8 @@ fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
     let old = trio.primary();
     trio.servers[0].signal("STOP");
     client.comment("reconnecting");
-    let told = trio.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
-    assert_eq!(told, Some(Answer::Text("OK".into())));
+    let answer = trio.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
+    assert_eq!(answer, Some(Answer::Text("OK".into())));
     eventually("another one is named", || trio.primary() != old);
     let named = Instant::now();
     let id = trio.at(&trio.primary()).add("events:a", "after");
@@ -100,8 +100,8 @@ fn an_old_primary_that_still_answers_is_left() {
     let mut was = 0;
     survives(&mut trio, &gateway, |trio, old| {
         was = old;
-        let told = trio.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
-        assert_eq!(told, Some(Answer::Text("OK".into())));
+        let answer = trio.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
+        assert_eq!(answer, Some(Answer::Text("OK".into())));
     });
     let Answer::List(role) = trio.servers[was].run(&["ROLE"]) else { panic!("no role") };
     eprintln!("the old one is a {:?} by now", role[0]);
@@ -157,14 +157,14 @@ fn sentinels_may_ask_for_a_login_of_their_own() {
         .set("source", "sentinel_username = \"gw\"")
         .set("source", &format!("sentinel_password_file = {wrong:?}"))
         .start();
-    eventually("it is told", || gateway.log().contains("WRONGPASS"));
+    eventually("it is logged", || gateway.log().contains("WRONGPASS"));
 }
 
 #[test]
-fn a_name_that_no_sentinel_knows_is_told_to_the_operator() {
+fn a_name_that_no_sentinel_knows_is_reported_to_the_operator() {
     let trio = Trio::start();
     let gateway = Setup::with_url(&trio.url().replace(NAME, "other")).start();
-    eventually("it is told", || gateway.log().contains("knows no primary called"));
+    eventually("it is logged", || gateway.log().contains("knows no primary called"));
 }
 
 #[test]

@@ -47,10 +47,10 @@ fn a_client_certificate_is_shown_to_a_server_that_asks() {
     works(&gateway, &redis);
 }
 
-/// The operator is told, and the gateway tries again without an end.
+/// The log reports it, and the gateway tries again for ever.
 #[track_caller]
 fn is_refused(gateway: &Gateway) {
-    eventually("it is told", || gateway.log().contains("no TLS with this server"));
+    eventually("it is logged", || gateway.log().contains("no TLS with this server"));
     assert_eq!(gateway.admin_get("/readyz").status, 503);
     let log = gateway.log();
     let line = log.lines().find(|line| line.contains("no TLS with this server")).unwrap();
@@ -59,9 +59,9 @@ fn is_refused(gateway: &Gateway) {
 
 #[test]
 fn a_server_of_another_authority_is_refused() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, foreign) = (Authority::new(), Authority::new());
     let redis = server(&authority, false);
-    is_refused(&setup(&redis, &stranger).start());
+    is_refused(&setup(&redis, &foreign).start());
 }
 
 #[test]
@@ -76,20 +76,20 @@ fn a_server_that_asks_in_vain_for_a_certificate_refuses() {
     let authority = Authority::new();
     let redis = server(&authority, true);
     is_refused(&setup(&redis, &authority).start());
-    let stranger = Authority::new();
-    let identity = stranger.sign("gateway");
+    let foreign = Authority::new();
+    let identity = foreign.sign("gateway");
     is_refused(&showing(setup(&redis, &authority), &identity).start());
 }
 
 #[test]
-fn a_server_without_tls_is_told_from_one_that_is_away() {
+fn a_server_without_tls_is_distinguished_from_one_that_is_away() {
     let (authority, redis) = (Authority::new(), Redis::on_tcp(&[]));
     let gateway = setup(&redis, &authority).start();
-    eventually("it is told", || gateway.log().contains("does this port speak it?"));
+    eventually("it is logged", || gateway.log().contains("does this port speak it?"));
 }
 
 #[test]
-fn whom_the_system_trusts_is_trusted_where_no_authority_is_named() {
+fn an_authority_that_the_system_trusts_is_trusted_where_none_is_named() {
     let authority = Authority::new();
     let redis = server(&authority, false);
     let gateway = Setup::with_url(&format!("rediss://{}", redis.address())).start();
@@ -104,9 +104,9 @@ fn files_that_are_no_certificates_end_the_start_with_78() {
     let folder = crate::support::Folder::new();
     let file = folder.0.join("gateway.toml");
     std::fs::write(&file, setup.toml()).unwrap();
-    let (code, _, told) = run(&["check", "--config", file.to_str().unwrap()], &[]);
-    assert_eq!(code, 78, "{told}");
-    assert!(told.contains("source.ca_file = \"/dev/null\": holds no certificate"), "{told}");
+    let (code, _, stderr) = run(&["check", "--config", file.to_str().unwrap()], &[]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("source.ca_file = \"/dev/null\": holds no certificate"), "{stderr}");
 }
 
 #[test]

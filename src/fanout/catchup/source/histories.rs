@@ -369,7 +369,7 @@ fn a_resume_is_exact_or_says_so() {
 
 /// Redis says that one was added to this stream, which has no id.
 #[test]
-fn a_gap_that_leads_nowhere_is_told_once() {
+fn a_gap_that_leads_nowhere_is_sent_once() {
     let case = Case {
         counts: true,
         before: vec![Change::Create],

@@ -180,7 +180,7 @@ async fn a_client_in_the_new_generation_before_the_reader_stays_there() {
 }
 
 #[tokio::test]
-async fn a_client_that_was_not_told_of_a_new_generation_asks_for_its_beginning() {
+async fn a_client_without_the_reset_of_a_new_generation_asks_for_its_beginning() {
     let test = TestFanout::new();
     let (mut subscriber, lease) = test.unattached("a");
     let topic = lease.topic();
@@ -213,7 +213,7 @@ async fn a_gap_with_the_id_of_a_half_written_entry_does_not_finish_it() {
 
 /// A client that is level is not late by what the gateway has just got.
 #[tokio::test]
-async fn old_entries_that_are_news_cut_nobody_who_is_level() {
+async fn old_entries_that_are_new_cut_no_level_client() {
     let test = TestFanout::of("[limits]\nmax_lag = \"1s\"");
     let (subscriber, lease) = test.unattached("a");
     let topic = lease.topic();

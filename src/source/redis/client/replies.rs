@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_sorted_by_what_helps() {
+    fn errors_are_sorted_by_their_remedy() {
         let sorted = |words| {
             let error = error_reply(words);
             (error.class, error.code)

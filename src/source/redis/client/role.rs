@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_may_not_ask_gets_no_role() {
+    fn a_user_without_the_right_gets_no_role() {
         assert_eq!(role(Value::Error("NOPERM no".into())).unwrap(), None);
         assert_eq!(role(Value::Error("ERR unknown command".into())).unwrap(), None);
         for words in ["LOADING", "ERR max number of clients reached"] {

@@ -1,4 +1,4 @@
-"""The package on a machine of its own: installed, served from, upgraded under a client's eyes, removed and
+"""The package on a machine of its own: installed, serving, upgraded while a client reads, removed and
 purged, after which nothing is left.
 
 Run by ./run, as root, in namespaces of its own. ROOT is a minimal Debian, whose service manager is booted
@@ -17,9 +17,9 @@ from pathlib import Path
 
 ROOT, PACKAGE = Path(sys.argv[1]), Path(sys.argv[2])
 CONFIGURATION = ROOT / "etc/ssegate/gateway.toml"
-# As long as a busy machine may take to boot, or a client be told to stay away.
+# As long as a busy machine may take to boot, or a reconnection time may be.
 DEADLINE_SECONDS = 60
-# Whose changes are the business of dpkg, the linker or the service manager.
+# What dpkg, the linker or the service manager change.
 NOT_OURS = ("var/lib/dpkg/", "var/log/", "var/cache/", "etc/ld.so.cache", "tmp/systemd-private", "var/tmp/systemd-private")
 
 
@@ -66,7 +66,7 @@ class Machine:
             raise AssertionError(self.console.read_text()) from error
 
     def has_booted(self):
-        """Whether all is started that starts by itself."""
+        """Whether every unit that starts by itself has started."""
         assert self.process.poll() is None
         return self.ask("systemctl", "is-system-running") in ("running", "degraded")
 
@@ -84,7 +84,7 @@ class Machine:
         return subprocess.run(self.enter(*command), capture_output=True, text=True).stdout.strip()
 
     def install(self, package, *options):
-        """As by somebody who is not there to be asked."""
+        """Without an administrator who could answer questions."""
         copy = ROOT / "root/package.deb"
         copy.write_bytes(package.read_bytes())
         self.run("dpkg", *options, "--install", "/root/package.deb")
@@ -117,7 +117,7 @@ class Client:
         return [line.split(" ", 3)[3] for line in self.out.read_text().splitlines()]
 
     def has(self, entries):
-        """It has heard of these, in this order, and of nothing else."""
+        """It has got these, in this order, and nothing else."""
         eventually("the client has heard of all", lambda: len(self.entries()) >= len(entries))
         assert self.entries() == entries, self.out.read_text()
         assert "GAP" not in self.notes.read_text(), self.notes.read_text()
@@ -159,7 +159,7 @@ def start_redis():
 
 
 def files():
-    """Everything on the machine but what others see to."""
+    """Every file on the machine but those that others change."""
     found = set()
     for folder, folders, names in os.walk(ROOT):
         for name in folders + names:
@@ -208,7 +208,7 @@ def it_is_whole(machine, version):
 
 
 def an_upgrade_under_load_loses_nothing_and_keeps_what_was_edited(machine, version):
-    """The first life."""
+    """The first lifecycle."""
     machine.install(PACKAGE)
     it_is_whole(machine, version)
     edited = edit("drain", '"1s"')
@@ -224,7 +224,7 @@ def an_upgrade_under_load_loses_nothing_and_keeps_what_was_edited(machine, versi
     client.stop()
 
 
-def it_goes_and_leaves_nothing(machine, before):
+def a_removal_and_a_purge_leave_nothing(machine, before):
     """Removed, it leaves what its administrator wrote; purged, nothing."""
     edited = CONFIGURATION.read_text()
     machine.run("dpkg", "--remove", "ssegate")
@@ -238,7 +238,7 @@ def it_goes_and_leaves_nothing(machine, before):
 
 
 def a_socket_holds_its_listeners_through_an_upgrade(machine):
-    """The second life: of a configuration that was edited before the start, with the socket."""
+    """The second lifecycle: with a configuration that was edited before the start, with the socket."""
     machine.install(PACKAGE)
     machine.run("systemctl", "stop", "ssegate")
     edit("listen", '["systemd:public"]')
@@ -251,8 +251,8 @@ def a_socket_holds_its_listeners_through_an_upgrade(machine):
     machine.run("dpkg", "--purge", "ssegate")
 
 
-def a_configuration_that_nobody_edited_follows_and_a_service_that_was_disabled_stays_so(machine):
-    """The third life."""
+def an_unedited_configuration_is_upgraded_and_a_disabled_service_stays_disabled(machine):
+    """The third lifecycle."""
     machine.install(PACKAGE)
     shipped = CONFIGURATION.read_text()
     machine.run("systemctl", "disable", "--now", "ssegate")
@@ -263,16 +263,16 @@ def a_configuration_that_nobody_edited_follows_and_a_service_that_was_disabled_s
 
 
 def main():
-    """All lives."""
+    """All lifecycles."""
     run("ip", "link", "set", "lo", "up")
     start_redis()
     machine = Machine()
     before = files()
     version = run("dpkg-deb", "--field", PACKAGE, "Version")
     an_upgrade_under_load_loses_nothing_and_keeps_what_was_edited(machine, version)
-    it_goes_and_leaves_nothing(machine, before)
+    a_removal_and_a_purge_leave_nothing(machine, before)
     a_socket_holds_its_listeners_through_an_upgrade(machine)
-    a_configuration_that_nobody_edited_follows_and_a_service_that_was_disabled_stays_so(machine)
+    an_unedited_configuration_is_upgraded_and_a_disabled_service_stays_disabled(machine)
     assert not files() - before, files() - before
     print("the package was installed, started, upgraded, removed and purged")
 

@@ -1,9 +1,9 @@
-//! What takes effect only with a restart: it is named, it stays as it is, and the rest is taken.
+//! Settings that take effect only with a restart: they are named and stay as they are; the rest is applied.
 
 use super::*;
 
 #[test]
-fn what_lasts_is_named_and_the_rest_is_taken() {
+fn settings_that_need_a_restart_are_named_and_the_rest_is_applied() {
     let gateway = Setup::memory().set("log", "format = \"json\"").start_ready();
     let mut client = live(&gateway, "/events/a");
     let more = route("/events/{name}", "events:{name}") + &route("/more/{name}", "events:{name}");
@@ -40,14 +40,14 @@ fn what_lasts_is_named_and_the_rest_is_taken() {
     gateway.publish("events:a", "as before");
     assert_eq!(client.event().data, "as before");
     assert_eq!(live(&gateway, "/more/a").last_event_id(), client.last_event_id());
-    // Whatever is back as it was is told no more.
+    // A setting that is back as it was is no longer named.
     gateway.write(&Setup::memory().set("log", "format = \"json\"").set("server", "workers = 7"));
     gateway.reload();
     assert_eq!(named()[all.len()..], ["server.workers"]);
 }
 
 #[test]
-fn a_password_that_is_another_one_is_told_though_its_file_is_the_same() {
+fn a_password_that_changed_in_its_file_is_reported() {
     let gateway = Setup::memory().start_ready();
     let password = gateway.folder.0.join("password");
     std::fs::write(&password, "one").unwrap();
@@ -64,7 +64,7 @@ fn a_password_that_is_another_one_is_told_though_its_file_is_the_same() {
 }
 
 #[test]
-fn a_listener_that_others_can_reach_stays_guarded_until_it_is_gone() {
+fn a_reachable_listener_stays_guarded_until_it_is_gone() {
     let folder = crate::support::Folder::new();
     let token = folder.0.join("token");
     std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
@@ -76,7 +76,7 @@ fn a_listener_that_others_can_reach_stays_guarded_until_it_is_gone() {
     let gateway = guarded(token.to_str().unwrap()).start();
     let status = || gateway.admin_get("/streams").status;
     assert_eq!(status(), 401);
-    // Good for a start, and to be reached by nobody then: so it is taken, but for what lasts.
+    // Good for a start, which nobody else could reach: so it is applied, except for what needs a restart.
     gateway.write(&Setup::memory());
     gateway.reload();
     let log = gateway.log();
@@ -90,9 +90,9 @@ fn a_listener_that_others_can_reach_stays_guarded_until_it_is_gone() {
     assert_eq!(exchange(&gateway.admin.replace("0.0.0.0", "127.0.0.1"), ask).status, 200);
 }
 
-/// The operator's page follows the gateway for as long as it is open: not with a token of yesterday.
+/// The operator's page reads for as long as it is open, but not with a token that has been replaced.
 #[test]
-fn who_followed_with_another_token_is_sent_away() {
+fn an_operator_with_another_token_is_disconnected() {
     let folder = crate::support::Folder::new();
     let token = folder.0.join("token");
     let secrets = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
