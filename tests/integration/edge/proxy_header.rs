@@ -114,7 +114,7 @@ fn without_a_good_header_a_connection_is_closed_without_a_word() {
     were_rejected(&gateway, "proxy_header", count);
     let told = gateway.log().matches("a connection is refused (more are told of").count();
     assert!((1..=2).contains(&told), "{told} lines for the operator");
-    assert!(gateway.log().contains("send-proxy-v2"));
+    gateway.has_logged("send-proxy-v2");
     // Who only looks whether it listens is no fault.
     drop(connect(&gateway.address));
     let (_client, told) = ask(&gateway, &from_192_0_2_7());
