@@ -34,6 +34,8 @@ pub struct Findings {
     pub doubled: usize,
     /// From the end of the fault until all clients were level.
     pub recovery: Duration,
+    /// Nothing was violated but the time of the recovery.
+    pub only_late: bool,
     /// What was violated, in words.
     pub violations: Vec<String>,
     /// Then: what one of the clients concerned heard, and what the gateway logged.
@@ -50,7 +52,7 @@ pub fn check(history: &History) -> Findings {
     let numbers: HashMap<StreamId, u64> = (1..=history.written.len() as u64)
         .filter_map(|number| history.acknowledged(number).map(|(id, _)| (id, number)))
         .collect();
-    let mut concerned = 0;
+    let (mut concerned, mut only_late) = (0, true);
     for (index, heard) in history.clients.iter().enumerate() {
         let mut client = Client::new(history, &numbers);
         client.check(heard);
@@ -63,6 +65,7 @@ pub fn check(history: &History) -> Findings {
             continue;
         }
         concerned += 1;
+        only_late &= client.violations.len() == usize::from(client.late);
         if concerned == 1 {
             findings.evidence = format!("--- client {index} heard ---\n{}", account(heard));
         }
@@ -71,6 +74,7 @@ pub fn check(history: &History) -> Findings {
             findings.violations.extend(told.map(|what| format!("client {index}: {what}")));
         }
     }
+    findings.only_late = concerned > 0 && only_late;
     if concerned > CLIENTS_TOLD {
         let others = concerned - CLIENTS_TOLD;
         findings.violations.push(format!("and {others} more clients likewise"));
@@ -88,6 +92,7 @@ struct Client<'a> {
     lost: usize,
     doubled: usize,
     recovery: Duration,
+    late: bool,
     violations: Vec<String>,
 }
 
@@ -101,6 +106,7 @@ impl<'a> Client<'a> {
             lost: 0,
             doubled: 0,
             recovery: Duration::ZERO,
+            late: false,
             violations: Vec::new(),
         }
     }
@@ -289,7 +295,8 @@ impl<'a> Client<'a> {
             }
         }
         let (recovery, limit) = (self.recovery, self.history.limit);
-        if recovery > limit {
+        self.late = recovery > limit;
+        if self.late {
             self.violations
                 .push(format!("level only {recovery:.1?} after the fault, not {limit:?}"));
         }

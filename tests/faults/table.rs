@@ -24,6 +24,12 @@ impl Row {
         self.runs.iter().all(|(_, findings)| findings.violations.is_empty())
     }
 
+    /// Whether it would hold but for the time of its recovery.
+    pub fn is_only_late(&self) -> bool {
+        let wrong = |findings: &Findings| !findings.violations.is_empty() && !findings.only_late;
+        !self.holds() && !self.runs.iter().any(|(_, findings)| wrong(findings))
+    }
+
     /// Sums over the seeds; of the recovery the median and the longest.
     pub fn line(&self) -> String {
         let sum = |of: fn(&Findings) -> usize| {

@@ -1,6 +1,7 @@
 //! HTTP/2 and TLS, as real clients speak them: curl, the h2 crate, a browser.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use ssegate::sse::parse::{Item, Parser};
 
@@ -17,11 +18,32 @@ mod streams;
 /// Handshakes, certificates, and their exchange.
 mod tls;
 
-/// What curl prints, given some seconds.
+/// As long as a busy machine may take.
+const CURL: [&str; 3] = ["-sN", "-m", "60"];
+
+/// What curl prints.
 fn curl(arguments: &[&str]) -> String {
-    let output = Command::new("curl").args(["-sN", "-m", "3"]).args(arguments).output();
+    let output = Command::new("curl").args(CURL).args(arguments).output();
     let output = output.expect("curl must be installed");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What curl prints of a stream, up to the end of the event that has this.
+fn curl_until(last: &str, arguments: &[&str]) -> String {
+    let mut curl = Command::new("curl");
+    let mut curl = curl.args(CURL).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut text, mut seen) = (String::new(), false);
+    for line in BufReader::new(curl.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        text += &line;
+        text.push('\n');
+        seen |= line.contains(last);
+        if seen && line.is_empty() {
+            break;
+        }
+    }
+    curl.kill().unwrap();
+    curl.wait().unwrap();
+    text
 }
 
 /// Its version of HTTP and the status.
@@ -88,7 +110,7 @@ fn a_stream_says_the_same_whatever_carries_it() {
     ] {
         let scheme = if arguments.len() > 1 { "https" } else { "http" };
         let url = format!("{scheme}://{}/events/a?last_event_id=earliest", gateway.address);
-        let body = curl(&[arguments, &[&url]].concat());
+        let body = curl_until("\"live\"", &[arguments, &[&url]].concat());
         let (mut parser, mut items) = (Parser::new(), Vec::new());
         parser.feed(body.as_bytes(), &mut items).unwrap();
         let events = items.into_iter().filter_map(|item| match item {

@@ -117,7 +117,7 @@ fn without_a_good_header_a_connection_is_closed_without_an_answer() {
         .matches("a connection is refused for its PROXY header (more are logged")
         .count();
     assert!((1..=2).contains(&warnings), "{warnings} lines for the operator");
-    assert!(gateway.log().contains("send-proxy-v2"));
+    gateway.has_logged("send-proxy-v2");
     // A peer that only looks whether the gateway listens is no fault.
     drop(connect(&gateway.address));
     let (_client, answer) = ask(&gateway, &from_192_0_2_7());

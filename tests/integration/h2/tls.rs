@@ -179,12 +179,12 @@ fn files_at_fault_leave_the_certificate_as_it_is() {
     // The new certificate is there, and its key not yet.
     std::fs::copy(&other.certificate, &identity.certificate).unwrap();
     reload(&gateway, refused);
-    assert!(gateway.log().contains("is not the key of the certificate"));
+    gateway.has_logged("is not the key of the certificate");
     std::fs::write(&identity.certificate, "no certificate\n").unwrap();
     reload(&gateway, refused);
     std::fs::remove_file(&identity.certificate).unwrap();
     reload(&gateway, refused);
-    assert!(gateway.log().contains("server.tls.certificate = "), "{}", gateway.log());
+    gateway.has_logged("server.tls.certificate = ");
     assert_eq!(shown(&gateway, &authority), good);
     gateway.publish("events:a", "through it all");
     assert_eq!(before.event(stream).data, "through it all");

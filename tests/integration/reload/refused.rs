@@ -50,7 +50,7 @@ fn a_faulty_file_changes_nothing_and_is_reported_until_one_is_good() {
     }
     std::fs::remove_file(&file).unwrap();
     gateway.reload();
-    assert!(gateway.log().contains("gateway.toml: cannot be read"));
+    gateway.has_logged("gateway.toml: cannot be read");
     assert_eq!(gateway.metric(SUCCESS), begin);
     eventually("the status tells", || {
         let heard = manager.heard();
@@ -81,7 +81,7 @@ fn a_faulty_certificate_alone_rejects_the_reload() {
     std::fs::copy(&other.certificate, &identity.certificate).unwrap();
     gateway.write(&with_more().tls(&identity).set("admin", "publish = false"));
     gateway.reload();
-    assert!(gateway.log().contains("is not the key of the certificate"), "{}", gateway.log());
+    gateway.has_logged("is not the key of the certificate");
     gateway.publish("events:a", "it is still let");
     std::fs::write(&identity.certificate, good).unwrap();
     gateway.reload();

@@ -59,7 +59,7 @@ fn a_password_that_changed_in_its_file_is_reported() {
     let gateway = redis.start();
     std::fs::write(&password, "two").unwrap();
     gateway.reload();
-    assert!(gateway.log().contains("\"key\":\"source.password_file\""), "{}", gateway.log());
+    gateway.has_logged("\"key\":\"source.password_file\"");
     std::fs::remove_dir_all(password.parent().unwrap()).unwrap();
 }
 

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::Folder;
-use super::waiting::started;
+use super::waiting::up_to_three_times;
 
 /// A cold browser on a loaded machine takes its time.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ impl Browser {
     }
 
     fn with(more_flags: &[&str]) -> Self {
-        started("a browser", || Self::try_with(more_flags))
+        up_to_three_times("a browser", || Self::try_with(more_flags))
     }
 
     fn try_with(more_flags: &[&str]) -> Result<Self, String> {

@@ -202,6 +202,12 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until this is in its log: what the gateway does may be seen before what it says of that.
+    #[track_caller]
+    pub fn has_logged(&self, text: &str) {
+        eventually(&format!("it logs {text:?}"), || self.log().contains(text));
+    }
+
     fn logged(&self, message: &str) -> String {
         let log = self.log();
         let line = log.lines().find(|line| line.contains(message)).unwrap();

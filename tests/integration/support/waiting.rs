@@ -45,16 +45,16 @@ pub async fn pause_of_the_scenario_in_a_task(time: Duration, _why: &str) {
     tokio::time::sleep(time).await;
 }
 
-/// Starts what may lose a race with another program on this machine, as for a port, up to three times; `Err` says
-/// how it ended.
+/// Plays what may lose a race with another program on this machine, as for a port, up to three times; `Err` says
+/// how it was lost.
 #[track_caller]
-pub fn started<T>(what: &str, mut start: impl FnMut() -> Result<T, String>) -> T {
-    let mut failures = Vec::new();
-    while failures.len() < 3 {
-        match start() {
-            Ok(started) => return started,
-            Err(why) => failures.push(why),
+pub fn up_to_three_times<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let mut lost = Vec::new();
+    while lost.len() < 3 {
+        match attempt() {
+            Ok(won) => return won,
+            Err(why) => lost.push(why),
         }
     }
-    panic!("{what} did not start, three times: {}", failures.join("\n"));
+    panic!("{what}: lost a race three times:\n{}", lost.join("\n"));
 }
