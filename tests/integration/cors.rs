@@ -69,7 +69,7 @@ fn any_origin_may_read_without_credentials_and_none_where_none_is_listed() {
     assert_eq!(allowed(&client.head), Some("*"));
     assert_eq!(any.metric("ssegate_unsafe_config{choice=\"cors_any_origin\"}"), 1.0);
     assert_eq!(any.metric("ssegate_unsafe_config{choice=\"plain_redis\"}"), 0.0);
-    any.has_logged("every page on the web may read");
+    any.has_logged("every page on the web can read");
     assert_eq!(header(&client.head, "access-control-allow-credentials"), None);
     let none = gateway(&[]);
     let client = Client::with(&none.address, "/events/a", &[("Origin", APP)]);
