@@ -45,7 +45,7 @@ pub async fn pause_of_the_scenario_in_a_task(time: Duration, _why: &str) {
     tokio::time::sleep(time).await;
 }
 
-/// Starts what may lose a race with another program on this machine, as for a port, up to three times; `Err` says
+/// Starts what may lose a race with somebody else on this machine, as for a port, up to three times; `Err` says
 /// how it ended.
 #[track_caller]
 pub fn started<T>(what: &str, mut start: impl FnMut() -> Result<T, String>) -> T {

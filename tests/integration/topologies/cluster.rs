@@ -327,6 +327,6 @@ fn few_rights_suffice_in_a_cluster_and_a_lack_is_the_operators() {
     }
     set_user("-cluster|slots");
     let gateway = Setup::with_url(&cluster.url().replace("://", "://gw:any@")).start();
-    eventually("it is logged", || gateway.log().contains("source refuses the login"));
+    eventually("it is told", || gateway.log().contains("source refuses the login"));
     assert!(gateway.log().contains("cluster|slots"), "{}", gateway.log());
 }
