@@ -16,8 +16,8 @@ use group::Group;
 /// A delivery that takes longer than this is late, and nothing is level before it.
 const LATE: Duration = Duration::from_millis(500);
 /// How many violations are reported of a client, and of how many clients.
-const TOLD: usize = 5;
-const CLIENTS_TOLD: usize = 3;
+const VIOLATIONS_REPORTED: usize = 5;
+const CLIENTS_REPORTED: usize = 3;
 
 /// What the checker found.
 #[derive(Clone, Debug, Default)]
@@ -69,14 +69,14 @@ pub fn check(history: &History) -> Findings {
         if concerned == 1 {
             findings.evidence = format!("--- client {index} heard ---\n{}", account(heard));
         }
-        if concerned <= CLIENTS_TOLD {
-            let told = client.violations.iter().take(TOLD);
-            findings.violations.extend(told.map(|what| format!("client {index}: {what}")));
+        if concerned <= CLIENTS_REPORTED {
+            let reported = client.violations.iter().take(VIOLATIONS_REPORTED);
+            findings.violations.extend(reported.map(|what| format!("client {index}: {what}")));
         }
     }
     findings.only_late = concerned > 0 && only_late;
-    if concerned > CLIENTS_TOLD {
-        let others = concerned - CLIENTS_TOLD;
+    if concerned > CLIENTS_REPORTED {
+        let others = concerned - CLIENTS_REPORTED;
         findings.violations.push(format!("and {others} more clients likewise"));
     }
     findings
@@ -121,10 +121,11 @@ impl<'a> Client<'a> {
             self.settle(group, last_gap, &mut balance);
         }
         self.close(&balance);
-        let Allowed { told, reasons, .. } = self.history.allowed;
-        if self.gaps < told {
+        let Allowed { at_least, reasons, .. } = self.history.allowed;
+        if self.gaps < at_least {
             let gaps = self.gaps;
-            self.violations.push(format!("it was told of a {reasons:?} {gaps} times, not {told}"));
+            self.violations
+                .push(format!("it was told of a {reasons:?} {gaps} times, not {at_least}"));
         }
         self.check_recovery(heard);
     }
@@ -170,7 +171,7 @@ impl<'a> Client<'a> {
                 }
                 What::Wrong(what) => self.violations.push(what.clone()),
                 What::Opened(_) => came_back = true,
-                What::Told(_) | What::Closed(_) => {}
+                What::Signal(_) | What::Closed(_) => {}
             }
         }
         groups.push(group);
@@ -222,7 +223,7 @@ impl<'a> Client<'a> {
             };
             if let Some(at) = self.history.deleted.get(&number) {
                 balance.deleted += 1;
-                balance.untold += u64::from(*at > last_gap);
+                balance.unreported += u64::from(*at > last_gap);
                 continue;
             }
             missing += 1;
@@ -243,39 +244,43 @@ impl<'a> Client<'a> {
         self.lost += 1;
         let id =
             self.history.acknowledged(number).map_or(String::new(), |(id, _)| format!(" ({id})"));
-        let told = &group.gaps;
-        self.violations.push(format!("number {number}{id} is missing, {what}: {told:?}"));
+        let gaps = &group.gaps;
+        self.violations.push(format!("number {number}{id} is missing, {what}: {gaps:?}"));
     }
 
     /// Exact numbers are held against what is missing. A deletion may be reported late, or with what lies
     /// around it, so where there were any the sum of the run is what counts.
     fn count(&mut self, group: &Group, missing: u64, unknown: u64, balance: &mut Balance) {
-        let told: u64 = group.gaps.iter().filter_map(|gap| gap.lost).sum();
+        let reported: u64 = group.gaps.iter().filter_map(|gap| gap.lost).sum();
         let exact = group.gaps.iter().all(|gap| gap.lost.is_some());
-        balance.told += told;
+        balance.reported += reported;
         balance.missing += missing;
         balance.exact &= exact;
         let deletions = !self.history.deleted.is_empty();
-        let too_many = told > missing + unknown && !deletions;
-        let too_few =
-            exact && !group.gaps.is_empty() && told < missing && !self.history.allowed.redis_loses;
+        let too_many = reported > missing + unknown && !deletions;
+        let too_few = exact
+            && !group.gaps.is_empty()
+            && reported < missing
+            && !self.history.allowed.redis_loses;
         if too_many || too_few {
             let gaps = &group.gaps;
-            self.violations.push(format!("{missing} are missing, and told are {told}: {gaps:?}"));
+            self.violations
+                .push(format!("{missing} are missing, and told are {reported}: {gaps:?}"));
         }
     }
 
     fn close(&mut self, balance: &Balance) {
         let missing = balance.missing + balance.deleted;
         let short = balance.exact && balance.deleted > 0;
-        let untold = if short { missing.saturating_sub(balance.told) } else { balance.untold };
-        if untold > 0 {
-            self.lost += usize::try_from(untold).unwrap();
-            self.violations.push(format!("{untold} deleted entries were never told"));
+        let unreported =
+            if short { missing.saturating_sub(balance.reported) } else { balance.unreported };
+        if unreported > 0 {
+            self.lost += usize::try_from(unreported).unwrap();
+            self.violations.push(format!("{unreported} deleted entries were never told"));
         }
-        if balance.told > missing + balance.unknown {
-            let told = balance.told;
-            self.violations.push(format!("{missing} are missing in all, and told are {told}"));
+        if balance.reported > missing + balance.unknown {
+            let reported = balance.reported;
+            self.violations.push(format!("{missing} are missing in all, and told are {reported}"));
         }
     }
 
@@ -309,13 +314,13 @@ impl<'a> Client<'a> {
 /// Counted over a client's whole run.
 struct Balance {
     /// By gaps with a number.
-    told: u64,
+    reported: u64,
     /// Entries not delivered, and not deleted one by one.
     missing: u64,
     /// Entries not delivered that were.
     deleted: u64,
     /// Those of them that were deleted after the last gap.
-    untold: u64,
+    unreported: u64,
     /// Attempts to write whose outcome is unknown.
     unknown: u64,
     /// Every gap had a number.
@@ -324,6 +329,6 @@ struct Balance {
 
 impl Default for Balance {
     fn default() -> Self {
-        Self { told: 0, missing: 0, deleted: 0, untold: 0, unknown: 0, exact: true }
+        Self { reported: 0, missing: 0, deleted: 0, unreported: 0, unknown: 0, exact: true }
     }
 }

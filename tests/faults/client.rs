@@ -61,7 +61,7 @@ impl Record {
     fn note(&self, what: What) {
         match &what {
             What::Entry(_, number) => self.last.store(*number, Ordering::Relaxed),
-            What::Told(told) if told == "live" => self.live.store(true, Ordering::Relaxed),
+            What::Signal(signal) if signal == "live" => self.live.store(true, Ordering::Relaxed),
             _ => {}
         }
         self.heard.lock().unwrap().push(Heard { at: self.began.elapsed(), what });
@@ -250,7 +250,7 @@ impl Client {
 /// What an item of the stream says.
 pub fn understand(item: Item) -> What {
     match item {
-        Item::Comment(text) if COMMENTS.contains(&&*text) => What::Told(text),
+        Item::Comment(text) if COMMENTS.contains(&&*text) => What::Signal(text),
         Item::Comment(text) => What::Wrong(format!("an unknown comment {text:?}")),
         Item::Event(event) if event.event_type == CONTROL_EVENT => {
             control(&event).unwrap_or_else(|| What::Wrong(format!("a control event {event:?}")))
@@ -270,7 +270,7 @@ fn control(event: &Event) -> Option<What> {
     let kind = control["type"].as_str()?;
     if kind != "gap" {
         let known = ["live", "drain", "unavailable", "ping", "source"].contains(&kind);
-        return known.then(|| What::Told(kind.to_owned()));
+        return known.then(|| What::Signal(kind.to_owned()));
     }
     let id = |name: &str| match &control[name] {
         serde_json::Value::Null => Some(None),

@@ -38,7 +38,7 @@ pub enum What {
     /// Entries are missing.
     Gap(Gap),
     /// Another control event, or a comment, that is known.
-    Told(String),
+    Signal(String),
     /// The connection ended, or could not be had; it comes back. [`AMID_AN_EVENT`], or why else.
     Closed(String),
     /// Something that no gateway may send.
@@ -71,7 +71,7 @@ pub struct Allowed {
     /// Reasons of gaps that they may get; any other is a false alarm.
     pub reasons: &'static [&'static str],
     /// Each of them has to get so many such gaps, whether it misses anything or not.
-    pub told: usize,
+    pub at_least: usize,
     /// Whether connections may end between two events.
     pub closes: bool,
     /// Whether connections may end in the middle of an event.

@@ -52,7 +52,7 @@ impl Over {
 
 /// Nothing is lost, and the clients stay.
 const HARMLESS: Allowed =
-    Allowed { reasons: &[], told: 0, closes: false, tears: false, redis_loses: false };
+    Allowed { reasons: &[], at_least: 0, closes: false, tears: false, redis_loses: false };
 /// Nothing is lost, but clients have to come back.
 const CLOSES: Allowed = Allowed { closes: true, tears: true, ..HARMLESS };
 /// The same, and each of them has whole events.
@@ -63,8 +63,8 @@ const TRIMS_AND_CLOSES: Allowed = Allowed { closes: true, ..TRIMS };
 const DELETES: Allowed = Allowed { reasons: &["deleted", "trimmed"], tears: true, ..HARMLESS };
 const DELETES_AND_CLOSES: Allowed = Allowed { closes: true, ..DELETES };
 /// Sent even where nothing was lost; a client with half of an entry that is gone now is cut.
-const RESETS: Allowed = Allowed { reasons: &["reset"], told: 1, tears: true, ..HARMLESS };
-const RESETS_AGAIN_AND_AGAIN: Allowed = Allowed { told: 2, ..RESETS };
+const RESETS: Allowed = Allowed { reasons: &["reset"], at_least: 1, tears: true, ..HARMLESS };
+const RESETS_AGAIN_AND_AGAIN: Allowed = Allowed { at_least: 2, ..RESETS };
 const RESETS_AND_CLOSES: Allowed = Allowed { closes: true, ..RESETS };
 
 /// A reset where the new primary had not everything.

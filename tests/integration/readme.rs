@@ -77,7 +77,7 @@ fn a_page_comes_back_from_an_answer_that_browsers_give_up_on() {
     eventually("it is refused, again and again", || refused() >= 3.0);
     first.leave();
     clients(&gateway, 1.0);
-    eventually("it is let in", || {
+    eventually("it is admitted", || {
         gateway.metric("ssegate_http_responses_total{code=\"200\"}") == 2.0
     });
     gateway.publish("events:a", "at last");

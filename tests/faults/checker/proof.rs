@@ -71,7 +71,7 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
         limit: Duration::from_secs(3),
         allowed: Allowed {
             reasons: &["trimmed", "deleted", "reset"],
-            told: 0,
+            at_least: 0,
             closes: true,
             tears: false,
             redis_loses: false,
@@ -113,8 +113,8 @@ fn sound_histories_pass() {
     let findings = passes(&history(&[], all()));
     assert_eq!((findings.entries, findings.deliveries, findings.gaps), (6, 6, 0));
     assert_eq!(findings.recovery, Duration::from_millis(51));
-    let told = vec![gap(Some(20), Some(50), Some(2), "trimmed")];
-    assert_eq!(passes(&history(&[3, 4], instead(&[3, 4], told))).gaps, 1);
+    let gaps = vec![gap(Some(20), Some(50), Some(2), "trimmed")];
+    assert_eq!(passes(&history(&[3, 4], instead(&[3, 4], gaps))).gaps, 1);
     let twice =
         vec![gap(Some(20), Some(40), Some(1), "trimmed"), gap(Some(30), None, None, "trimmed")];
     passes(&history(&[3, 4], instead(&[3, 4], twice)));
@@ -142,8 +142,8 @@ fn a_gap_elsewhere_covers_nothing() {
 }
 
 fn an_entry_that_is_still_there_is_never_excused() {
-    let told = vec![gap(Some(20), Some(40), Some(1), "trimmed")];
-    let findings = caught(&history(&[], instead(&[3], told)), "still holds");
+    let gaps = vec![gap(Some(20), Some(40), Some(1), "trimmed")];
+    let findings = caught(&history(&[], instead(&[3], gaps)), "still holds");
     assert_eq!(findings.lost, 1);
 }
 
@@ -158,15 +158,15 @@ fn a_reorder_is_caught() {
 }
 
 fn a_wrong_number_is_caught() {
-    for told in [1, 3] {
-        let told = vec![gap(Some(20), Some(50), Some(told), "trimmed")];
-        let findings = check(&history(&[3, 4], instead(&[3, 4], told)));
+    for reported in [1, 3] {
+        let gaps = vec![gap(Some(20), Some(50), Some(reported), "trimmed")];
+        let findings = check(&history(&[3, 4], instead(&[3, 4], gaps)));
         assert!(findings.violations.iter().any(|v| v.contains("2 are missing, and told are")));
     }
-    let told = gap(Some(20), Some(40), Some(1), "trimmed");
+    let one = gap(Some(20), Some(40), Some(1), "trimmed");
     let back = What::Opened("39-18446744073709551615".into());
-    passes(&history(&[3], instead(&[3], vec![told.clone(), back, told.clone()])));
-    assert!(!check(&history(&[3], instead(&[3], vec![told.clone(), told]))).violations.is_empty());
+    passes(&history(&[3], instead(&[3], vec![one.clone(), back, one.clone()])));
+    assert!(!check(&history(&[3], instead(&[3], vec![one.clone(), one]))).violations.is_empty());
     let nothing = vec![entry(3), gap(Some(30), Some(40), Some(0), "trimmed")];
     caught(&history(&[], instead(&[3], nothing)), "wrong in itself");
 }
@@ -221,12 +221,12 @@ fn ids_that_go_back_need_a_reset() {
 }
 
 fn a_reset_is_reported_though_nothing_is_lost() {
-    let mut untold = history(&[], all());
-    untold.allowed.told = 1;
-    caught(&untold, "0 times, not 1");
-    untold.clients =
+    let mut unreported = history(&[], all());
+    unreported.allowed.at_least = 1;
+    caught(&unreported, "0 times, not 1");
+    unreported.clients =
         history(&[], instead(&[4], vec![gap(Some(30), Some(40), None, "reset"), entry(4)])).clients;
-    passes(&untold);
+    passes(&unreported);
 }
 
 fn a_reset_covers_the_old_generation_only() {
@@ -287,8 +287,8 @@ fn an_unacknowledged_entry_is_expected_where_it_is_kept() {
 }
 
 fn a_gap_names_the_next_entry() {
-    let told = vec![gap(Some(20), Some(35), None, "trimmed")];
-    caught(&history(&[3], instead(&[3], told)), "names another");
+    let gaps = vec![gap(Some(20), Some(35), None, "trimmed")];
+    caught(&history(&[3], instead(&[3], gaps)), "names another");
 }
 
 fn a_closed_connection_is_caught() {

@@ -197,7 +197,7 @@ fn is_cut_as_slow_and_resumes(limit: &str) {
         eventually("it is cut", || gateway.metric(slow) > 0.5);
     }
     client.rest();
-    assert!(!client.complete, "it was cut, not sent away");
+    assert!(!client.complete, "it was cut, not closed");
     assert_eq!(gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}"), 1.0);
     let last = client.last_event_id();
     assert!(ids.contains(&last), "it got no entry at all: {last}");

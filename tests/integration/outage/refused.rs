@@ -36,7 +36,7 @@ fn a_key_of_another_type_disconnects_its_clients_and_no_others() {
         if is_served {
             served = Some(client);
         }
-        pause_of_the_scenario(Duration::from_millis(100), "a client that was sent away");
+        pause_of_the_scenario(Duration::from_millis(100), "a client that was disconnected");
         is_served
     });
     let id = redis.add("events:a", "on it goes");

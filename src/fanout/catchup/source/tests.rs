@@ -113,7 +113,7 @@ fn tell_reset(topic: &Topic, ids: &[u64]) {
 }
 
 /// The client is told of the reset, gets all of the new generation from 5 on, and is live then.
-async fn is_told_of_all(driver: &mut Driver, body: &mut Body, ids: &[u64]) {
+async fn is_sent_all(driver: &mut Driver, body: &mut Body, ids: &[u64]) {
     let (mut heard, mut parser) = (Vec::new(), Parser::new());
     // Level, it goes to a shard.
     for _ in 0..20 {
@@ -139,7 +139,7 @@ async fn a_client_in_the_past_of_a_recreated_stream_gets_all_of_the_new_one() {
     let (test, ids) = (TestFanout::new(), [5, 15, 25]);
     let (mut driver, mut body, lease) = behind_in(&test, &ids);
     tell_reset(lease.topic(), &ids);
-    is_told_of_all(&mut driver, &mut body, &ids).await;
+    is_sent_all(&mut driver, &mut body, &ids).await;
 }
 
 /// How it goes on after a page that shows a reset is for the reader to tell.
@@ -152,7 +152,7 @@ async fn a_client_that_sees_a_new_generation_before_the_reader_waits_for_it() {
     }
     assert_eq!(hear(&mut body, &mut Parser::new()), []);
     tell_reset(lease.topic(), &ids);
-    is_told_of_all(&mut driver, &mut body, &ids).await;
+    is_sent_all(&mut driver, &mut body, &ids).await;
 }
 
 /// A live subscriber in this phase whose client has everything up to `last`.
