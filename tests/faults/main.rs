@@ -51,7 +51,7 @@ struct Options {
     /// Each fault with the seeds 1 to this; more than one are run in earnest, as with --long.
     #[arg(long, default_value_t = 1, conflicts_with = "seed")]
     seeds: u64,
-    /// Each fault with this seed, as it was told where one failed.
+    /// Each fault with this seed, as it was told where one failed; SEED=N does the same.
     #[arg(long)]
     seed: Option<u64>,
     /// Faults last as long as they do in earnest, `block` is what it is by default, and some clients speak
@@ -98,7 +98,8 @@ fn once_more(row: &mut Row, fault: &Fault, plan: Plan, runtime: &Runtime) {
 
 /// Runs them all, some at a time, and prints each row when it is whole; whether everything held.
 fn inflict(options: &Options, faults: &[&Fault]) -> bool {
-    let seeds: Vec<u64> = options.seed.map_or((1..=options.seeds).collect(), |seed| vec![seed]);
+    let seed = options.seed.or_else(support::seed::of_environment);
+    let seeds: Vec<u64> = seed.map_or((1..=options.seeds).collect(), |seed| vec![seed]);
     let (clients, long) = (options.clients, options.long || seeds.len() > 1);
     let runtime = support::swarm::runtime();
     let rows = faults.iter().map(|fault| Row { name: fault.name, runs: Vec::new() });
