@@ -1,4 +1,4 @@
-//! The configuration: every value typed, every default filled in. [`toml`] reads it from gateway.toml and
+//! The configuration: every value typed, every default filled in. `toml/` reads it from gateway.toml and
 //! the environment.
 
 use std::net::SocketAddr;

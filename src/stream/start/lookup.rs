@@ -1,4 +1,4 @@
-//! Asks the source what the [rule](super::rule) has to know.
+//! Asks the source what the `rule` has to know.
 
 use std::time::Duration;
 
