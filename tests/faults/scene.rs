@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ssegate::event::StreamId;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Record, Speaks};
+use crate::history::Fate;
 use crate::proxy::{Proxy, Upstream};
 use crate::support::address::own_ip;
 use crate::support::gateway::Gateway;
@@ -186,6 +188,17 @@ impl Scene {
         let gateway = self.gateway.take().expect("it runs");
         self.logged += &gateway.log();
         gateway
+    }
+
+    /// Waits until the gateway has read what is written so far.
+    pub fn gateway_has_read_all(&self) {
+        let newest = |fate: &Fate| if let Fate::Added(id, _) = fate { Some(*id) } else { None };
+        let newest = self.writing.lock().written().iter().rev().find_map(newest);
+        eventually("the gateway has read what was written", || {
+            let streams = self.gateway().streams();
+            let read = streams[0]["last_id"].as_str().and_then(|id| id.parse::<StreamId>().ok());
+            read >= newest
+        });
     }
 
     /// Everything that a gateway of this run logged.

@@ -199,6 +199,7 @@ pub(super) fn gateway_terminated(scene: &mut Scene) -> Over {
 pub(super) fn gateway_terminated_amid_events(scene: &mut Scene) -> Over {
     scene.client_side().strike_all(Ill::Stalled);
     assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
+    scene.gateway_has_read_all();
     scene.wait(100, 300);
     let gateway = scene.lose_gateway();
     gateway.signal("TERM");

@@ -51,6 +51,7 @@ pub(super) fn redis_silent_to_returners(scene: &mut Scene) -> Over {
 pub(super) fn redis_away_from_followers(scene: &mut Scene) -> Over {
     scene.client_side().strike_all(Ill::Stalled);
     assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
+    scene.gateway_has_read_all();
     scene.wait(100, 300);
     scene.redis_side().strike_all(Ill::Stalled);
     scene.client_side().heal();
@@ -82,6 +83,7 @@ pub(super) fn client_stalled(scene: &mut Scene) -> Over {
 pub(super) fn slow_clients_cut(scene: &mut Scene) -> Over {
     scene.client_side().strike_all(Ill::Stalled);
     assert!(scene.writing.lock().burst(FAR_BEHIND, None), "a burst was not taken");
+    scene.gateway_has_read_all();
     // Twice as long: what the kernel still had room for at first looks like taking.
     scene.wait(2_500, 3_000);
     scene.client_side().heal();
