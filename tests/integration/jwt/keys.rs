@@ -184,7 +184,7 @@ fn keys_that_never_came_are_not_the_clients_fault() {
     for (response, what) in [
         (&*moved, "302"),
         (&large, "no whole answer"),
-        ("200 OK\r\nContent-Length: 2\r\n\r\n[]", "no set of keys"),
+        ("200 OK\r\nContent-Length: 2\r\n\r\n[]", "is not a set of keys"),
     ] {
         issuer.answer(response);
         eventually("it was asked", || gateway.log().contains(what));
