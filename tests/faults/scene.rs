@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ssegate::event::StreamId;
+use ssegate::sse::StreamId;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
