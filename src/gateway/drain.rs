@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -16,6 +16,8 @@ use crate::state::State;
 
 /// A hand-over takes no longer: meanwhile nobody accepts, or the successor does.
 const HANDOVER: Duration = Duration::from_secs(2);
+/// A connection that was accepted as the last client left is answered within this, or not at all.
+const LAST_ARRIVALS: Duration = Duration::from_millis(50);
 /// The closes of a hand-over are spread over this at most, so that the last clients have time, too.
 const HANDOVER_SPREAD: Duration = Duration::from_millis(1500);
 
@@ -56,6 +58,9 @@ async fn all_left(state: &State, accepting: &Accepting) {
     empty(&state.hosted).await;
     // Until here a new client was told to come back; the last refusals still go out.
     accepting.end.cancel();
+    // A connection that was accepted just before has a moment to get its own; one that asks for nothing has not.
+    let _ = timeout(LAST_ARRIVALS, empty(&accepting.arrivals)).await;
+    state.limits.all_left().await;
     empty(&state.fanout.tasks).await;
 }
 

@@ -177,7 +177,7 @@ impl Driver {
     }
 
     fn replays(&self) -> bool {
-        self.machine.replays(&self.subscriber.topic().state().ring)
+        self.machine.replays(&self.subscriber.topic().state())
     }
 
     fn next_action(&mut self) -> Action {

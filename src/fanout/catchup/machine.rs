@@ -162,14 +162,17 @@ impl CatchUp {
         }
     }
 
-    /// Whether the next thing is to write entries to a client that is not live yet.
-    pub(super) fn replays(&self, ring: &Ring) -> bool {
+    /// Whether the next thing is to write entries to a client that is not live yet. What it has to be told of
+    /// its source comes first.
+    pub(super) fn replays(&self, topic: &TopicState) -> bool {
         let has_entries = match &self.phase {
-            Phase::Ring(at) => at.seq < ring.next_seq(),
+            Phase::Ring(at) => at.seq < topic.ring.next_seq(),
             Phase::Source(backfill) => backfill.has_unwritten(),
             Phase::Start(_) | Phase::NewGeneration => false,
         };
-        has_entries && !self.delivery.live && self.unsent.is_empty()
+        let status = status_change(self.delivery.source_down, &topic.reader);
+        let has_status = self.half_written.is_none() && !matches!(status, StatusChange::None);
+        has_entries && !has_status && !self.delivery.live && self.unsent.is_empty()
     }
 
     /// Whether the client has only whole events.
