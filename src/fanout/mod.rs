@@ -51,9 +51,9 @@ use shard::{Joining, ShardHandle, ShardMessage};
 
 /// A shard takes this many subscribers before another one is opened for the same topic.
 const SHARD_MIN_SUBSCRIBERS: usize = 256;
-/// After so many writes to those that replay, which take a millisecond or two,
+/// Writes to subscribers that replay before these pause; they take a millisecond or two.
 const REPLAY_WRITES: usize = 16;
-/// they pause for this long.
+/// The length of that pause.
 const REPLAY_PAUSE: Duration = Duration::from_millis(1);
 
 /// What shards and catch-up subscribers share.
@@ -73,8 +73,8 @@ pub struct Fanout {
     replay_writes: AtomicUsize,
     /// Tasks that hold one subscriber each, or write its closing frame: the drain waits for them.
     pub tasks: TaskTracker,
-    /// When the last subscriber is closed; set with the drain's first.
-    drained: OnceLock<Instant>,
+    /// When the drain closes its last subscriber; set with the first.
+    drain_ends: OnceLock<Instant>,
     opened_shards: AtomicUsize,
     /// By topic; a topic's shards end with it.
     shards: DashMap<u64, Vec<ShardHandle>>,
@@ -93,7 +93,7 @@ impl Fanout {
             draining: CancellationToken::new(),
             recheck: Notify::new(),
             tasks: TaskTracker::new(),
-            drained: OnceLock::new(),
+            drain_ends: OnceLock::new(),
             opened_shards: AtomicUsize::new(0),
             shards: DashMap::new(),
         }
@@ -126,7 +126,7 @@ impl Fanout {
             match shard::open(self, &topic, number) {
                 Ok(shard) => shards.push(shard),
                 Err(error) => {
-                    tracing::warn!(key = %topic.key, %error, "no descriptor for one more shard: its subscribers are closed and come back; raise LimitNOFILE=");
+                    tracing::warn!(key = %topic.key, %error, "no descriptor for one more shard: its subscribers join another, or are closed and come back; raise LimitNOFILE=");
                 }
             }
         }
@@ -140,8 +140,8 @@ impl Fanout {
         close(self, socket, subscriber, frame);
     }
 
-    /// A subscriber that replays waits for a permit to write: one worker is left to those that are live, where
-    /// there are several, and some of the time of the others.
+    /// A permit to write, for a subscriber that replays. Where there are several workers, one of them is left to
+    /// live subscribers; the others are left to them some of the time.
     async fn replay_permit(&self) -> SemaphorePermit<'_> {
         let permit = self.replay_permits.acquire().await.expect("the semaphore is never closed");
         let writes = self.replay_writes.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Fanout {
     /// When one subscriber is closed by the drain: closes are spread over all of it.
     fn drain_expiry(&self) -> Instant {
         let now = Instant::now();
-        let end = *self.drained.get_or_init(|| now + self.settings().drain);
+        let end = *self.drain_ends.get_or_init(|| now + self.settings().drain);
         now + end.saturating_duration_since(now).mul_f64(fastrand::f64())
     }
 

@@ -44,7 +44,7 @@ mod tests {
         let subscribers = ["a", "b"].map(|key| test.subscriber(key));
         assert!(test.goes_round(LONG).await);
         let hung = HungShard::shards_of(&subscribers[0].1);
-        assert!(test.stops(A_WHILE).await, "a pack hangs, and nobody noticed");
+        assert!(test.stops(A_WHILE).await, "a shard hangs, and nobody noticed");
         drop(hung);
         assert!(test.goes_round(LONG).await);
     }

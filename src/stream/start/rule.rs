@@ -19,25 +19,26 @@
 //!
 //! | the client asked for | and the stream | it goes on | gap |
 //! |---|---|---|---|
-//! | `After(id)` | holds the entry `id` or the next id, or a page that was just read shows it | after `id` | |
-//! | anything | ends before what the topic's reader has read: it was recreated | once the reader has told how | |
+//! | `After(id)` | holds the entry `id`, as a page that was just read shows | after `id` | |
+//! | anything | ends before what the topic's reader has read: it was recreated, or the server lags | once the reader has told how | |
+//! | `After(id)` | holds the entry `id`, or the one with the next id | after `id` | |
 //! | `After(0-0)` | does not exist | after `0-0` | |
 //! | `After(id)` | does not exist, or ends before `id` | with the first | `reset` ¹ |
 //! | `After(id)` | ends at `id`, or its first has the next id | after `id` | |
 //! | `After(id)` | has its first at or before `id`, and had a deletion at or after `id` | after `id` | |
 //! | `After(0-0)` | has lost nothing ² | with the first | |
-//! | `After(id)` | has its first after `id`, and may have lost entries ² | with the first | `trimmed` |
+//! | `After(id)` | has its first after `id`, or none, and may have lost entries ² | with the first | `trimmed` |
 //! | `After(id)` | none of these: `id` is of another generation | with the first | `reset` ¹ |
 //! | `Since(ms)` | does not exist | after `0-0` | |
 //! | `Since(ms)` | ends before that time | at its end | |
 //! | `Since(ms)` | has its first after that time, and has lost entries ² | with the first | `trimmed` |
 //! | `Since(ms)` | none of these | with the first since then | |
 //! | `Newest(n)` | | with the `n`-th newest, or the first | |
-//! | `Earliest` (and the rest) | | with the first | |
+//! | `Earliest` | | with the first | |
 //! | *then:* any of these | has entries from there on that `replay` does not allow | with the oldest allowed one | `limit` |
 //!
 //! ¹ Once the primary confirms it: a replica that lags looks the same.
-//! ² By its counts. Redis before 7 does not count: such a stream may have lost entries.
+//! ² By its counts. Redis before 7 does not count: there `After` is told of a gap, and `Since` of none.
 //!
 //! If the stream is recreated under a subscriber ([`recreated`]), the subscriber goes on with the first, after a
 //! `reset`.

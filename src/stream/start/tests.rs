@@ -1,5 +1,5 @@
 //! Plain cases of the rule. Random histories, with the pages that follow, are played where a client hears
-//! of them: in `fanout/catchup/backfill/histories.rs`.
+//! of them: in `fanout/catchup/source/histories.rs`.
 
 use super::rule::{Known, Newest, Question, decide, recreated};
 use super::{Resolved, Start, StartPoint};
