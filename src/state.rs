@@ -118,7 +118,7 @@ impl State {
             let state = topic.state();
             // A key that cannot be read has no clients left; `ssegate_reader_errors_total` counts it.
             if !matches!(state.reader, ReaderState::Refused(_)) {
-                last_poll = last_poll.min(state.polled);
+                last_poll = last_poll.min(state.last_answer);
                 lag_entries = lag_entries.max(state.status.lag_entries.unwrap_or(0));
             }
         }

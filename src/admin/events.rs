@@ -23,7 +23,7 @@ use crate::http::response::text;
 pub(super) const MOST_STREAMS: usize = 16;
 
 /// The body of an event stream.
-pub(super) struct Stream(mpsc::Receiver<Bytes>);
+pub(super) struct EventBody(mpsc::Receiver<Bytes>);
 
 /// What fills it.
 pub(super) struct Events {
@@ -41,7 +41,7 @@ pub(super) struct Gone;
 pub(super) fn open<F>(
     visit: &Visit,
     fill: impl FnOnce(Events) -> F,
-) -> Result<Response<Stream>, Refusal>
+) -> Result<Response<EventBody>, Refusal>
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
@@ -64,7 +64,7 @@ where
         drop(permit);
     });
     visit.streaming.store(true, Ordering::Relaxed);
-    Ok(head(Stream(body)))
+    Ok(head(EventBody(body)))
 }
 
 /// The head of an event stream.
@@ -103,7 +103,7 @@ impl Events {
     }
 }
 
-impl Body for Stream {
+impl Body for EventBody {
     type Data = Bytes;
     type Error = Infallible;
 

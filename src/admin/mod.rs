@@ -56,7 +56,7 @@ const MAX_STREAM_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// What hyper holds at most for a slow client.
 const BUFFER_BYTES: usize = 32 << 10;
 
-type Answer = Response<Either<Full, events::Stream>>;
+type Answer = Response<Either<Full, events::EventBody>>;
 
 /// What the requests of one connection share.
 struct Visit {

@@ -20,7 +20,7 @@ const MOST_STREAMS: usize = 100;
 pub struct Report(pub(crate) Arc<State>);
 
 /// One stream key.
-struct Stream {
+struct StreamReport {
     key: Arc<str>,
     clients: usize,
     entries: u64,
@@ -41,12 +41,12 @@ struct Stream {
     server: Option<String>,
     source_last_id: Option<String>,
     lag_entries: Option<u64>,
-    shards: Vec<Shard>,
+    shards: Vec<ShardReport>,
     catch_ups: CatchUps,
 }
 
 /// Subscribers that are level with the tail.
-struct Shard {
+struct ShardReport {
     clients: usize,
     behind_entries: u64,
 }
@@ -64,7 +64,7 @@ struct CatchUps {
 pub fn streams(state: &State) -> Value {
     let mut topics = state.hub.all();
     topics.sort_by(|a, b| a.key.cmp(&b.key));
-    topics.iter().map(|topic| Stream::of(state, topic).json()).collect()
+    topics.iter().map(|topic| StreamReport::of(state, topic).json()).collect()
 }
 
 /// The gateway as a whole, and its largest streams.
@@ -144,20 +144,20 @@ impl Report {
             streams_left_out = left_out,
             "state of the gateway"
         );
-        streams.iter().for_each(Stream::log);
+        streams.iter().for_each(StreamReport::log);
     }
 }
 
 /// The streams with the most clients, and the number of the others.
-fn largest(state: &State, most: usize) -> (Vec<Stream>, usize) {
+fn largest(state: &State, most: usize) -> (Vec<StreamReport>, usize) {
     let mut topics = state.hub.all();
     topics.sort_by_cached_key(|topic| (usize::MAX - topic.state().audience(), topic.key.clone()));
     let left_out = topics.len().saturating_sub(most);
     topics.truncate(most);
-    (topics.iter().map(|topic| Stream::of(state, topic)).collect(), left_out)
+    (topics.iter().map(|topic| StreamReport::of(state, topic)).collect(), left_out)
 }
 
-impl Stream {
+impl StreamReport {
     fn of(gateway: &State, topic: &Topic) -> Self {
         let shards = gateway.fanout.shards_of(topic);
         let places = topic.catch_ups.positions();
@@ -173,7 +173,7 @@ impl Stream {
         let position = |number| {
             state.shards.iter().find(|(n, _)| *n == number).map_or(next_seq, |(_, at)| *at)
         };
-        let shards = shards.into_iter().map(|(number, clients)| Shard {
+        let shards = shards.into_iter().map(|(number, clients)| ShardReport {
             clients,
             behind_entries: next_seq - position(number).min(next_seq),
         });
@@ -193,7 +193,7 @@ impl Stream {
             retry_in_ms: failure.map(|failure| milliseconds_until(failure.retry_at)),
             waits_for: waits_for(&state, is_full),
             since: state.status.since,
-            last_answer: state.polled,
+            last_answer: state.last_answer,
             server: state.status.server.as_ref().map(Address::to_string),
             source_last_id: state.status.source_last_id.map(|id| id.to_string()),
             lag_entries: state.status.lag_entries,
@@ -315,12 +315,12 @@ mod tests {
             topic.push(&[Item::Entry(entry)], 1000);
         }
         assert_eq!(waits(), "slow_clients");
-        topic.moved(7, 4);
+        topic.shard_sent(7, 4);
         topic.state().rendering(&rendering());
         let large = vec![("payload".into(), vec![b'x'; 900].into())];
         let entry = Entry { id: StreamId { ms: 5, seq: 0 }, fields: large };
         topic.push(&[Item::Entry(entry)], 1000);
-        topic.moved(7, 5);
+        topic.shard_sent(7, 5);
         assert_eq!(waits(), "memory");
         topic.forget_ring();
         assert_eq!(waits(), "entries");

@@ -34,10 +34,10 @@ pub fn is_of_host(origin: &HeaderValue, request: &HeaderMap) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn request(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    pub(crate) fn request(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
@@ -45,7 +45,7 @@ mod tests {
         headers
     }
 
-    fn listed(credentials: bool) -> Cors {
+    pub(crate) fn listed(credentials: bool) -> Cors {
         let origin = HeaderValue::from_static("https://app.example");
         Cors { origins: Origins::Listed(vec![origin]), credentials }
     }

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::{Position, Url};
 
 use crate::config::Tls;
-use crate::net::dial::{Socket, address_of, dial};
+use crate::net::dial::{DialedSocket, address_of, dial};
 
 /// From connecting to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ async fn fetch(url: &Url, tls: Option<&Tls>) -> Result<Vec<u8>, String> {
     request(url, socket).await
 }
 
-async fn request(url: &Url, socket: Box<dyn Socket>) -> Result<Vec<u8>, String> {
+async fn request(url: &Url, socket: Box<dyn DialedSocket>) -> Result<Vec<u8>, String> {
     let no_answer = |error: hyper::Error| format!("no answer: {error}");
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(no_answer)?;

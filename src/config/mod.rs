@@ -367,5 +367,5 @@ impl std::fmt::Debug for Secret {
 
 /// Reads a duration as the configuration writes it: `250ms`, `15s`, `5m`, `2h`, `1d`.
 pub fn duration(text: &str) -> Option<Duration> {
-    units::duration(&units::Written::from(text)).ok()
+    units::duration(&units::WrittenValue::from(text)).ok()
 }

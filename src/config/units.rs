@@ -8,12 +8,12 @@ use toml::de::{DeTable, DeValue};
 
 /// A value as written.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Written {
+pub(super) enum WrittenValue {
     Text(String),
     Integer(i128),
     Flag(bool),
     /// Elements with their offsets in the file.
-    List(Vec<(usize, Written)>),
+    List(Vec<(usize, WrittenValue)>),
     Table(Vec<Item>),
     /// What no key takes: floats and dates.
     Other(&'static str),
@@ -27,7 +27,7 @@ pub(super) struct Item {
     pub(super) name_at: usize,
     /// Offset of the value in the file.
     pub(super) at: usize,
-    pub(super) value: Written,
+    pub(super) value: WrittenValue,
 }
 
 /// The items of a table in the order of the file.
@@ -38,7 +38,7 @@ pub(super) fn items(table: &DeTable<'_>) -> Vec<Item> {
             name: name.get_ref().to_string(),
             name_at: name.span().start,
             at: value.span().start,
-            value: Written::from_toml(value.get_ref()),
+            value: WrittenValue::from_toml(value.get_ref()),
         })
         .collect();
     items.sort_by_key(|item| item.name_at);
@@ -51,7 +51,7 @@ pub(super) fn take(items: &mut Vec<Item>, name: &str) -> Option<Item> {
     Some(items.remove(at))
 }
 
-impl Written {
+impl WrittenValue {
     fn from_toml(value: &DeValue<'_>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.to_string()),
@@ -88,14 +88,14 @@ impl Written {
     }
 }
 
-impl From<&str> for Written {
+impl From<&str> for WrittenValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
 /// As TOML.
-impl fmt::Display for Written {
+impl fmt::Display for WrittenValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(&quoted(text)),
@@ -121,23 +121,23 @@ fn quoted(text: &str) -> String {
     json.replace('\u{7f}', "\\u007F")
 }
 
-pub(super) fn text(written: &Written) -> Result<String, String> {
+pub(super) fn text(written: &WrittenValue) -> Result<String, String> {
     match written {
-        Written::Text(text) => Ok(text.clone()),
+        WrittenValue::Text(text) => Ok(text.clone()),
         _ => Err("not a text; write it in quotes".into()),
     }
 }
 
-pub(super) fn flag(written: &Written) -> Result<bool, String> {
+pub(super) fn flag(written: &WrittenValue) -> Result<bool, String> {
     match written {
-        Written::Flag(flag) => Ok(*flag),
+        WrittenValue::Flag(flag) => Ok(*flag),
         _ => Err("neither true nor false; write one of them, without quotes".into()),
     }
 }
 
-pub(super) fn count(written: &Written) -> Result<u64, String> {
+pub(super) fn count(written: &WrittenValue) -> Result<u64, String> {
     match written {
-        Written::Integer(number) => {
+        WrittenValue::Integer(number) => {
             u64::try_from(*number).map_err(|_| "out of range; write a number from 0 up".into())
         }
         _ => Err("not a whole number; write it in digits, without quotes".into()),
@@ -145,10 +145,10 @@ pub(super) fn count(written: &Written) -> Result<u64, String> {
 }
 
 /// `"250ms"`, `"15s"`, `"5m"`, `"1h"`, `"1d"`.
-pub(super) fn duration(written: &Written) -> Result<Duration, String> {
+pub(super) fn duration(written: &WrittenValue) -> Result<Duration, String> {
     let wrong =
         || String::from("not a duration; write a number and a unit, as in \"15s\" or \"250ms\"");
-    let Written::Text(text) = written else { return Err(wrong()) };
+    let WrittenValue::Text(text) = written else { return Err(wrong()) };
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
     let unit_ms: u64 = match unit {
         "ms" => 1,
@@ -162,12 +162,12 @@ pub(super) fn duration(written: &Written) -> Result<Duration, String> {
 }
 
 /// `"128KiB"`, `"8MiB"`, `"1GiB"`, `"512B"`; without a unit, or as a number: bytes.
-pub(super) fn size_bytes(written: &Written) -> Result<usize, String> {
+pub(super) fn size_bytes(written: &WrittenValue) -> Result<usize, String> {
     let wrong =
         || String::from("not a size; write a number and a unit, as in \"128KiB\" or \"8MiB\"");
     let (number, unit) = match written {
-        Written::Integer(number) => (u64::try_from(*number).map_err(|_| wrong())?, ""),
-        Written::Text(text) => number_and_unit(text).ok_or_else(wrong)?,
+        WrittenValue::Integer(number) => (u64::try_from(*number).map_err(|_| wrong())?, ""),
+        WrittenValue::Text(text) => number_and_unit(text).ok_or_else(wrong)?,
         _ => return Err(wrong()),
     };
     let unit_bytes: u64 = match unit {
@@ -189,10 +189,10 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 
 /// Reads `written`, which has to be between `least` and `most`.
 pub(super) fn within<T: PartialOrd>(
-    written: &Written,
-    read: fn(&Written) -> Result<T, String>,
-    least: &Written,
-    most: &Written,
+    written: &WrittenValue,
+    read: fn(&WrittenValue) -> Result<T, String>,
+    least: &WrittenValue,
+    most: &WrittenValue,
 ) -> Result<T, String> {
     let value = read(written)?;
     let bound = |bound| read(bound).expect("the bounds are written correctly");

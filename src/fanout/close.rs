@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::socket::{Input, watched};
 use super::{Fanout, Socket};
 
-/// A client may take this long to close its direction.
-const CLIENTS_END: Duration = Duration::from_secs(1);
+/// How long a client may take to close its direction once we have closed ours.
+pub const CLIENT_CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// Writes the closing frame and closes, in a task of its own; `held` (a subscriber's permits) is given back when
 /// that is done.
@@ -37,7 +37,7 @@ pub async fn close_with(socket: Socket, closing_frame: Vec<u8>, write_stall: Dur
     if matches!(timeout(write_stall, send_all(&socket, &closing_frame)).await, Ok(Ok(()))) {
         socket.get_ref().finish();
         // Whether the client closed or took too long: the socket is closed now.
-        let _ = timeout(CLIENTS_END, read_to_end(&socket)).await;
+        let _ = timeout(CLIENT_CLOSE_TIME, read_to_end(&socket)).await;
     }
 }
 

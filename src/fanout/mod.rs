@@ -39,7 +39,7 @@ mod writer;
 pub use access_record::{AccessRecord, AccessedStream, LogId};
 pub use body::{Body, BodyEnd, CatchUpHalf};
 pub use catchup::{CatchUp, follow_in_body, welcome};
-pub use close::{close, close_with};
+pub use close::{CLIENT_CLOSE_TIME, close, close_with};
 pub use settings::Settings;
 pub use socket::Socket;
 pub use subscriber::Subscriber;

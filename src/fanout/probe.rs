@@ -8,7 +8,7 @@ use super::shard::ShardMessage;
 
 impl Fanout {
     /// Returns once the loop of every shard has run once more: an idle shard's at once, a hung shard's never.
-    pub async fn round(&self) {
+    pub async fn every_shard_runs(&self) {
         let (probe, mut all_back) = mpsc::channel(1);
         for shards in &self.shards {
             shards.iter().for_each(|shard| shard.deliver(ShardMessage::Probe(probe.clone())));

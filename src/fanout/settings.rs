@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::CLIENT_CLOSE_TIME;
 use crate::config::{Config, Refuse};
-
-/// A client that was told to go has this long to read it.
-const CLOSING_TIME: Duration = Duration::from_secs(1);
 
 /// How shards and catch-up subscribers behave.
 #[derive(Clone, Debug)]
@@ -50,7 +48,7 @@ impl Settings {
     /// How long a drain may take: the last client is told at the end of `drain`, and has `write_stall`
     /// to take it.
     pub fn longest_drain(&self) -> Duration {
-        self.drain + self.write_stall + CLOSING_TIME
+        self.drain + self.write_stall + CLIENT_CLOSE_TIME
     }
 
     /// A reconnection time for one client: 1-3 times the base, so that they don't return at once.

@@ -77,7 +77,7 @@ impl TestFanout {
     }
 
     pub(crate) async fn goes_round(&self, within: Duration) -> bool {
-        timeout(within, self.fanout.round()).await.is_ok()
+        timeout(within, self.fanout.every_shard_runs()).await.is_ok()
     }
 
     /// Whether a shard stops answering, for so long at least: it may still come to a probe before it

@@ -4,7 +4,7 @@ use tracing::warn;
 
 use crate::config::{Config, IdentityError};
 use crate::http::inherited::Inherited;
-use crate::http::listener::{self, Listener};
+use crate::http::listener::{ListenError, Listener};
 use crate::limits::TooFewDescriptors;
 use crate::telemetry::metrics::TooManyRoutes;
 
@@ -13,7 +13,7 @@ use crate::telemetry::metrics::TooManyRoutes;
 pub enum BindError {
     /// A listener is not available.
     #[error(transparent)]
-    Listen(#[from] listener::BindError),
+    Listen(#[from] ListenError),
     /// Other machines reach the inherited admin listener, and no token guards it.
     #[error(
         "admin.listen: {address} is reachable from other machines and unguarded; set admin.token_file, or write a loopback address or a path as its ListenStream="
@@ -36,7 +36,7 @@ pub enum BindError {
 impl BindError {
     /// Whether the operator has to change the configuration, or what it relies on.
     pub fn is_configuration(&self) -> bool {
-        !matches!(self, Self::Listen(listener::BindError::Address { .. }))
+        !matches!(self, Self::Listen(ListenError::Address { .. }))
     }
 }
 

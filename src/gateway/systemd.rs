@@ -140,7 +140,7 @@ async fn send_rounds(manager: Manager, fanout: Arc<Fanout>, message: &str, every
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         clock.tick().await;
-        fanout.round().await;
+        fanout.every_shard_runs().await;
         manager.send(message).await;
     }
 }

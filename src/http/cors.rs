@@ -93,19 +93,7 @@ pub fn preflight(cors: &Cors, request: &HeaderMap) -> Option<HeaderMap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
-
-    fn listed(credentials: bool) -> Cors {
-        let origin = HeaderValue::from_static("https://app.example");
-        Cors { origins: Origins::Listed(vec![origin]), credentials }
-    }
+    use crate::auth::cookies::tests::{listed, request};
 
     #[test]
     fn only_an_origin_that_is_listed_exactly_is_echoed() {

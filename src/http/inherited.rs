@@ -19,7 +19,7 @@ pub struct Inherited {
 
 /// A listening stream socket.
 #[derive(Debug)]
-pub enum Socket {
+pub enum InheritedSocket {
     /// TCP.
     Tcp(TcpListener),
     /// A unix socket; its file belongs to the service manager.
@@ -28,7 +28,7 @@ pub enum Socket {
 
 /// Why a socket cannot be taken.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum InheritError {
     /// No socket of this name was handed over.
     #[error(
         "systemd:{name}: no socket of that name was handed over (handed over: {passed}); name it by FileDescriptorName={name} in a .socket unit of this service, and start that"
@@ -76,18 +76,20 @@ impl Inherited {
     }
 
     /// Takes every socket of this name: at least one.
-    pub fn sockets(&mut self, name: &str) -> Result<Vec<Socket>, Fault> {
+    pub fn sockets(&mut self, name: &str) -> Result<Vec<InheritedSocket>, InheritError> {
         let is_named = |&at: &usize| self.names[at].as_deref() == Some(name);
         let wanted: Vec<_> = (0..self.names.len()).filter(is_named).collect();
         if wanted.is_empty() {
             let passed = self.unused().collect::<Vec<_>>().join(", ");
             let passed = if passed.is_empty() { "nothing".into() } else { passed };
-            return Err(Fault::Absent { name: name.to_owned(), passed });
+            return Err(InheritError::Absent { name: name.to_owned(), passed });
         }
         let mut found = Vec::with_capacity(wanted.len());
         for at in wanted {
             let socket = self.socket(at);
-            found.push(socket.map_err(|error| Fault::Unusable { name: name.to_owned(), error })?);
+            found.push(
+                socket.map_err(|error| InheritError::Unusable { name: name.to_owned(), error })?,
+            );
             self.names[at] = None;
         }
         Ok(found)
@@ -98,18 +100,18 @@ impl Inherited {
         self.names.iter().flatten().map(String::as_str)
     }
 
-    fn socket(&mut self, at: usize) -> io::Result<Socket> {
+    fn socket(&mut self, at: usize) -> io::Result<InheritedSocket> {
         let taken = || io::Error::other("taken before");
         if let Ok(socket) = self.sockets.take_unix_listener(at) {
             let socket = socket.ok_or_else(taken)?;
             check_listens(&SockRef::from(&socket))?;
             socket.set_nonblocking(true)?;
-            return Ok(Socket::Unix(socket));
+            return Ok(InheritedSocket::Unix(socket));
         }
         let socket = self.sockets.take_tcp_listener(at)?.ok_or_else(taken)?;
         check_listens(&SockRef::from(&socket))?;
         socket.set_nonblocking(true)?;
-        Ok(Socket::Tcp(socket))
+        Ok(InheritedSocket::Tcp(socket))
     }
 }
 

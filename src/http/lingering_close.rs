@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
-/// How long a client may take to close its end,
-const CLIENT_END_TIME: Duration = Duration::from_secs(1);
-/// and how much it may send until then: more than answers to our frames is no sign of an end.
+use crate::fanout::CLIENT_CLOSE_TIME;
+
+/// How much a client may send until it closes: more than answers to our frames is no sign of an end.
 const MAX_LAST_BYTES: usize = 256 << 10;
 /// Input read from a client in one go; it is thrown away.
 const INPUT_BYTES: usize = 4096;
@@ -44,17 +44,17 @@ struct Counts {
 }
 
 /// Sees how a connection's writes fare while hyper owns it.
-pub(super) struct WriteProgress(Arc<Counts>);
+pub(super) struct ConnectionProgress(Arc<Counts>);
 
 impl<C> LingeringClose<C> {
-    pub(super) fn progress(&self) -> WriteProgress {
-        WriteProgress(self.progress.clone())
+    pub(super) fn progress(&self) -> ConnectionProgress {
+        ConnectionProgress(self.progress.clone())
     }
 }
 
-impl WriteProgress {
+impl ConnectionProgress {
     /// Runs `ending`, which writes the rest and waits for the client's end. It is given up when nothing was
-    /// written for [`CLIENT_END_TIME`], or after `write_stall` in all.
+    /// written for [`CLIENT_CLOSE_TIME`], or after `write_stall` in all.
     pub(super) async fn wait_for_end<F: Future + Unpin>(
         &self,
         mut ending: F,
@@ -63,7 +63,7 @@ impl WriteProgress {
         let end = Instant::now() + write_stall;
         loop {
             let before = self.0.bytes.load(Relaxed);
-            if let Ok(ended) = timeout(CLIENT_END_TIME, &mut ending).await {
+            if let Ok(ended) = timeout(CLIENT_CLOSE_TIME, &mut ending).await {
                 return Some(ended);
             }
             let makes_progress =
@@ -110,7 +110,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<C> {
         if this.deadline.is_none() {
             ready!(pin!(&mut this.connection).poll_shutdown(context))?;
         }
-        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(CLIENT_END_TIME)));
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(CLIENT_CLOSE_TIME)));
         let mut input = [0; INPUT_BYTES];
         loop {
             if deadline.as_mut().poll(context).is_ready() {

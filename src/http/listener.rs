@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::inherited::{self, Inherited};
+use super::inherited::{InheritError, Inherited, InheritedSocket};
 use super::peer::Peer;
 use crate::config::Listen;
 use crate::limits::{Pending, PendingSlot};
@@ -28,13 +28,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A bound listening socket.
 pub struct Listener {
-    socket: Socket,
+    socket: ListeningSocket,
     holder: Holder,
     /// Whether each connection has to begin with a PROXY header.
     pub behind_proxy: bool,
 }
 
-enum Socket {
+enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -59,7 +59,7 @@ impl Drop for UnlinkOnDrop {
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub enum ListenError {
     /// The address cannot be bound.
     #[error("cannot listen on {address}: {error}")]
     Address {
@@ -70,7 +70,7 @@ pub enum BindError {
     },
     /// A socket was to be handed over, and cannot be taken.
     #[error(transparent)]
-    Inherited(#[from] inherited::Fault),
+    Inherited(#[from] InheritError),
 }
 
 /// A connection that can leave the runtime's reactor.
@@ -104,7 +104,7 @@ pub trait Serve: Clone + Send + Sync + 'static {
 
 impl Listener {
     /// Binds and listens, or takes the sockets that were handed over.
-    pub fn bind(listen: &Listen, inherited: &mut Inherited) -> Result<Vec<Self>, BindError> {
+    pub fn bind(listen: &Listen, inherited: &mut Inherited) -> Result<Vec<Self>, ListenError> {
         let bound = match listen {
             Listen::Tcp(address) => bind_tcp(*address),
             Listen::Unix(path) => bind_unix(path),
@@ -114,16 +114,20 @@ impl Listener {
         Ok(vec![bound.map_err(failed(listen))?])
     }
 
-    fn new(socket: Socket, holder: Holder) -> Self {
+    fn new(socket: ListeningSocket, holder: Holder) -> Self {
         Self { socket, holder, behind_proxy: false }
     }
 
-    fn inherit(sockets: Vec<inherited::Socket>, listen: &Listen) -> Result<Vec<Self>, BindError> {
+    fn inherit(sockets: Vec<InheritedSocket>, listen: &Listen) -> Result<Vec<Self>, ListenError> {
         let mut listeners = Vec::with_capacity(sockets.len());
         for socket in sockets {
             let socket = match socket {
-                inherited::Socket::Tcp(socket) => TcpListener::from_std(socket).map(Socket::Tcp),
-                inherited::Socket::Unix(socket) => UnixListener::from_std(socket).map(Socket::Unix),
+                InheritedSocket::Tcp(socket) => {
+                    TcpListener::from_std(socket).map(ListeningSocket::Tcp)
+                }
+                InheritedSocket::Unix(socket) => {
+                    UnixListener::from_std(socket).map(ListeningSocket::Unix)
+                }
             };
             let socket = socket.map_err(failed(listen))?;
             listeners.push(Self::new(socket, Holder::Others));
@@ -134,8 +138,10 @@ impl Listener {
     /// Where it listens, for the log: port 0 has become a real one.
     pub fn address(&self) -> String {
         match &self.socket {
-            Socket::Tcp(socket) => socket.local_addr().map_or("?".into(), |addr| addr.to_string()),
-            Socket::Unix(socket) => {
+            ListeningSocket::Tcp(socket) => {
+                socket.local_addr().map_or("?".into(), |addr| addr.to_string())
+            }
+            ListeningSocket::Unix(socket) => {
                 let address = socket.local_addr().ok();
                 let path = address.as_ref().and_then(|address| address.as_pathname());
                 path.map_or("unix:?".into(), |path| format!("unix:{}", path.display()))
@@ -151,10 +157,10 @@ impl Listener {
     /// Whether other machines can connect.
     pub fn is_reachable(&self) -> bool {
         match &self.socket {
-            Socket::Tcp(socket) => {
+            ListeningSocket::Tcp(socket) => {
                 socket.local_addr().map_or(true, |addr| !addr.ip().to_canonical().is_loopback())
             }
-            Socket::Unix(_) => false,
+            ListeningSocket::Unix(_) => false,
         }
     }
 
@@ -170,16 +176,16 @@ impl Listener {
     ) {
         // Dropped at the end: it unlinks the socket's file.
         let Self { socket, holder: _holder, .. } = self;
-        let accepting = Accepting { serve, send_buffer_bytes, pending, tasks, ends };
+        let accepting = AcceptLoop { serve, send_buffer_bytes, pending, tasks, ends };
         match socket {
-            Socket::Tcp(socket) => accepting.run(TcpListenerStream::new(socket)).await,
-            Socket::Unix(socket) => accepting.run(UnixListenerStream::new(socket)).await,
+            ListeningSocket::Tcp(socket) => accepting.run(TcpListenerStream::new(socket)).await,
+            ListeningSocket::Unix(socket) => accepting.run(UnixListenerStream::new(socket)).await,
         }
     }
 }
 
 /// The accept loop, for either kind of socket.
-struct Accepting<S, B> {
+struct AcceptLoop<S, B> {
     serve: S,
     send_buffer_bytes: B,
     pending: Arc<Pending>,
@@ -187,7 +193,7 @@ struct Accepting<S, B> {
     ends: CancellationToken,
 }
 
-impl<S: Serve, B: Fn() -> Option<usize>> Accepting<S, B> {
+impl<S: Serve, B: Fn() -> Option<usize>> AcceptLoop<S, B> {
     async fn run<C: Accepted>(self, mut connections: impl Stream<Item = io::Result<C>> + Unpin) {
         while let Some(Some(next)) = self.ends.run_until_cancelled(connections.next()).await {
             let accepted = next.and_then(|connection| Ok((connection.peer()?, connection)));
@@ -237,13 +243,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    let socket = Socket::Tcp(socket.listen(BACKLOG)?);
+    let socket = ListeningSocket::Tcp(socket.listen(BACKLOG)?);
     Ok(Listener::new(socket, Holder::Us { _file: None }))
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path)?;
-    let socket = Socket::Unix(UnixListener::bind(path)?);
+    let socket = ListeningSocket::Unix(UnixListener::bind(path)?);
     let file = UnlinkOnDrop(path.to_owned());
     Ok(Listener::new(socket, Holder::Us { _file: Some(file) }))
 }
@@ -260,9 +266,9 @@ fn may_be_handed_over(error: io::Error, inherited: &Inherited) -> io::Error {
     }
 }
 
-fn failed(listen: &Listen) -> impl Fn(io::Error) -> BindError {
+fn failed(listen: &Listen) -> impl Fn(io::Error) -> ListenError {
     let address = listen.to_string();
-    move |error| BindError::Address { address: address.clone(), error }
+    move |error| ListenError::Address { address: address.clone(), error }
 }
 
 fn limit_send_buffer(socket: &SockRef<'_>, send_buffer_bytes: Option<usize>) {

@@ -20,7 +20,7 @@ const V2_MAX_BYTES: usize = 4096;
 
 /// Why a connection has no valid header.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum HeaderError {
     /// The connection ended, or could not be read.
     #[error("it ended within the PROXY header: {0}")]
     Ended(io::Error),
@@ -42,27 +42,29 @@ struct Header {
 }
 
 /// Reads and consumes the header that `connection` begins with; returns the client's address, if it has one.
-pub async fn read<C: Connection>(connection: &mut Rewind<C>) -> Result<Option<IpAddr>, Fault> {
+pub async fn read<C: Connection>(
+    connection: &mut Rewind<C>,
+) -> Result<Option<IpAddr>, HeaderError> {
     loop {
         if let Some(header) = parse(connection.ahead())? {
             connection.consume(header.length);
             return Ok(header.source);
         }
-        if connection.look_further(V2_MAX_BYTES).await.map_err(Fault::Ended)? == 0 {
-            return Err(Fault::Ended(io::ErrorKind::UnexpectedEof.into()));
+        if connection.look_further(V2_MAX_BYTES).await.map_err(HeaderError::Ended)? == 0 {
+            return Err(HeaderError::Ended(io::ErrorKind::UnexpectedEof.into()));
         }
     }
 }
 
 /// The header that `bytes` begin with; `None`: it is not whole yet.
-fn parse(bytes: &[u8]) -> Result<Option<Header>, Fault> {
+fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     if begins(bytes, SIGNATURE) {
         return version_2(bytes);
     }
     if begins(bytes, b"PROXY ") {
         return version_1(bytes);
     }
-    Err(Fault::Absent)
+    Err(HeaderError::Absent)
 }
 
 /// Whether `bytes` begin with `start`, as far as they go.
@@ -71,13 +73,14 @@ fn begins(bytes: &[u8], start: &[u8]) -> bool {
     bytes[..length] == start[..length]
 }
 
-fn version_1(bytes: &[u8]) -> Result<Option<Header>, Fault> {
+fn version_1(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     let within = &bytes[..bytes.len().min(V1_MAX_BYTES)];
     let Some(end) = within.windows(2).position(|two| two == b"\r\n") else {
         let is_too_long = within.len() == V1_MAX_BYTES;
-        return if is_too_long { Err(Fault::Malformed("it does not end")) } else { Ok(None) };
+        return if is_too_long { Err(HeaderError::Malformed("it does not end")) } else { Ok(None) };
     };
-    let line = std::str::from_utf8(&within[..end]).map_err(|_| Fault::Malformed("not ASCII"))?;
+    let line =
+        std::str::from_utf8(&within[..end]).map_err(|_| HeaderError::Malformed("not ASCII"))?;
     let words: Vec<&str> = line.split(' ').collect();
     let source = match *words.as_slice() {
         // The specification says to ignore the rest.
@@ -88,33 +91,33 @@ fn version_1(bytes: &[u8]) -> Result<Option<Header>, Fault> {
         ["PROXY", "TCP6", source, target, from, to] => {
             Some(ends::<Ipv6Addr>([source, target], [from, to])?.into())
         }
-        _ => return Err(Fault::Malformed("it names neither TCP4, TCP6 nor UNKNOWN")),
+        _ => return Err(HeaderError::Malformed("it names neither TCP4, TCP6 nor UNKNOWN")),
     };
     Ok(Some(Header { length: end + 2, source }))
 }
 
 /// The source address, if both addresses and both ports are valid.
-fn ends<A: std::str::FromStr>(addresses: [&str; 2], ports: [&str; 2]) -> Result<A, Fault> {
-    let address = |text: &str| text.parse().map_err(|_| Fault::Malformed("not an address"));
+fn ends<A: std::str::FromStr>(addresses: [&str; 2], ports: [&str; 2]) -> Result<A, HeaderError> {
+    let address = |text: &str| text.parse().map_err(|_| HeaderError::Malformed("not an address"));
     let is_port =
         |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
     if !ports.into_iter().all(is_port) {
-        return Err(Fault::Malformed("not a port"));
+        return Err(HeaderError::Malformed("not a port"));
     }
     let [source, target] = addresses.map(address);
     target.and(source)
 }
 
-fn version_2(bytes: &[u8]) -> Result<Option<Header>, Fault> {
+fn version_2(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     let Some(head) = bytes.get(SIGNATURE.len()..V2_HEAD_BYTES) else { return Ok(None) };
     let length = V2_HEAD_BYTES + usize::from(u16::from_be_bytes([head[2], head[3]]));
     if length > V2_MAX_BYTES {
-        return Err(Fault::Malformed("it is too long"));
+        return Err(HeaderError::Malformed("it is too long"));
     }
     let is_local = match head[0] {
         0x20 => true,
         0x21 => false,
-        _ => return Err(Fault::Malformed("its version or command is unknown")),
+        _ => return Err(HeaderError::Malformed("its version or command is unknown")),
     };
     let Some(addresses) = bytes.get(V2_HEAD_BYTES..length) else { return Ok(None) };
     // The proxy's own connection, such as a health check: it has no client.
@@ -123,17 +126,17 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, Fault> {
 }
 
 /// The source address in a block of this family; further values may follow the addresses.
-fn source(family: u8, addresses: &[u8]) -> Result<Option<IpAddr>, Fault> {
+fn source(family: u8, addresses: &[u8]) -> Result<Option<IpAddr>, HeaderError> {
     // Two addresses and two ports, or two paths.
     let (block_bytes, address_bytes) = match family {
         0x00 => (0, 0),
         0x11 => (12, 4),
         0x21 => (36, 16),
         0x31 => (216, 0),
-        _ => return Err(Fault::Malformed("its family is none of a stream's")),
+        _ => return Err(HeaderError::Malformed("its family is none of a stream's")),
     };
     if addresses.len() < block_bytes {
-        return Err(Fault::Malformed("it is too short for its addresses"));
+        return Err(HeaderError::Malformed("it is too short for its addresses"));
     }
     let address = &addresses[..address_bytes];
     let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);

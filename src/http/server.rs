@@ -9,13 +9,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
+use super::hosted;
 use super::listener::{Connection, Serve};
 use super::peer::Peer;
+use super::proxy_header::{self, HeaderError};
 use super::request::{Requester, count_pending_end};
 use super::request_head::{HEAD_BYTES, wait_for_head};
 use super::rewind::Rewind;
 use super::takeover::{self, Requests};
-use super::{hosted, proxy_header};
 use crate::config;
 use crate::limits::{PendingEnd, PendingSlot};
 use crate::net::certificates;
@@ -135,7 +136,7 @@ async fn read_proxy_header<C: Connection>(
     match proxy_header::read(connection).await {
         Ok(client) => return Some(client.map_or(accepted.peer, Peer::at)),
         // Probes only look whether we listen.
-        Err(proxy_header::Fault::Ended(_)) if connection.ahead().is_empty() => {}
+        Err(HeaderError::Ended(_)) if connection.ahead().is_empty() => {}
         Err(fault) => log_no_proxy_header(state, accepted, &fault.to_string()),
     }
     None

@@ -25,9 +25,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connection of any kind.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub trait DialedSocket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> DialedSocket for T {}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ pub async fn dial(
     address: &Address,
     tls: Option<&Tls>,
     handshake_timeout: Duration,
-) -> Result<Box<dyn Socket>, DialError> {
+) -> Result<Box<dyn DialedSocket>, DialError> {
     let (host, port) = match address {
         Address::Unix(path) => {
             return Ok(Box::new(UnixStream::connect(path).await.map_err(DialError::Connect)?));

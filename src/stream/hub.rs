@@ -131,7 +131,7 @@ impl Hub {
 
     /// Waits until all rings together are within `total_bytes`. What cannot be freed, shards still need; they
     /// wait for nobody, so they will soon have sent it.
-    pub async fn room(&self) {
+    pub async fn wait_for_room(&self) {
         if !self.is_full() {
             return;
         }

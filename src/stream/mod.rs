@@ -1,7 +1,7 @@
 //! One stream key that somebody reads: its reader, its ring, and reads of its past.
 
 mod batch;
-mod catchup;
+mod catchup_positions;
 pub mod continuity;
 mod hub;
 pub mod reader;
@@ -13,7 +13,7 @@ mod status;
 mod topic;
 
 pub use batch::{Batch, Item};
-pub use catchup::{CatchUpPosition, CatchUpRegistry};
+pub use catchup_positions::{CatchUpPosition, CatchUpRegistry};
 pub use hub::{Hub, Lease, TooManyReaders};
 pub use ring::{Ring, RingLookup};
 pub use sizes::Sizes;

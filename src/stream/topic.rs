@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::sse::{Rendering, StreamId};
 
 use super::batch::{Batch, Item};
-use super::catchup::CatchUpRegistry;
+use super::catchup_positions::CatchUpRegistry;
 use super::ring::Ring;
 use super::sizes::Sizes;
 use super::status::{ReadFailure, ReaderStatus};
@@ -67,7 +67,7 @@ pub struct TopicState {
     /// When its last client left, or when it was opened.
     pub idle_since: Instant,
     /// When its reader last had an answer.
-    pub polled: SystemTime,
+    pub last_answer: SystemTime,
     /// Each shard with its position in the ring; the reader waits for the slowest.
     pub shards: Vec<(usize, u64)>,
     /// How many of its clients are the operator's, who looks on.
@@ -104,7 +104,7 @@ impl Topic {
             renderings: Vec::new(),
             clients: 0,
             idle_since: Instant::now(),
-            polled: SystemTime::now(),
+            last_answer: SystemTime::now(),
             shards: Vec::new(),
             onlookers: 0,
             entries: 0,
@@ -182,7 +182,7 @@ impl Topic {
     /// The reader had an answer.
     pub fn answered(&self) {
         let mut state = self.state();
-        state.polled = SystemTime::now();
+        state.last_answer = SystemTime::now();
         state.status.failure = None;
         drop(state);
         self.set_reader(ReaderState::Up);
@@ -217,7 +217,7 @@ impl Topic {
     }
 
     /// Waits until the slowest shard is at most half a ring behind. Until then entries stay in Redis.
-    pub async fn room(&self) {
+    pub async fn wait_for_room(&self) {
         loop {
             let mut progress = std::pin::pin!(self.progress.notified());
             progress.as_mut().enable();
@@ -229,7 +229,7 @@ impl Topic {
     }
 
     /// A shard has sent everything before `position`; whether there is more already.
-    pub fn moved(&self, shard: usize, position: u64) -> bool {
+    pub fn shard_sent(&self, shard: usize, position: u64) -> bool {
         let mut state = self.state();
         let was_crowded = state.crowded();
         for (_, at) in state.shards.iter_mut().filter(|(id, _)| *id == shard) {

@@ -11,10 +11,12 @@ use crate::support::redis::Redis;
 
 /// What is bounded: what is kept, what a route gives back, how often Redis is asked for it.
 mod bounds;
-/// What a reader finds missing in Redis, and what a resume cannot have any more.
+/// What a reader finds missing in Redis.
 mod gaps;
 /// `POST /publish/{key}`.
 mod publish;
+/// What a resume cannot have any more.
+mod resumed_gaps;
 /// Loss that Redis does not report, beside a plain reader that does not notice it.
 mod silent;
 /// `?since=`.

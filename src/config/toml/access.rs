@@ -2,7 +2,7 @@
 
 use super::section::{Found, Section};
 use crate::config::diagnostics::did_you_mean;
-use crate::config::units::Written;
+use crate::config::units::WrittenValue;
 use crate::config::{Access, Match, PathTemplate};
 
 /// Whether the route needs a token.
@@ -49,10 +49,10 @@ pub(super) fn rules(
     read.ok().map(Access::Jwt)
 }
 
-fn matches(written: &Written, path: &PathTemplate) -> Result<Vec<Match>, String> {
-    let Written::Table(items) = written else {
+fn matches(written: &WrittenValue, path: &PathTemplate) -> Result<Vec<Match>, String> {
+    let WrittenValue::Table(items) = written else {
         return match written {
-            Written::Text(text) if text == "any" => Ok(Vec::new()),
+            WrittenValue::Text(text) if text == "any" => Ok(Vec::new()),
             _ => Err("not a rule; name the claim for each variable, as in { name = \"streams\" }, or \"any\"".into()),
         };
     };
@@ -64,7 +64,7 @@ fn matches(written: &Written, path: &PathTemplate) -> Result<Vec<Match>, String>
             return Err(format!("{{{variable}}} is not a variable of the path \"{path}\"{hint}"));
         }
         match &item.value {
-            Written::Text(claim) if !claim.is_empty() => {
+            WrittenValue::Text(claim) if !claim.is_empty() => {
                 matches.push(Match { variable, claim: claim.clone() });
             }
             other => return Err(format!("{other} is not the name of a claim; write it in quotes")),

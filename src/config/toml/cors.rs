@@ -4,12 +4,12 @@ use hyper::header::HeaderValue;
 use url::{Origin, Url};
 
 use super::section::Section;
-use crate::config::units::Written;
+use crate::config::units::WrittenValue;
 use crate::config::{Cors, Origins};
 
 /// The section.
 pub(super) fn cors(mut section: Section<'_, '_>) -> Cors {
-    let found = section.found("origins", Written::list([]));
+    let found = section.found("origins", WrittenValue::list([]));
     section.show(&found, found.value.to_string());
     let origins = section.list(&found, origin);
     let credentials = section.flag("credentials", false);

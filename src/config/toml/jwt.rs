@@ -7,7 +7,7 @@ use super::section::{Found, Section};
 use super::{secret, tls};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::jwk::{self, ALGORITHMS, VerifyingKey};
-use crate::config::units::{self, Written};
+use crate::config::units::{self, WrittenValue};
 use crate::config::{Jwt, KeyPlace, Keys, TokenPlace};
 
 /// Clocks differ by seconds; more would only prolong the life of expired tokens.
@@ -18,7 +18,7 @@ type Material = (&'static str, String, Found);
 
 /// The section, and whether it names any keys, with faults or without.
 pub(super) fn jwt(mut section: Section<'_, '_>) -> (Jwt, bool) {
-    let found = section.found("keys", Written::list([]));
+    let found = section.found("keys", WrittenValue::list([]));
     section.show(&found, found.value.to_string());
     let keys = keys(&mut section, &found);
     let text = |text: &str| match text {
@@ -27,7 +27,7 @@ pub(super) fn jwt(mut section: Section<'_, '_>) -> (Jwt, bool) {
     };
     let issuers = section.listed("issuer", &[], text);
     let audiences = section.listed("audience", &[], text);
-    let required = section.found("require", Written::list(["exp"]));
+    let required = section.found("require", WrittenValue::list(["exp"]));
     section.show(&required, required.value.to_string());
     let require = section.list(&required, text);
     let jwt = Jwt {
@@ -47,15 +47,15 @@ pub(super) fn jwt(mut section: Section<'_, '_>) -> (Jwt, bool) {
     }
     check_bindings(&mut section, &jwt, &keys);
     section.end();
-    let names_keys = !matches!(&found.value, Written::List(elements) if elements.is_empty());
+    let names_keys = !matches!(&found.value, WrittenValue::List(elements) if elements.is_empty());
     (jwt, names_keys)
 }
 
 fn places(section: &mut Section<'_, '_>) -> Vec<TokenPlace> {
-    let found = section.found("from", Written::list(["header"]));
+    let found = section.found("from", WrittenValue::list(["header"]));
     section.show(&found, found.value.to_string());
     let places = section.list(&found, TokenPlace::parse);
-    if matches!(&found.value, Written::List(elements) if elements.is_empty()) {
+    if matches!(&found.value, WrittenValue::List(elements) if elements.is_empty()) {
         section.fault(&found, "names no place: no token would be found; write [\"header\"]");
     }
     places
@@ -90,14 +90,14 @@ fn check_bindings(section: &mut Section<'_, '_>, jwt: &Jwt, keys: &[(Material, K
 
 fn keys(section: &mut Section<'_, '_>, found: &Found) -> Vec<(Material, Keys)> {
     const WRONG: &str = "not a list of keys; write tables, as in [{ alg = \"HS256\", secret_file = \"jwt.secret\" }]";
-    let Written::List(elements) = &found.value else {
+    let WrittenValue::List(elements) = &found.value else {
         section.fault(found, WRONG);
         return Vec::new();
     };
     let mut keys = Vec::new();
     for (at, element) in elements {
         match element {
-            Written::Table(items) => {
+            WrittenValue::Table(items) => {
                 let header = match &found.location {
                     Location::File { .. } => section.reader.location(*at),
                     location => location.clone(),
@@ -133,16 +133,16 @@ fn algorithms(section: &mut Section<'_, '_>, header: &Location) -> Option<Vec<Al
         );
         return None;
     };
-    if let Written::Text(name) = &found.value {
+    if let WrittenValue::Text(name) = &found.value {
         let read = algorithm(name).map_err(|why| section.fault(&found, why));
         return read.ok().map(|algorithm| vec![algorithm]);
     }
     let wanted = match &found.value {
-        Written::List(elements) => elements.len(),
+        WrittenValue::List(elements) => elements.len(),
         _ => 0,
     };
     let algorithms = section.list(&found, algorithm);
-    if wanted == 0 && matches!(found.value, Written::List(_)) {
+    if wanted == 0 && matches!(found.value, WrittenValue::List(_)) {
         section.fault(&found, "names no algorithm; write those of the key");
     }
     (wanted > 0 && algorithms.len() == wanted).then_some(algorithms)

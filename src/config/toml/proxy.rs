@@ -6,12 +6,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::address;
 use super::section::Section;
-use crate::config::units::Written;
+use crate::config::units::WrittenValue;
 use crate::config::{Listen, Proxy, Trusted};
 
 /// The section; `public` are the listeners that it may name.
 pub(super) fn proxy(mut section: Section<'_, '_>, public: &[Listen]) -> Proxy {
-    let found = section.found("trusted", Written::list([]));
+    let found = section.found("trusted", WrittenValue::list([]));
     section.show(&found, found.value.to_string());
     let trusted = section.list(&found, trusted);
     let networks: Vec<IpNet> = trusted.iter().flatten().copied().collect();
@@ -22,7 +22,7 @@ pub(super) fn proxy(mut section: Section<'_, '_>, public: &[Listen]) -> Proxy {
         section.warn(&found, everybody);
     }
 
-    let found = section.found("protocol", Written::list([]));
+    let found = section.found("protocol", WrittenValue::list([]));
     section.show(&found, found.value.to_string());
     let protocol = section.list(&found, |text| listener(text, public));
     if protocol.iter().any(Listen::is_reachable) {

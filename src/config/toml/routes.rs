@@ -4,7 +4,7 @@ use super::access;
 use super::reader::ConfigReader;
 use super::section::{Found, Section};
 use crate::config::diagnostics::{Location, did_you_mean};
-use crate::config::units::{self, Item, Written};
+use crate::config::units::{self, Item, WrittenValue};
 use crate::config::{KeyTemplate, PathTemplate, Replay, Route, Signals};
 use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
 
@@ -63,13 +63,13 @@ fn tables(reader: &mut ConfigReader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Ve
     };
     let mut tables = Vec::new();
     let wrong = "not a list of routes; begin each with [[route]]";
-    let Written::List(elements) = routes.value else {
+    let WrittenValue::List(elements) = routes.value else {
         reader.fault(reader.location(routes.name_at), "route", wrong);
         return tables;
     };
     for (at, element) in elements {
         match element {
-            Written::Table(items) => tables.push((at, items)),
+            WrittenValue::Table(items) => tables.push((at, items)),
             _ => reader.fault(reader.location(at), "route", wrong),
         }
     }
@@ -126,7 +126,7 @@ fn route(
         data: data(&mut section),
         missing: missing(&mut section),
     };
-    let replay = section.read("replay", Written::Integer(10_000), replay).0;
+    let replay = section.read("replay", WrittenValue::Integer(10_000), replay).0;
     let signals =
         section.word("signals", &[("comment", Signals::Comment), ("event", Signals::Event)]).0;
     if let (Some(path), Some(key)) = (&path, &key) {
@@ -174,8 +174,8 @@ fn event(section: &mut Section<'_, '_>) -> EventName {
     name
 }
 
-fn event_name(written: &Written) -> Result<EventName, String> {
-    let Written::Table(items) = written else {
+fn event_name(written: &WrittenValue) -> Result<EventName, String> {
+    let WrittenValue::Table(items) = written else {
         return fixed_name(written).map(EventName::Fixed);
     };
     let (mut field, mut otherwise) = (None, DEFAULT_EVENT.to_owned());
@@ -191,8 +191,8 @@ fn event_name(written: &Written) -> Result<EventName, String> {
     Ok(EventName::Field { field, otherwise })
 }
 
-fn fixed_name(written: &Written) -> Result<String, String> {
-    let Written::Text(name) = written else {
+fn fixed_name(written: &WrittenValue) -> Result<String, String> {
+    let WrittenValue::Text(name) = written else {
         return Err("not an event's name; write \"message\" or { field = \"type\", otherwise = \"message\" }".into());
     };
     if name == CONTROL_EVENT {
@@ -210,8 +210,8 @@ fn data(section: &mut Section<'_, '_>) -> Data {
     section.read("data", "payload", data_fields).0
 }
 
-fn data_fields(written: &Written) -> Result<Data, String> {
-    let Written::List(elements) = written else {
+fn data_fields(written: &WrittenValue) -> Result<Data, String> {
+    let WrittenValue::List(elements) = written else {
         let field = field_name(written)?;
         return Ok(if field == "*" { Data::All } else { Data::Field(field) });
     };
@@ -226,28 +226,28 @@ fn data_fields(written: &Written) -> Result<Data, String> {
     }
 }
 
-fn field_name(written: &Written) -> Result<String, String> {
+fn field_name(written: &WrittenValue) -> Result<String, String> {
     match written {
-        Written::Text(name) if !name.is_empty() => Ok(name.clone()),
+        WrittenValue::Text(name) if !name.is_empty() => Ok(name.clone()),
         _ => Err("not an entry's field; write its name, as in \"payload\"".into()),
     }
 }
 
 fn missing(section: &mut Section<'_, '_>) -> Option<String> {
-    let read = |written: &Written| {
+    let read = |written: &WrittenValue| {
         match written {
-        Written::Text(text) => Ok(Some(text.clone())),
-        Written::Flag(false) => Ok(None),
+        WrittenValue::Text(text) => Ok(Some(text.clone())),
+        WrittenValue::Flag(false) => Ok(None),
         _ => Err("neither a text nor false; write what the gateway sends when the field is absent, or false to skip the entry".into()),
     }
     };
     section.read("missing", "{}", read).0
 }
 
-fn replay(written: &Written) -> Result<Replay, String> {
+fn replay(written: &WrittenValue) -> Result<Replay, String> {
     match units::count(written) {
         Ok(entries) => Ok(Replay::Newest(entries)),
-        Err(_) if *written == Written::from("all") => Ok(Replay::All),
+        Err(_) if *written == WrittenValue::from("all") => Ok(Replay::All),
         Err(_) => Err("not a number of entries; write one from 0 up, or \"all\"".into()),
     }
 }

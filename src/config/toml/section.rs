@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::reader::ConfigReader;
 use crate::config::diagnostics::{Fault, Location, did_you_mean};
-use crate::config::units::{self, Item, Written, take};
+use crate::config::units::{self, Item, WrittenValue, take};
 use crate::config::{Secret, Setting};
 
 /// Sections that repeat: no variable of the environment can name a key of one of them.
@@ -25,7 +25,7 @@ const DEMO: [(&str, &str); 6] = [
 /// A key's value and where it was found.
 pub(super) struct Found {
     pub(super) key: &'static str,
-    pub(super) value: Written,
+    pub(super) value: WrittenValue,
     pub(super) location: Location,
     /// How faults name it: `server.keepalive = "15x"`.
     pub(super) subject: String,
@@ -51,7 +51,7 @@ impl<'r, 'a> Section<'r, 'a> {
         name: &'static str,
     ) -> Self {
         let items = match take(root, name) {
-            Some(Item { value: Written::Table(items), .. }) => items,
+            Some(Item { value: WrittenValue::Table(items), .. }) => items,
             Some(item) => {
                 let message = format!("not a section; write [{name}] and its keys below");
                 reader.fault(reader.location(item.name_at), name, message);
@@ -72,7 +72,7 @@ impl<'r, 'a> Section<'r, 'a> {
     ) -> Self {
         let unknown = || format!("unknown; its only section is [{path}]");
         let mut items = match take(root, outer) {
-            Some(Item { value: Written::Table(items), name_at, .. }) => {
+            Some(Item { value: WrittenValue::Table(items), name_at, .. }) => {
                 if items.is_empty() {
                     reader.fault(reader.location(name_at), &format!("[{outer}]"), unknown());
                 }
@@ -105,7 +105,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// What is written for `key`: a variable of the environment comes before the file.
-    pub(super) fn written(&mut self, key: &'static str, default: &Written) -> Option<Found> {
+    pub(super) fn written(&mut self, key: &'static str, default: &WrittenValue) -> Option<Found> {
         self.known.push(key);
         let item = take(&mut self.items, key);
         if let Some(found) = self.variable(key, default) {
@@ -116,18 +116,18 @@ impl<'r, 'a> Section<'r, 'a> {
         Some(Found { key, location: self.reader.location(at), value, subject })
     }
 
-    fn variable(&mut self, key: &'static str, default: &Written) -> Option<Found> {
+    fn variable(&mut self, key: &'static str, default: &WrittenValue) -> Option<Found> {
         if REPEATED.contains(&self.name) {
             return None;
         }
         let (name, text) = self.reader.variable(self.name, key)?;
-        let value = Written::from_variable(text, default);
-        let subject = format!("{name} = {}", Written::from(text));
+        let value = WrittenValue::from_variable(text, default);
+        let subject = format!("{name} = {}", WrittenValue::from(text));
         Some(Found { key, location: Location::Variable(name), value, subject })
     }
 
     /// The effective value of `key`: as written, or the default.
-    pub(super) fn found(&mut self, key: &'static str, default: Written) -> Found {
+    pub(super) fn found(&mut self, key: &'static str, default: WrittenValue) -> Found {
         let changed = self.reader.demo && DEMO.contains(&(self.name, key));
         self.written(key, &default).unwrap_or_else(|| Found {
             key,
@@ -148,8 +148,8 @@ impl<'r, 'a> Section<'r, 'a> {
     pub(super) fn read<T>(
         &mut self,
         key: &'static str,
-        default: impl Into<Written>,
-        read: impl Fn(&Written) -> Result<T, String>,
+        default: impl Into<WrittenValue>,
+        read: impl Fn(&WrittenValue) -> Result<T, String>,
     ) -> (T, Found) {
         let default = default.into();
         let found = self.found(key, default.clone());
@@ -171,7 +171,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// A fault of one element of `found`, which has its own place if it is in the file.
-    pub(super) fn fault_in(&mut self, found: &Found, at: usize, element: &Written, why: &str) {
+    pub(super) fn fault_in(&mut self, found: &Found, at: usize, element: &WrittenValue, why: &str) {
         let location = match &found.location {
             Location::File { .. } => self.reader.location(at),
             location => location.clone(),
@@ -188,7 +188,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
-        self.read(key, Written::Flag(default), units::flag).0
+        self.read(key, WrittenValue::Flag(default), units::flag).0
     }
 
     /// A number from `least` to `most`.
@@ -200,8 +200,8 @@ impl<'r, 'a> Section<'r, 'a> {
         most: u32,
     ) -> usize {
         let [default, least, most] =
-            [default, least, most].map(|number| Written::Integer(number.into()));
-        let read = |written: &Written| units::within(written, units::count, &least, &most);
+            [default, least, most].map(|number| WrittenValue::Integer(number.into()));
+        let read = |written: &WrittenValue| units::within(written, units::count, &least, &most);
         let (number, _) = self.read(key, default, read);
         usize::try_from(number).expect("a number up to a u32 fits")
     }
@@ -225,7 +225,7 @@ impl<'r, 'a> Section<'r, 'a> {
         most: &str,
     ) -> Duration {
         let (least, most) = (least.into(), most.into());
-        let read = |written: &Written| units::within(written, units::duration, &least, &most);
+        let read = |written: &WrittenValue| units::within(written, units::duration, &least, &most);
         self.read(key, default, read).0
     }
 
@@ -238,7 +238,7 @@ impl<'r, 'a> Section<'r, 'a> {
         most: &str,
     ) -> Duration {
         let (least, most) = (least.into(), most.into());
-        let read = |written: &Written| match units::duration(written) {
+        let read = |written: &WrittenValue| match units::duration(written) {
             Ok(Duration::ZERO) => Ok(Duration::ZERO),
             _ => units::within(written, units::duration, &least, &most)
                 .map_err(|message| format!("{message} (\"0s\" is never)")),
@@ -263,7 +263,7 @@ impl<'r, 'a> Section<'r, 'a> {
     /// One of a few words, of which the first is the default.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> (T, Found) {
         self.read(key, words[0].0, |written| {
-            let chosen = words.iter().find(|(word, _)| *written == Written::from(*word));
+            let chosen = words.iter().find(|(word, _)| *written == WrittenValue::from(*word));
             chosen.map(|&(_, meaning)| meaning).ok_or_else(|| {
                 let words = words.iter().map(|(word, _)| format!("\"{word}\""));
                 format!("unknown; write {}", words.collect::<Vec<_>>().join(" or "))
@@ -278,7 +278,7 @@ impl<'r, 'a> Section<'r, 'a> {
         default: &[&str],
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
-        let found = self.found(key, Written::list(default.iter().copied()));
+        let found = self.found(key, WrittenValue::list(default.iter().copied()));
         self.show(&found, found.value.to_string());
         self.list(&found, read)
     }
@@ -289,7 +289,7 @@ impl<'r, 'a> Section<'r, 'a> {
         found: &Found,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
-        let Written::List(elements) = &found.value else {
+        let WrittenValue::List(elements) = &found.value else {
             self.fault(found, "not a list; write texts in brackets, as in [\"a\", \"b\"]");
             return Vec::new();
         };

@@ -4,7 +4,7 @@ use super::reader::ConfigReader;
 use super::section::Section;
 use super::{address, cors, identity, jwt, proxy, routes, secret, source};
 use crate::config::diagnostics::did_you_mean;
-use crate::config::units::{self, Item, Written};
+use crate::config::units::{self, Item, WrittenValue};
 use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Server};
 
 /// The loopback names: no page of another site can make a browser send one as Host.
@@ -65,10 +65,10 @@ fn server(mut section: Section<'_, '_>) -> Server {
 }
 
 fn listeners(section: &mut Section<'_, '_>) -> Vec<Listen> {
-    let found = section.found("listen", Written::list(["127.0.0.1:8080"]));
+    let found = section.found("listen", WrittenValue::list(["127.0.0.1:8080"]));
     section.show(&found, found.value.to_string());
     let listeners = section.list(&found, address::listen);
-    if matches!(&found.value, Written::List(elements) if elements.is_empty()) {
+    if matches!(&found.value, WrittenValue::List(elements) if elements.is_empty()) {
         section.fault(
             &found,
             "nowhere to listen; write at least one address, as in [\"127.0.0.1:8080\"]",
@@ -100,7 +100,7 @@ fn workers(section: &mut Section<'_, '_>) -> usize {
 }
 
 fn admin(mut section: Section<'_, '_>, public: &[Listen]) -> Admin {
-    let read = |written: &Written| match units::text(written)?.as_str() {
+    let read = |written: &WrittenValue| match units::text(written)?.as_str() {
         "" => Ok(None),
         text => address::listen(text).map(Some),
     };

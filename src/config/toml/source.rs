@@ -3,7 +3,7 @@
 use super::section::{Found, Section};
 use super::{secret, source_url, tls};
 use crate::config::diagnostics::Location;
-use crate::config::units::{self, Written};
+use crate::config::units::{self, WrittenValue};
 use crate::config::{ReadFrom, Secret, Source, SourceLocation, Tls};
 
 pub(super) fn source(mut section: Section<'_, '_>) -> Source {
@@ -83,7 +83,7 @@ fn tls(section: &mut Section<'_, '_>, speaks: bool) -> Option<Tls> {
 
 /// The one key without a default, and the one whose value may hold a secret.
 fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
-    let embedded = Written::from("memory:");
+    let embedded = WrittenValue::from("memory:");
     let mut found = section.found("url", embedded.clone());
     if found.location == Location::Default && !section.reader.demo {
         let whole = section.reader.whole();
@@ -93,7 +93,8 @@ fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
             "missing, and there is no default; write [source] and url = \"redis://127.0.0.1:6379\", or set SSEGATE_SOURCE_URL",
         );
     }
-    let read = |written: &Written| units::text(written).and_then(|text| source_url::source(&text));
+    let read =
+        |written: &WrittenValue| units::text(written).and_then(|text| source_url::source(&text));
     if section.reader.demo && found.location != Location::Default && found.value != embedded {
         section.fault(
             &found,
@@ -110,7 +111,7 @@ fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
         section.fault(&found, why);
     });
     let url = url.unwrap_or_else(|()| read(&embedded).expect("the embedded source is valid"));
-    let shown = Written::from(url.shown.as_str()).to_string();
+    let shown = WrittenValue::from(url.shown.as_str()).to_string();
     found.subject = format!("{name} = {shown}");
     section.show(&found, shown);
     (url, found)

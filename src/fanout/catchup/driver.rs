@@ -182,7 +182,7 @@ impl Driver {
 
     fn next_action(&mut self) -> Action {
         let at = if let Phase::Ring(at) = self.machine.phase { Some(at.seq) } else { None };
-        self.position.is_at(at);
+        self.position.set(at);
         let state = self.subscriber.topic().state();
         self.machine.next(&TopicView::of(&state, self.writer.most_bytes()))
     }

@@ -132,7 +132,7 @@ impl Shard {
         let end = last.end_seq();
         self.write(&batches, end).await;
         self.position = end;
-        self.behind = self.topic.moved(self.number, end);
+        self.behind = self.topic.shard_sent(self.number, end);
     }
 
     pub(super) fn pending(&self) -> Vec<Arc<Batch>> {

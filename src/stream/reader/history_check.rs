@@ -45,7 +45,7 @@ struct Unconfirmed {
 /// What becomes of a read.
 #[derive(Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a decision lives for one match")]
-enum Decision {
+enum Belief {
     Believe(CheckedRead),
     /// The server lagged and has caught up: read again.
     ReadAgain,
@@ -112,15 +112,15 @@ impl HistoryCheck {
             primary = connection.primary_snapshot(key, LAG_PATIENCE).await?;
         }
         match self.decide(found, continuity, primary) {
-            Decision::Believe(read) => {
+            Belief::Believe(read) => {
                 *self = Self::Settled;
                 Ok(Some(read))
             }
-            Decision::ReadAgain => {
+            Belief::ReadAgain => {
                 *self = Self::WaitedForReplica { was_fresh: self.is_fresh() };
                 Ok(None)
             }
-            Decision::Contradiction => Err(contradiction()),
+            Belief::Contradiction => Err(contradiction()),
         }
     }
 
@@ -141,19 +141,19 @@ impl HistoryCheck {
         found: Unconfirmed,
         continuity: Continuity,
         primary: Option<StreamState>,
-    ) -> Decision {
-        let Some(seen) = primary else { return Decision::Believe(found.read) };
+    ) -> Belief {
+        let Some(seen) = primary else { return Belief::Believe(found.read) };
         let by_primary = CheckedRead::new(continuity, Reply { entries: Vec::new(), seen });
         if by_primary.is_reset() {
-            return Decision::Believe(by_primary);
+            return Belief::Believe(by_primary);
         }
         match self {
-            Self::Fresh | Self::Settled => Decision::ReadAgain,
+            Self::Fresh | Self::Settled => Belief::ReadAgain,
             // The state of the primary's stream cannot show that; the entries of the replica's do.
             Self::WaitedForReplica { .. } if found.lacks_cursor_entry => {
-                Decision::Believe(found.read)
+                Belief::Believe(found.read)
             }
-            Self::WaitedForReplica { .. } => Decision::Contradiction,
+            Self::WaitedForReplica { .. } => Belief::Contradiction,
         }
     }
 }
@@ -243,13 +243,13 @@ mod tests {
         reply(&[], info(5, 9))
     }
 
-    fn decide(state: HistoryCheck, reply: Reply, primary: Option<Reply>) -> Decision {
+    fn decide(state: HistoryCheck, reply: Reply, primary: Option<Reply>) -> Belief {
         let found = state.examine(reply, cursor());
         state.decide(found, cursor(), primary.map(|reply| reply.seen))
     }
 
-    fn is_believed_reset(decision: &Decision) -> bool {
-        matches!(decision, Decision::Believe(read) if read.is_reset())
+    fn is_believed_reset(decision: &Belief) -> bool {
+        matches!(decision, Belief::Believe(read) if read.is_reset())
     }
 
     const STATES: [HistoryCheck; 4] = [
@@ -263,7 +263,7 @@ mod tests {
     fn a_whole_reply_and_the_primarys_own_reset_are_believed_in_every_state() {
         for state in STATES {
             let whole = decide(state, same_stream(), None);
-            assert!(matches!(whole, Decision::Believe(read) if read.is_nothing()), "{state:?}");
+            assert!(matches!(whole, Belief::Believe(read) if read.is_nothing()), "{state:?}");
             assert!(is_believed_reset(&decide(state, older_stream(), None)), "{state:?}");
         }
     }
@@ -273,7 +273,7 @@ mod tests {
         for state in STATES {
             let decision = decide(state, older_stream(), Some(reply(&[], info(6, 8))));
             let by_primary = CheckedRead::new(cursor(), reply(&[], info(6, 8)));
-            assert_eq!(decision, Decision::Believe(by_primary), "{state:?}");
+            assert_eq!(decision, Belief::Believe(by_primary), "{state:?}");
         }
     }
 
@@ -281,17 +281,17 @@ mod tests {
     fn a_reset_that_the_primary_denies_is_read_again_once() {
         for state in [HistoryCheck::Fresh, HistoryCheck::Settled] {
             let decision = decide(state, older_stream(), Some(same_stream()));
-            assert_eq!(decision, Decision::ReadAgain, "{state:?}");
+            assert_eq!(decision, Belief::ReadAgain, "{state:?}");
             let waited = HistoryCheck::WaitedForReplica { was_fresh: state.is_fresh() };
             let decision = decide(waited, older_stream(), Some(same_stream()));
-            assert_eq!(decision, Decision::Contradiction, "{state:?}");
+            assert_eq!(decision, Belief::Contradiction, "{state:?}");
         }
     }
 
     #[test]
     fn a_replica_that_caught_up_and_lacks_the_entry_at_the_cursor_is_believed() {
         let (fresh, longer) = (HistoryCheck::Fresh, || reply(&[25], info(5, 25)));
-        assert_eq!(decide(fresh, longer(), Some(longer())), Decision::ReadAgain);
+        assert_eq!(decide(fresh, longer(), Some(longer())), Belief::ReadAgain);
         let waited = HistoryCheck::WaitedForReplica { was_fresh: true };
         assert!(is_believed_reset(&decide(waited, longer(), Some(longer()))));
     }

@@ -153,7 +153,7 @@ impl Readers {
         let mut block = Duration::from_millis(1);
         loop {
             connection.release_permit();
-            topic.room().await;
+            topic.wait_for_room().await;
             let ask = history.ask(progress.ask(&topic.key, self.config.load().read_count));
             let reply = connection.read(ask, block).await?;
             let judged =
@@ -169,7 +169,7 @@ impl Readers {
             }
             // Subscribers hear first that Redis is back, then what it had meanwhile.
             topic.answered();
-            self.hub.room().await;
+            self.hub.wait_for_room().await;
             self.deliver(topic, progress, read);
             report_status(topic, progress, &connection);
             block = self.config.load().block;

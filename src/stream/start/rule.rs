@@ -210,7 +210,7 @@ fn since(after: StreamId, stream: Option<&StreamInfo>) -> Begin {
         return Begin::after(info.last_generated);
     }
     let lost_entries = info.entries_added.is_some_and(|added| added > info.length);
-    let reaches_back = info.first.is_some_and(|first| first <= after);
+    let reaches_back = info.first.is_some_and(|first| first.prev() <= after);
     if lost_entries && !reaches_back {
         Begin::at_first(None, stream, Reason::Trimmed)
     } else {

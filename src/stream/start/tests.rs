@@ -145,6 +145,7 @@ fn since_a_time_is_exact_unless_entries_of_that_time_were_lost() {
     assert_eq!(since(31, &model), Ok(exact(at(30))), "nothing is as young");
     model.run(&Command::TrimLength(2));
     assert_eq!(since(15, &model), Ok(with_gap(None, 20, Reason::Trimmed)));
+    assert_eq!(since(20, &model), Ok(exact(at(20).prev())), "the first is the first of that time");
     assert_eq!(since(25, &model), Ok(exact(at(25).prev())));
 }
 

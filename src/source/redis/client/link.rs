@@ -22,7 +22,7 @@ use super::reply_size::{RECEIVE_BYTES, SMALL_REPLY_BYTES, memory_bytes, too_larg
 use super::request::Request;
 use super::resp::{Decoder, Value};
 use super::role::{Role, role};
-use crate::net::dial::Socket;
+use crate::net::dial::DialedSocket;
 use crate::source::Error;
 
 /// The input buffer begins with this much; a reply's strings are slices of it, and a large reply enlarges it.
@@ -34,7 +34,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 /// One connection to Redis; dropping it closes it.
 pub(crate) struct Link {
-    socket: Box<dyn Socket>,
+    socket: Box<dyn DialedSocket>,
     decoder: Decoder,
     input: BytesMut,
     /// Bytes received of the answers to the current request.
@@ -52,7 +52,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(socket: Box<dyn Socket>) -> Self {
+    pub(super) fn new(socket: Box<dyn DialedSocket>) -> Self {
         Self {
             socket,
             decoder: Decoder::default(),

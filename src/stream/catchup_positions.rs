@@ -37,8 +37,8 @@ impl CatchUpRegistry {
 }
 
 impl CatchUpPosition {
-    /// It is at this item of the ring; `None`: it reads from the source.
-    pub fn is_at(&self, seq: Option<u64>) {
+    /// The subscriber is now at this item of the ring; `None`: it reads from the source.
+    pub fn set(&self, seq: Option<u64>) {
         self.seq.store(seq.unwrap_or(IN_SOURCE), Ordering::Relaxed);
     }
 }
