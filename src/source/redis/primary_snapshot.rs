@@ -52,12 +52,16 @@ impl Redis {
         let role = self.role(node).await?;
         let knows_primary = !matches!(self.servers(), Servers::One(_));
         let snapshot = match role {
-            Some(Role::Primary { .. }) => return Ok(None),
-            None if self.read_from() == ReadFrom::Primary => return Ok(None),
+            Some(Role::Primary { .. }) => return self.confirmed(node).await,
+            None if self.read_from() == ReadFrom::Primary => return self.confirmed(node).await,
             _ if knows_primary => {
                 let primary = self.servers().find(key, Purpose::Primary).await?;
                 if primary.address == node.address {
-                    return if role.is_none() { Ok(None) } else { Err(unknown_primary(node)) };
+                    return if role.is_none() {
+                        self.confirmed(node).await
+                    } else {
+                        Err(unknown_primary(node))
+                    };
                 }
                 self.snapshot(&primary, key).await?
             }
@@ -68,6 +72,12 @@ impl Redis {
         };
         self.wait_until_caught_up(node, key, &snapshot, patience).await?;
         Ok(Some(snapshot.seen))
+    }
+
+    /// `node` says that it is the primary, or is taken for it: so say its sentinels.
+    async fn confirmed(&self, node: &Node) -> Result<Option<StreamState>, Error> {
+        self.servers().confirm(node).await?;
+        Ok(None)
     }
 
     /// Where to write: the primary that the servers name, or the one that the server of the URL follows.

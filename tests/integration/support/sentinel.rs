@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::address::own_ip;
 use super::redis::{Answer, Connection, PORT, Redis, server};
-use super::{DEADLINE, Folder, eventually};
+use super::{DEADLINE, Folder, eventually, signal};
 
 /// What the sentinels call the primary.
 pub const NAME: &str = "mine";
@@ -85,6 +85,10 @@ impl Sentinel {
 
     pub fn run(&self, command: &[&str]) -> Option<Answer> {
         Connection::to(&self.address, DEADLINE)?.run(command)
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(&self.process, name);
     }
 
     /// The address of the primary, as it has it.

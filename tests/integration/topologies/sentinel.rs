@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::history::{Listener, Writer, ids};
 use crate::support::redis::{Answer, Redis};
-use crate::support::sentinel::{NAME, Trio};
+use crate::support::sentinel::{NAME, Sentinel, Trio};
 use crate::support::{eventually, within};
 
 /// The new primary answers writes: from then on no client waits longer for it.
@@ -91,6 +91,35 @@ fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
     let took = named.elapsed();
     eprintln!("recovered {took:?} after it was named");
     assert!(took < RECOVERY / 3, "{took:?}");
+}
+
+/// The gateway knows of the failover only after it has read from the old one.
+#[test]
+fn an_old_primary_that_comes_back_empty_is_no_reset() {
+    let mut trio = Trio::start();
+    let gateway = Setup::with_url(&trio.url()).start_ready();
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    let before = trio.servers[0].add("events:a", "before");
+    assert_eq!(client.event().last_event_id, before);
+    let have = |redis: &Redis| ids(redis, "events:a").len() == 1;
+    eventually("the replicas have it", || trio.servers[1..].iter().all(have));
+    let old = trio.primary();
+    gateway.signal("STOP");
+    trio.servers[0].kill();
+    let all_agree = |sentinels: &[Sentinel]| {
+        let named: Vec<_> = sentinels.iter().map(Sentinel::primary).collect();
+        named[0].as_ref().is_some_and(|new| *new != old) && named.iter().all(|n| *n == named[0])
+    };
+    within(Duration::from_secs(30), "another one is named", || all_agree(&trio.sentinels));
+    let new = trio.primary();
+    trio.sentinels.iter().for_each(|sentinel| sentinel.signal("STOP"));
+    trio.servers[0].launch();
+    gateway.signal("CONT");
+    eventually("the old one is read from", || trio.servers[0].calls("xread") > 0);
+    trio.sentinels.iter().for_each(|sentinel| sentinel.signal("CONT"));
+    let id = trio.at(&new).add("events:a", "after");
+    assert_eq!(client.event().last_event_id, id, "no gap comes first");
 }
 
 #[test]

@@ -63,6 +63,14 @@ impl Servers {
         }
     }
 
+    /// Fails if sentinels, asked anew, name another server than `node`, which says that it is the primary.
+    pub(super) async fn confirm(&self, node: &Node) -> Result<(), Error> {
+        match self {
+            Self::Sentinels(sentinels) => sentinels.confirm(node).await,
+            Self::One(_) | Self::Cluster(_) => Ok(()),
+        }
+    }
+
     /// Returns once the sentinels name another server than `node` to read from: a frozen server does not say
     /// so itself.
     pub(super) async fn replaced(&self, node: &Node) {

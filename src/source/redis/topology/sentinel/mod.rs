@@ -1,12 +1,13 @@
 //! The servers that sentinels name, watched all the time: after a failover, the old primary may still answer.
 //! <https://redis.io/docs/latest/develop/reference/sentinel-clients/>
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::node::{Node, Purpose, suspicion};
 use crate::config::Address;
@@ -25,6 +26,8 @@ const TROUBLE_INTERVAL: Duration = Duration::from_millis(250);
 const TROUBLE: Duration = Duration::from_secs(10);
 /// A sentinel has this long to answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// All have this long to be asked anew: a question under way, the pause, and another question.
+const CONFIRMATION: Duration = Duration::from_secs(3);
 /// A sentinel's answer counts for this long, if most sentinels have answered since. Sentinels tell one another
 /// of a failover every 2 s.
 const FRESH: Duration = Duration::from_secs(10);
@@ -46,6 +49,8 @@ struct Watcher {
     /// `None` until a sentinel has answered, or all have failed.
     chosen: watch::Sender<Option<Result<Chosen, Error>>>,
     trouble: Notify,
+    /// Notified after each answer or failure.
+    asked: Notify,
 }
 
 /// A sentinel's last answer, and when it came; or its failure, if it has never answered.
@@ -55,6 +60,8 @@ type Answer = Result<(Instant, SentinelView), Error>;
 struct SentinelState {
     /// By sentinel.
     answers: Vec<Option<Answer>>,
+    /// By sentinel: when the last question began that it has answered, or failed to.
+    asked_at: Vec<Option<Instant>>,
     in_trouble_since: Option<Instant>,
     /// Replicas that are not read from until then, if there is another one.
     suspects: Vec<(Instant, Address)>,
@@ -74,14 +81,16 @@ impl Sentinels {
         reads_replicas: bool,
     ) -> Self {
         let answers = vec![None; addresses.len()];
+        let asked_at = vec![None; addresses.len()];
         let watcher = Watcher {
             addresses,
             name: name.to_owned(),
             login,
             reads_replicas,
-            state: Mutex::new(SentinelState { answers, ..SentinelState::default() }),
+            state: Mutex::new(SentinelState { answers, asked_at, ..SentinelState::default() }),
             chosen: watch::Sender::new(None),
             trouble: Notify::new(),
+            asked: Notify::new(),
         };
         Self { watcher: Arc::new(watcher), watching: OnceLock::new() }
     }
@@ -94,6 +103,23 @@ impl Sentinels {
         let address = if purpose == Purpose::Primary { &chosen.primary } else { &chosen.reading };
         let must_be_primary = *address == chosen.primary;
         Ok(Node { must_be_primary, ..Node::at(address.clone()) })
+    }
+
+    /// Asks every sentinel anew; fails if they name another server than `node` by now.
+    ///
+    /// A primary that was replaced while it was down takes itself for the primary at first when it comes back,
+    /// and it may come back empty. Where no sentinel answers, the last answer stands.
+    pub(super) async fn confirm(&self, node: &Node) -> Result<(), Error> {
+        let since = Instant::now();
+        self.watcher.look_closer();
+        let _ = timeout(CONFIRMATION, self.watcher.all_asked(since)).await;
+        let chosen = self.watcher.chosen.borrow().clone();
+        match chosen {
+            Some(Ok(chosen)) if ![&chosen.primary, &chosen.reading].contains(&&node.address) => {
+                Err(replaced(node))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns once the sentinels name another server than `node` to read from.
@@ -116,7 +142,11 @@ impl Sentinels {
     /// As if the first sentinel had answered so.
     #[cfg(test)]
     pub(crate) fn hear(&self, epoch: u64, primary: Address) {
-        self.watcher.note(0, Ok(SentinelView { epoch, primary, replicas: Vec::new() }));
+        self.watcher.note(
+            0,
+            Instant::now(),
+            Ok(SentinelView { epoch, primary, replicas: Vec::new() }),
+        );
     }
 
     /// Suspects `node`, and asks the sentinels more often for a while.
@@ -125,12 +155,11 @@ impl Sentinels {
             return;
         }
         let mut state = self.watcher.state();
-        state.in_trouble_since = Some(Instant::now());
         state.suspects.retain(|(_, address)| *address != node.address);
         state.suspects.push((Instant::now() + suspicion(error), node.address.clone()));
         drop(state);
         self.watcher.choose();
-        self.watcher.trouble.notify_waiters();
+        self.watcher.look_closer();
     }
 }
 
@@ -143,15 +172,34 @@ impl Watcher {
         (0..self.addresses.len()).map(|index| self.clone().watch_one(index)).collect()
     }
 
+    /// Asks the sentinels now, and more often for a while.
+    fn look_closer(&self) {
+        self.state().in_trouble_since = Some(Instant::now());
+        self.trouble.notify_waiters();
+    }
+
+    /// Returns once each sentinel was asked anew after `since`, and has answered or failed.
+    async fn all_asked(&self, since: Instant) {
+        loop {
+            let mut asked = pin!(self.asked.notified());
+            asked.as_mut().enable();
+            if self.state().asked_at.iter().all(|at| at.is_some_and(|at| at >= since)) {
+                return;
+            }
+            asked.await;
+        }
+    }
+
     /// Asks one sentinel again and again. All are asked, for a single one may be cut off and behind.
     async fn watch_one(self: Arc<Self>, index: usize) {
         let mut link = None;
         loop {
+            let began = Instant::now();
             let answer = in_time(TIMEOUT, "SENTINEL", self.ask(index, &mut link)).await;
             if answer.is_err() {
                 link = None;
             }
-            self.note(index, answer);
+            self.note(index, began, answer);
             let since = self.state().in_trouble_since;
             let in_trouble = since.is_some_and(|since| since.elapsed() < TROUBLE);
             let interval = if in_trouble { TROUBLE_INTERVAL } else { INTERVAL };
@@ -171,8 +219,9 @@ impl Watcher {
         view::ask(link, address, &self.name).await
     }
 
-    fn note(&self, index: usize, answer: Result<SentinelView, Error>) {
+    fn note(&self, index: usize, began: Instant, answer: Result<SentinelView, Error>) {
         let mut state = self.state();
+        state.asked_at[index] = Some(began);
         match (answer, &state.answers[index]) {
             // The last answer of a sentinel that fails now is still the best that it gave.
             (Err(_), Some(Ok(_))) => {}
@@ -180,6 +229,7 @@ impl Watcher {
         }
         drop(state);
         self.choose();
+        self.asked.notify_waiters();
     }
 
     /// Chooses the servers by the sentinels' answers.
@@ -224,6 +274,11 @@ impl Watcher {
         let chosen = chosen.or_else(|| fastrand::choice(&healthy).copied());
         chosen.unwrap_or(&view.primary).clone()
     }
+}
+
+fn replaced(node: &Node) -> Error {
+    let message = format!("{} is no longer the server that the sentinels name", node.address);
+    Error { class: ErrorClass::Away, code: "FAILOVER", message }
 }
 
 /// The answer to believe: that of the sentinel which knows of the latest failover.

@@ -27,13 +27,13 @@ fn away() -> Error {
 #[test]
 fn the_latest_failover_counts_whichever_sentinel_knows_of_it() {
     let sentinels = watched(false);
-    sentinels.watcher.note(0, Ok(view(1, "old", &[])));
+    sentinels.watcher.note(0, Instant::now(), Ok(view(1, "old", &[])));
     assert_eq!(reading(&sentinels), at("old"));
-    sentinels.watcher.note(1, Ok(view(2, "new", &[])));
+    sentinels.watcher.note(1, Instant::now(), Ok(view(2, "new", &[])));
     assert_eq!(reading(&sentinels), at("new"));
-    sentinels.watcher.note(0, Ok(view(1, "old", &[])));
+    sentinels.watcher.note(0, Instant::now(), Ok(view(1, "old", &[])));
     assert_eq!(reading(&sentinels), at("new"), "the first is cut off from the others");
-    sentinels.watcher.note(1, Err(away()));
+    sentinels.watcher.note(1, Instant::now(), Err(away()));
     assert_eq!(reading(&sentinels), at("new"), "what it said is the best that is known");
 }
 
@@ -60,7 +60,7 @@ async fn a_change_is_another_primary_and_nothing_else() {
     let changed = sentinels.changed();
     tokio::pin!(changed);
     for index in 0..3 {
-        sentinels.watcher.note(index, Err(away()));
+        sentinels.watcher.note(index, Instant::now(), Err(away()));
     }
     let soon = Duration::from_millis(1);
     assert!(tokio::time::timeout(soon, &mut changed).await.is_err(), "no sentinel knows a primary");
@@ -75,28 +75,54 @@ async fn a_change_is_another_primary_and_nothing_else() {
     tokio::time::timeout(TIMEOUT, &mut changed).await.expect("there is another one");
 }
 
+#[tokio::test]
+async fn a_primary_is_confirmed_by_answers_to_later_questions_alone() {
+    let sentinels = watched(false);
+    let note = |index, began, answer| sentinels.watcher.note(index, began, answer);
+    let before = Instant::now();
+    (0..3).for_each(|index| note(index, before, Ok(view(1, "old", &[]))));
+    let old = Node::at(at("old"));
+    let confirming = sentinels.confirm(&old);
+    tokio::pin!(confirming);
+    let soon = Duration::from_millis(1);
+    assert!(timeout(soon, &mut confirming).await.is_err(), "nobody was asked anew");
+    (0..3).for_each(|index| note(index, before, Ok(view(1, "old", &[]))));
+    note(0, Instant::now(), Ok(view(1, "old", &[])));
+    note(1, Instant::now(), Err(away()));
+    assert!(timeout(soon, &mut confirming).await.is_err(), "the third was not asked anew");
+    note(2, Instant::now(), Ok(view(2, "new", &[])));
+    assert_eq!(timeout(TIMEOUT, confirming).await.unwrap().unwrap_err().code, "FAILOVER");
+
+    let new = Node::at(at("new"));
+    let confirming = sentinels.confirm(&new);
+    tokio::pin!(confirming);
+    assert!(timeout(soon, &mut confirming).await.is_err());
+    (0..3).for_each(|index| note(index, Instant::now(), Err(away())));
+    assert!(timeout(TIMEOUT, confirming).await.unwrap().is_ok(), "the last answer stands");
+}
+
 #[test]
 fn a_failure_is_reported_once_all_have_failed_and_none_has_ever_answered() {
     let sentinels = watched(false);
-    sentinels.watcher.note(0, Err(away()));
-    sentinels.watcher.note(1, Err(away()));
+    sentinels.watcher.note(0, Instant::now(), Err(away()));
+    sentinels.watcher.note(1, Instant::now(), Err(away()));
     assert!(sentinels.watcher.chosen.borrow().is_none());
-    sentinels.watcher.note(2, Err(away()));
+    sentinels.watcher.note(2, Instant::now(), Err(away()));
     assert!(matches!(&*sentinels.watcher.chosen.borrow(), Some(Err(_))));
-    sentinels.watcher.note(1, Ok(view(1, "a", &[])));
+    sentinels.watcher.note(1, Instant::now(), Ok(view(1, "a", &[])));
     assert_eq!(reading(&sentinels), at("a"));
 }
 
 #[test]
 fn a_replica_is_kept_while_it_is_healthy_and_replaced_when_it_fails() {
     let sentinels = watched(true);
-    sentinels.watcher.note(0, Ok(view(1, "primary", &["a"])));
+    sentinels.watcher.note(0, Instant::now(), Ok(view(1, "primary", &["a"])));
     assert_eq!(reading(&sentinels), at("a"));
-    sentinels.watcher.note(0, Ok(view(1, "primary", &["b", "c", "a"])));
+    sentinels.watcher.note(0, Instant::now(), Ok(view(1, "primary", &["b", "c", "a"])));
     assert_eq!(reading(&sentinels), at("a"));
     sentinels.report_failure(&Node::at(at("a")), &away());
     let other = reading(&sentinels);
     assert!([at("b"), at("c")].contains(&other), "{other}");
-    sentinels.watcher.note(0, Ok(view(1, "primary", &[])));
+    sentinels.watcher.note(0, Instant::now(), Ok(view(1, "primary", &[])));
     assert_eq!(reading(&sentinels), at("primary"), "there is no other");
 }
