@@ -126,6 +126,9 @@ fn a_signal_writes_the_state_into_the_log_and_no_more_of_it_than_is_bounded() {
     let mut clients: Vec<_> = (0..STREAMS).map(open).collect();
     clients.push(open(77));
     clients.iter_mut().for_each(|client| drop(client.live()));
+    eventually("both are in the shard", || {
+        stream(&gateway, "events:77")["packs"][0]["clients"] == 2
+    });
     gateway.signal("USR1");
     eventually("it tells of the streams", || lines(&gateway, "state of a stream").len() == 100);
     let gateways = lines(&gateway, "state of the gateway");
