@@ -135,6 +135,7 @@ impl State {
             buffered_limit_bytes: config.ring.total_bytes,
             redis_connected: self.source_up.load(Ordering::Relaxed),
             redis_commands: self.readers.source.command_durations(),
+            command_connections: self.readers.source.command_connections(),
         }
     }
 }

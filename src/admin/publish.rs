@@ -12,7 +12,7 @@ use tracing::debug;
 use super::guard;
 use super::response::{Full, Refusal, body};
 use crate::http::response::text;
-use crate::source::{Error, ErrorClass};
+use crate::source::{ErrorClass, WriteError};
 use crate::state::State;
 
 /// The body of a request may take this long.
@@ -52,14 +52,18 @@ pub(super) async fn publish(
     }
 }
 
-fn not_published(key: &str, error: &Error) -> Refusal {
+fn not_published(key: &str, error: &WriteError) -> Refusal {
     debug!(key, %error, "an entry was not published");
-    let status = match (error.class, error.code) {
+    text(status(error), &error.to_string())
+}
+
+fn status(error: &WriteError) -> StatusCode {
+    let WriteError::NotWritten(error) = error else { return StatusCode::GATEWAY_TIMEOUT };
+    match (error.class, error.code) {
         (_, "WRONGTYPE") => StatusCode::CONFLICT,
         (ErrorClass::Key | ErrorClass::Login, _) => StatusCode::FORBIDDEN,
         (ErrorClass::Away | ErrorClass::TooLarge, _) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    text(status, &error.to_string())
+    }
 }
 
 /// The stream key that a path names.

@@ -15,10 +15,12 @@ pub mod diagnostics;
 pub mod jwk;
 mod limits;
 mod loaded;
+mod password;
 pub mod print;
 mod proxy;
 mod restart_required;
 mod risks;
+mod secret;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ pub use auth::{Access, Jwt, KeyPlace, Keys, Match, TokenPlace};
 pub use diagnostics::{Fault, Faults};
 pub use limits::Limits;
 pub use loaded::{ConfigFile, Loaded, Setting};
+pub use password::Password;
 pub use proxy::{Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
 pub use template::{KeyTemplate, PathTemplate};
@@ -143,11 +146,11 @@ pub struct Source {
     /// `AUTH` user name; empty: none.
     pub username: String,
     /// `AUTH` password.
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
     /// `AUTH` user name at the sentinels; empty: none.
     pub sentinel_username: String,
     /// `AUTH` password at the sentinels.
-    pub sentinel_password: Option<Secret>,
+    pub sentinel_password: Option<Password>,
     /// How to speak TLS; `None`: in plain.
     pub tls: Option<Tls>,
     /// The server to read from.

@@ -20,9 +20,9 @@ use crate::config::{Address, Tls};
 /// dropped, no error would come before the caller gives up.
 const HEAD_START: Duration = Duration::from_millis(400);
 /// A peer that vanished sends no end of the connection: the kernel starts to probe it after this silence,
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// and again at this interval.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connection of any kind.
 pub trait DialedSocket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}

@@ -1,6 +1,6 @@
 //! Where entries come from: Redis, or streams in this process. Nothing here knows topics or subscribers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ mod redis;
 #[cfg(test)]
 pub(crate) use memory::Others;
 
+use redis::commands::CommandConnections;
 #[cfg(any(test, fuzzing))]
 pub use redis::fuzz_reply as fuzz_redis_reply;
 pub use redis::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
@@ -128,6 +129,17 @@ pub struct Error {
     pub message: String,
 }
 
+/// Why nothing is known to be written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Nothing was written.
+    #[error("{0}")]
+    NotWritten(#[from] Error),
+    /// The request was sent, and its answer was lost or did not come in time: it may have been carried out.
+    #[error("whether it was carried out is not known: {0}")]
+    Unknown(Error),
+}
+
 /// What to do about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
@@ -167,7 +179,8 @@ impl Source {
         match self {
             Self::Memory(memory) => Ok(Connection::Memory(memory.clone())),
             Self::Redis(redis) => {
-                let opened = Box::pin(redis::ReaderConnection::open(redis.clone(), key)).await?;
+                let opened =
+                    Box::pin(redis::tail::ReaderConnection::open(redis.tail.clone(), key)).await?;
                 Ok(Connection::Redis(Box::new(opened)))
             }
         }
@@ -177,7 +190,7 @@ impl Source {
     pub async fn server_changed(&self) {
         match self {
             Self::Memory(_) => std::future::pending().await,
-            Self::Redis(redis) => redis.server_changed().await,
+            Self::Redis(redis) => redis.tail.server_changed().await,
         }
     }
 
@@ -194,7 +207,7 @@ impl Source {
     ) -> Result<Option<StreamState>, Error> {
         match self {
             Self::Memory(_) => Ok(None),
-            Self::Redis(redis) => Box::pin(redis.primary_snapshot(key, patience)).await,
+            Self::Redis(redis) => Box::pin(redis.tail.primary_snapshot(key, patience)).await,
         }
     }
 
@@ -202,7 +215,7 @@ impl Source {
     pub async fn read(&self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.read(ask)),
-            Self::Redis(redis) => Box::pin(redis.read(ask)).await,
+            Self::Redis(redis) => Box::pin(redis.tail.read(ask)).await,
         }
     }
 
@@ -210,7 +223,7 @@ impl Source {
     pub async fn info(&self, key: &str) -> Result<Option<StreamInfo>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.info(key)),
-            Self::Redis(redis) => Box::pin(redis.info(key)).await,
+            Self::Redis(redis) => Box::pin(redis.tail.info(key)).await,
         }
     }
 
@@ -219,7 +232,7 @@ impl Source {
         let next = id.next().unwrap_or(id);
         match self {
             Self::Memory(memory) => Ok(memory.holds(key, id, next)),
-            Self::Redis(redis) => Box::pin(redis.holds(key, id, next)).await,
+            Self::Redis(redis) => Box::pin(redis.tail.holds(key, id, next)).await,
         }
     }
 
@@ -232,15 +245,28 @@ impl Source {
     ) -> Result<Vec<Entry>, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.newest(key, before, count)),
-            Self::Redis(redis) => Box::pin(redis.newest(key, before, count)).await,
+            Self::Redis(redis) => Box::pin(redis.tail.newest(key, before, count)).await,
         }
     }
 
     /// Adds an entry with one field, `payload`.
-    pub async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, Error> {
+    pub async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, WriteError> {
         match self {
-            Self::Memory(memory) => memory.publish(key, payload),
-            Self::Redis(redis) => Box::pin(redis.publish(key, payload)).await,
+            Self::Memory(memory) => Ok(memory.publish(key, payload)?),
+            Self::Redis(redis) => {
+                let asked = Instant::now();
+                let outcome = Box::pin(redis.commands.publish(key, payload)).await;
+                redis.tail.command_durations().observe(asked.elapsed(), 1);
+                outcome
+            }
+        }
+    }
+
+    /// What became of the connections for commands: each event, and how often it happened.
+    pub fn command_connections(&self) -> [(&'static str, u64); 3] {
+        match self {
+            Self::Memory(_) => CommandConnections::default().counts(),
+            Self::Redis(redis) => redis.commands.connections().counts(),
         }
     }
 
@@ -248,7 +274,7 @@ impl Source {
     pub fn command_durations(&self) -> Option<&Histogram> {
         match self {
             Self::Memory(_) => None,
-            Self::Redis(redis) => Some(redis.command_durations()),
+            Self::Redis(redis) => Some(redis.tail.command_durations()),
         }
     }
 
@@ -256,7 +282,7 @@ impl Source {
     pub fn links(&self) -> Vec<PoolStatus> {
         match self {
             Self::Memory(_) => Vec::new(),
-            Self::Redis(redis) => redis.links(),
+            Self::Redis(redis) => redis.tail.links(),
         }
     }
 
@@ -264,7 +290,7 @@ impl Source {
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => Box::pin(redis.ping()).await,
+            Self::Redis(redis) => Box::pin(redis.tail.ping()).await,
         }
     }
 }
@@ -274,7 +300,7 @@ pub enum Connection {
     /// The embedded source.
     Memory(memory::Memory),
     /// A Redis server.
-    Redis(Box<redis::ReaderConnection>),
+    Redis(Box<redis::tail::ReaderConnection>),
 }
 
 impl Connection {

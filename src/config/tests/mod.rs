@@ -178,8 +178,8 @@ fn sources_are_read() {
 fn a_login_goes_to_every_server_and_its_password_is_masked() {
     let loaded = with_source("url = \"redis-cluster://me:p%2C%40w@a:1,b:2\"").unwrap();
     let source = &loaded.config.source;
-    let password = source.password.as_ref().unwrap().expose();
-    assert_eq!((source.username.as_str(), password), ("me", "p,@w"));
+    let password = source.password.as_ref().unwrap().current();
+    assert_eq!((source.username.as_str(), password.expose()), ("me", "p,@w"));
     let shown = &setting(&loaded, "source", "url").value;
     assert_eq!(shown, "\"redis-cluster://me:MASKED@a:1,b:2\"");
     assert_eq!(source.location.to_string(), "redis-cluster://a:1,b:2");
@@ -273,7 +273,7 @@ fn secrets_come_from_files() {
     let file = scratch_file("secret", b"hunter2\r\n");
     let source = format!("url = \"redis://h\"\npassword_file = {:?}", file.to_str().unwrap());
     let loaded = with_source(&source).unwrap();
-    let secret = |loaded: &Loaded| loaded.config.source.password.clone().unwrap();
+    let secret = |loaded: &Loaded| loaded.config.source.password.clone().unwrap().current();
     assert_eq!(secret(&loaded).expose(), "hunter2");
     assert!(!format!("{loaded:?}{}", print::print(&loaded)).contains("hunter2"));
 
@@ -288,7 +288,7 @@ fn secrets_come_from_files() {
 fn one_trailing_line_break_is_dropped() {
     let file = scratch_file("breaks", b"a\n\n");
     let source = format!("url = \"redis://h\"\npassword_file = {:?}", file.to_str().unwrap());
-    let password = with_source(&source).unwrap().config.source.password.unwrap();
+    let password = with_source(&source).unwrap().config.source.password.unwrap().current();
     assert_eq!(password.expose(), "a\n");
     remove(&file);
 }
@@ -298,7 +298,7 @@ fn a_password_in_the_url_is_used_warned_about_and_masked() {
     let loaded = with_source(r#"url = "redis://me:hunter%202@h:1/4""#).unwrap();
     let source = &loaded.config.source;
     assert_eq!(
-        (source.username.as_str(), source.password.as_ref().unwrap().expose()),
+        (source.username.as_str(), source.password.as_ref().unwrap().current().expose()),
         ("me", "hunter 2")
     );
     let mut passwords = loaded.warnings.iter().filter(|w| w.message.contains("a password"));

@@ -4,11 +4,11 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use url::{Host, Url};
 
 use super::section::{Found, Section};
-use super::{secret, tls};
+use super::tls;
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::jwk::{self, ALGORITHMS, VerifyingKey};
 use crate::config::units::{self, WrittenValue};
-use crate::config::{Jwt, KeyPlace, Keys, TokenPlace};
+use crate::config::{Jwt, KeyPlace, Keys, TokenPlace, secret};
 
 /// Clocks differ by seconds; more would only prolong the life of expired tokens.
 const MAX_LEEWAY: &str = "60s";

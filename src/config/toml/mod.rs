@@ -20,7 +20,6 @@ mod jwt;
 mod proxy;
 mod reader;
 mod routes;
-mod secret;
 mod section;
 mod sections;
 mod source;

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::reader::ConfigReader;
+use crate::config::Setting;
 use crate::config::diagnostics::{Fault, Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue, take};
-use crate::config::{Secret, Setting};
 
 /// Sections that repeat: no variable of the environment can name a key of one of them.
 const REPEATED: [&str; 2] = ["route", "auth.jwt.keys"];
@@ -247,11 +247,11 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// The secret in the file that `key` names; `None` if it names none, or on a fault.
-    pub(super) fn secret(
+    pub(super) fn secret<T>(
         &mut self,
         key: &'static str,
-        read: fn(&str, Option<&Path>) -> Result<Secret, String>,
-    ) -> Option<Secret> {
+        read: fn(&str, Option<&Path>) -> Result<T, String>,
+    ) -> Option<T> {
         let (name, found) = self.text(key, "");
         if name.is_empty() {
             return None;

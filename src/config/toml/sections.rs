@@ -2,10 +2,10 @@
 
 use super::reader::ConfigReader;
 use super::section::Section;
-use super::{address, cors, identity, jwt, proxy, routes, secret, source};
+use super::{address, cors, identity, jwt, proxy, routes, source};
 use crate::config::diagnostics::did_you_mean;
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Server};
+use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Server, secret};
 
 /// The loopback names: no page of another site can make a browser send one as Host.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];

@@ -1,10 +1,11 @@
 //! Reads `[source]`: where Redis is, how to log in, and which of its servers to read from.
 
 use super::section::{Found, Section};
-use super::{secret, source_url, tls};
+use super::{source_url, tls};
 use crate::config::diagnostics::Location;
+use crate::config::password::Password;
 use crate::config::units::{self, WrittenValue};
-use crate::config::{ReadFrom, Secret, Source, SourceLocation, Tls};
+use crate::config::{ReadFrom, Source, SourceLocation, Tls};
 
 pub(super) fn source(mut section: Section<'_, '_>) -> Source {
     let (url, found) = source_url(&mut section);
@@ -37,9 +38,9 @@ fn login(
     section: &mut Section<'_, '_>,
     url: &source_url::SourceUrl,
     found: &Found,
-) -> (String, Option<Secret>) {
+) -> (String, Option<Password>) {
     let (username, username_found) = section.text("username", "");
-    let password = section.secret("password_file", secret::read);
+    let password = section.secret("password_file", Password::in_file);
     if !url.username.is_empty() && !username.is_empty() {
         section.fault(&username_found, "source.url names a user too; keep one of them");
     }
@@ -53,15 +54,15 @@ fn login(
         );
     }
     let username = if username.is_empty() { url.username.clone() } else { username };
-    (username, password.or(url.password.clone()))
+    (username, password.or(url.password.clone().map(Password::fixed)))
 }
 
 fn sentinel_login(
     section: &mut Section<'_, '_>,
     location: &SourceLocation,
-) -> (String, Option<Secret>) {
+) -> (String, Option<Password>) {
     let (username, found) = section.text("sentinel_username", "");
-    let password = section.secret("sentinel_password_file", secret::read);
+    let password = section.secret("sentinel_password_file", Password::in_file);
     let is_set = !username.is_empty() || password.is_some();
     if is_set && !matches!(location, SourceLocation::Sentinel { .. }) {
         section.fault(

@@ -8,9 +8,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
-use super::secret;
 use super::section::{Found, Section};
-use crate::config::Tls;
+use crate::config::{Tls, secret};
 
 /// The files that the section names.
 pub(super) struct Files {

@@ -1,28 +1,34 @@
-//! Redis, one server or several.
+//! Redis, one server or several, in two halves (docs/decisions/0025-fred-for-commands.md).
 //!
-//! - [`client`]: one connection to one server, which speaks RESP2.
-//! - [`topology`]: which server to ask: the one, or what sentinels or a cluster name.
-//! - [`pool`]: a few shared connections to each server.
-//! - [`routing`]: [`Redis`] itself, which sends a request to the server that holds a key.
-//! - [`primary_snapshot`]: what a replica says, checked against its primary; [`orphaned_replicas`]: replicas
-//!   that have lost theirs.
-//! - [`reading`]: all that reads entries in bulk, the gateway's hot path: the connection that each reader
-//!   has for itself, and pages of a stream's past.
-//! - [`commands`]: everything else that is asked of a stream.
+//! - [`tail`]: what streams depend on, over links of our own: bounded replies, two answers of one moment.
+//! - [`commands`]: everything else, over fred.
+//! - [`refusal`]: what Redis refuses, for both.
 
-mod client;
-mod commands;
-mod orphaned_replicas;
-mod pool;
-mod primary_snapshot;
-mod reading;
-mod routing;
-mod topology;
+use std::sync::Arc;
 
-pub use pool::SHARED_LINKS;
-pub use reading::LOOK_BACK_BYTES;
-pub(super) use reading::ReaderConnection;
+use crate::config::Config;
+
+pub(super) mod commands;
+mod refusal;
+pub(super) mod tail;
+
 #[cfg(any(test, fuzzing))]
-pub use reading::fuzz_reply;
-pub use routing::LARGE_REPLIES;
-pub(super) use routing::Redis;
+pub use tail::fuzz_reply;
+pub use tail::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
+
+/// A Redis server, or several. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    pub(super) tail: tail::Tail,
+    pub(super) commands: Arc<commands::Commands>,
+}
+
+impl Redis {
+    /// Does not connect yet.
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            tail: tail::Tail::new(config),
+            commands: Arc::new(commands::Commands::new(&config.source, config.ring.entries)),
+        }
+    }
+}

@@ -49,11 +49,12 @@ pub fn start(config: &Log) -> Levels {
     Levels(levels)
 }
 
-/// The level applies to everything but the access log, which is on or off.
+/// The level applies to everything but the access log, which is on or off, and fred, whose events are told in our
+/// own words.
 fn filter(config: &Log) -> EnvFilter {
     let access = if config.access { "info" } else { "off" };
     let access = format!("{ACCESS}={access}").parse().expect("a target and a level");
-    EnvFilter::new(&config.level).add_directive(access)
+    EnvFilter::new(format!("fred=off,{}", config.level)).add_directive(access)
 }
 
 /// A line with the priority prefix of sd-daemon(3) and without a time, for a journald that only reads

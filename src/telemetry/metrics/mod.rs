@@ -85,6 +85,8 @@ pub struct Gauges<'a> {
     pub redis_connected: bool,
     /// How long Redis takes to answer; `None` for the embedded source.
     pub redis_commands: Option<&'a Histogram>,
+    /// What became of the connections for commands: each event, and how often it happened.
+    pub command_connections: [(&'static str, u64); 3],
 }
 
 impl Metrics {
@@ -281,6 +283,12 @@ impl Metrics {
         self.buffered_bytes.set(now.buffered_bytes as f64);
         self.buffered_limit_bytes.set(now.buffered_limit_bytes as f64);
         self.redis_connected.set(f64::from(u8::from(now.redis_connected)));
+        for (event, times) in now.command_connections {
+            metrics::with_local_recorder(&self.recorder, || {
+                counter!("ssegate_redis_command_connections_total", "event" => event)
+                    .absolute(times);
+            });
+        }
         let mut text = self.recorder.handle().render();
         let none = Histogram::new(WORK_SECONDS);
         let commands = now.redis_commands.unwrap_or(&none);
@@ -370,6 +378,10 @@ fn describe() {
     );
     describe_counter!("ssegate_reader_errors_total", "Failures of readers, by code.");
     describe_counter!("ssegate_redis_reconnects_total", "Readers that reconnected to Redis.");
+    describe_counter!(
+        "ssegate_redis_command_connections_total",
+        "Connections for publishing to Redis that failed, were opened again, or were closed as unresponsive."
+    );
     describe_counter!("ssegate_resume_total", "Resumes, by where they were served from.");
     describe_counter!("ssegate_gaps_total", "Gap events, by scope and reason.");
     describe_counter!(

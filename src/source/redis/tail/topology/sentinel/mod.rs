@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::node::{Node, Purpose, suspicion};
 use crate::config::Address;
-use crate::source::redis::client::{Link, Login, in_time};
+use crate::source::redis::tail::client::{Link, Login, in_time};
 use crate::source::{Error, ErrorClass};
 
 mod view;

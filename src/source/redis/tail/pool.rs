@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::client::replies::error_reply;
 use super::client::request::Request;
 use super::client::resp::Value;
 use super::client::{ANSWER_TIMEOUT, Link, Login, in_time};
 use super::topology::Node;
 use crate::config::Address;
+use crate::source::redis::refusal::error_reply;
 use crate::source::{Error, ErrorClass, PoolStatus};
 
 /// The most shared links to one server; they are opened as they are needed.

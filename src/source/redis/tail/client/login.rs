@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::failure::lost;
 use super::link::Link;
-use super::replies::{accepted, is_too_many_clients};
-use crate::config::{Address, Secret, Tls};
+use super::replies::accepted;
+use crate::config::{Address, Password, Tls};
 use crate::net::dial::dial;
+use crate::source::redis::refusal::is_too_many_clients;
 use crate::source::{Error, ErrorClass};
 
 /// Less than `ANSWER_TIMEOUT`, so that a server without TLS is told from one that is silent.
@@ -18,7 +19,7 @@ pub(crate) struct Login {
     pub(crate) tls: Option<Tls>,
     /// Empty: none.
     pub(crate) username: String,
-    pub(crate) password: Option<Secret>,
+    pub(crate) password: Option<Password>,
     pub(crate) database: u8,
     /// A cluster's replica serves reads only after `READONLY`.
     pub(crate) readonly: bool,
@@ -39,6 +40,7 @@ impl Link {
 
     async fn log_in(&mut self, login: &Login) -> Result<(), Error> {
         if let Some(password) = &login.password {
+            let password = password.current();
             let (username, password) = (login.username.as_bytes(), password.expose().as_bytes());
             // Redis 5 knows only the form without a user name.
             let with_username = [b"AUTH", username, password];
@@ -69,8 +71,8 @@ fn login_error(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::replies::error_reply;
     use super::*;
+    use crate::source::redis::refusal::error_reply;
 
     #[test]
     fn a_refused_login_is_for_the_operator_unless_redis_is_busy() {

@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use super::xread;
 use crate::config::{Address, ReadFrom};
-use crate::source::redis::client::replies::stream_info;
-use crate::source::redis::client::role::Role;
-use crate::source::redis::client::{ANSWER_TIMEOUT, Link, READ_TIMEOUT, in_time};
-use crate::source::redis::orphaned_replicas::ORPHAN_PATIENCE;
-use crate::source::redis::routing::{MAX_REDIRECTIONS, Redis};
-use crate::source::redis::topology::{Node, Purpose};
+use crate::source::redis::tail::client::replies::stream_info;
+use crate::source::redis::tail::client::role::Role;
+use crate::source::redis::tail::client::{ANSWER_TIMEOUT, Link, READ_TIMEOUT, in_time};
+use crate::source::redis::tail::orphaned_replicas::ORPHAN_PATIENCE;
+use crate::source::redis::tail::routing::{MAX_REDIRECTIONS, Tail};
+use crate::source::redis::tail::topology::{Node, Purpose};
 use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
 
 /// The connection of one reader; after an error it cannot be used any more.
 pub struct ReaderConnection {
-    redis: Redis,
+    tail: Tail,
     node: Node,
     link: Link,
     /// The server does not allow us to ask for its role.
@@ -25,11 +25,11 @@ pub struct ReaderConnection {
 
 impl ReaderConnection {
     /// Connects to the server where `key` is read.
-    pub(in crate::source) async fn open(redis: Redis, key: &str) -> Result<Self, Error> {
-        let node = redis.servers().find(key, Purpose::Reading).await?;
-        let link = connect(&redis, &node).await;
-        let link = link.inspect_err(|error| drop(redis.servers().report_failure(&node, error)))?;
-        Ok(Self { redis, node, link, is_role_denied: false, orphaned_since: None })
+    pub(in crate::source) async fn open(tail: Tail, key: &str) -> Result<Self, Error> {
+        let node = tail.servers().find(key, Purpose::Reading).await?;
+        let link = connect(&tail, &node).await;
+        let link = link.inspect_err(|error| drop(tail.servers().report_failure(&node, error)))?;
+        Ok(Self { tail, node, link, is_role_denied: false, orphaned_since: None })
     }
 
     pub(in crate::source) fn server(&self) -> &Address {
@@ -58,7 +58,7 @@ impl ReaderConnection {
     async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
         let request = xread::request(ask, Some(block));
         let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
-        xread::reply(ask, unless_replaced(&self.redis, &self.node, exchange).await?)
+        xread::reply(ask, unless_replaced(&self.tail, &self.node, exchange).await?)
     }
 
     pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
@@ -74,7 +74,7 @@ impl ReaderConnection {
     async fn info_here(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
         let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
         let answer = in_time(ANSWER_TIMEOUT, "XINFO", self.link.ask(&words));
-        stream_info(unless_replaced(&self.redis, &self.node, answer).await?)
+        stream_info(unless_replaced(&self.tail, &self.node, answer).await?)
     }
 
     /// The last reply is no longer in memory: another large one may take its permit.
@@ -87,27 +87,27 @@ impl ReaderConnection {
         key: &str,
         patience: Duration,
     ) -> Result<Option<StreamState>, Error> {
-        self.redis.primary_snapshot_for(&self.node, key, patience).await
+        self.tail.primary_snapshot_for(&self.node, key, patience).await
     }
 
     /// To be called after a read that found nothing: an error if the server is a replica that has been
     /// orphaned for too long.
     pub(in crate::source) async fn check_orphaned(&mut self) -> Result<(), Error> {
         let may_be_replica =
-            self.redis.read_from() == ReadFrom::Replica && !self.node.must_be_primary;
+            self.tail.read_from() == ReadFrom::Replica && !self.node.must_be_primary;
         if !may_be_replica || self.is_role_denied {
             return Ok(());
         }
         let outcome = self.ask_role().await;
-        outcome.inspect_err(|error| drop(self.redis.servers().report_failure(&self.node, error)))
+        outcome.inspect_err(|error| drop(self.tail.servers().report_failure(&self.node, error)))
     }
 
     async fn ask_role(&mut self) -> Result<(), Error> {
         let asked = in_time(ANSWER_TIMEOUT, "ROLE", self.link.role());
-        let role = unless_replaced(&self.redis, &self.node, asked).await?;
+        let role = unless_replaced(&self.tail, &self.node, asked).await?;
         self.is_role_denied = role.is_none();
         let is_orphaned = matches!(role, Some(Role::Replica { is_connected: false, .. }));
-        self.orphaned_since = self.redis.orphaned_replicas().note(&self.node.address, is_orphaned);
+        self.orphaned_since = self.tail.orphaned_replicas().note(&self.node.address, is_orphaned);
         if self.orphaned_since.is_none_or(|since| since.elapsed() < ORPHAN_PATIENCE) {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl ReaderConnection {
     /// Reports a lag that was found in replies which were no errors, so that another server is read from.
     pub(in crate::source) fn report_lagging(&self, error: &Error) {
         if error.code == "LAGGING" {
-            self.redis.servers().report_failure(&self.node, error);
+            self.tail.servers().report_failure(&self.node, error);
         }
     }
 
@@ -129,31 +129,31 @@ impl ReaderConnection {
     async fn follow(&mut self, error: Error) -> Result<(), Error> {
         if error.code == "TIMEOUT" {
             // The shared links to this server are dead as well.
-            self.redis.pool().forget_idle(&self.node);
+            self.tail.pool().forget_idle(&self.node);
         }
-        let node = self.redis.servers().report_failure(&self.node, &error).ok_or(error)?;
-        self.link = connect(&self.redis, &node).await?;
+        let node = self.tail.servers().report_failure(&self.node, &error).ok_or(error)?;
+        self.link = connect(&self.tail, &node).await?;
         (self.node, self.is_role_denied, self.orphaned_since) = (node, false, None);
         Ok(())
     }
 }
 
-async fn connect(redis: &Redis, node: &Node) -> Result<Link, Error> {
-    let mut link = unless_replaced(redis, node, redis.pool().connect(node)).await?;
-    link.limit_large_replies(redis.large_replies().clone());
+async fn connect(tail: &Tail, node: &Node) -> Result<Link, Error> {
+    let mut link = unless_replaced(tail, node, tail.pool().connect(node)).await?;
+    link.limit_large_replies(tail.large_replies().clone());
     Ok(link)
 }
 
 /// Does the work, and gives it up once another server is to be read from: `node` may be frozen, and its
 /// kernel accepts connections all the same.
 async fn unless_replaced<T>(
-    redis: &Redis,
+    tail: &Tail,
     node: &Node,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     tokio::select! {
         outcome = work => outcome,
-        () = redis.servers().replaced(node) => {
+        () = tail.servers().replaced(node) => {
             let message = format!("{} is no longer the server to read from", node.address);
             Err(Error { class: ErrorClass::Away, code: "FAILOVER", message })
         }
@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::source::redis::topology::Servers;
+    use crate::source::redis::tail::topology::Servers;
 
     #[tokio::test]
     async fn connecting_to_a_frozen_server_ends_once_the_sentinels_name_another_one() {
@@ -179,11 +179,11 @@ mod tests {
             sentinel.local_addr().unwrap()
         );
         let config = config::parse(&text, "gateway.toml", &[], false).unwrap().config;
-        let redis = Redis::new(&config);
-        let Servers::Sentinels(sentinels) = redis.servers() else { panic!("the url names one") };
+        let tail = Tail::new(&config);
+        let Servers::Sentinels(sentinels) = tail.servers() else { panic!("the url names one") };
         let address = frozen.local_addr().unwrap();
         sentinels.hear(1, Address::Tcp(address.ip().to_string(), address.port()));
-        let opening = ReaderConnection::open(redis.clone(), "a");
+        let opening = ReaderConnection::open(tail.clone(), "a");
         let opening = tokio::spawn(async move { opening.await.err() });
         let _accepted = frozen.accept().await.unwrap();
         sentinels.hear(2, Address::Tcp("other".into(), 6379));

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::node::{Node, Purpose, about_no_key, suspicion};
 use super::slot::{SLOTS, slot};
 use crate::config::Address;
-use crate::source::redis::client::replies::{accepted, list, number, protocol_error, text};
-use crate::source::redis::client::resp::Value;
-use crate::source::redis::client::{ANSWER_TIMEOUT, Link, Login, in_time};
+use crate::source::redis::tail::client::replies::{accepted, list, number, protocol_error, text};
+use crate::source::redis::tail::client::resp::Value;
+use crate::source::redis::tail::client::{ANSWER_TIMEOUT, Link, Login, in_time};
 use crate::source::{Error, ErrorClass};
 
 /// The nodes are asked for the slots at most this often.
@@ -232,7 +232,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::source::redis::client::replies::error_reply;
+    use crate::source::redis::refusal::error_reply;
 
     fn at(host: &str, port: u16) -> Address {
         Address::Tcp(host.into(), port)

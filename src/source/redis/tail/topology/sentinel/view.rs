@@ -1,11 +1,11 @@
 //! What one sentinel knows of a primary and its replicas.
 
 use crate::config::Address;
-use crate::source::redis::client::Link;
-use crate::source::redis::client::replies::{accepted, bytes, list, protocol_error, text};
-use crate::source::redis::client::request::Request;
-use crate::source::redis::client::resp::Value;
-use crate::source::redis::topology::node::about_no_key;
+use crate::source::redis::tail::client::Link;
+use crate::source::redis::tail::client::replies::{accepted, bytes, list, protocol_error, text};
+use crate::source::redis::tail::client::request::Request;
+use crate::source::redis::tail::client::resp::Value;
+use crate::source::redis::tail::topology::node::about_no_key;
 use crate::source::{Error, ErrorClass};
 
 /// What a sentinel knows.

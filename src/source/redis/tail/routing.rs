@@ -1,4 +1,4 @@
-//! [`Redis`]: sends a request to the server that holds the key, and follows redirections.
+//! [`Tail`]: sends a request to the server that holds the key, and follows redirections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub const LARGE_REPLIES: usize = 4;
 
 /// A Redis server, or several. Cheap to clone.
 #[derive(Clone)]
-pub struct Redis {
+pub(in crate::source) struct Tail {
     shared: Arc<Shared>,
 }
 
@@ -32,15 +32,13 @@ struct Shared {
     pool: Pool,
     read_from: ReadFrom,
     orphaned_replicas: OrphanedReplicas,
-    /// What the published streams are trimmed to: `XADD … MAXLEN ~`.
-    publish_keep: usize,
     /// Permits for the large replies of all readers.
     large_replies: Arc<Semaphore>,
     /// Of all commands but the readers'.
     command_durations: Histogram,
 }
 
-impl Redis {
+impl Tail {
     pub(in crate::source) fn new(config: &Config) -> Self {
         let source = &config.source;
         let login = login(source);
@@ -50,7 +48,6 @@ impl Redis {
                 pool: Pool::new(login),
                 read_from: source.read_from,
                 orphaned_replicas: OrphanedReplicas::default(),
-                publish_keep: config.ring.entries,
                 large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
                 command_durations: Histogram::new(WORK_SECONDS),
             }),
@@ -71,10 +68,6 @@ impl Redis {
 
     pub(super) fn orphaned_replicas(&self) -> &OrphanedReplicas {
         &self.shared.orphaned_replicas
-    }
-
-    pub(super) fn publish_keep(&self) -> usize {
-        self.shared.publish_keep
     }
 
     pub(super) fn large_replies(&self) -> &Arc<Semaphore> {

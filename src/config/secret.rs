@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::Secret;
+use super::Secret;
 
 /// More than any secret or list of authorities; a wrong path may name an endless file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -13,20 +13,28 @@ const MAX_BYTES: u64 = 1 << 20;
 ///
 /// One trailing line break is dropped.
 pub(super) fn read(name: &str, credentials: Option<&Path>) -> Result<Secret, String> {
-    let text = text(name, credentials)?;
+    read_path(&path(name, credentials))
+}
+
+/// The secret in the file at `path`.
+pub(super) fn read_path(path: &Path) -> Result<Secret, String> {
+    let text = text_at(path)?;
     let secret =
         text.strip_suffix('\n').map_or(text.as_str(), |s| s.strip_suffix('\r').unwrap_or(s));
     if secret.is_empty() {
-        return Err(format!("holds no secret: {} is empty", path(name, credentials).display()));
+        return Err(format!("holds no secret: {} is empty", path.display()));
     }
     Ok(Secret::new(secret.to_owned()))
 }
 
 /// The content of the file `name`, found in the same way.
 pub(super) fn text(name: &str, credentials: Option<&Path>) -> Result<String, String> {
-    let path = path(name, credentials);
+    text_at(&path(name, credentials))
+}
+
+fn text_at(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    File::open(&path)
+    File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
         .map_err(|error| format!("cannot be read as {}: {error}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
@@ -46,7 +54,8 @@ pub(super) fn token(name: &str, credentials: Option<&Path>) -> Result<Secret, St
     Err("holds no bearer token; write one line of visible ASCII characters without spaces".into())
 }
 
-fn path(name: &str, credentials: Option<&Path>) -> PathBuf {
+/// Where the file `name` is.
+pub(super) fn path(name: &str, credentials: Option<&Path>) -> PathBuf {
     let credential = credentials
         .filter(|_| !name.contains('/'))
         .map(|directory| directory.join(name))

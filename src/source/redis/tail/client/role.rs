@@ -1,9 +1,10 @@
 //! `ROLE`: whether a server is a primary or a replica. <https://redis.io/docs/latest/commands/role/>
 
-use super::replies::{accepted, bytes, is_too_many_clients, list, number, protocol_error, text};
+use super::replies::{accepted, bytes, list, number, protocol_error, text};
 use super::resp::Value;
 use crate::config::Address;
 use crate::source::Error;
+use crate::source::redis::refusal::is_too_many_clients;
 
 /// A server's role. Offsets count the bytes of the replication history, which replicas share with their
 /// primary.

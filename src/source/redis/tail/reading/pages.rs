@@ -1,17 +1,17 @@
 //! Pages of a stream's past, read over shared connections.
 
 use super::xread;
-use crate::source::redis::client::READ_TIMEOUT;
-use crate::source::redis::client::replies::{accepted, entries, sole};
-use crate::source::redis::client::request::Request;
-use crate::source::redis::routing::Redis;
+use crate::source::redis::tail::client::READ_TIMEOUT;
+use crate::source::redis::tail::client::replies::{accepted, entries, sole};
+use crate::source::redis::tail::client::request::Request;
+use crate::source::redis::tail::routing::Tail;
 use crate::source::{Error, ReadRequest, Reply};
 use crate::sse::{Entry, StreamId};
 
 /// The most memory that the reply to a look back at the newest entries may take.
 pub const LOOK_BACK_BYTES: usize = 4 << 20;
 
-impl Redis {
+impl Tail {
     /// Reads onwards without blocking.
     pub(in crate::source) async fn read(&self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
         let request = xread::request(ask, None);

@@ -11,7 +11,7 @@ use super::client::ANSWER_TIMEOUT;
 use super::client::replies::{sole, stream_info};
 use super::client::request::Request;
 use super::client::role::{Role, role};
-use super::routing::Redis;
+use super::routing::Tail;
 use super::topology::{Node, Purpose, Servers};
 use crate::config::ReadFrom;
 use crate::source::{Error, ErrorClass, StreamState};
@@ -27,7 +27,7 @@ struct PrimarySnapshot {
     offset: Option<u64>,
 }
 
-impl Redis {
+impl Tail {
     /// As [`Self::primary_snapshot_for`], for the server where `key` is read.
     pub(in crate::source) async fn primary_snapshot(
         &self,
@@ -80,19 +80,8 @@ impl Redis {
         Ok(None)
     }
 
-    /// Where to write: the primary that the servers name, or the one that the server of the URL follows.
-    pub(super) async fn primary(&self, key: &str) -> Result<Node, Error> {
-        let node = self.servers().find(key, Purpose::Primary).await?;
-        match self.servers() {
-            Servers::One(_) if self.read_from() == ReadFrom::Replica => {
-                self.head_of_chain(node).await
-            }
-            _ => Ok(node),
-        }
-    }
-
     /// The primary that `node` follows, perhaps through other replicas; `node` itself if it may not be asked.
-    pub(super) async fn head_of_chain(&self, mut node: Node) -> Result<Node, Error> {
+    async fn head_of_chain(&self, mut node: Node) -> Result<Node, Error> {
         for _ in 0..MAX_CHAIN {
             match self.role(&node).await? {
                 Some(Role::Replica { primary, .. }) => node = Node::at(primary),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::source::redis::client::Link;
-use crate::source::redis::client::role::Role;
+use crate::source::redis::tail::client::Link;
+use crate::source::redis::tail::client::role::Role;
 use crate::source::{Error, ErrorClass};
 
 /// After a failure, a server is asked last for this long, and is not read from if there is another one.

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 
 use super::resp::Value;
-use crate::source::{AWAY_CODES, Error, ErrorClass, KEY_CODES, LOGIN_CODES, StreamInfo};
+use crate::source::redis::refusal::error_reply;
+use crate::source::{Error, ErrorClass, StreamInfo};
 use crate::sse::{Entry, StreamId};
 
 /// The entries in a reply to `XREAD` of the one stream `key`; none if the read timed out.
@@ -122,25 +123,6 @@ pub(crate) fn stream_id(value: &Value) -> Result<StreamId, Error> {
 pub(crate) fn protocol_error(what: &str) -> Error {
     let message = format!("unexpected answer from Redis: {what}");
     Error { class: ErrorClass::Away, code: "PROTOCOL", message }
-}
-
-/// Whether Redis has reached its `maxclients`; it answers so to the first command of any kind.
-pub(crate) fn is_too_many_clients(words: &str) -> bool {
-    words.starts_with("ERR max number of clients")
-}
-
-/// Sorts an error of Redis by what helps against it, which its first word tells.
-pub(crate) fn error_reply(words: &str) -> Error {
-    let word = words.split_whitespace().next().unwrap_or_default();
-    let known = |codes: &[&'static str]| codes.iter().find(|code| **code == word).copied();
-    let (class, code) = if let Some(code) = known(&KEY_CODES) {
-        (ErrorClass::Key, code)
-    } else if let Some(code) = known(&LOGIN_CODES) {
-        (ErrorClass::Login, code)
-    } else {
-        (ErrorClass::Away, known(&AWAY_CODES).unwrap_or("ERR"))
-    };
-    Error { class, code, message: words.to_owned() }
 }
 
 /// The only answer, to a request of one command.
@@ -315,17 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_sorted_by_their_remedy() {
-        let sorted = |words| {
-            let error = error_reply(words);
-            (error.class, error.code)
-        };
-        assert_eq!(sorted("WRONGTYPE Operation against a key"), (ErrorClass::Key, "WRONGTYPE"));
-        assert_eq!(sorted("NOPERM no permissions"), (ErrorClass::Key, "NOPERM"));
-        assert_eq!(sorted("WRONGPASS invalid"), (ErrorClass::Login, "WRONGPASS"));
-        assert_eq!(sorted("LOADING Redis is loading"), (ErrorClass::Away, "LOADING"));
-        assert_eq!(sorted("WRONGTYPES are none"), (ErrorClass::Away, "ERR"));
-        assert_eq!(sorted(""), (ErrorClass::Away, "ERR"));
+    fn a_refusal_is_told_by_its_words() {
         let denied = Value::Error("NOPERM no permissions".into());
         assert_eq!(streams(denied.clone(), "key").unwrap_err().class, ErrorClass::Key);
         assert_eq!(stream_info(denied).unwrap_err().class, ErrorClass::Key);

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::source::redis::client::replies::{protocol_error, stream_info, streams};
-use crate::source::redis::client::request::Request;
-use crate::source::redis::client::resp::Value;
+use crate::source::redis::tail::client::replies::{protocol_error, stream_info, streams};
+use crate::source::redis::tail::client::request::Request;
+use crate::source::redis::tail::client::resp::Value;
 use crate::source::{Error, ReadRequest, Reply, StreamState};
 
 /// The fewest entries that a read can ask for: one, and the one before it that shows that nothing is missing.
@@ -44,7 +44,7 @@ pub(super) fn reply(ask: ReadRequest<'_>, answers: Vec<Value>) -> Result<Reply, 
 /// pieces makes no difference, and any answers are a reply or an error.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_reply(data: &[u8]) {
-    use crate::source::redis::client::resp::in_pieces;
+    use crate::source::redis::tail::client::resp::in_pieces;
     let Some((size, data)) = data.split_first() else { return };
     let whole = in_pieces(data, data.len().max(1)).ok();
     assert_eq!(whole, in_pieces(data, usize::from(*size).max(1)).ok());
