@@ -18,8 +18,9 @@ use crate::stream::replay::Replays;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::LogThrottle;
 
-/// The operator's connections at most: they come out of our own descriptors, not the clients'.
-const ADMIN_CONNECTIONS: usize = 32;
+/// The operator's connections at most, those of producers that publish among them: they come out of our own
+/// descriptors, not the clients'.
+const ADMIN_CONNECTIONS: usize = 96;
 
 pub(super) fn join(serving: Serving, limits: Arc<Limits>, metrics: Arc<Metrics>) -> State {
     let config = serving.config.clone();

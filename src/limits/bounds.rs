@@ -2,8 +2,8 @@
 
 use crate::config;
 
-/// Descriptors for listeners, logs and the runtime.
-const OWN_DESCRIPTORS: usize = 64;
+/// Descriptors for listeners, logs, the runtime, publishing, and the operator's connections.
+const OWN_DESCRIPTORS: usize = 128;
 /// With room for fewer clients than this the gateway does not start.
 const MIN_CLIENTS: usize = 16;
 /// One in so many connections is kept for pending ones, however many clients there are.

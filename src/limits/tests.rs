@@ -23,9 +23,9 @@ fn named(principal: &str) -> ClientIdentity {
 
 #[test]
 fn descriptors_bound_the_clients_and_leave_some_to_pending_connections() {
-    let all = 1000 - 64 - 250;
+    let all = 1000 - 128 - 250;
     assert_eq!(limits(|_| {}).bounds().max_clients(), all - all / 16);
-    let all = 1000 - 64 - 20;
+    let all = 1000 - 128 - 20;
     assert_eq!(limits(|config| config.readers = 10).bounds().max_clients(), all - all / 16);
     assert_eq!(limits(|config| config.clients = 5).bounds().max_clients(), 5);
 }
@@ -33,7 +33,7 @@ fn descriptors_bound_the_clients_and_leave_some_to_pending_connections() {
 #[test]
 fn streams_leave_the_rest_of_the_descriptors_to_pending_connections() {
     let limits = limits(|_| {});
-    let all = 1000 - 64 - 250;
+    let all = 1000 - 128 - 250;
     let mut clients = Vec::new();
     while let Ok(client) = limits.admit(&limits.bounds(), &ClientIdentity::default()) {
         assert_eq!(limits.max_pending(), all - clients.len() - 1);

@@ -17,7 +17,7 @@ pub(crate) use memory::Others;
 use redis::commands::CommandConnections;
 #[cfg(any(test, fuzzing))]
 pub use redis::fuzz_reply as fuzz_redis_reply;
-pub use redis::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
+pub use redis::{COMMAND_CONNECTIONS, LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
 
 /// What holds the streams. Cheap to clone.
 #[derive(Clone)]

@@ -52,6 +52,8 @@ mod page;
 mod payloads;
 /// Behind each proxy that `deploy/` has a configuration for.
 mod proxies;
+/// The connections for publishing.
+mod publishing;
 /// What the README and docs/ show, done as it is written.
 mod readme;
 /// What Redis sees of the gateway.

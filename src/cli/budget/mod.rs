@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, ReadFrom, SourceLocation};
 use crate::limits::{Bounds, Division, TooFewDescriptors};
-use crate::source::{LOOK_BACK_BYTES, SHARED_LINKS};
+use crate::source::{COMMAND_CONNECTIONS, LOOK_BACK_BYTES, SHARED_LINKS};
 use crate::stream::reader::MOST_REPLIES_BYTES;
 use crate::stream::replay::PAGES_BYTES;
 
@@ -100,14 +100,18 @@ impl Budget {
     fn redis_connections(&self) -> u64 {
         let source = &self.config.source;
         let replica = u64::from(source.read_from == ReadFrom::Replica);
-        let (servers, others) = match &source.location {
+        let publishing = COMMAND_CONNECTIONS as u64;
+        let (servers, others, publishing) = match &source.location {
             SourceLocation::Memory => return 0,
-            SourceLocation::Server { .. } => (1 + replica, 0),
-            SourceLocation::Sentinel { sentinels, .. } => (1 + replica, sentinels.len() as u64),
+            SourceLocation::Server { .. } => (1 + replica, 0, publishing),
+            SourceLocation::Sentinel { sentinels, .. } => {
+                (1 + replica, sentinels.len() as u64, publishing)
+            }
             // One more reads the map of slots.
-            SourceLocation::Cluster { nodes } => (nodes.len() as u64, 1),
+            SourceLocation::Cluster { nodes } => (nodes.len() as u64, 1, nodes.len() as u64),
         };
-        self.readers() + servers * SHARED_LINKS as u64 + others
+        let publishing = if self.config.admin.publish { publishing } else { 0 };
+        self.readers() + servers * SHARED_LINKS as u64 + others + publishing
     }
 
     /// Connections of a proxy in front, which has two for each client.

@@ -12,6 +12,7 @@ pub(super) mod commands;
 mod refusal;
 pub(super) mod tail;
 
+pub use commands::COMMAND_CONNECTIONS;
 #[cfg(any(test, fuzzing))]
 pub use tail::fuzz_reply;
 pub use tail::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};

@@ -17,8 +17,8 @@ use super::settings::{Settings, one};
 use crate::config::Address;
 use crate::source::{Error, ErrorClass};
 
-/// Connections to each primary.
-const CONNECTIONS: usize = 2;
+/// Connections for commands to the primary; in a cluster there is one to each.
+pub const COMMAND_CONNECTIONS: usize = 2;
 /// A replica may follow a replica, in a chain of at most this many servers.
 const MAX_CHAIN: usize = 4;
 
@@ -39,7 +39,7 @@ impl Client {
         for _ in 0..MAX_CHAIN {
             // fred connects to each node of a cluster by itself.
             let is_cluster = matches!(config.server, ServerConfig::Clustered { .. });
-            let size = if is_cluster { 1 } else { CONNECTIONS };
+            let size = if is_cluster { 1 } else { COMMAND_CONNECTIONS };
             let client = Self::connect(config.clone(), size, connections).await?;
             if !settings.may_be_replica() {
                 return Ok(client);

@@ -32,6 +32,7 @@ mod outcome;
 mod redirected;
 mod settings;
 
+pub use client::COMMAND_CONNECTIONS;
 pub(crate) use events::CommandConnections;
 
 /// Opening all connections takes no longer than this,

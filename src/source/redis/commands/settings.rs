@@ -21,6 +21,8 @@ const UNRESPONSIVE: Duration = Duration::from_secs(3);
 const UNRESPONSIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pauses between attempts to reconnect: the first, the longest, and what is added at random.
 const RECONNECT_MS: (u32, u32, u32) = (100, 2_000, 200);
+/// After so many, 12 s, the client is given up; the next command opens another, with the passwords of then.
+const RECONNECT_ATTEMPTS: u32 = 10;
 /// A command follows at most this many redirections in a cluster.
 const MAX_REDIRECTIONS: u32 = 2;
 /// More commands than this that wait for the network are refused: nobody waits for so many.
@@ -93,6 +95,8 @@ impl Settings {
             connection_timeout: COMMAND_TIMEOUT,
             internal_command_timeout: COMMAND_TIMEOUT,
             max_command_buffer_len: MAX_WAITING,
+            // A cluster that misses slots still has the others, and `CLUSTER INFO` may be denied.
+            disable_cluster_health_check: true,
             tcp: TcpConfig {
                 nodelay: Some(true),
                 keepalive: Some(keepalive),
@@ -108,7 +112,7 @@ impl Settings {
 
     pub(super) fn reconnection() -> ReconnectPolicy {
         let (first, longest, jitter) = RECONNECT_MS;
-        let mut policy = ReconnectPolicy::new_exponential(0, first, longest, 2);
+        let mut policy = ReconnectPolicy::new_exponential(RECONNECT_ATTEMPTS, first, longest, 2);
         policy.set_jitter(jitter);
         policy
     }
