@@ -28,7 +28,7 @@ impl Loaded {
         };
         let name = |setting: &Setting| format!("{}.{}", setting.section, setting.key);
         let mut changed: Vec<_> = restart_required.filter(differs).map(name).collect();
-        // The settings show only the names of these files.
+        // The settings mask these, where they stand in the URL.
         for (key, before, now) in [
             ("source.password_file", &running.source.password, &source.password),
             (

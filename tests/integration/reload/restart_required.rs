@@ -47,7 +47,7 @@ fn settings_that_need_a_restart_are_named_and_the_rest_is_applied() {
 }
 
 #[test]
-fn a_password_that_changed_in_its_file_is_reported() {
+fn a_password_that_changed_in_its_file_needs_no_restart_and_one_in_the_url_does() {
     let gateway = Setup::memory().start_ready();
     let password = gateway.folder.0.join("password");
     std::fs::write(&password, "one").unwrap();
@@ -59,8 +59,14 @@ fn a_password_that_changed_in_its_file_is_reported() {
     let gateway = redis.start();
     std::fs::write(&password, "two").unwrap();
     gateway.reload();
-    gateway.has_logged("\"key\":\"source.password_file\"");
+    assert!(!gateway.log().contains("takes effect with a restart"), "it is read at each login");
     std::fs::remove_dir_all(password.parent().unwrap()).unwrap();
+
+    let with = |password: &str| Setup::with_url(&format!("redis://:{password}@127.0.0.1:1"));
+    let gateway = with("one").start();
+    gateway.write(&with("two"));
+    gateway.reload();
+    gateway.has_logged("\"key\":\"source.password_file\"");
 }
 
 #[test]
