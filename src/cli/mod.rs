@@ -11,6 +11,7 @@ use crate::telemetry::version;
 
 pub mod budget;
 mod check;
+mod connect;
 mod exit;
 #[cfg(test)]
 mod manual;
@@ -20,8 +21,7 @@ mod serve;
 mod signals;
 pub mod tail;
 
-use budget::Budget;
-use check::check;
+use check::{check, resources};
 use options::ConfigArgs;
 use serve::serve;
 
@@ -44,12 +44,15 @@ enum Command {
         /// Show each effective value and where it came from; secrets are masked
         #[arg(long)]
         print: bool,
-        /// Print the resources as JSON
+        /// Print the resources, and the findings of --connect, as JSON
         #[arg(long, conflicts_with = "print")]
         json: bool,
         /// Compute the resources for N open files, as a unit allows, not for those allowed here
         #[arg(long, value_name = "N")]
         open_files: Option<usize>,
+        /// Ask the servers as well: login, rights, settings that lose entries, keys, clocks
+        #[arg(long, conflicts_with = "print")]
+        connect: bool,
     },
     /// Follow a stream: print its events, reconnect, resume, show lag and gaps
     Tail {
@@ -76,13 +79,14 @@ pub fn main() -> ExitCode {
     match cli.command {
         None => serve(&cli.serve),
         Some(Command::Check { config, print: true, .. }) => {
-            check(&config, |loaded| Ok(config::print::print(loaded)))
+            check(&config, |loaded| Ok((config::print::print(loaded), ExitCode::SUCCESS)))
         }
-        Some(Command::Check { config, json, open_files, .. }) => check(&config, |loaded| {
-            let open_files = open_files.unwrap_or_else(process::raise_descriptors);
-            let budget = Budget::new(&loaded.config, open_files)?;
-            Ok(if json { format!("{:#}\n", budget.json()) } else { budget.explain(&loaded.file) })
-        }),
+        Some(Command::Check { config, json, open_files, connect, .. }) => {
+            check(&config, |loaded| {
+                let open_files = open_files.unwrap_or_else(process::raise_descriptors);
+                resources(loaded, open_files, json, connect)
+            })
+        }
         Some(Command::Tail { url, last_event_id }) => tail::command::follow(tail::Options {
             url,
             last_event_id,

@@ -15,6 +15,7 @@ mod redis;
 pub(crate) use memory::Others;
 
 use redis::commands::CommandConnections;
+pub use redis::commands::{Answer, Inspector, ServerKind};
 #[cfg(any(test, fuzzing))]
 pub use redis::fuzz_reply as fuzz_redis_reply;
 pub use redis::{COMMAND_CONNECTIONS, LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};

@@ -14,6 +14,8 @@ use crate::support::{Folder, eventually, signal};
 
 /// What `check` says of a good configuration.
 mod budget;
+/// What the servers say to a configuration.
+mod connect;
 /// What `tail` shows on a terminal.
 mod progress;
 

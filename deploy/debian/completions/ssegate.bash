@@ -59,7 +59,7 @@ _ssegate() {
             return 0
             ;;
         ssegate__subcmd__check)
-            opts="-h --config --demo --print --json --open-files --help"
+            opts="-h --config --demo --print --json --open-files --connect --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -35,7 +35,8 @@ complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l config -d 'The
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l open-files -d 'Compute the resources for N open files, as a unit allows, not for those allowed here' -r
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l demo -d 'No file, no Redis: an embedded source with sample events, a page at /'
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l print -d 'Show each effective value and where it came from; secrets are masked'
-complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l json -d 'Print the resources as JSON'
+complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l json -d 'Print the resources, and the findings of --connect, as JSON'
+complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l connect -d 'Ask the servers as well: login, rights, settings that lose entries, keys, clocks'
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -s h -l help -d 'Print help'
 complete -c ssegate -n "__fish_ssegate_using_subcommand tail" -l last-event-id -d 'Begin after this id' -r
 complete -c ssegate -n "__fish_ssegate_using_subcommand tail" -s h -l help -d 'Print help'

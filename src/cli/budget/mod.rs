@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, ReadFrom, SourceLocation};
 use crate::limits::{Bounds, Division, TooFewDescriptors};
-use crate::source::{COMMAND_CONNECTIONS, LOOK_BACK_BYTES, SHARED_LINKS};
+use crate::source::{COMMAND_CONNECTIONS, LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
 use crate::stream::reader::MOST_REPLIES_BYTES;
 use crate::stream::replay::PAGES_BYTES;
 
@@ -76,6 +76,13 @@ impl Budget {
         (MOST_REPLIES_BYTES + PAGES_BYTES) as u64 + look_backs
     }
 
+    /// The largest reply that a reader aims at.
+    pub(super) fn reply_bytes(&self) -> u64 {
+        let source = &self.config.source;
+        let entries = source.read_count.saturating_mul(source.max_entry_bytes as u64);
+        entries.min((MOST_REPLIES_BYTES / LARGE_REPLIES) as u64)
+    }
+
     fn pending_bytes(&self) -> u64 {
         (self.bounds.max_pending(0) as u64).saturating_mul(PENDING_BYTES)
     }
@@ -97,7 +104,7 @@ impl Budget {
     }
 
     /// Connections to all servers of Redis; cluster nodes that source.url does not name add theirs.
-    fn redis_connections(&self) -> u64 {
+    pub(super) fn redis_connections(&self) -> u64 {
         let source = &self.config.source;
         let replica = u64::from(source.read_from == ReadFrom::Replica);
         let publishing = COMMAND_CONNECTIONS as u64;

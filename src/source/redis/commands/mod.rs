@@ -3,6 +3,7 @@
 //! - [`settings`]: the configuration in fred's words.
 //! - [`client`]: an open client: connections that carry many commands at once.
 //! - [`redirected`]: following a slot that is on its way from node to node.
+//! - [`inspection`]: single questions to one server, for `ssegate check --connect`.
 //! - [`outcome`]: what became of a command, told from fred's errors.
 //! - [`events`]: fred's events, for the log and the metrics.
 //!
@@ -28,12 +29,14 @@ use crate::sse::StreamId;
 
 mod client;
 mod events;
+mod inspection;
 mod outcome;
 mod redirected;
 mod settings;
 
 pub use client::COMMAND_CONNECTIONS;
 pub(crate) use events::CommandConnections;
+pub use inspection::{Answer, Inspector, ServerKind};
 
 /// Opening all connections takes no longer than this,
 const OPENING_TIMEOUT: Duration = Duration::from_secs(2);

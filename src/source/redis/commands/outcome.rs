@@ -53,8 +53,10 @@ fn reply(error: &FredError) -> Option<Error> {
 }
 
 fn failure(error: &FredError) -> Error {
+    // rustls' errors come as those of a socket, in their debug form.
+    let is_tls = error.details().contains("kind: InvalidData");
     let (class, code, hint) = match error.kind() {
-        ErrorKind::Tls => (
+        ErrorKind::Tls | ErrorKind::IO if is_tls || *error.kind() == ErrorKind::Tls => (
             ErrorClass::Login,
             "TLS",
             "; check source.ca_file (which servers are trusted) and source.client_certificate (what ssegate shows)",
@@ -66,7 +68,11 @@ fn failure(error: &FredError) -> Error {
         ErrorKind::Backpressure => (ErrorClass::Away, "FULL", ""),
         _ => (ErrorClass::Away, "IO", ""),
     };
-    Error { class, code, message: format!("commands over fred: {}{hint}", error.details()) }
+    Error {
+        class,
+        code,
+        message: format!("the connection for commands failed: {}{hint}", error.details()),
+    }
 }
 
 #[cfg(test)]

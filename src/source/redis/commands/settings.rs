@@ -80,6 +80,12 @@ impl Settings {
         }
     }
 
+    /// User name and password at the sentinels.
+    pub(super) fn sentinel_login(&self) -> (Option<String>, Option<String>) {
+        let source = &self.source;
+        (some(&source.sentinel_username), current(source.sentinel_password.as_ref()))
+    }
+
     /// Nodes of the cluster; none where it is no cluster.
     pub(super) fn cluster_nodes(&self) -> &[Address] {
         match &self.source.location {

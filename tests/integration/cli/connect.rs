@@ -1,0 +1,239 @@
+//! `ssegate check --connect`: each finding, provoked on a real server.
+
+use serde_json::Value;
+
+use crate::support::cluster::Cluster;
+use crate::support::gateway::Setup;
+use crate::support::program::run;
+use crate::support::redis::{Answer, Redis};
+use crate::support::sentinel::{NAME, Trio};
+use crate::support::tls::Authority;
+use crate::support::{Folder, eventually};
+
+const FIXED: &str = "[[route]]\npath = \"/logs\"\nkey = \"siem:logs\"\naccess = \"public\"\n";
+
+/// The exit code and the findings, which are the same as text.
+struct Checked {
+    code: i32,
+    findings: Vec<Value>,
+    text: String,
+}
+
+fn checked(setup: &Setup) -> Checked {
+    let folder = Folder::new();
+    let file = folder.0.join("gateway.toml");
+    std::fs::write(&file, setup.toml()).unwrap();
+    let file = file.to_str().unwrap();
+    let (code, out, stderr) = run(&["check", "--connect", "--json", "--config", file], &[]);
+    let json: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{stderr}"));
+    let (text_code, text, _) = run(&["check", "--connect", "--config", file], &[]);
+    assert_eq!(code, text_code);
+    let findings = json["findings"].as_array().unwrap().clone();
+    for finding in &findings {
+        assert!(text.contains(finding["code"].as_str().unwrap()), "{finding} in\n{text}");
+    }
+    Checked { code, findings, text }
+}
+
+impl Checked {
+    /// The levels of the findings with this code.
+    fn levels(&self, code: &str) -> Vec<&str> {
+        let found = self.findings.iter().filter(|finding| finding["code"] == code);
+        found.map(|finding| finding["level"].as_str().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn has(&self, exit: i32, level: &str, code: &str) {
+        assert!(self.levels(code).contains(&level), "{level} {code} in\n{}", self.text);
+        assert_eq!(self.code, exit, "{}", self.text);
+    }
+}
+
+#[test]
+fn a_server_as_it_should_be_has_nothing_wrong() {
+    let redis = Redis::with(&["--appendonly", "yes"]);
+    redis.add("siem:logs", "one");
+    let found = checked(&Setup::redis(&redis).routes(FIXED));
+    assert_eq!(found.code, 0, "{}", found.text);
+    for code in [
+        "version",
+        "access",
+        "eviction",
+        "output-buffer",
+        "persistence",
+        "replication",
+        "key",
+        "round-trip",
+        "clock",
+    ] {
+        assert_eq!(found.levels(code), ["fine"], "{code} in\n{}", found.text);
+    }
+}
+
+#[test]
+fn the_embedded_source_has_no_server() {
+    let found = checked(&Setup::memory());
+    assert_eq!((found.code, found.findings.len()), (0, 0));
+    assert!(found.text.contains("there is no server to ask"), "{}", found.text);
+}
+
+#[test]
+fn without_connect_nothing_is_asked() {
+    let folder = Folder::new();
+    let file = folder.0.join("gateway.toml");
+    std::fs::write(&file, Setup::with_url("redis://127.0.0.1:1").toml()).unwrap();
+    let (code, out, _) = run(&["check", "--json", "--config", file.to_str().unwrap()], &[]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, json.get("findings")), (0, None));
+}
+
+#[test]
+fn a_server_that_is_away_is_no_fault_of_the_configuration() {
+    let found = checked(&Setup::with_url("redis://127.0.0.1:1"));
+    found.has(69, "unreachable", "unreachable");
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_not_waited_for() {
+    let redis = Redis::start();
+    redis.signal("STOP");
+    let found = checked(&Setup::redis(&redis));
+    redis.signal("CONT");
+    found.has(69, "unreachable", "unreachable");
+}
+
+#[test]
+fn a_refused_login_is_wrong() {
+    let redis = Redis::start();
+    redis.run(&["CONFIG", "SET", "requirepass", "secret"]);
+    let folder = Folder::new();
+    let file = folder.0.join("password");
+    std::fs::write(&file, "other").unwrap();
+    let with = Setup::redis(&redis).set("source", &format!("password_file = {file:?}"));
+    checked(&with).has(78, "wrong", "login");
+    checked(&Setup::redis(&redis)).has(78, "wrong", "login");
+    std::fs::write(&file, "secret").unwrap();
+    assert_eq!(checked(&with).levels("version"), ["fine"]);
+}
+
+#[test]
+fn a_certificate_of_another_authority_is_wrong() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let redis = Redis::on_tcp_with(&|ip| theirs.arguments(ip, false));
+    let setup = |authority: &Authority| {
+        Setup::with_url(&format!("rediss://{}", redis.address()))
+            .set("source", &format!("ca_file = {:?}", authority.file()))
+    };
+    checked(&setup(&ours)).has(78, "wrong", "tls");
+    assert_eq!(checked(&setup(&theirs)).code, 0);
+}
+
+#[test]
+fn settings_that_lose_entries_or_connections_are_told() {
+    let evicting = Redis::with(&["--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru"]);
+    let found = checked(&Setup::redis(&evicting));
+    found.has(78, "wrong", "eviction");
+    assert_eq!(found.levels("persistence"), ["note"]);
+    let volatile = Redis::with(&["--maxmemory", "10mb", "--maxmemory-policy", "volatile-lru"]);
+    checked(&Setup::redis(&volatile)).has(0, "note", "eviction");
+    let few = Redis::with(&["--maxclients", "20"]);
+    checked(&Setup::redis(&few)).has(78, "wrong", "maxclients");
+    checked(&Setup::redis(&few).set("limits", "readers = 5\nreaders_per_ip = 5")).has(
+        0,
+        "fine",
+        "maxclients",
+    );
+    let cut = Redis::with(&["--client-output-buffer-limit", "normal 1mb 0 0"]);
+    checked(&Setup::redis(&cut)).has(78, "wrong", "output-buffer");
+    let small = Setup::redis(&cut).set("source", "max_entry = \"1KiB\"");
+    checked(&small).has(0, "fine", "output-buffer");
+}
+
+#[test]
+fn a_replica_and_a_primary_with_one_are_told() {
+    let (primary, replica) = (Redis::on_tcp(&[]), Redis::on_tcp(&[]));
+    replica.follow(&primary);
+    let at = |redis: &Redis| Setup::with_url(&format!("redis://{}", redis.address()));
+    checked(&at(&primary)).has(0, "note", "replication");
+    let of_replica = checked(&at(&replica));
+    of_replica.has(0, "note", "role");
+    assert!(of_replica.text.contains(&primary.address()), "{}", of_replica.text);
+    primary.run(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    checked(&at(&primary)).has(0, "fine", "replication");
+}
+
+#[test]
+fn keys_of_routes_are_streams_or_not_there_yet() {
+    let redis = Redis::start();
+    let setup = || Setup::redis(&redis).routes(FIXED);
+    checked(&setup()).has(0, "note", "key");
+    redis.run(&["SET", "siem:logs", "text"]);
+    checked(&setup()).has(78, "wrong", "key");
+}
+
+#[test]
+fn commands_that_the_user_may_not_run_are_named() {
+    let redis = Redis::start();
+    let user = |rights: &[&str]| {
+        let words = ["ACL", "SETUSER", "gw", "reset", "on", ">secret"];
+        assert_eq!(redis.run(&[&words[..], rights].concat()), Answer::Text("OK".into()));
+        let folder = Folder::new();
+        let file = folder.0.join("password");
+        std::fs::write(&file, "secret").unwrap();
+        let setup = Setup::redis(&redis)
+            .set("admin", "publish = false")
+            .set("source", "username = \"gw\"")
+            .set("source", &format!("password_file = {file:?}"));
+        checked(&setup)
+    };
+    let all = ["+xread", "+xinfo|stream", "+xrange", "+xrevrange", "%R~events:*"];
+    let found = user(&all);
+    found.has(0, "fine", "access");
+    for code in ["version", "settings", "clock", "role"] {
+        assert_eq!(found.levels(code), ["note"], "{code} in\n{}", found.text);
+    }
+    // With the dry run, and without.
+    for extra in [&["+acl|whoami", "+acl|dryrun"][..], &[]] {
+        let lacks = |rights: &[&str], missing: &str| {
+            let found = user(&[rights, extra].concat());
+            found.has(78, "wrong", "access");
+            assert!(found.text.contains(&format!("may not run {missing} on")), "{}", found.text);
+        };
+        lacks(&["+xread", "+xinfo|stream", "+xrange", "%R~events:*"], "XREVRANGE");
+        lacks(
+            &["+xread", "+xinfo", "+xrange", "+xrevrange", "%R~other:*"],
+            "XREAD, XINFO, XRANGE, XREVRANGE",
+        );
+    }
+}
+
+#[test]
+fn sentinels_are_asked_for_the_primary_and_for_a_quorum() {
+    let trio = Trio::start();
+    let found = checked(&Setup::with_url(&trio.url()));
+    assert_eq!(found.levels("quorum"), ["fine"; 3], "{}", found.text);
+    assert_eq!(found.levels("version"), ["fine"; 3], "one primary, two replicas");
+    found.has(0, "note", "replication");
+    let unknown = trio.url().replace(NAME, "other");
+    checked(&Setup::with_url(&unknown)).has(78, "wrong", "sentinel");
+    trio.sentinels[1..].iter().for_each(|sentinel| sentinel.signal("STOP"));
+    eventually("the first misses the others", || {
+        let quorum = trio.sentinels[0].run(&["SENTINEL", "CKQUORUM", NAME]);
+        matches!(quorum, Some(Answer::Error(_)))
+    });
+    let found = checked(&Setup::with_url(&trio.url()));
+    trio.sentinels[1..].iter().for_each(|sentinel| sentinel.signal("CONT"));
+    found.has(78, "unreachable", "unreachable");
+}
+
+#[test]
+fn a_cluster_is_asked_for_all_its_slots_and_nodes() {
+    let cluster = Cluster::start(0);
+    let setup = || Setup::with_url(&cluster.url());
+    let found = checked(&setup());
+    assert_eq!(found.levels("coverage"), ["fine"; 3], "{}", found.text);
+    assert_eq!(found.levels("version"), ["fine"; 3], "{}", found.text);
+    assert_eq!(found.code, 0, "{}", found.text);
+    assert_eq!(cluster.nodes[0].run(&["CLUSTER", "DELSLOTS", "0"]), Answer::Text("OK".into()));
+    checked(&setup()).has(78, "wrong", "coverage");
+}
