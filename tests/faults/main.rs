@@ -15,6 +15,7 @@ mod history;
 mod nemesis;
 mod payload;
 mod proxy;
+mod publishers;
 mod run;
 mod scene;
 mod table;

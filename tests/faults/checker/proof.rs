@@ -11,7 +11,7 @@ use super::{Findings, check};
 use crate::chunks::Chunks;
 use crate::client::understand;
 use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, What};
-use crate::payload;
+use crate::{payload, publishers};
 
 /// What is caught, and how that is shown.
 pub const CASES: &[(&str, fn())] = &[
@@ -35,6 +35,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("a connection that ended", a_closed_connection_is_caught),
     ("a late recovery", a_late_recovery_is_caught),
     ("a client left behind", a_client_that_hears_no_more_is_caught),
+    ("a publish that was told otherwise than it ended", publishers::wrong_outcomes_are_caught),
     ("what Redis lost only where it still has it", an_entry_that_redis_lost_is_no_loss_of_ours),
 ];
 

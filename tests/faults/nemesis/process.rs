@@ -9,6 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::{FAR_BEHIND, Over};
 use crate::proxy::Ill;
+use crate::publishers::{Durability, amid};
 use crate::scene::{Scene, clock_file, few_descriptors};
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
@@ -79,6 +80,18 @@ pub(super) fn primary_replaced(scene: &mut Scene) -> Over {
     let ordered = scene.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
     assert_eq!(ordered, Some(Answer::Text("OK".into())));
     replaced(scene, scene.primary)
+}
+
+pub(super) fn redis_killed_amid_publishes(scene: &mut Scene) -> Over {
+    amid(scene, redis_killed, Durability::Kept)
+}
+
+pub(super) fn redis_frozen_amid_publishes(scene: &mut Scene) -> Over {
+    amid(scene, redis_frozen, Durability::Kept)
+}
+
+pub(super) fn primary_replaced_amid_publishes(scene: &mut Scene) -> Over {
+    amid(scene, primary_replaced, Durability::LostByFailover)
 }
 
 /// Over when the new primary answers writes.

@@ -1,0 +1,116 @@
+//! Publishers that POST through the gateway while a fault goes on, and what they were told against what Redis
+//! kept: what was acknowledged exists once, what is not known once at most, what was refused not at all.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::nemesis::Over;
+use crate::scene::Scene;
+use crate::support::gateway::exchange;
+use crate::support::redis::{Answer, Redis};
+use crate::support::within;
+
+const PUBLISHERS: usize = 3;
+/// Publishing goes on again within this time after any fault: a reconnect, and what a busy machine adds.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// What a publisher was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Added,
+    Refused,
+    Unknown,
+    /// Anything else, by its status.
+    Odd(u16),
+}
+
+/// Whether Redis itself may lose what it has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Kept,
+    /// Replicas are sent what the primary has acknowledged, and a failover does not wait for them.
+    LostByFailover,
+}
+
+/// Inflicts a fault amid publishes, each to a key of its own, for the gateway trims what it adds to.
+pub fn amid(scene: &mut Scene, inflict: fn(&mut Scene) -> Over, durability: Durability) -> Over {
+    let admin = scene.gateway().admin.clone();
+    let (over, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let publish = |publisher: usize| {
+        let mut told = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            let key = format!("published:{publisher}:{}", told.len());
+            let outcome = post(&admin, &key);
+            acknowledged.fetch_add(usize::from(outcome == Told::Added), Ordering::Relaxed);
+            told.push((key, outcome));
+        }
+        told
+    };
+    let (fault_over, told) = std::thread::scope(|scope| {
+        let publish = &publish;
+        let publishers: Vec<_> =
+            (0..PUBLISHERS).map(|number| scope.spawn(move || publish(number))).collect();
+        let count = || acknowledged.load(Ordering::Relaxed);
+        within(RECOVERY, "publishers are at work", || count() > 20);
+        let fault_over = inflict(scene);
+        let before = count();
+        within(RECOVERY, "publishers are at work again", || count() > before + 20);
+        over.store(true, Ordering::Relaxed);
+        let told = publishers.into_iter().flat_map(|publisher| publisher.join().unwrap());
+        (fault_over, told.collect::<Vec<_>>())
+    });
+    let counted = told.iter().map(|(key, told)| (*told, entries(scene.redis(), key)));
+    let complaints = complaints(counted, durability);
+    assert!(complaints.is_empty(), "publishers: {complaints:?}");
+    fault_over
+}
+
+fn post(admin: &str, key: &str) -> Told {
+    let request = format!(
+        "POST /publish/{key} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx"
+    );
+    match exchange(admin, &request).status {
+        200 => Told::Added,
+        503 => Told::Refused,
+        504 => Told::Unknown,
+        status => Told::Odd(status),
+    }
+}
+
+fn entries(redis: &Redis, key: &str) -> i64 {
+    match redis.run(&["XLEN", key]) {
+        Answer::Number(entries) => entries,
+        other => panic!("XLEN: {other:?}"),
+    }
+}
+
+/// What was told of publishes, each with the entries that there are of it now.
+fn complaints(
+    told: impl IntoIterator<Item = (Told, i64)>,
+    durability: Durability,
+) -> Vec<(Told, i64)> {
+    let holds = |(told, entries): (Told, i64)| match told {
+        Told::Added if durability == Durability::LostByFailover => entries <= 1,
+        Told::Added => entries == 1,
+        Told::Refused => entries == 0,
+        Told::Unknown => entries <= 1,
+        Told::Odd(_) => false,
+    };
+    told.into_iter().filter(|told| !holds(*told)).collect()
+}
+
+/// Shows that a wrong outcome is caught, and no right one.
+pub fn wrong_outcomes_are_caught() {
+    let wrong = [
+        (Told::Added, 0),
+        (Told::Added, 2),
+        (Told::Refused, 1),
+        (Told::Unknown, 2),
+        (Told::Odd(500), 0),
+    ];
+    assert_eq!(complaints(wrong, Durability::Kept), wrong);
+    let right = [(Told::Added, 1), (Told::Refused, 0), (Told::Unknown, 0), (Told::Unknown, 1)];
+    assert_eq!(complaints(right, Durability::Kept), []);
+    let of_failover = complaints([(Told::Added, 0), (Told::Added, 2)], Durability::LostByFailover);
+    assert_eq!(of_failover, [(Told::Added, 2)]);
+}
