@@ -14,6 +14,7 @@ mod latency;
 mod measure;
 mod multiplexed;
 mod processes;
+mod publish;
 mod redis;
 mod rows;
 mod scenario;

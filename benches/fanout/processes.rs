@@ -84,13 +84,31 @@ impl Scratch {
     /// The gateway as an operator would run it: one route, whose past is open, and all defaults but one,
     /// for all clients come from one host.
     pub(crate) fn start_gateway(&self, address: SocketAddr) -> Result<Process> {
-        let admin = free_address()?;
+        self.start_gateway_with(address, free_address()?, "")
+    }
+
+    /// The same, with publishing on.
+    pub(crate) fn start_publishing_gateway(
+        &self,
+        address: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<Process> {
+        self.start_gateway_with(address, admin, "admin.publish = true")
+    }
+
+    fn start_gateway_with(
+        &self,
+        address: SocketAddr,
+        admin: SocketAddr,
+        more: &str,
+    ) -> Result<Process> {
         let redis = self.redis();
         let redis = redis.display();
         let config = self.folder.join("gateway.toml");
         let text = format!(
             r#"server.listen = ["{address}"]
             admin.listen = "{admin}"
+            {more}
             source.url = "redis+unix://{redis}"
             limits.readers_per_ip = 1000
             [[route]]

@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 15] = [
+pub(crate) const ROWS: [Row; 16] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -35,6 +35,7 @@ pub(crate) const ROWS: [Row; 15] = [
     Row { name: "pending", run: pending },
     Row { name: "process", run: process },
     Row { name: "overload", run: overload },
+    Row { name: "publish", run: publish },
     Row { name: "keys", run: keys },
     Row { name: "arrival", run: arrival },
     Row { name: "idle", run: idle },
@@ -172,6 +173,18 @@ fn process(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
         Figure::new("of it anonymous", 2, memory.anonymous_bytes / MIB),
         Figure::new("ms from exec to ready", 1, ready_after.as_secs_f64() * 1e3)
             .goal(Goal::AtMost(50.0)),
+    ])
+}
+
+fn publish(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let seconds = if stage.quick { QUICK_SECONDS } else { 10 };
+    let run = crate::publish::measure(stage.scratch, seconds)?;
+    Ok(vec![
+        Figure::new("POSTs/s", 0, run.posts_per_second)
+            .beside("redis-benchmark's XADDs/s", run.xadds_per_second),
+        Figure::new("CPU us/POST", 1, run.cpu_us_per_post),
+        Figure::new("p50 ms", 2, run.p50_ms),
+        Figure::new("p99 ms", 2, run.p99_ms),
     ])
 }
 
