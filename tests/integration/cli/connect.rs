@@ -117,7 +117,7 @@ fn a_refused_login_is_wrong() {
 }
 
 #[test]
-fn a_certificate_of_another_authority_is_wrong() {
+fn a_certificate_without_trust_is_wrong_over_tls() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let redis = Redis::on_tcp_with(&|ip| theirs.arguments(ip, false));
     let setup = |authority: &Authority| {
