@@ -256,7 +256,7 @@ impl Source {
             Self::Memory(memory) => Ok(memory.publish(key, payload)?),
             Self::Redis(redis) => {
                 let asked = Instant::now();
-                let outcome = Box::pin(redis.commands.publish(key, payload)).await;
+                let outcome = Box::pin(redis.publish(key, payload)).await;
                 redis.tail.command_durations().observe(asked.elapsed(), 1);
                 outcome
             }

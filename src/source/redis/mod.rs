@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::WriteError;
 use crate::config::Config;
+use crate::sse::StreamId;
 
 pub(super) mod commands;
 mod refusal;
@@ -25,6 +29,12 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// Adds an entry with one field, `payload`, once at most.
+    pub(super) async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, WriteError> {
+        let primary = self.tail.named_primary();
+        self.commands.publish(key, payload, primary.as_ref()).await
+    }
+
     /// Does not connect yet.
     pub(super) fn new(config: &Config) -> Self {
         Self {

@@ -93,6 +93,39 @@ fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
     assert!(took < RECOVERY / 3, "{took:?}");
 }
 
+/// The old one takes writes for some seconds after a failover, and then they are lost.
+#[test]
+fn what_is_published_goes_to_the_new_primary_as_soon_as_it_is_named() {
+    let trio = Trio::start();
+    let gateway = Setup::with_url(&trio.url()).start_ready();
+    let old = trio.primary();
+    gateway.publish("events:a", "to the old one");
+    let has_it = |redis: &Redis| !ids(redis, "events:a").is_empty();
+    eventually("the replicas have it", || trio.servers[1..].iter().all(has_it));
+    let answer = trio.sentinels[0].run(&["SENTINEL", "FAILOVER", NAME]);
+    assert_eq!(answer, Some(Answer::Text("OK".into())));
+    let named = |log: String| {
+        let line = log.lines().rfind(|line| line.contains("the sentinels name the primary"));
+        line.map(|line| line.to_owned()).unwrap_or_default()
+    };
+    within(Duration::from_secs(30), "the gateway knows another one", || {
+        let line = named(gateway.log());
+        !line.is_empty() && !line.contains(&old)
+    });
+    let published = |number: usize| {
+        let mut answer = gateway.post("events:b", &number.to_string());
+        eventually("the sentinels agree", || {
+            if answer.status == 503 {
+                answer = gateway.post("events:b", &number.to_string());
+            }
+            answer.status == 200
+        });
+    };
+    (0..50).for_each(published);
+    let new = trio.sentinels.iter().find_map(|s| s.primary().filter(|name| *name != old));
+    assert_eq!(ids(trio.at(&new.unwrap()), "events:b").len(), 50);
+}
+
 /// The gateway knows of the failover only after it has read from the old one.
 #[test]
 fn an_old_primary_that_comes_back_empty_is_no_reset() {

@@ -74,9 +74,12 @@ impl Client {
         &self.pool
     }
 
-    /// Whether a connection is open; which one fred knows.
-    pub(super) fn is_connected(&self) -> bool {
-        self.pool.clients().iter().any(fred::clients::Client::is_connected)
+    /// Whether a connection is open, and all of them to `primary` where that is known.
+    pub(super) fn leads_to(&self, primary: Option<&Address>) -> bool {
+        let is_open = self.pool.clients().iter().any(fred::clients::Client::is_connected);
+        let Some(Address::Tcp(host, port)) = primary else { return is_open };
+        let servers = self.pool.active_connections();
+        is_open && servers.iter().all(|server| *server.host == **host && server.port == *port)
     }
 
     /// The server that this one follows; `None`: it is a primary, or the user may not ask.

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use self::client::Client;
 use self::settings::Settings;
-use crate::config::Source;
+use crate::config::{Address, Source};
 use crate::source::{Error, ErrorClass, WriteError};
 use crate::sse::StreamId;
 
@@ -93,9 +93,15 @@ impl Commands {
         &self.connections
     }
 
-    /// Adds an entry with one field, `payload`, once at most.
-    pub(crate) async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, WriteError> {
-        let client = self.client().await?;
+    /// Adds an entry with one field, `payload`, once at most. `primary` is the one that the sentinels name now:
+    /// after a failover the old one takes writes for seconds, which are lost.
+    pub(crate) async fn publish(
+        &self,
+        key: &str,
+        payload: Bytes,
+        primary: Option<&Address>,
+    ) -> Result<StreamId, WriteError> {
+        let client = self.client(primary).await?;
         let entry = NewEntry { key, payload, keep: self.publish_keep };
         let added = entry.add_with(&client.pool().with_options(&self.settings.options())).await;
         let id = match added {
@@ -114,12 +120,12 @@ impl Commands {
         id.parse().map_err(|_| WriteError::Unknown(outcome::odd_answer(&id)))
     }
 
-    /// The open client; one that has no connection is replaced.
-    async fn client(&self) -> Result<Arc<Client>, Error> {
+    /// The open client; one that has no connection, or one to another server than `primary`, is replaced.
+    async fn client(&self, primary: Option<&Address>) -> Result<Arc<Client>, Error> {
         let opening = async {
             let mut opened = self.opened.lock().await;
             match &*opened {
-                Opened::Client(client) if client.is_connected() => return Ok(client.clone()),
+                Opened::Client(client) if client.leads_to(primary) => return Ok(client.clone()),
                 Opened::Failed(at, error) if at.elapsed() < OPENING_PAUSE => {
                     return Err(error.clone());
                 }
@@ -127,7 +133,12 @@ impl Commands {
             }
             // The old one is closed first.
             *opened = Opened::Never;
-            let client = self.open().await.map(Arc::new);
+            let opened_now = self.open().await;
+            // fred believes the first sentinel that answers, which may not have heard of a failover.
+            let client = opened_now.and_then(|client| match primary {
+                Some(primary) if !client.leads_to(Some(primary)) => Err(disputed(primary)),
+                _ => Ok(Arc::new(client)),
+            });
             *opened = match &client {
                 Ok(client) => Opened::Client(client.clone()),
                 Err(error) => Opened::Failed(Instant::now(), error.clone()),
@@ -164,6 +175,13 @@ fn leads_nowhere(error: &WriteError) -> bool {
         WriteError::NotWritten(refusal) => refusal.code == "READONLY",
         WriteError::Unknown(_) => true,
     }
+}
+
+fn disputed(primary: &Address) -> Error {
+    let message = format!(
+        "the sentinels do not agree yet that {primary} is the primary; nothing was sent, try again"
+    );
+    Error { class: ErrorClass::Away, code: "FAILOVER", message }
 }
 
 fn silent() -> Error {

@@ -12,7 +12,7 @@ use super::client::{Login, in_time};
 use super::orphaned_replicas::OrphanedReplicas;
 use super::pool::Pool;
 use super::topology::{Node, Purpose, Servers};
-use crate::config::{self, Config, ReadFrom, SourceLocation};
+use crate::config::{self, Address, Config, ReadFrom, SourceLocation};
 use crate::source::{Error, PoolStatus};
 use crate::telemetry::histogram::{Histogram, WORK_SECONDS};
 
@@ -80,6 +80,11 @@ impl Tail {
 
     pub(in crate::source) fn links(&self) -> Vec<PoolStatus> {
         self.pool().links()
+    }
+
+    /// The primary that sentinels name now, as far as they were asked.
+    pub(in crate::source) fn named_primary(&self) -> Option<Address> {
+        self.servers().named_primary()
     }
 
     /// Returns once another server is to be read from than before.

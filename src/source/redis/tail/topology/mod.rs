@@ -63,6 +63,14 @@ impl Servers {
         }
     }
 
+    /// The primary that sentinels name now, as far as they were asked.
+    pub(super) fn named_primary(&self) -> Option<Address> {
+        match self {
+            Self::Sentinels(sentinels) => sentinels.primary(),
+            Self::One(_) | Self::Cluster(_) => None,
+        }
+    }
+
     /// Fails if sentinels, asked anew, name another server than `node`, which says that it is the primary.
     pub(super) async fn confirm(&self, node: &Node) -> Result<(), Error> {
         match self {

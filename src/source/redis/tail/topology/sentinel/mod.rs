@@ -105,6 +105,12 @@ impl Sentinels {
         Ok(Node { must_be_primary, ..Node::at(address.clone()) })
     }
 
+    /// The primary that the sentinels name now; `None`: they were not asked yet, or none has answered.
+    pub(super) fn primary(&self) -> Option<Address> {
+        let chosen = self.watcher.chosen.borrow();
+        chosen.as_ref()?.as_ref().ok().map(|chosen| chosen.primary.clone())
+    }
+
     /// Asks every sentinel anew; fails if they name another server than `node` by now.
     ///
     /// A primary that was replaced while it was down takes itself for the primary at first when it comes back,
