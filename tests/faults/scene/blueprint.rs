@@ -117,7 +117,7 @@ pub(super) fn block(plan: Plan) -> Duration {
 
 /// Enough for a few clients more than there are.
 pub fn few_descriptors(plan: Plan) -> usize {
-    128 + 2 * plan.clients
+    192 + 2 * plan.clients
 }
 
 /// How far the gateway's clock is off is written here.
