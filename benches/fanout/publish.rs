@@ -97,7 +97,13 @@ fn read_answer(answers: &mut impl BufRead) -> Result<()> {
 /// How many `XADD` it adds in a second, `count` in all.
 fn redis_benchmark(scratch: &Scratch, count: usize) -> Result<f64> {
     let mut command = Command::new("redis-benchmark");
-    command.arg("-s").arg(scratch.redis()).args(["--csv", "-c", &CONNECTIONS.to_string()]);
+    command.arg("-s").arg(scratch.redis()).args([
+        "--csv",
+        "-P",
+        "1",
+        "-c",
+        &CONNECTIONS.to_string(),
+    ]);
     command.args(["-n", &count.to_string(), "XADD", "events:bench", "MAXLEN", "~", "10000", "*"]);
     command.args(["payload", &"x".repeat(PAYLOAD_BYTES)]);
     let output = command.output().context("redis-benchmark must be in the PATH")?;

@@ -28,18 +28,10 @@ impl Loaded {
         };
         let name = |setting: &Setting| format!("{}.{}", setting.section, setting.key);
         let mut changed: Vec<_> = restart_required.filter(differs).map(name).collect();
-        // The settings mask these, where they stand in the URL.
-        for (key, before, now) in [
-            ("source.password_file", &running.source.password, &source.password),
-            (
-                "source.sentinel_password_file",
-                &running.source.sentinel_password,
-                &source.sentinel_password,
-            ),
-        ] {
-            if before != now && !changed.iter().any(|other| other == key) {
-                changed.push(key.to_owned());
-            }
+        // The settings mask a password in the URL; one in a file is read again at each login.
+        let is_unnamed = !changed.iter().any(|key| key.starts_with("source."));
+        if is_unnamed && running.source.password != source.password {
+            changed.push("source.url".to_owned());
         }
         server.listen.clone_from(&running.server.listen);
         server.workers = running.server.workers;

@@ -141,6 +141,9 @@ fn what_a_frozen_server_was_sent_is_not_known_and_nothing_more_is_sent() {
     let refused = gateway.post("events:a", "never");
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(asked.elapsed() < 2 * GIVEN_UP, "{:?}", asked.elapsed());
+    let unresponsive = "ssegate_redis_command_connections_total{event=\"unresponsive\"}";
+    assert!(gateway.metric(unresponsive) >= 1.0);
+    gateway.has_logged("Redis left a command unanswered");
     redis.signal("CONT");
     eventually("it publishes again", || gateway.post("events:a", "after").status == 200);
     assert!(payloads(&redis, "once at most") <= 1);
@@ -181,7 +184,22 @@ fn publishers_that_give_up_leave_nothing_behind() {
     eventually("only one client is left", || redis.clients() == before + 2);
 }
 
-/// A server whose answer to `XADD` is `answer`; it stops when the test ends.
+#[test]
+fn connections_that_are_lost_while_nobody_publishes_are_opened_again() {
+    let redis = Redis::start();
+    let gateway = Setup::redis(&redis).start_ready();
+    gateway.publish("events:a", "before");
+    redis.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let count = |event: &str| {
+        gateway.metric(&format!("ssegate_redis_command_connections_total{{event={event:?}}}"))
+    };
+    eventually("both are back", || count("reconnect") == 2.0);
+    assert!(count("error") >= 2.0);
+    gateway.has_logged("a connection for commands to Redis is back");
+    gateway.publish("events:a", "after");
+}
+
+/// A server whose answer to `XADD` is `answer`; it stops with the test program.
 fn answering(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

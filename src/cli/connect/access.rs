@@ -1,7 +1,7 @@
 //! Which commands the user may run on the keys of each route.
 
 use super::finding::{Judgement, Level};
-use crate::config::{Config, ReadFrom, Route, SourceLocation};
+use crate::config::{Config, Route};
 use crate::source::{Error, Inspector};
 
 /// What streams need of every key.
@@ -26,7 +26,6 @@ pub(super) async fn access(server: &Inspector, config: &Config) -> Vec<Judgement
         }
         judged.push(of_route(&key, &denied, &unknown));
     }
-    judged.extend(role(server, config).await);
     judged
 }
 
@@ -77,20 +76,6 @@ fn is_allowed(error: Option<&Error>) -> Option<bool> {
         Some("NOPERM") => Some(false),
         Some(_) => None,
     }
-}
-
-/// `ROLE` tells lag from loss.
-async fn role(server: &Inspector, config: &Config) -> Option<Judgement> {
-    let Err(error) = server.ask(&["ROLE"]).await else { return None };
-    if error.code != "NOPERM" {
-        return None;
-    }
-    let is_needed = config.source.read_from == ReadFrom::Replica
-        || matches!(config.source.location, SourceLocation::Sentinel { .. });
-    let level = if is_needed { Level::Wrong } else { Level::Note };
-    let text =
-        "the user may not run ROLE, which tells lag from loss and finds the primary; allow +role";
-    Some((level, "role", text.into()))
 }
 
 /// A key that the route may lead to.

@@ -36,15 +36,22 @@ pub(super) async fn connect(config: &Config, budget: &Budget) -> Findings {
 }
 
 async fn of_server(config: &Config, address: &Address, needs: Needs) -> Vec<Finding> {
-    let label = address.to_string();
-    let opened = Inspector::open(&config.source, address, ServerKind::Data).await;
-    let inspector = match opened {
-        Ok(inspector) => inspector,
-        Err(error) => return about(&label, [judge::unreachable(&error)]),
-    };
-    let mut judged = server::server(&inspector, config, needs).await;
-    judged.extend(server::role(&inspector, config).await);
-    about(&label, judged)
+    match open(config, address, ServerKind::Data).await {
+        Ok(inspector) => {
+            about(&address.to_string(), server::server(&inspector, config, needs).await)
+        }
+        Err(findings) => findings,
+    }
+}
+
+/// Connects to a server, or finds that it cannot be asked.
+async fn open(
+    config: &Config,
+    address: &Address,
+    kind: ServerKind,
+) -> Result<Inspector, Vec<Finding>> {
+    let opened = Inspector::open(&config.source, address, kind).await;
+    opened.map_err(|error| about(&address.to_string(), [judge::unreachable(&error)]))
 }
 
 impl Findings {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::finding::{Judgement, Level};
 use super::{access, judge};
-use crate::config::{Config, SourceLocation};
+use crate::config::{Config, ReadFrom, SourceLocation};
 use crate::source::{Answer, Error, Inspector};
 
 /// Round trips whose median is told.
@@ -26,6 +26,7 @@ pub(super) async fn server(server: &Inspector, config: &Config, needs: Needs) ->
         Ok(info) => judge::version(&info),
         Err(error) => judge::not_known("version", &error, "+info"),
     });
+    judged.extend(role(server, config).await);
     judged.extend(access::access(server, config).await);
     judged.extend(settings(server, needs).await);
     judged.extend(keys(server, config).await);
@@ -119,11 +120,22 @@ fn server_time(answer: &Answer) -> Option<Duration> {
     Some(seconds + Duration::from_micros(microseconds.text().parse().ok()?))
 }
 
-/// The role of a server that `redis://` names.
-pub(super) async fn role(server: &Inspector, config: &Config) -> Option<Judgement> {
-    let role = server.ask(&["ROLE"]).await.ok()?;
+/// `ROLE` tells lag from loss: whether it may be asked, and a replica that `redis://` names.
+async fn role(server: &Inspector, config: &Config) -> Option<Judgement> {
+    let location = &config.source.location;
+    let role = match server.ask(&["ROLE"]).await {
+        Ok(role) => role,
+        Err(error) if error.code == "NOPERM" => {
+            let is_needed = config.source.read_from == ReadFrom::Replica
+                || matches!(location, SourceLocation::Sentinel { .. });
+            let level = if is_needed { Level::Wrong } else { Level::Note };
+            let text = "the user may not run ROLE, which tells lag from loss and finds the primary; allow +role";
+            return Some((level, "role", text.into()));
+        }
+        Err(_) => return None,
+    };
     let is_replica = role.parts().first()?.text() == "slave";
-    if !is_replica || !matches!(config.source.location, SourceLocation::Server { .. }) {
+    if !is_replica || !matches!(location, SourceLocation::Server { .. }) {
         return None;
     }
     let primary: Vec<_> = role.parts().iter().skip(1).take(2).map(Answer::text).collect();

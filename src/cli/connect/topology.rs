@@ -1,9 +1,9 @@
 //! Sentinels and clusters: which servers there are, and whether the whole works.
 
 use super::finding::{Finding, Level, about};
-use super::judge;
+use super::{judge, open};
 use crate::config::{Address, Config, ReadFrom, SourceLocation};
-use crate::source::{Answer, Inspector, ServerKind};
+use crate::source::{Answer, ServerKind};
 
 /// The servers that hold streams, and what was found on the way to them.
 pub(super) async fn servers(config: &Config) -> (Vec<Address>, Vec<Finding>) {
@@ -25,11 +25,10 @@ async fn of_sentinels(
     let (mut servers, mut findings, mut named) = (Vec::new(), Vec::new(), Vec::new());
     for address in sentinels {
         let label = address.to_string();
-        let opened = Inspector::open(&config.source, address, ServerKind::Sentinel).await;
-        let sentinel = match opened {
+        let sentinel = match open(config, address, ServerKind::Sentinel).await {
             Ok(sentinel) => sentinel,
-            Err(error) => {
-                findings.extend(about(&label, [judge::unreachable(&error)]));
+            Err(found) => {
+                findings.extend(found);
                 continue;
             }
         };
@@ -75,11 +74,10 @@ async fn of_cluster(config: &Config, nodes: &[Address]) -> (Vec<Address>, Vec<Fi
     let (mut servers, mut findings) = (Vec::new(), Vec::new());
     for address in nodes {
         let label = address.to_string();
-        let opened = Inspector::open(&config.source, address, ServerKind::Data).await;
-        let node = match opened {
+        let node = match open(config, address, ServerKind::Data).await {
             Ok(node) => node,
-            Err(error) => {
-                findings.extend(about(&label, [judge::unreachable(&error)]));
+            Err(found) => {
+                findings.extend(found);
                 continue;
             }
         };

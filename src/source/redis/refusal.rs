@@ -1,4 +1,7 @@
-//! What Redis refuses, and what helps against it: the first word of an error reply tells.
+//! What Redis refuses, and what helps against it: the first word of an error reply tells. TLS that fails is a
+//! refusal, too.
+
+use std::fmt::Display;
 
 use crate::source::{AWAY_CODES, Error, ErrorClass, KEY_CODES, LOGIN_CODES};
 
@@ -19,6 +22,14 @@ pub(crate) fn error_reply(words: &str) -> Error {
         (ErrorClass::Away, known(&AWAY_CODES).unwrap_or("ERR"))
     };
     Error { class, code, message: words.to_owned() }
+}
+
+/// There is no TLS with a server: only the operator can help.
+pub(super) fn no_tls(cause: &dyn Display) -> Error {
+    let message = format!(
+        "no TLS with this server: {cause}; check source.ca_file (which servers are trusted) and source.client_certificate (what ssegate shows)"
+    );
+    Error { class: ErrorClass::Login, code: "TLS", message }
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ fn a_password_that_changed_in_its_file_needs_no_restart_and_one_in_the_url_does(
     let gateway = with("one").start();
     gateway.write(&with("two"));
     gateway.reload();
-    gateway.has_logged("\"key\":\"source.password_file\"");
+    gateway.has_logged("\"key\":\"source.url\"");
 }
 
 #[test]

@@ -66,6 +66,17 @@ fn a_frozen_primary_is_replaced_before_its_reads_time_out() {
     survives(&mut trio, &gateway, |trio, old| trio.servers[old].signal("STOP"));
 }
 
+/// A client that has heard the only entry, which all servers have.
+fn level_client(trio: &Trio, gateway: &Gateway) -> Client {
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    let before = trio.servers[0].add("events:a", "before");
+    assert_eq!(client.event().last_event_id, before);
+    let have = |redis: &Redis| ids(redis, "events:a").len() == 1;
+    eventually("the replicas have it", || trio.servers[1..].iter().all(have));
+    client
+}
+
 /// The kernel of a frozen server accepts connections, and answers none of them for 3 s each.
 #[test]
 fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
@@ -73,12 +84,7 @@ fn a_connect_to_a_frozen_primary_is_given_up_for_a_new_one() {
     let late = format!("sentinel down-after-milliseconds {NAME} 60000");
     let trio = Trio::with(&|_| Vec::new(), &|_| late.clone());
     let gateway = Setup::with_url(&trio.url()).set("source", "block = \"1s\"").start_ready();
-    let mut client = Client::open(&gateway.address, "/events/a");
-    client.live();
-    let before = trio.servers[0].add("events:a", "before");
-    assert_eq!(client.event().last_event_id, before);
-    let have = |redis: &Redis| ids(redis, "events:a").len() == 1;
-    eventually("the replicas have it", || trio.servers[1..].iter().all(have));
+    let mut client = level_client(&trio, &gateway);
     let old = trio.primary();
     trio.servers[0].signal("STOP");
     client.comment("reconnecting");
@@ -131,12 +137,7 @@ fn what_is_published_goes_to_the_new_primary_as_soon_as_it_is_named() {
 fn an_old_primary_that_comes_back_empty_is_no_reset() {
     let mut trio = Trio::start();
     let gateway = Setup::with_url(&trio.url()).start_ready();
-    let mut client = Client::open(&gateway.address, "/events/a");
-    client.live();
-    let before = trio.servers[0].add("events:a", "before");
-    assert_eq!(client.event().last_event_id, before);
-    let have = |redis: &Redis| ids(redis, "events:a").len() == 1;
-    eventually("the replicas have it", || trio.servers[1..].iter().all(have));
+    let mut client = level_client(&trio, &gateway);
     let old = trio.primary();
     gateway.signal("STOP");
     trio.servers[0].kill();

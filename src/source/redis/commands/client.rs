@@ -4,11 +4,13 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use fred::clients::Pool;
 use fred::interfaces::ClientLike as _;
 use fred::types::config::{Config, ServerConfig};
 use fred::types::{ClusterHash, CustomCommand, Value};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::events::{self, CommandConnections};
@@ -19,6 +21,8 @@ use crate::source::{Error, ErrorClass};
 
 /// Connections for commands to the primary; in a cluster there is one to each.
 pub const COMMAND_CONNECTIONS: usize = 2;
+/// Opening a client takes no longer than this.
+pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A replica may follow a replica, in a chain of at most this many servers.
 const MAX_CHAIN: usize = 4;
 
@@ -53,8 +57,17 @@ impl Client {
         Err(Error { class: ErrorClass::Away, code: "FAILOVER", message })
     }
 
-    /// Connects `size` times to the servers that `config` names.
+    /// Connects `size` times to the servers that `config` names, within [`OPENING_TIMEOUT`].
     pub(super) async fn connect(
+        config: Config,
+        size: usize,
+        connections: &Arc<CommandConnections>,
+    ) -> Result<Self, Error> {
+        let opening = Self::connect_all(config, size, connections);
+        timeout(OPENING_TIMEOUT, opening).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn connect_all(
         config: Config,
         size: usize,
         connections: &Arc<CommandConnections>,
@@ -82,6 +95,14 @@ impl Client {
         is_open && servers.iter().all(|server| *server.host == **host && server.port == *port)
     }
 
+    /// The servers that it leads to, for the operator.
+    pub(super) fn servers(&self) -> String {
+        let mut servers: Vec<_> =
+            self.pool.active_connections().iter().map(ToString::to_string).collect();
+        servers.dedup();
+        servers.join(", ")
+    }
+
     /// The server that this one follows; `None`: it is a primary, or the user may not ask.
     async fn primary(&self) -> Result<Option<Address>, Error> {
         let role = CustomCommand::new_static("ROLE", ClusterHash::FirstKey, false);
@@ -94,6 +115,15 @@ impl Client {
             },
         }
     }
+}
+
+/// The server did not let us in in time.
+pub(super) fn silent() -> Error {
+    let message = format!(
+        "no connection for commands to Redis within {} s; nothing was sent",
+        OPENING_TIMEOUT.as_secs()
+    );
+    Error { class: ErrorClass::Away, code: "TIMEOUT", message }
 }
 
 /// The host and port in `["slave", host, port, …]`. A role of another form names nobody.

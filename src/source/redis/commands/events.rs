@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fred::clients::Client;
 use fred::interfaces::EventInterface as _;
-use tokio::sync::broadcast::error::RecvError;
+use fred::types::config::Server;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -23,33 +25,29 @@ pub(crate) struct CommandConnections {
     told: LogThrottle,
 }
 
+/// What fred tells of a connection.
+enum Event {
+    Failed(fred::error::Error),
+    IsBack(Server),
+    IsSilent(Server),
+}
+
 /// Reports what becomes of this client's connections, until the handle is dropped.
 pub(super) fn watch(
     client: &Client,
     connections: Arc<CommandConnections>,
 ) -> AbortOnDropHandle<()> {
-    let mut errors = client.error_rx();
-    let mut reconnects = client.reconnect_rx();
-    let mut unresponsive = client.unresponsive_rx();
+    // News that was missed is an error of the stream: there was more of it than anybody counts.
+    let failed = BroadcastStream::new(client.error_rx()).filter_map(Result::ok);
+    let is_back = BroadcastStream::new(client.reconnect_rx()).filter_map(Result::ok);
+    let is_silent = BroadcastStream::new(client.unresponsive_rx()).filter_map(Result::ok);
+    let mut events = failed
+        .map(|(error, _)| Event::Failed(error))
+        .merge(is_back.map(Event::IsBack))
+        .merge(is_silent.map(Event::IsSilent));
     AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                error = errors.recv() => match error {
-                    Ok((error, _)) => connections.failed(&error),
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                },
-                server = reconnects.recv() => match server {
-                    Ok(server) => connections.is_back(&server.to_string()),
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                },
-                server = unresponsive.recv() => match server {
-                    Ok(server) => connections.is_silent(&server.to_string()),
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                },
-            }
+        while let Some(event) = events.next().await {
+            connections.tell(&event);
         }
     }))
 }
@@ -65,28 +63,33 @@ impl CommandConnections {
         ]
     }
 
-    fn failed(&self, error: &fred::error::Error) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        if self.told.allows("failed") {
-            let error = outcome::not_sent(error);
-            warn!(%error, "a connection for commands to Redis was lost; what was published over it and not answered may have been added, and the gateway reconnects");
-        }
-    }
-
-    fn is_back(&self, server: &str) {
-        self.reconnects.fetch_add(1, Ordering::Relaxed);
-        if self.told.allows("back") {
-            info!(server, "a connection for commands to Redis is back");
-        }
-    }
-
-    fn is_silent(&self, server: &str) {
+    /// A command was not answered in time.
+    pub(super) fn unanswered(&self, server: &str) {
         self.unresponsive.fetch_add(1, Ordering::Relaxed);
         if self.told.allows("silent") {
             warn!(
                 server,
                 "Redis left a command unanswered; the gateway closes that connection for commands and opens another"
             );
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        match event {
+            Event::Failed(error) => {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                if self.told.allows("failed") {
+                    let error = outcome::not_sent(error);
+                    warn!(%error, "a connection for commands to Redis was lost; what was published over it and not answered may have been added, and the gateway reconnects");
+                }
+            }
+            Event::IsBack(server) => {
+                self.reconnects.fetch_add(1, Ordering::Relaxed);
+                if self.told.allows("back") {
+                    info!(%server, "a connection for commands to Redis is back");
+                }
+            }
+            Event::IsSilent(server) => self.unanswered(&server.to_string()),
         }
     }
 }

@@ -21,7 +21,7 @@ use fred::types::FromValue;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use self::client::Client;
+use self::client::{Client, OPENING_TIMEOUT, silent};
 use self::settings::Settings;
 use crate::config::{Address, Source};
 use crate::source::{Error, ErrorClass, WriteError};
@@ -38,9 +38,7 @@ pub use client::COMMAND_CONNECTIONS;
 pub(crate) use events::CommandConnections;
 pub use inspection::{Answer, Inspector, ServerKind};
 
-/// Opening all connections takes no longer than this,
-const OPENING_TIMEOUT: Duration = Duration::from_secs(2);
-/// and after a failure the next attempt waits for so long: until then its error answers for it.
+/// After a failure to open, the next attempt waits for so long: until then its error answers for it.
 const OPENING_PAUSE: Duration = Duration::from_millis(100);
 
 /// The client for commands, which opens when it is first needed.
@@ -56,7 +54,7 @@ pub(crate) struct Commands {
 }
 
 enum Opened {
-    Never,
+    Nothing,
     Client(Arc<Client>),
     Failed(Instant, Error),
 }
@@ -82,7 +80,7 @@ impl Commands {
         Self {
             settings: Settings::new(source),
             publish_keep,
-            opened: Mutex::new(Opened::Never),
+            opened: Mutex::new(Opened::Nothing),
             speaks_resp2: AtomicBool::new(false),
             connections: Arc::default(),
         }
@@ -111,8 +109,8 @@ impl Commands {
             }
             added => {
                 let added = added.map_err(|error| outcome::write_error(&error));
-                if added.as_ref().is_err_and(leads_nowhere) {
-                    self.retire(&client).await;
+                if let Err(error) = &added {
+                    self.judge(&client, error).await;
                 }
                 added?
             }
@@ -132,7 +130,7 @@ impl Commands {
                 _ => {}
             }
             // The old one is closed first.
-            *opened = Opened::Never;
+            *opened = Opened::Nothing;
             let opened_now = self.open().await;
             // fred believes the first sentinel that answers, which may not have heard of a failover.
             let client = opened_now.and_then(|client| match primary {
@@ -160,20 +158,20 @@ impl Commands {
         }
     }
 
-    /// Connects anew for the next command.
-    async fn retire(&self, client: &Arc<Client>) {
+    /// Closes the client for the next command where the last one shows that it leads nowhere: its server is
+    /// no primary any more, or its connection may be dead.
+    async fn judge(&self, client: &Arc<Client>, error: &WriteError) {
+        match error {
+            WriteError::NotWritten(refusal) if refusal.code != "READONLY" => return,
+            WriteError::Unknown(failure) if failure.code == "TIMEOUT" => {
+                self.connections.unanswered(&client.servers());
+            }
+            WriteError::NotWritten(_) | WriteError::Unknown(_) => {}
+        }
         let mut opened = self.opened.lock().await;
         if matches!(&*opened, Opened::Client(open) if Arc::ptr_eq(open, client)) {
-            *opened = Opened::Never;
+            *opened = Opened::Nothing;
         }
-    }
-}
-
-/// Whether the client's server is no primary any more, or its connection may be dead.
-fn leads_nowhere(error: &WriteError) -> bool {
-    match error {
-        WriteError::NotWritten(refusal) => refusal.code == "READONLY",
-        WriteError::Unknown(_) => true,
     }
 }
 
@@ -182,12 +180,4 @@ fn disputed(primary: &Address) -> Error {
         "the sentinels do not agree yet that {primary} is the primary; nothing was sent, try again"
     );
     Error { class: ErrorClass::Away, code: "FAILOVER", message }
-}
-
-fn silent() -> Error {
-    let message = format!(
-        "no connection for commands to Redis within {} s; nothing was sent",
-        OPENING_TIMEOUT.as_secs()
-    );
-    Error { class: ErrorClass::Away, code: "TIMEOUT", message }
 }

@@ -3,7 +3,7 @@
 
 use fred::error::{Error as FredError, ErrorKind};
 
-use crate::source::redis::refusal::error_reply;
+use crate::source::redis::refusal::{error_reply, no_tls};
 use crate::source::{Error, ErrorClass, WriteError};
 
 /// The failure of a command that writes.
@@ -54,25 +54,19 @@ fn reply(error: &FredError) -> Option<Error> {
 
 fn failure(error: &FredError) -> Error {
     // rustls' errors come as those of a socket, in their debug form.
-    let is_tls = error.details().contains("kind: InvalidData");
-    let (class, code, hint) = match error.kind() {
-        ErrorKind::Tls | ErrorKind::IO if is_tls || *error.kind() == ErrorKind::Tls => (
-            ErrorClass::Login,
-            "TLS",
-            "; check source.ca_file (which servers are trusted) and source.client_certificate (what ssegate shows)",
-        ),
-        ErrorKind::Timeout => (ErrorClass::Away, "TIMEOUT", ""),
-        ErrorKind::Auth => (ErrorClass::Login, "NOAUTH", ""),
-        ErrorKind::Sentinel => (ErrorClass::Away, "SENTINEL", ""),
-        ErrorKind::Protocol | ErrorKind::Parse => (ErrorClass::Away, "PROTOCOL", ""),
-        ErrorKind::Backpressure => (ErrorClass::Away, "FULL", ""),
-        _ => (ErrorClass::Away, "IO", ""),
-    };
-    Error {
-        class,
-        code,
-        message: format!("the connection for commands failed: {}{hint}", error.details()),
+    if *error.kind() == ErrorKind::Tls || error.details().contains("kind: InvalidData") {
+        return no_tls(&error.details());
     }
+    let (class, code) = match error.kind() {
+        ErrorKind::Timeout => (ErrorClass::Away, "TIMEOUT"),
+        ErrorKind::Auth => (ErrorClass::Login, "NOAUTH"),
+        ErrorKind::Sentinel => (ErrorClass::Away, "SENTINEL"),
+        ErrorKind::Protocol | ErrorKind::Parse => (ErrorClass::Away, "PROTOCOL"),
+        ErrorKind::Backpressure => (ErrorClass::Away, "FULL"),
+        _ => (ErrorClass::Away, "IO"),
+    };
+    let message = format!("the connection for commands failed: {}", error.details());
+    Error { class, code, message }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::source::redis::refusal::no_tls;
 use crate::source::{Error, ErrorClass};
 
 /// Time to connect, and time for any command with a small answer.
@@ -28,10 +29,7 @@ pub(super) fn too_late(doing: &str) -> Error {
 pub(super) fn lost(error: &io::Error) -> Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(cause) = tls {
-        let message = format!(
-            "no TLS with this server: {cause}; check source.ca_file (which servers are trusted) and source.client_certificate (what ssegate shows)"
-        );
-        return Error { class: ErrorClass::Login, code: "TLS", message };
+        return no_tls(cause);
     }
     let message = format!("no connection, or it was lost: {error}");
     Error { class: ErrorClass::Away, code: "IO", message }
