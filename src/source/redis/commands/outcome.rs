@@ -65,8 +65,14 @@ fn failure(error: &FredError) -> Error {
         ErrorKind::Backpressure => (ErrorClass::Away, "FULL"),
         _ => (ErrorClass::Away, "IO"),
     };
-    let message = format!("the connection for commands failed: {}", error.details());
+    let message = format!("the connection for commands failed: {}", in_words(error.details()));
     Error { class, code, message }
+}
+
+/// fred gives an error of the system in its debug form: `Os { code: 111, …, message: "Connection refused" }`.
+fn in_words(details: &str) -> &str {
+    let message = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    message.map_or(details, |(message, _)| message)
 }
 
 #[cfg(test)]
@@ -106,6 +112,13 @@ mod tests {
         }
         let full = outcome(ErrorKind::Backpressure, "Max command queue length exceeded.");
         assert_eq!(full, (true, ErrorClass::Away, "FULL"), "it never left us");
+    }
+
+    #[test]
+    fn an_error_of_the_system_is_told_in_its_own_words() {
+        let refused = "Os { code: 111, kind: ConnectionRefused, message: \"Connection refused\" }";
+        assert_eq!(in_words(refused), "Connection refused");
+        assert_eq!(in_words("Request timed out."), "Request timed out.");
     }
 
     #[test]
