@@ -25,6 +25,9 @@ const PACE: u32 = if cfg!(debug_assertions) { 50 } else { 1 };
 const BACK: Duration = Duration::from_secs(2).saturating_mul(PACE);
 /// From the first connect until all of them have had what they missed.
 const LEVEL: Duration = Duration::from_secs(10).saturating_mul(PACE);
+/// Commands for the replay of ten thousand. What was read is shared until nobody has wanted it for 2 s, and a slow
+/// build on a loaded machine pauses longer than that.
+const COMMANDS: u64 = if cfg!(debug_assertions) { 100 } else { 50 };
 /// No read comes back empty-handed while commands are counted.
 const LONG_BLOCK: &str = "block = \"60s\"";
 
@@ -137,7 +140,7 @@ fn ten_thousand_come_back_to_a_restarted_gateway_for_fifty_commands() {
     let cost = commands(&redis) - before;
     eprintln!("10,000 clients: back after {back:?}, level after {level:?} and {cost} commands");
     herd.hears_news(&runtime, &redis);
-    assert!(cost <= 50, "{cost} commands for the replay");
+    assert!(cost <= COMMANDS, "{cost} commands for the replay");
     assert!(back <= BACK, "the last was back after {back:?}, {BACK:?} are allowed");
     assert!(level <= LEVEL, "the last was level after {level:?}, {LEVEL:?} are allowed");
 }
