@@ -170,6 +170,7 @@ impl Stream {
             last: self.entries.back().map(|entry| entry.id),
             max_deleted: StreamId::ZERO,
             entries_added: Some(self.entries_added),
+            may_have_holes: false,
         }
     }
 

@@ -62,6 +62,9 @@ pub struct StreamInfo {
     pub max_deleted: StreamId,
     /// The number of entries ever added (from Redis 7 on).
     pub entries_added: Option<u64>,
+    /// Entries may have been trimmed from the middle, of which nothing else tells: `XTRIM … ACKED` and `XADD …
+    /// ACKED` of Redis 8.2 remove what every consumer group has acknowledged, wherever it is.
+    pub may_have_holes: bool,
 }
 
 /// What to read of a stream.

@@ -13,6 +13,8 @@ use crate::support::redis::Redis;
 mod bounds;
 /// What a reader finds missing in Redis.
 mod gaps;
+/// What was trimmed from the middle of a stream.
+mod holes;
 /// `POST /publish/{key}`.
 mod publish;
 /// What a resume cannot have any more.

@@ -18,6 +18,7 @@ pub mod redis;
 pub mod reload;
 pub mod seed;
 pub mod sentinel;
+pub mod stand_in;
 pub mod swarm;
 pub mod tls;
 pub mod token;

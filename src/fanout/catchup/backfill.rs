@@ -40,7 +40,7 @@ impl Backfill {
 
     /// For a client that asked for what is kept, not for what follows an entry that it has.
     pub(super) fn of_what_is_kept(self) -> Self {
-        Self { deletions_told: None, ..self }
+        Self { deletions_told: None, from: self.from.without_holes_told(), ..self }
     }
 
     /// For a client whose beginning was found out when the reader had read up to `tail`.
@@ -63,7 +63,9 @@ impl Backfill {
     pub(super) fn forget_page(&mut self) {
         let Some(page) = self.page.take() else { return };
         let done = self.at.seq.checked_sub(1).and_then(|seq| page.batch.ids_from(seq).first());
-        self.from = done.map_or(self.from, |id| Continuity::after(*id));
+        // Of holes that there may be, the page's first item has told.
+        let after = |id: &StreamId| Continuity::after(*id).without_holes_told();
+        self.from = done.map_or(self.from, after);
         self.at.seq = 0;
     }
 

@@ -52,6 +52,7 @@ pub(crate) fn info(stream: &Stream, counts: bool) -> StreamInfo {
         last: stream.entries.last().copied(),
         max_deleted: if counts { stream.max_deleted } else { StreamId::ZERO },
         entries_added: counts.then_some(stream.entries_added),
+        may_have_holes: false,
     }
 }
 

@@ -28,6 +28,8 @@
 //!   alone, or moves anything back, it is taken for a recreated stream;
 //! - which entry was deleted: the gap is told once everything up to a mark was read, in front of the reply
 //!   that passed the mark;
+//! - which entries were trimmed from the middle (Redis 8.2, [`StreamInfo::may_have_holes`]): who goes on after an
+//!   entry, with nothing counted, is told of a gap that there may be;
 //! - before Redis 7, which does not count: whether more was trimmed than had been read, once everything up
 //!   to the cursor is gone (a gap is told), and what was deleted (no gap is told).
 
@@ -44,6 +46,8 @@ pub struct Continuity {
     added: Option<u64>,
     /// The stream at the last look.
     seen: Option<StreamInfo>,
+    /// Holes that may lie ahead are still to be told, once.
+    tells_holes: bool,
 }
 
 /// What lies between the last read and this one.
@@ -70,7 +74,8 @@ impl Continuity {
         match info {
             Some(info) => {
                 let seen = Some(*info);
-                Self { cursor: info.last_generated, added: info.entries_added, seen }
+                let (cursor, added) = (info.last_generated, info.entries_added);
+                Self { cursor, added, seen, tells_holes: false }
             }
             None => Self::after(StreamId::ZERO),
         }
@@ -79,7 +84,13 @@ impl Continuity {
     /// After `id`, from which the stream is known to go on exactly.
     pub fn after(id: StreamId) -> Self {
         // Nothing was ever added before the first of all ids.
-        Self { cursor: id, added: (id == StreamId::ZERO).then_some(0), seen: None }
+        let added = (id == StreamId::ZERO).then_some(0);
+        Self { cursor: id, added, seen: None, tells_holes: true }
+    }
+
+    /// The same, where nobody has to be told of holes that may lie ahead.
+    pub fn without_holes_told(self) -> Self {
+        Self { tells_holes: false, ..self }
     }
 
     /// The id to read after.
@@ -139,11 +150,15 @@ impl Continuity {
             }
             self.added = self.added.filter(|_| info.entries_added.is_some());
         }
+        let may_have_holes = self.tells_holes && info.is_some_and(|info| info.may_have_holes);
         let gap = match (self.added, info) {
             (Some(added), _) => self.count(added, entries, info, &passed),
-            (None, Some(info)) if !anchored => self.uncounted(entries, info),
+            (None, Some(info)) if may_have_holes || !anchored => {
+                self.uncounted(entries, info, may_have_holes)
+            }
             (None, _) => None,
         };
+        self.tells_holes &= info.is_none();
         self.cursor = reached;
         if let Some(info) = info {
             self.seen = Some(*info);
@@ -175,7 +190,8 @@ impl Continuity {
         let gap =
             Gap { after: Some(self.cursor), next: info.first, lost: None, reason: Reason::Reset };
         let before_first = info.first.map_or(info.last_generated, StreamId::prev);
-        *self = Self { cursor: before_first, added: removed(info), seen: Some(*info) };
+        let (added, seen) = (removed(info), Some(*info));
+        *self = Self { cursor: before_first, added, seen, tells_holes: false };
         Verdict::Reset(gap)
     }
 
@@ -223,9 +239,10 @@ impl Continuity {
     }
 
     /// Without counts: a gap, unless nothing was ever removed or the first entry follows directly.
-    fn uncounted(&self, entries: &[Entry], info: &StreamInfo) -> Option<Gap> {
-        let next = entries.first().map(|entry| entry.id).or(info.first);
-        let trimmed_ahead = info.first.is_none_or(|first| first > self.cursor);
+    fn uncounted(&self, entries: &[Entry], info: &StreamInfo, may_have_holes: bool) -> Option<Gap> {
+        let first_ahead = info.first.filter(|first| *first > self.cursor);
+        let next = entries.first().map(|entry| entry.id).or(first_ahead);
+        let trimmed_ahead = may_have_holes || info.first.is_none_or(|first| first > self.cursor);
         let whole = info.entries_added == Some(info.length)
             || (next.is_none() && info.last_generated == self.cursor)
             || (next.is_some() && next == self.cursor.next());

@@ -159,7 +159,7 @@ impl HistoryCheck {
 }
 
 /// Takes the entry at the cursor out of the reply. If the stream goes on at both sides of the cursor, lacks
-/// that entry and has deleted nothing so late, it was recreated: returns its state.
+/// that entry and has removed nothing so late, it was recreated: returns its state.
 fn take_cursor_entry(reply: &mut Reply, cursor: StreamId) -> Option<StreamInfo> {
     if reply.entries.first().is_some_and(|entry| entry.id == cursor) {
         reply.entries.remove(0);
@@ -167,7 +167,8 @@ fn take_cursor_entry(reply: &mut Reply, cursor: StreamId) -> Option<StreamInfo> 
     }
     let StreamState::Stream(info) = reply.seen else { return None };
     let is_within = info.first.is_some_and(|first| first <= cursor) && cursor < info.last_generated;
-    (is_within && info.entries_added.is_some() && info.max_deleted < cursor).then_some(info)
+    let kept_all = info.max_deleted < cursor && !info.may_have_holes;
+    (is_within && info.entries_added.is_some() && kept_all).then_some(info)
 }
 
 fn contradiction() -> Error {

@@ -76,6 +76,7 @@ mod tests {
             last: Some(id(3)),
             max_deleted: StreamId::ZERO,
             entries_added: Some(3),
+            may_have_holes: false,
         }
     }
 

@@ -109,6 +109,9 @@ impl Page {
         if id == self.after && !self.is_empty() {
             return Some(0);
         }
+        if self.info.is_some_and(|info| info.may_have_holes) {
+            return None;
+        }
         // A gap right after the entry may have the same id: the first item with the id is the entry.
         let index = ids.partition_point(|at| *at < id);
         let known = ids.get(index) == Some(&id) && index + 1 < ids.len();

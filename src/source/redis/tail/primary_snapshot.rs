@@ -104,7 +104,8 @@ impl Tail {
     async fn stream_state(&self, node: &Node, key: &str) -> Result<StreamState, Error> {
         let request = Request::new(&[b"XINFO", b"STREAM", key.as_bytes()]);
         let answers = self.request_at(node, ANSWER_TIMEOUT, "XINFO", &request).await?;
-        Ok(stream_info(sole(answers)?)?.map_or(StreamState::Missing, StreamState::Stream))
+        let Some(info) = stream_info(sole(answers)?)? else { return Ok(StreamState::Missing) };
+        Ok(StreamState::Stream(self.without_impossible_holes(node, info).await))
     }
 
     async fn snapshot(&self, primary: &Node, key: &str) -> Result<PrimarySnapshot, Error> {

@@ -12,7 +12,9 @@ impl Tail {
     }
 
     pub(in crate::source) async fn info(&self, key: &str) -> Result<Option<StreamInfo>, Error> {
-        stream_info(self.command(key, ANSWER_TIMEOUT, &["XINFO", "STREAM", key]).await?)
+        let answer = self.command(key, ANSWER_TIMEOUT, &["XINFO", "STREAM", key]).await?;
+        let Some(info) = stream_info(answer)? else { return Ok(None) };
+        Ok(Some(self.with_possible_holes(key, info).await))
     }
 
     pub(in crate::source) async fn holds(

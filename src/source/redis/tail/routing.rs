@@ -9,6 +9,7 @@ use super::client::replies::sole;
 use super::client::request::Request;
 use super::client::resp::Value;
 use super::client::{Login, in_time};
+use super::holes::HoleMakers;
 use super::orphaned_replicas::OrphanedReplicas;
 use super::pool::Pool;
 use super::topology::{Node, Purpose, Servers};
@@ -32,6 +33,7 @@ struct Shared {
     pool: Pool,
     read_from: ReadFrom,
     orphaned_replicas: OrphanedReplicas,
+    hole_makers: HoleMakers,
     /// Permits for the large replies of all readers.
     large_replies: Arc<Semaphore>,
     /// Of all commands but the readers'.
@@ -48,6 +50,7 @@ impl Tail {
                 pool: Pool::new(login),
                 read_from: source.read_from,
                 orphaned_replicas: OrphanedReplicas::default(),
+                hole_makers: HoleMakers::default(),
                 large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
                 command_durations: Histogram::new(WORK_SECONDS),
             }),
@@ -68,6 +71,10 @@ impl Tail {
 
     pub(super) fn orphaned_replicas(&self) -> &OrphanedReplicas {
         &self.shared.orphaned_replicas
+    }
+
+    pub(super) fn hole_makers(&self) -> &HoleMakers {
+        &self.shared.hole_makers
     }
 
     pub(super) fn large_replies(&self) -> &Arc<Semaphore> {

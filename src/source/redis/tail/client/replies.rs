@@ -52,7 +52,7 @@ pub(crate) fn stream_info(value: Value) -> Result<Option<StreamInfo>, Error> {
     }
     let value = accepted(value)?;
     let mut info = StreamInfo::default();
-    let (mut has_length, mut has_end) = (false, false);
+    let (mut has_length, mut has_end, mut groups) = (false, false, 0);
     let mut parts = list(value)?.into_iter();
     while let Some(name) = parts.next() {
         let value =
@@ -64,11 +64,14 @@ pub(crate) fn stream_info(value: Value) -> Result<Option<StreamInfo>, Error> {
             }
             b"max-deleted-entry-id" => info.max_deleted = stream_id(&value)?,
             b"entries-added" => info.entries_added = Some(number(&value)?),
+            b"groups" => groups = number(&value)?,
             b"first-entry" if value != Value::Nil => info.first = Some(entry(value)?.id),
             b"last-entry" if value != Value::Nil => info.last = Some(entry(value)?.id),
             _ => {}
         }
     }
+    // Without a group there is nobody to acknowledge an entry, and nothing is trimmed before that.
+    info.may_have_holes = groups > 0 && info.entries_added.is_some_and(|added| added > info.length);
     if has_length && has_end {
         return Ok(Some(info));
     }
@@ -248,6 +251,7 @@ mod tests {
             last: Some(id(9)),
             max_deleted: id(3),
             entries_added: Some(4),
+            may_have_holes: false,
         };
         assert_eq!(stream_info(info("", &Value::Nil)).unwrap(), Some(full));
         let without = |name| stream_info(info(name, &Value::Nil)).unwrap();

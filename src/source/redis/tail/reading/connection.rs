@@ -58,7 +58,12 @@ impl ReaderConnection {
     async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
         let request = xread::request(ask, Some(block));
         let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
-        xread::reply(ask, unless_replaced(&self.tail, &self.node, exchange).await?)
+        let mut reply =
+            xread::reply(ask, unless_replaced(&self.tail, &self.node, exchange).await?)?;
+        if let StreamState::Stream(info) = &mut reply.seen {
+            *info = self.tail.without_impossible_holes(&self.node, *info).await;
+        }
+        Ok(reply)
     }
 
     pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
@@ -74,7 +79,9 @@ impl ReaderConnection {
     async fn info_here(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
         let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
         let answer = in_time(ANSWER_TIMEOUT, "XINFO", self.link.ask(&words));
-        stream_info(unless_replaced(&self.tail, &self.node, answer).await?)
+        let info = stream_info(unless_replaced(&self.tail, &self.node, answer).await?)?;
+        let Some(info) = info else { return Ok(None) };
+        Ok(Some(self.tail.without_impossible_holes(&self.node, info).await))
     }
 
     /// The last reply is no longer in memory: another large one may take its permit.

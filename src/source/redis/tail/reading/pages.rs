@@ -5,7 +5,7 @@ use crate::source::redis::tail::client::READ_TIMEOUT;
 use crate::source::redis::tail::client::replies::{accepted, entries, sole};
 use crate::source::redis::tail::client::request::Request;
 use crate::source::redis::tail::routing::Tail;
-use crate::source::{Error, ReadRequest, Reply};
+use crate::source::{Error, ReadRequest, Reply, StreamState};
 use crate::sse::{Entry, StreamId};
 
 /// The most memory that the reply to a look back at the newest entries may take.
@@ -15,7 +15,12 @@ impl Tail {
     /// Reads onwards without blocking.
     pub(in crate::source) async fn read(&self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
         let request = xread::request(ask, None);
-        xread::reply(ask, self.request(ask.key, READ_TIMEOUT, "XREAD", &request).await?)
+        let answers = self.request(ask.key, READ_TIMEOUT, "XREAD", &request).await?;
+        let mut reply = xread::reply(ask, answers)?;
+        if let StreamState::Stream(info) = &mut reply.seen {
+            *info = self.with_possible_holes(ask.key, *info).await;
+        }
+        Ok(reply)
     }
 
     /// Reads backwards from `before`, or from the newest entry.
