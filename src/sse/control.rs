@@ -30,6 +30,8 @@ pub enum Reason {
     Reset,
     /// Larger than `max_entry`.
     Oversize,
+    /// The source gave the entry in a form that cannot be read.
+    Unreadable,
     /// Further back than the route's `replay` allows.
     Limit,
     /// The client's last event id is not one of ours.
@@ -38,8 +40,15 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason: a metric for each starts at zero.
-    pub const ALL: [Self; 6] =
-        [Self::Trimmed, Self::Deleted, Self::Reset, Self::Oversize, Self::Limit, Self::Unknown];
+    pub const ALL: [Self; 7] = [
+        Self::Trimmed,
+        Self::Deleted,
+        Self::Reset,
+        Self::Oversize,
+        Self::Unreadable,
+        Self::Limit,
+        Self::Unknown,
+    ];
 
     /// Its name on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
@@ -48,6 +57,7 @@ impl Reason {
             Self::Deleted => "deleted",
             Self::Reset => "reset",
             Self::Oversize => "oversize",
+            Self::Unreadable => "unreadable",
             Self::Limit => "limit",
             Self::Unknown => "unknown",
         }

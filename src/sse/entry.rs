@@ -13,11 +13,17 @@ pub const PART_BYTES: usize = 96;
 pub struct Entry {
     /// Its id within the stream.
     pub id: StreamId,
-    /// Names and values, in Redis' order; a name may repeat.
+    /// Names and values, in Redis' order; a name may repeat. None: the entry could not be read, for every entry
+    /// was added with a field.
     pub fields: Vec<(Bytes, Bytes)>,
 }
 
 impl Entry {
+    /// Whether the source gave it in a form that can be read.
+    pub fn is_readable(&self) -> bool {
+        !self.fields.is_empty()
+    }
+
     /// The first value of `name`.
     pub(super) fn field(&self, name: &str) -> Option<&Bytes> {
         self.fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)

@@ -51,6 +51,8 @@ pub enum Written {
     Skipped,
     /// Nothing was written: the data is larger than `max_entry_bytes`.
     Oversize,
+    /// Nothing was written: the source gave the entry in a form that cannot be read.
+    Unreadable,
 }
 
 /// Writes `entry` as one whole event, or nothing.
@@ -63,6 +65,9 @@ pub fn write_entry(
     rendering: &Rendering,
     max_entry_bytes: usize,
 ) -> Written {
+    if !entry.is_readable() {
+        return Written::Unreadable;
+    }
     let Some(data) = data_of(entry, rendering) else { return Written::Skipped };
     if joined_len_bytes(&data) > max_entry_bytes {
         return Written::Oversize;

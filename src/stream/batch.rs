@@ -60,9 +60,12 @@ struct Rendered {
     bytes: Bytes,
     /// Where each item ends; an item that this rendering skips is empty.
     ends: Vec<usize>,
-    /// Which entries are too large, by index: a gap is sent in their place.
-    oversize: Vec<usize>,
+    /// Which entries cannot be sent, by index, and why: a gap is sent in their place.
+    unsent: Vec<(usize, Reason)>,
 }
+
+/// How many entries could not be sent, by reason, counted once for each rendering.
+pub type Unsent = [(Reason, u64); 2];
 
 impl Batch {
     /// Encodes `items` for each rendering; the ring numbers them.
@@ -119,15 +122,18 @@ impl Batch {
         self.ids.len().saturating_sub(from + gaps) as u64
     }
 
-    /// Entries that were too large to be sent, counted once for each rendering.
-    pub fn oversize(&self) -> u64 {
-        self.rendered.iter().map(|rendered| rendered.oversize.len() as u64).sum()
+    /// Entries that could not be sent.
+    pub fn unsent(&self) -> Unsent {
+        let all = || self.rendered.iter().flat_map(|rendered| &rendered.unsent);
+        let count = |of| all().filter(|(_, reason)| *reason == of).count() as u64;
+        [Reason::Oversize, Reason::Unreadable].map(|reason| (reason, count(reason)))
     }
 
-    /// Whether the item is sent as an entry: it is no gap, not too large, and not skipped by this rendering.
+    /// Whether the item is sent as an entry: it is no gap, could be sent, and is not skipped by this rendering.
     pub fn is_entry(&self, rendering: usize, seq: u64) -> bool {
         let (rendered, index) = (&self.rendered[rendering], self.index(seq));
-        let control = self.is_gap(seq) || rendered.oversize.contains(&index);
+        let is_unsent = rendered.unsent.iter().any(|(unsent, _)| *unsent == index);
+        let control = self.is_gap(seq) || is_unsent;
         !control && !rendered.range(index).is_empty()
     }
 
@@ -152,7 +158,7 @@ impl Rendered {
     fn new(items: &[Item], rendering: &Rendering, max_entry_bytes: usize) -> Self {
         let mut bytes = Vec::with_capacity(items.iter().map(Item::event_bytes).sum());
         let mut ends = Vec::with_capacity(items.len());
-        let mut oversize = Vec::new();
+        let mut unsent = Vec::new();
         let mut event = Vec::new();
         let mut before = None;
         for (index, item) in items.iter().enumerate() {
@@ -160,10 +166,15 @@ impl Rendered {
             match item {
                 Item::Gap(gap, id) => write_control(&mut event, Some(*id), Control::Gap(*gap)),
                 Item::Entry(entry) => {
-                    let written = write_entry(&mut event, entry, rendering, max_entry_bytes);
-                    if written == Written::Oversize {
-                        oversize.push(index);
-                        write_oversize(&mut event, entry.id, before, items.get(index + 1));
+                    let reason = match write_entry(&mut event, entry, rendering, max_entry_bytes) {
+                        Written::Oversize => Some(Reason::Oversize),
+                        Written::Unreadable => Some(Reason::Unreadable),
+                        Written::Event | Written::Skipped => None,
+                    };
+                    if let Some(reason) = reason {
+                        unsent.push((index, reason));
+                        let next = items.get(index + 1);
+                        write_unsent(&mut event, reason, entry.id, before, next);
                     }
                 }
             }
@@ -172,7 +183,7 @@ impl Rendered {
             before = Some(item.id());
         }
         // Copied into the exact size: spare capacity would be memory that the ring does not count.
-        Self { bytes: Bytes::copy_from_slice(&bytes), ends, oversize }
+        Self { bytes: Bytes::copy_from_slice(&bytes), ends, unsent }
     }
 
     fn start(&self, index: usize) -> usize {
@@ -184,10 +195,16 @@ impl Rendered {
     }
 }
 
-/// Writes the gap that is sent in place of an entry that is too large.
-fn write_oversize(out: &mut Vec<u8>, id: StreamId, before: Option<StreamId>, next: Option<&Item>) {
+/// Writes the gap that is sent in place of an entry.
+fn write_unsent(
+    out: &mut Vec<u8>,
+    reason: Reason,
+    id: StreamId,
+    before: Option<StreamId>,
+    next: Option<&Item>,
+) {
     let after = Some(before.unwrap_or(id.prev()));
     let next = next.map(Item::id).filter(|next| *next > id);
-    let gap = Gap { after, next, lost: Some(1), reason: Reason::Oversize };
+    let gap = Gap { after, next, lost: Some(1), reason };
     write_control(out, Some(next.map_or(id, StreamId::prev)), Control::Gap(gap));
 }

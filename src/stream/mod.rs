@@ -12,7 +12,7 @@ pub mod start;
 mod status;
 mod topic;
 
-pub use batch::{Batch, Item};
+pub use batch::{Batch, Item, Unsent};
 pub use catchup_positions::{CatchUpPosition, CatchUpRegistry};
 pub use hub::{Hub, Lease, TooManyReaders};
 pub use ring::{Ring, RingLookup};

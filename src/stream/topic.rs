@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sse::{Rendering, StreamId};
 
-use super::batch::{Batch, Item};
+use super::batch::{Batch, Item, Unsent};
 use super::catchup_positions::CatchUpRegistry;
 use super::ring::Ring;
 use super::sizes::Sizes;
@@ -135,18 +135,23 @@ impl Topic {
         self.news.subscribe()
     }
 
-    /// Appends what one read found and announces it; how many of the entries were too large to be sent.
-    pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> u64 {
+    /// Appends what one read found and announces it; which of the entries could not be sent.
+    pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> Unsent {
         self.append(None, items, max_entry_bytes)
     }
 
     /// The same for the first items of a new generation, which begins after `base`. In one step: a subscriber
     /// that came in between would be told of a reset that was before its time.
-    pub fn push_generation(&self, base: StreamId, items: &[Item], max_entry_bytes: usize) -> u64 {
+    pub fn push_generation(
+        &self,
+        base: StreamId,
+        items: &[Item],
+        max_entry_bytes: usize,
+    ) -> Unsent {
         self.append(Some(base), items, max_entry_bytes)
     }
 
-    fn append(&self, base: Option<StreamId>, items: &[Item], max_entry_bytes: usize) -> u64 {
+    fn append(&self, base: Option<StreamId>, items: &[Item], max_entry_bytes: usize) -> Unsent {
         let mut renderings = self.state().renderings.clone();
         // Encoded outside the lock, and again if a rendering was registered meanwhile: a subscriber that
         // takes a position in the ring finds its own rendering from there on.
@@ -158,10 +163,11 @@ impl Topic {
             }
             renderings.clone_from(&state.renderings);
         };
-        let oversize = batch.oversize();
+        let unsent = batch.unsent();
         let entries = batch.entries_from(0);
         state.entries += entries;
-        state.gaps += items.len() as u64 - entries + oversize;
+        state.gaps += items.len() as u64 - entries;
+        state.gaps += unsent.iter().map(|(_, entries)| entries).sum::<u64>();
         let before = state.ring.size_bytes();
         let needed = state.needed_seq();
         if let Some(base) = base {
@@ -171,7 +177,7 @@ impl Topic {
         self.account_bytes(before, state.ring.size_bytes());
         drop(state);
         self.announce();
-        oversize
+        unsent
     }
 
     /// Begins a new generation of the stream: nobody can resume from an item before it.

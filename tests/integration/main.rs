@@ -68,6 +68,8 @@ mod rooms;
 mod routes;
 /// Exactly once, in order, across the seam of replay and live.
 mod seam;
+/// Servers that stand in for Redis, and odd answers.
+mod stand_ins;
 /// Both sources: starting, resuming, replaying, publishing.
 mod streams;
 /// Notifications to the service manager, and that the shipped units fit the binary.

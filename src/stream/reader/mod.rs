@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use crate::config;
 use crate::limits::Share;
 use crate::source::{Connection, Error, ErrorClass, LARGE_REPLIES, Source};
-use crate::sse::{Entry, Gap, StreamId};
+use crate::sse::{Entry, Gap, Reason, StreamId};
 use crate::stream::continuity::Verdict;
 use crate::stream::{Hub, Item, ReadFailure, ReaderState, Topic};
 use crate::telemetry::metrics::{Metrics, Scope};
@@ -229,8 +229,14 @@ impl Readers {
         self.metrics.reader_bytes.increment(bytes as u64);
         items.extend(entries.into_iter().map(Item::Entry));
         if !items.is_empty() {
-            let oversize = topic.push(&items, max_entry_bytes);
-            self.metrics.oversize(Scope::Reader, oversize);
+            let unsent = topic.push(&items, max_entry_bytes);
+            self.metrics.unsent(Scope::Reader, &unsent);
+            let is_unreadable = |(reason, entries)| reason == Reason::Unreadable && entries > 0;
+            if unsent.into_iter().any(is_unreadable)
+                && progress.gap_log.allows(Reason::Unreadable.as_str())
+            {
+                warn!(key = %topic.key, "an entry cannot be read, and clients are told; look at what the server answers to XREAD (other such entries of this stream are not logged)");
+            }
             self.hub.make_room();
         }
     }

@@ -192,7 +192,7 @@ impl Replays {
             sizes.observe(&reply.entries);
         }
         let page = Page::of_reply(from, reply, rendering, self.max_entry_bytes);
-        self.metrics.oversize(Scope::Resume, page.batch.oversize());
+        self.metrics.unsent(Scope::Resume, &page.batch.unsent());
         Ok(page)
     }
 }

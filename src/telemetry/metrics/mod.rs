@@ -261,10 +261,10 @@ impl Metrics {
         self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], lost);
     }
 
-    /// Entries are too large to be sent; clients get a gap event instead.
-    pub fn oversize(&self, scope: Scope, entries: u64) {
-        if entries > 0 {
-            let labels = [("scope", scope.as_str()), ("reason", Reason::Oversize.as_str())];
+    /// Counts gaps of one entry each, which could not be sent.
+    pub fn unsent(&self, scope: Scope, by_reason: &[(Reason, u64)]) {
+        for (reason, entries) in by_reason.iter().copied().filter(|(_, entries)| *entries > 0) {
+            let labels = [("scope", scope.as_str()), ("reason", reason.as_str())];
             self.labelled("ssegate_gaps_total", &labels, entries);
             self.totals.gaps.add(entries);
             self.labelled("ssegate_entries_lost_total", &[("scope", scope.as_str())], entries);

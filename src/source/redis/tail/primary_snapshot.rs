@@ -65,9 +65,10 @@ impl Tail {
                 }
                 self.snapshot(&primary, key).await?
             }
-            Some(Role::Replica { primary, .. }) => {
+            Some(Role::Replica { primary: Some(primary), .. }) => {
                 self.snapshot(&self.head_of_chain(Node::at(primary)).await?, key).await?
             }
+            Some(Role::Replica { primary: None, .. }) => return Err(unknown_primary(node)),
             None => return Err(unknown_role(node)),
         };
         self.wait_until_caught_up(node, key, &snapshot, patience).await?;
@@ -84,7 +85,8 @@ impl Tail {
     async fn head_of_chain(&self, mut node: Node) -> Result<Node, Error> {
         for _ in 0..MAX_CHAIN {
             match self.role(&node).await? {
-                Some(Role::Replica { primary, .. }) => node = Node::at(primary),
+                Some(Role::Replica { primary: Some(primary), .. }) => node = Node::at(primary),
+                Some(Role::Replica { primary: None, .. }) => break,
                 Some(Role::Primary { .. }) | None => return Ok(node),
             }
         }
@@ -113,7 +115,7 @@ impl Tail {
         // Asked second, so that the offset covers what was seen.
         match self.role(primary).await? {
             Some(Role::Replica { .. }) => Err(unknown_primary(primary)),
-            Some(Role::Primary { offset }) => Ok(PrimarySnapshot { seen, offset: Some(offset) }),
+            Some(Role::Primary { offset }) => Ok(PrimarySnapshot { seen, offset }),
             None => Ok(PrimarySnapshot { seen, offset: None }),
         }
     }

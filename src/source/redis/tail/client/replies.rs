@@ -14,9 +14,11 @@ pub(crate) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
         Value::Nil => return Ok(Vec::new()),
         streams => list(streams)?.into_iter(),
     };
-    let (Some(stream), None) = (streams.next(), streams.next()) else {
-        return Err(protocol_error("XREAD of one key answered about none or several"));
-    };
+    // Some servers answer with an empty list where Redis answers with nil.
+    let Some(stream) = streams.next() else { return Ok(Vec::new()) };
+    if streams.next().is_some() {
+        return Err(protocol_error("XREAD of one key answered about several"));
+    }
     let mut pair = list(stream)?.into_iter();
     let (Some(name), Some(found), None) = (pair.next(), pair.next(), pair.next()) else {
         return Err(protocol_error("XREAD answered without a pair of key and entries"));
@@ -28,21 +30,32 @@ pub(crate) fn streams(value: Value, key: &str) -> Result<Vec<Entry>, Error> {
 }
 
 pub(crate) fn entries(value: Value) -> Result<Vec<Entry>, Error> {
+    if value == Value::Nil {
+        return Ok(Vec::new());
+    }
     list(value)?.into_iter().map(entry).collect()
 }
 
+/// An entry whose id can be read; its place in the stream is known then, and what else is odd harms no other.
 fn entry(value: Value) -> Result<Entry, Error> {
     let mut parts = list(value)?.into_iter();
-    let (Some(id), Some(fields), None) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(protocol_error("an entry without a pair of id and fields"));
-    };
-    let mut fields_left = list(fields)?.into_iter();
-    let mut fields = Vec::with_capacity(fields_left.len() / 2);
-    while let Some(name) = fields_left.next() {
-        let value = fields_left.next().ok_or_else(|| protocol_error("a field without a value"))?;
-        fields.push((bytes(name)?, bytes(value)?));
+    let id = stream_id(&parts.next().unwrap_or(Value::Nil))?;
+    let fields = parts.next().and_then(fields).unwrap_or_default();
+    Ok(Entry { id, fields })
+}
+
+/// The fields that can be read; `None`: one of them has a value that cannot. Nobody asks for a field whose name
+/// cannot be read.
+fn fields(value: Value) -> Option<Vec<(Bytes, Bytes)>> {
+    let mut left = list(value).ok()?.into_iter();
+    let mut fields = Vec::with_capacity(left.len() / 2);
+    while let Some(name) = left.next() {
+        let (name, value) = (bytes(name), left.next()?);
+        if let Ok(name) = name {
+            fields.push((name, bytes(value).ok()?));
+        }
     }
-    Ok(Entry { id: stream_id(&id)?, fields })
+    Some(fields)
 }
 
 /// What `XINFO STREAM` answers; `None`: there is no such key.
@@ -57,16 +70,17 @@ pub(crate) fn stream_info(value: Value) -> Result<Option<StreamInfo>, Error> {
     while let Some(name) = parts.next() {
         let value =
             parts.next().ok_or_else(|| protocol_error("XINFO STREAM: a name without a value"))?;
-        match &*bytes(name)? {
+        match &*bytes(name).unwrap_or_default() {
             b"length" => (info.length, has_length) = (number(&value)?, true),
             b"last-generated-id" => {
                 (info.last_generated, has_end) = (stream_id(&value)?, true);
             }
-            b"max-deleted-entry-id" => info.max_deleted = stream_id(&value)?,
-            b"entries-added" => info.entries_added = Some(number(&value)?),
-            b"groups" => groups = number(&value)?,
-            b"first-entry" if value != Value::Nil => info.first = Some(entry(value)?.id),
-            b"last-entry" if value != Value::Nil => info.last = Some(entry(value)?.id),
+            // These are missing from older servers: one that cannot be read is as if it were.
+            b"max-deleted-entry-id" => info.max_deleted = stream_id(&value).unwrap_or_default(),
+            b"entries-added" => info.entries_added = number(&value).ok(),
+            b"groups" => groups = number(&value).unwrap_or(0),
+            b"first-entry" => info.first = edge(value)?,
+            b"last-entry" => info.last = edge(value)?,
             _ => {}
         }
     }
@@ -76,6 +90,12 @@ pub(crate) fn stream_info(value: Value) -> Result<Option<StreamInfo>, Error> {
         return Ok(Some(info));
     }
     Err(protocol_error("XINFO STREAM without length or last-generated-id"))
+}
+
+/// The id of the first or last entry; none in an empty stream.
+fn edge(value: Value) -> Result<Option<StreamId>, Error> {
+    let is_none = value == Value::Nil || value == Value::List(Vec::new());
+    if is_none { Ok(None) } else { Ok(Some(entry(value)?.id)) }
 }
 
 /// The answer, or the error that Redis answered with.
@@ -110,6 +130,7 @@ pub(crate) fn bytes(value: Value) -> Result<Bytes, Error> {
 pub(crate) fn number(value: &Value) -> Result<u64, Error> {
     let number = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::Bytes(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
         _ => None,
     };
     number.ok_or_else(|| protocol_error("not a number, where one was expected"))
@@ -168,7 +189,9 @@ mod tests {
         let entries = streams(reply, "key").unwrap();
         assert_eq!(entries.iter().map(|e| e.id.to_string()).collect::<Vec<_>>(), ["5-0", "5-1"]);
         assert_eq!(entries[0].fields, [("name".into(), "value".into())]);
-        assert_eq!(streams(Value::Nil, "key").unwrap(), []);
+        for nothing in [Value::Nil, list([]), list([list([text("key"), Value::Nil])])] {
+            assert_eq!(streams(nothing, "key").unwrap(), []);
+        }
     }
 
     #[test]
@@ -179,12 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_no_stream_or_several_or_of_another_form_is_a_protocol_error() {
+    fn a_read_of_several_streams_or_of_another_form_is_a_protocol_error() {
         let stream = || list([text("key"), list([good("5-0")])]);
-        let mut replies = vec![list([]), list([stream(), stream()]), list([list([])])];
+        let mut replies = vec![list([stream(), stream()]), list([list([])])];
         replies.extend(scalars().into_iter().skip(1));
         replies.extend(scalars().map(|scalar| list([scalar])));
-        replies.extend(scalars().map(|scalar| list([list([text("key"), scalar])])));
+        let of_no_entries = |scalar| list([list([text("key"), scalar])]);
+        replies.extend(scalars().into_iter().skip(1).map(of_no_entries));
         let of_another = list([text("other"), list([good("5-0")])]);
         let without_key = list([list([good("5-0")])]);
         let with_more = list([text("key"), list([good("5-0")]), list([])]);
@@ -195,19 +219,38 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_entry_is_a_protocol_error_wherever_it_stands() {
-        let fields = || list([text("name"), text("value")]);
-        let mut wrong = vec![
-            list([]),
-            list([text("5-0")]),
-            list([text("5-0"), fields(), fields()]),
-            list([text("5-0"), list([text("name")])]),
-            list([text("5-0"), list([text("name"), text("value"), text("name")])]),
-            list([text("5-0"), list([text("name"), Value::Nil])]),
-            list([text("5-0"), list([list([]), text("value")])]),
+    fn an_entry_of_another_form_is_unreadable_and_harms_no_other() {
+        let name = || text("name");
+        let mut odd = vec![
+            list([text("5-1")]),
+            list([text("5-1"), list([])]),
+            list([text("5-1"), list([name()])]),
+            list([text("5-1"), list([name(), text("value"), text("other")])]),
+            list([text("5-1"), list([name(), text("value"), text("other"), Value::Nil])]),
+            list([text("5-1"), list([Value::Nil, text("value")])]),
         ];
+        odd.extend(scalars().map(|scalar| list([text("5-1"), scalar])));
+        for entry in odd {
+            let reply = list([good("5-0"), entry, good("6-0")]);
+            let read = entries(reply.clone()).unwrap();
+            let readable: Vec<_> = read.iter().map(Entry::is_readable).collect();
+            assert_eq!(readable, [true, false, true], "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_of_an_entry_is_read() {
+        let fields = list([Value::Nil, text("x"), list([]), text("y"), text("name"), text("z")]);
+        let entry = list([text("5-0"), fields, text("and more")]);
+        let read = entries(list([entry])).unwrap();
+        assert_eq!(read[0].fields, [("name".into(), "z".into())]);
+    }
+
+    #[test]
+    fn an_entry_without_an_id_is_a_protocol_error_wherever_it_stands() {
+        let fields = || list([text("name"), text("value")]);
+        let mut wrong = vec![list([])];
         wrong.extend(scalars());
-        wrong.extend(scalars().map(|scalar| list([text("5-0"), scalar])));
         for id in
             ["", "5", "-", "5-", "-5", "5-0-0", "05-0", "+5-0", "x-0", "18446744073709551616-0"]
         {
@@ -268,21 +311,39 @@ mod tests {
         assert_eq!(info.last_generated.to_string(), "9-0");
     }
 
+    /// As a server that stands in for Redis may answer.
+    #[test]
+    fn what_older_servers_lack_may_be_anything() {
+        for odd in [Value::Nil, Value::Integer(-1), text("many"), list([])] {
+            let read = |name| stream_info(info(name, &odd)).unwrap().unwrap();
+            assert_eq!(read("entries-added").entries_added, None, "{odd:?}");
+            assert_eq!(read("max-deleted-entry-id").max_deleted, StreamId::ZERO, "{odd:?}");
+        }
+        let counted = stream_info(info("entries-added", &text("4"))).unwrap().unwrap();
+        assert_eq!(counted.entries_added, Some(4));
+        assert_eq!(stream_info(info("first-entry", &list([]))).unwrap().unwrap().first, None);
+    }
+
+    #[test]
+    fn holes_are_suspected_where_something_is_gone_and_a_group_could_have_acknowledged_it() {
+        let suspected = |groups| {
+            let Value::List(mut pairs) = info("", &Value::Nil) else { panic!("it is a list") };
+            pairs.extend([text("groups"), Value::Integer(groups)]);
+            stream_info(Value::List(pairs)).unwrap().unwrap().may_have_holes
+        };
+        assert_eq!([0, 1].map(suspected), [false, true]);
+    }
+
     #[test]
     fn a_stream_described_in_another_form_is_a_protocol_error() {
         for reply in scalars() {
             is_protocol_error(stream_info(reply.clone()), &reply);
         }
-        let numbers = ["length", "entries-added"].map(|name| (name, Value::Integer(-1)));
-        let words = ["length", "entries-added"].map(|name| (name, text("many")));
-        let nils = ["length", "entries-added", "last-generated-id", "max-deleted-entry-id"]
-            .map(|name| (name, Value::Nil));
-        let ids = ["last-generated-id", "max-deleted-entry-id"].map(|name| (name, text("9")));
-        let none = ["first-entry", "last-entry"].map(|name| (name, list([])));
-        let bare = ["first-entry", "last-entry"].map(|name| (name, text("5-0")));
-        let entries = none.iter().chain(&bare);
-        for (name, value) in numbers.iter().chain(&words).chain(&nils).chain(&ids).chain(entries) {
-            let reply = info(name, value);
+        let lengths = [Value::Integer(-1), text("many"), Value::Nil].map(|odd| ("length", odd));
+        let ends = [Value::Nil, text("9")].map(|odd| ("last-generated-id", odd));
+        let edges = ["first-entry", "last-entry"].map(|name| (name, text("5-0")));
+        let odd = lengths.iter().chain(&ends).chain(&edges);
+        for reply in odd.map(|(name, value)| info(name, value)) {
             is_protocol_error(stream_info(reply.clone()), &reply);
         }
     }

@@ -192,12 +192,17 @@ fn redirection(error: &Error, node: &Node) -> Option<(u16, Address)> {
     Some((slot, located(host, port.parse().ok()?, &node.address)))
 }
 
-/// A node that does not know its own host leaves it empty: it is the host where it was asked.
+/// A node that does not know its own host leaves it empty, or a name that it was not given as "?": it is the host
+/// where it was asked.
 fn located(host: &str, port: u16, asked: &Address) -> Address {
     match asked {
-        Address::Tcp(same, _) if host.is_empty() => Address::Tcp(same.clone(), port),
+        Address::Tcp(same, _) if is_unknown(host) => Address::Tcp(same.clone(), port),
         _ => Address::Tcp(host.to_owned(), port),
     }
+}
+
+fn is_unknown(host: &str) -> bool {
+    host.is_empty() || host == "?"
 }
 
 /// One item of `CLUSTER SLOTS`: the first and last slot, then the nodes, the primary first.
@@ -221,10 +226,24 @@ fn located_node(value: Value, asked: &Address) -> Result<Address, Error> {
     let (Some(host), Some(port)) = (parts.next(), parts.next()) else {
         return Err(protocol_error("CLUSTER SLOTS with a node without host and port"));
     };
-    let host = if host == Value::Nil { String::new() } else { text(host)? };
+    let mut host = text(host).unwrap_or_default();
+    if is_unknown(&host) {
+        host = parts.nth(1).and_then(metadata_ip).unwrap_or_default();
+    }
     let port = u16::try_from(number(&port)?)
         .map_err(|_| protocol_error("CLUSTER SLOTS with an invalid port"))?;
     Ok(located(&host, port, asked))
+}
+
+/// The address among a node's metadata, which are names and values in turn: there where its host is a name.
+fn metadata_ip(metadata: Value) -> Option<String> {
+    let mut words = list(metadata).ok()?.into_iter();
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        if text(name).is_ok_and(|name| name == "ip") {
+            return text(value).ok();
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -256,6 +275,29 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_not_known_is_the_address_among_the_metadata_or_the_one_that_was_asked() {
+        let word = |text: &'static str| Value::Bytes(Bytes::from_static(text.as_bytes()));
+        for host in [word(""), word("?"), Value::Nil] {
+            let node = |metadata| {
+                located_node(
+                    list([host.clone(), Value::Integer(7), word("id"), metadata]),
+                    &at("asked", 9),
+                )
+            };
+            assert_eq!(node(list([word("ip"), word("10.0.0.1")])).unwrap(), at("10.0.0.1", 7));
+            assert_eq!(node(list([word("hostname"), word("")])).unwrap(), at("asked", 7));
+            assert_eq!(node(Value::Nil).unwrap(), at("asked", 7));
+        }
+        let known = list([
+            word("a.example"),
+            Value::Integer(7),
+            word("id"),
+            list([word("ip"), word("10.0.0.1")]),
+        ]);
+        assert_eq!(located_node(known, &at("asked", 9)).unwrap(), at("a.example", 7));
+    }
+
+    #[test]
     fn slots_of_another_form_are_a_protocol_error() {
         let slot = Value::Integer;
         for wrong in [
@@ -280,6 +322,7 @@ mod tests {
         let moved = Node::at(at("::1", 7));
         assert_eq!(to("MOVED 5 ::1:7"), Some(moved));
         assert_eq!(to("MOVED 6 :7"), Some(Node::at(at("asked", 7))));
+        assert_eq!(to("MOVED 6 ?:7"), Some(Node::at(at("asked", 7))));
         assert_eq!(to("ASK 8 h:7"), Some(Node { asking: true, ..Node::at(at("h", 7)) }));
         let state = cluster.state();
         assert_eq!(state.find(5).unwrap().0, &at("::1", 7));

@@ -37,17 +37,24 @@ pub(super) async fn ask(
         return Err(unknown_name(name, address));
     }
     let primary = host_and_port(primary)?;
-    let epoch = field(&row(table?)?, "config-epoch")?.parse();
-    let epoch = epoch.map_err(|_| protocol_error("SENTINEL MASTER with an invalid epoch"))?;
-    let mut healthy = Vec::new();
-    for replica in list(replicas?)? {
-        let replica = row(replica)?;
-        if is_healthy(&replica) {
-            healthy.push(tcp(field(&replica, "ip")?.to_owned(), field(&replica, "port")?)?);
-        }
-    }
-    healthy.retain(|replica| *replica != primary);
-    Ok(SentinelView { epoch, primary, replicas: healthy })
+    // The address is all that has to be told: a discovery service may know no more, and an ACL allow no more.
+    let epoch = table.and_then(epoch).unwrap_or(0);
+    let mut replicas = replicas.and_then(healthy).unwrap_or_default();
+    replicas.retain(|replica| *replica != primary);
+    Ok(SentinelView { epoch, primary, replicas })
+}
+
+/// The number of the last failover, which `SENTINEL MASTER` tells.
+fn epoch(table: Value) -> Result<u64, Error> {
+    let epoch = field(&row(table)?, "config-epoch")?.parse();
+    epoch.map_err(|_| protocol_error("SENTINEL MASTER with an invalid epoch"))
+}
+
+/// Those replicas of `SENTINEL REPLICAS` that the sentinel sees follow their primary.
+fn healthy(replicas: Value) -> Result<Vec<Address>, Error> {
+    let rows = list(replicas)?.into_iter().filter_map(|replica| row(replica).ok());
+    let healthy = rows.filter(|row| is_healthy(row));
+    healthy.map(|row| tcp(field(&row, "ip")?.to_owned(), field(&row, "port")?)).collect()
 }
 
 fn unknown_name(name: &str, sentinel: &Address) -> Error {
