@@ -9,21 +9,19 @@ use tokio::sync::OnceCell;
 
 use crate::source::Error;
 
-/// How long an answer may be shared: after a restart clients come back in a herd.
+/// How long an answer may be shared: after a restart clients come back in a herd. It counts from when the answer
+/// came: where Redis is slow, the herd shares what it waited for.
 const KEPT: Duration = Duration::from_secs(2);
 
 /// Answers that are under way or were just given, by what was asked.
 pub(super) struct SingleFlight<K, V> {
+    kept: Duration,
     /// Locked for one look at a time.
     flights: Mutex<HashMap<K, Flight<V>>>,
 }
 
-struct Flight<V> {
-    since: Instant,
-    answer: Answer<V>,
-}
-
-type Answer<V> = Arc<OnceCell<Result<V, Error>>>;
+/// An answer, once it is there, and when it came.
+type Flight<V> = Arc<OnceCell<(Instant, Result<V, Error>)>>;
 
 impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     /// The answer for `key`, from `ask` unless somebody else is asking right now. All who wait share an
@@ -37,34 +35,44 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     where
         F: Future<Output = Result<V, Error>>,
     {
-        let shared = self.join(key.clone());
-        let answer = shared.get_or_init(ask).await;
+        let flight = self.join(key.clone());
+        let ask = async || {
+            let answer = ask().await;
+            (Instant::now(), answer)
+        };
+        let (_, answer) = flight.get_or_init(ask).await;
         if !answer.as_ref().is_ok_and(keep) {
-            self.forget(&key, &shared);
+            self.forget(&key, &flight);
         }
         answer.clone()
     }
 
-    /// Drops the answers that nobody will share any more.
+    /// Drops the answers that nobody will share any more, and the flights that everybody has left.
     pub(super) fn forget_old(&self) {
-        self.flights().retain(|_, flight| !flight.is_old());
+        let wanted = |flight: &Flight<V>| flight.get().is_some() || Arc::strong_count(flight) > 1;
+        self.flights().retain(|_, flight| wanted(flight) && !self.is_old(flight));
     }
 
-    fn forget(&self, key: &K, answer: &Answer<V>) {
+    fn forget(&self, key: &K, left: &Flight<V>) {
         let mut flights = self.flights();
         // By now there may be another flight under this key.
-        if flights.get(key).is_some_and(|flight| Arc::ptr_eq(&flight.answer, answer)) {
+        if flights.get(key).is_some_and(|flight| Arc::ptr_eq(flight, left)) {
             flights.remove(key);
         }
     }
 
-    fn join(&self, key: K) -> Answer<V> {
+    fn join(&self, key: K) -> Flight<V> {
         let mut flights = self.flights();
         let flight = flights.entry(key).or_default();
-        if flight.is_old() {
+        if self.is_old(flight) {
             *flight = Flight::default();
         }
-        flight.answer.clone()
+        flight.clone()
+    }
+
+    /// A flight that is still under way is never old.
+    fn is_old(&self, flight: &Flight<V>) -> bool {
+        flight.get().is_some_and(|(came, _)| came.elapsed() >= self.kept)
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
@@ -72,21 +80,9 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     }
 }
 
-impl<V> Flight<V> {
-    fn is_old(&self) -> bool {
-        self.since.elapsed() >= KEPT
-    }
-}
-
-impl<V> Default for Flight<V> {
-    fn default() -> Self {
-        Self { since: Instant::now(), answer: Answer::default() }
-    }
-}
-
 impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
-        Self { flights: Mutex::default() }
+        Self { kept: KEPT, flights: Mutex::default() }
     }
 }
 
@@ -116,6 +112,64 @@ mod tests {
         assert_eq!((a.unwrap(), b.unwrap(), c.unwrap()), (1, 1, 2));
         assert_eq!(ask(1).await.unwrap(), 1);
         assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_flight_under_way_is_joined_however_long_it_takes() {
+        let shared = SingleFlight { kept: Duration::ZERO, ..SingleFlight::default() };
+        let (asked, redis) = (AtomicU32::new(0), tokio::sync::Semaphore::new(0));
+        let (shared, asked, redis) = (&shared, &asked, &redis);
+        let ask = || {
+            let answer = async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                redis.acquire().await.unwrap().forget();
+                Ok(())
+            };
+            shared.get(1, || answer, |_| true)
+        };
+        let later = async {
+            shared.forget_old();
+            let joined = ask();
+            redis.add_permits(2);
+            joined.await
+        };
+        let (first, second) = tokio::join!(ask(), later);
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        ask().await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "an answer is kept for no time here");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_shared_for_a_time_from_when_it_came() {
+        let kept = Duration::from_secs(1);
+        // On a slow machine the test tries again.
+        for _ in 0..10 {
+            let shared = SingleFlight { kept, ..SingleFlight::default() };
+            let asked = Instant::now();
+            let slow = async || {
+                while asked.elapsed() < kept {
+                    tokio::task::yield_now().await;
+                }
+                Ok(1)
+            };
+            assert_eq!(shared.get(1, slow, |_| true).await.unwrap(), 1);
+            let answered = Instant::now();
+            let next = shared.get(1, async || Ok(2), |_| true).await.unwrap();
+            if answered.elapsed() < kept / 2 {
+                return assert_eq!(next, 1);
+            }
+        }
+        panic!("no two questions within half a second");
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_nobody_waits_for_is_forgotten() {
+        let shared = SingleFlight::default();
+        let never = shared.get(1, || std::future::pending::<Result<(), Error>>(), |_| true);
+        assert!(tokio::time::timeout(Duration::ZERO, never).await.is_err());
+        shared.forget_old();
+        assert!(shared.flights().is_empty());
     }
 
     #[tokio::test]
