@@ -32,7 +32,9 @@ struct Open {
     last_ticket: u64,
     /// Connections that can be evicted, by ticket: the one that has waited longest first.
     waiting: BTreeMap<u64, Waiting>,
-    /// Their tickets, by address.
+    /// Tickets of those that were told to end and have not ended yet.
+    leaving: BTreeSet<u64>,
+    /// Tickets of those that are waiting, by address.
     by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
 }
 
@@ -87,26 +89,29 @@ impl Pending {
     /// A slot for one more connection, `from` an address if it has one. If none is free, one is evicted, and
     /// this waits until it has ended: so there are never more descriptors than allowed.
     pub async fn slot(self: &Arc<Self>, from: Option<IpAddr>) -> PendingSlot {
-        let from = from.map(network);
+        let (from, mut evicted) = (from.map(network), None);
         loop {
             let mut given_back = pin!(self.given_back.notified());
             // Enabled before the look: several listeners may wait, and each of them evicts one.
             given_back.as_mut().enable();
-            if let Some(slot) = self.free_slot(from) {
+            if let Some(slot) = self.free_slot(from, &mut evicted) {
                 return slot;
             }
             given_back.await;
         }
     }
 
-    fn free_slot(self: &Arc<Self>, from: Option<IpAddr>) -> Option<PendingSlot> {
+    /// A free slot, or else one is `evicted`: not another one while that has not ended.
+    fn free_slot(
+        self: &Arc<Self>,
+        from: Option<IpAddr>,
+        evicted: &mut Option<u64>,
+    ) -> Option<PendingSlot> {
         let most = (self.most)().max(1);
         let mut open = self.open();
         if open.count >= most {
-            let ticket = open.evicted_for(from, most);
-            if let Some(oldest) = ticket.and_then(|ticket| open.take(ticket)) {
-                // A connection that is ending anyway gives its slot back as well.
-                let _ = oldest.evict.send(());
+            if !evicted.is_some_and(|ticket| open.leaving.contains(&ticket)) {
+                *evicted = open.evict_for(from, most);
             }
             return None;
         }
@@ -141,6 +146,15 @@ impl Open {
             }
         }
         Some(waiting)
+    }
+
+    /// Evicts one for a connection from this address; its ticket.
+    fn evict_for(&mut self, from: Option<IpAddr>, most: usize) -> Option<u64> {
+        let ticket = self.evicted_for(from, most)?;
+        // A connection that is ending anyway gives its slot back as well.
+        let _ = self.take(ticket)?.evict.send(());
+        self.leaving.insert(ticket);
+        Some(ticket)
     }
 
     /// Which one to evict for a connection from this address.
@@ -188,7 +202,9 @@ impl EvictionHandle {
 impl Drop for EvictionHandle {
     fn drop(&mut self) {
         let mut open = self.pending.open();
-        open.take(self.ticket.load(Ordering::Relaxed));
+        let ticket = self.ticket.load(Ordering::Relaxed);
+        open.take(ticket);
+        open.leaving.remove(&ticket);
         open.count -= 1;
         drop(open);
         self.pending.given_back.notify_one();
@@ -200,8 +216,15 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
     use std::future::pending;
+    use std::sync::atomic::AtomicUsize;
 
     const LONG: Duration = Duration::from_secs(60);
+
+    impl Open {
+        fn is_empty(&self) -> bool {
+            self.waiting.is_empty() && self.by_address.is_empty() && self.leaving.is_empty()
+        }
+    }
 
     async fn is_evicted(slot: &mut PendingSlot) -> bool {
         let end = tokio::time::timeout(Duration::ZERO, slot.until(LONG, pending::<()>())).await;
@@ -241,6 +264,24 @@ mod tests {
         assert_eq!(pending.count(), 0);
     }
 
+    /// A slot that came back while there were more than allowed makes room for nobody.
+    #[tokio::test]
+    async fn one_connection_evicts_one_after_a_reload_to_fewer_slots() {
+        let most = Arc::new(AtomicUsize::new(3));
+        let slots = most.clone();
+        let pending = Pending::new(move || slots.load(Ordering::Relaxed));
+        let mut first = pending.slot(None).await;
+        let (mut second, third) = (pending.slot(None).await, pending.slot(None).await);
+        most.store(2, Ordering::Relaxed);
+        drop(third);
+        let mut next = pin!(pending.slot(None));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "two are open");
+        assert!(is_evicted(&mut first).await && !is_evicted(&mut second).await);
+        drop(first);
+        let _next = tokio::time::timeout(LONG, next).await.expect("there is room");
+        assert!(!is_evicted(&mut second).await && pending.count() == 2);
+    }
+
     #[tokio::test]
     async fn an_address_with_many_evicts_its_own_and_makes_room_for_others() {
         let pending = Pending::new(|| 4);
@@ -266,7 +307,7 @@ mod tests {
         assert!(is_evicted(&mut slow).await);
         drop(slow);
         drop((next.await, flood));
-        assert!(pending.count() == 0 && pending.open().by_address.is_empty());
+        assert!(pending.count() == 0 && pending.open().is_empty());
     }
 
     #[tokio::test]
