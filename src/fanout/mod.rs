@@ -3,6 +3,7 @@
 //!
 //! Shards and catch-up hand subscribers to each other by way of [`Fanout`].
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::stream::Topic;
 use crate::stream::replay::Replays;
 use crate::telemetry::metrics::{DisconnectReason, Metrics};
+use crate::telemetry::throttle::LogThrottle;
 
 mod access_record;
 mod body;
@@ -32,6 +34,8 @@ mod socket;
 mod subscriber;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod uring;
 mod wire;
 mod writer;
@@ -76,6 +80,8 @@ pub struct Fanout {
     /// When the drain closes its last subscriber; set with the first.
     drain_ends: OnceLock<Instant>,
     opened_shards: AtomicUsize,
+    /// What happens to many clients at once is a line, not one for each.
+    failures_told: LogThrottle,
     /// By topic; a topic's shards end with it.
     shards: DashMap<u64, Vec<ShardHandle>>,
 }
@@ -95,6 +101,7 @@ impl Fanout {
             tasks: TaskTracker::new(),
             drain_ends: OnceLock::new(),
             opened_shards: AtomicUsize::new(0),
+            failures_told: LogThrottle::default(),
             shards: DashMap::new(),
         }
     }
@@ -125,9 +132,10 @@ impl Fanout {
             let number = self.opened_shards.fetch_add(1, Ordering::Relaxed);
             match shard::open(self, &topic, number) {
                 Ok(shard) => shards.push(shard),
-                Err(error) => {
+                Err(error) if self.failures_told.allows("shard") => {
                     tracing::warn!(key = %topic.key, %error, "no descriptor for one more shard: its subscribers join another, or are closed and come back; raise LimitNOFILE=");
                 }
+                Err(_) => {}
             }
         }
         if let Some(shard) = shards.iter().min_by_key(|shard| shard.subscribers()) {
@@ -172,6 +180,13 @@ impl Fanout {
             shards.iter().for_each(|shard| shard.deliver(ShardMessage::RecheckGrants));
         }
         self.recheck.notify_waiters();
+    }
+
+    /// A subscriber ends because its socket cannot be watched; more of them are logged as any end of a stream.
+    fn warn_unwatched(&self, subscriber: &Subscriber, error: &io::Error) {
+        if self.failures_told.allows("watch") {
+            tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back (out of descriptors? raise LimitNOFILE=)");
+        }
     }
 
     fn forget_shards(&self, topic: &Topic) {

@@ -66,7 +66,7 @@ pub(in crate::fanout) fn catch_up(
         let writer = match watched(socket, interest) {
             Ok(socket) => SubscriberWriter::Socket(socket),
             Err(error) => {
-                tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back");
+                task.warn_unwatched(&subscriber, &error);
                 subscriber.ended(&task.metrics, DisconnectReason::Error);
                 return;
             }

@@ -61,7 +61,7 @@ impl Shard {
         let slot = self.members.insert(Member { socket, subscriber, has_until });
         let member = &self.members[slot];
         if let Err(error) = self.poller.add(slot, &member.socket) {
-            tracing::warn!(connection = member.subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back");
+            self.fanout.warn_unwatched(&member.subscriber, &error);
             return self.remove(slot, DisconnectReason::Error);
         }
         if self.draining {
