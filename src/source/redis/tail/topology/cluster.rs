@@ -36,7 +36,8 @@ struct SlotMap {
     /// Slots that have moved since, as `MOVED` said.
     moved: HashMap<u16, Address>,
     stale: bool,
-    last_asked: Option<Instant>,
+    /// When the nodes were last asked, and what came of it.
+    last_refresh: Option<(Instant, Result<(), Error>)>,
     /// Nodes that are asked last until then, and not read from if there is another one.
     suspects: HashMap<Address, Instant>,
 }
@@ -67,7 +68,8 @@ impl Cluster {
         let slot = slot(key);
         let known = self.state().find(slot).is_some();
         if !known || self.state().stale {
-            let refreshed = self.refresh().await;
+            // The wait for another's refresh counts: a reader that opens has no other time limit.
+            let refreshed = in_time(ANSWER_TIMEOUT, "CLUSTER SLOTS", self.refresh()).await;
             // An old answer is better than none.
             refreshed.or_else(|error| if known { Ok(()) } else { Err(error) })?;
         }
@@ -105,40 +107,42 @@ impl Cluster {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// Asks one node after another for the slots, until one answers.
+    /// Asks the nodes for the slots. Whoever waited meanwhile shares what came of it, a failure too.
     async fn refresh(&self) -> Result<(), Error> {
         let _refreshing = self.refreshing.lock().await;
+        let recent = self.state().last_refresh.clone();
+        if let Some((_, outcome)) = recent.filter(|(when, _)| when.elapsed() < REFRESH_PAUSE) {
+            return outcome;
+        }
+        let outcome = self.ask_all().await;
+        self.state().last_refresh = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
+
+    /// Asks one node after another, until one answers.
+    async fn ask_all(&self) -> Result<(), Error> {
         let candidates = {
             let mut state = self.state();
-            if state.last_asked.is_some_and(|asked| asked.elapsed() < REFRESH_PAUSE) {
-                return Ok(());
-            }
-            state.last_asked = Some(Instant::now());
             state.suspects.retain(|_, until| Instant::now() < *until);
             state.candidates(&self.seeds)
         };
-        let asked = async {
-            let mut last = None;
-            for address in &candidates {
-                match in_time(TIMEOUT, "CLUSTER SLOTS", self.ask(address)).await {
-                    Ok(ranges) => return Ok((address, ranges)),
-                    Err(error) => {
-                        if error.class == ErrorClass::Away {
-                            self.state().suspect(address, &error);
-                        }
-                        last = Some(error);
+        let mut last = None;
+        for address in &candidates {
+            match in_time(TIMEOUT, "CLUSTER SLOTS", self.ask(address)).await {
+                Ok(ranges) => {
+                    tracing::debug!(%address, "the node told which nodes serve the cluster's slots");
+                    self.state().take_in(ranges);
+                    return Ok(());
+                }
+                Err(error) => {
+                    if error.class == ErrorClass::Away {
+                        self.state().suspect(address, &error);
                     }
+                    last = Some(error);
                 }
             }
-            Err(last.expect("source.url names at least one node"))
-        };
-        let (address, ranges) = in_time(ANSWER_TIMEOUT, "CLUSTER SLOTS", asked).await?;
-        tracing::debug!(%address, "the node told which nodes serve the cluster's slots");
-        let mut state = self.state();
-        state.stale = ranges.is_empty();
-        state.ranges = ranges;
-        state.moved.clear();
-        Ok(())
+        }
+        Err(last.expect("source.url names at least one node"))
     }
 
     async fn ask(&self, address: &Address) -> Result<Vec<Range>, Error> {
@@ -150,6 +154,12 @@ impl Cluster {
 }
 
 impl SlotMap {
+    fn take_in(&mut self, ranges: Vec<Range>) {
+        self.stale = ranges.is_empty();
+        self.ranges = ranges;
+        self.moved.clear();
+    }
+
     fn find(&self, slot: u16) -> Option<(&Address, &[Address])> {
         let range = self.ranges.iter().find(|range| (range.first..=range.last).contains(&slot));
         match self.moved.get(&slot) {
@@ -353,6 +363,20 @@ mod tests {
         cluster.refresh().await.unwrap_err();
         let seeds = [frozen.clone(), at("other", 1)];
         assert_eq!(cluster.state().candidates(&seeds), [at("other", 1), frozen]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_refresh_shares_its_failure() {
+        let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let frozen = at("127.0.0.1", frozen.local_addr().unwrap().port());
+        let cluster = Cluster::new(vec![frozen], Login::default(), false);
+        let (begun, find) = (Instant::now(), || cluster.find("a", Purpose::Reading));
+        let outcomes = tokio::join!(find(), find(), find(), find(), find());
+        let (a, b, c, d, e) = outcomes;
+        for outcome in [a, b, c, d, e] {
+            assert_eq!(outcome.unwrap_err().code, "TIMEOUT");
+        }
+        assert!(begun.elapsed() < 4 * TIMEOUT, "they asked one after the other");
     }
 
     #[test]
