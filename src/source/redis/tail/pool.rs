@@ -4,14 +4,15 @@
 //! A link that failed, or whose exchange was abandoned, is closed instead.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::client::request::Request;
 use super::client::resp::Value;
-use super::client::{ANSWER_TIMEOUT, Link, Login, in_time};
+use super::client::{ANSWER_TIMEOUT, Link, Login, in_time, too_late};
 use super::topology::Node;
 use crate::config::Address;
 use crate::source::redis::refusal::error_reply;
@@ -46,6 +47,7 @@ struct ServerPool {
 #[derive(Default)]
 struct PoolState {
     idle: Vec<Link>,
+    last_answer: Option<Instant>,
     last_failure: Option<(Instant, Error)>,
 }
 
@@ -66,17 +68,30 @@ impl Pool {
     }
 
     /// An exchange over a shared link. An error that Redis answers with fails the exchange if it has a code;
-    /// a plain `ERR` is left among the answers, for the caller to judge.
+    /// a plain `ERR` is left among the answers, for the caller to judge. The server has `timeout` for it once a
+    /// link is free. `doing` names the request in errors.
     pub(super) async fn exchange(
         &self,
         node: &Node,
+        timeout: Duration,
+        doing: &str,
         request: &Request,
     ) -> Result<Vec<Value>, Error> {
         let server = self.server(&node.address);
-        let _permit = server.permits.acquire().await.expect("the semaphore is never closed");
-        let mut link = self.link(&server, node).await?;
+        let _permit = server.permit(timeout, doing).await?;
+        in_time(timeout, doing, self.exchange_now(&server, node, request)).await
+    }
+
+    async fn exchange_now(
+        &self,
+        server: &ServerPool,
+        node: &Node,
+        request: &Request,
+    ) -> Result<Vec<Value>, Error> {
+        let mut link = self.link(server, node).await?;
         link.asking = node.asking;
         let answers = link.exchange(request).await?;
+        server.state().last_answer = Some(Instant::now());
         let error = answers.iter().find_map(|answer| match answer {
             Value::Error(words) => Some(error_reply(words)).filter(|error| error.code != "ERR"),
             _ => None,
@@ -140,6 +155,19 @@ impl Pool {
 impl ServerPool {
     fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// Waits for a permit, as long as the server answers others: that our own queue is long says nothing about it.
+    async fn permit(&self, timeout: Duration, doing: &str) -> Result<SemaphorePermit<'_>, Error> {
+        let mut permit = pin!(self.permits.acquire());
+        loop {
+            if let Ok(permit) = tokio::time::timeout(timeout, &mut permit).await {
+                return Ok(permit.expect("the semaphore is never closed"));
+            }
+            if self.state().last_answer.is_none_or(|when| when.elapsed() >= timeout) {
+                return Err(too_late(doing));
+            }
+        }
     }
 
     fn take_idle(&self) -> Option<Link> {

@@ -135,7 +135,7 @@ impl Tail {
         let mut redirections = 0;
         loop {
             let asked = Instant::now();
-            let outcome = in_time(timeout, doing, self.pool().exchange(&node, request)).await;
+            let outcome = self.pool().exchange(&node, timeout, doing, request).await;
             self.command_durations().observe(asked.elapsed(), 1);
             let error = match outcome {
                 Ok(answers) => return Ok(answers),
@@ -167,5 +167,67 @@ fn login(source: &config::Source) -> Login {
         password: source.password.clone(),
         database,
         readonly: is_cluster && source.read_from == ReadFrom::Replica,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// How long this Redis thinks about a command.
+    const THOUGHT: Duration = Duration::from_millis(200);
+
+    fn tail_of(redis: &TcpListener) -> Tail {
+        let text = format!(
+            "[source]\nurl = \"redis://{}\"\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"\n",
+            redis.local_addr().unwrap()
+        );
+        Tail::new(&crate::config::parse(&text, "gateway.toml", &[], false).unwrap().config)
+    }
+
+    async fn answer_slowly(mut connection: TcpStream) {
+        let mut command = [0; 100];
+        while connection.read(&mut command).await.is_ok_and(|count| count > 0) {
+            tokio::time::sleep(THOUGHT).await;
+            connection.write_all(b"+PONG\r\n").await.unwrap();
+        }
+    }
+
+    /// The codes of so many commands at once; empty: an answer.
+    async fn ask_at_once(tail: &Tail, commands: usize, patience: Duration) -> Vec<&'static str> {
+        let mut asking = JoinSet::new();
+        for _ in 0..commands {
+            let tail = tail.clone();
+            asking.spawn(async move { tail.command("a", patience, &["PING"]).await });
+        }
+        let codes = asking.join_all().await;
+        codes.into_iter().map(|outcome| outcome.err().map_or("", |error| error.code)).collect()
+    }
+
+    #[tokio::test]
+    async fn our_own_queue_is_no_dead_redis() {
+        let redis = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tail = tail_of(&redis);
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = redis.accept().await {
+                tokio::spawn(answer_slowly(connection));
+            }
+        });
+        // The last of them waits three times as long as Redis may take for one.
+        let codes = ask_at_once(&tail, 60, 5 * THOUGHT).await;
+        assert!(codes.iter().all(|code| code.is_empty()), "{codes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_answers_nobody_is_dead_for_those_who_wait_as_well() {
+        let redis = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (tail, begun, patience) = (tail_of(&redis), Instant::now(), 2 * THOUGHT);
+        let codes = ask_at_once(&tail, 60, patience).await;
+        assert!(codes.iter().all(|code| *code == "TIMEOUT"), "{codes:?}");
+        assert!(begun.elapsed() < 8 * patience, "they waited one after the other");
     }
 }

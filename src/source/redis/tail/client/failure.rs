@@ -20,7 +20,7 @@ pub(crate) async fn in_time<T>(
     tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(too_late(doing)))
 }
 
-pub(super) fn too_late(doing: &str) -> Error {
+pub(crate) fn too_late(doing: &str) -> Error {
     let message = format!("no answer from Redis in time ({doing}): the connection counts as dead");
     Error { class: ErrorClass::Away, code: "TIMEOUT", message }
 }

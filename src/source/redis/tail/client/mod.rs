@@ -10,6 +10,6 @@ pub(super) mod request;
 pub(super) mod resp;
 pub(super) mod role;
 
-pub(super) use failure::{ANSWER_TIMEOUT, READ_TIMEOUT, in_time};
+pub(super) use failure::{ANSWER_TIMEOUT, READ_TIMEOUT, in_time, too_late};
 pub(super) use link::Link;
 pub(super) use login::Login;
