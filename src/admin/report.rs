@@ -103,7 +103,7 @@ pub fn whole(state: &State) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "draining": state.fanout.draining.is_cancelled(),
         "source": {
-            "place": state.config().source.location.to_string(),
+            "place": state.config().source.place(),
             "up": now.redis_connected,
             "seen": state.source_seen.load(Ordering::Relaxed),
             "links": links.collect::<Vec<_>>(),
@@ -128,7 +128,7 @@ impl Report {
         let links = state.readers.source.links();
         info!(
             draining = state.fanout.draining.is_cancelled(),
-            source = %state.config().source.location,
+            source = %state.config().source.place(),
             source_up = now.redis_connected,
             links_in_use = links.iter().map(|links| links.in_use).sum::<usize>(),
             links_idle = links.iter().map(|links| links.idle).sum::<usize>(),

@@ -165,6 +165,17 @@ pub struct Source {
     pub linger: Duration,
 }
 
+impl Source {
+    /// The URL without user and password, for the log.
+    pub fn place(&self) -> String {
+        let place = self.location.to_string();
+        match place.strip_prefix("redis") {
+            Some(rest) if self.tls.is_some() => format!("rediss{rest}"),
+            _ => place,
+        }
+    }
+}
+
 /// The server of a stream to read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
@@ -184,7 +195,7 @@ pub enum SourceLocation {
         /// Where it is.
         address: Address,
         /// `SELECT`ed database.
-        database: u8,
+        database: u32,
     },
     /// On the server that sentinels name (`redis-sentinel://host:port,host:port/name/database`).
     Sentinel {
@@ -193,12 +204,14 @@ pub enum SourceLocation {
         /// What they call the primary.
         name: String,
         /// `SELECT`ed database.
-        database: u8,
+        database: u32,
     },
-    /// On the servers of a cluster (`redis-cluster://host:port,host:port`).
+    /// On the servers of a cluster (`redis-cluster://host:port,host:port/database`).
     Cluster {
         /// Some of its nodes; they know the others.
         nodes: Vec<Address>,
+        /// `SELECT`ed database. Clusters of Redis have none but 0; those of Valkey 9 may.
+        database: u32,
     },
 }
 
@@ -236,7 +249,10 @@ impl std::fmt::Display for SourceLocation {
             Self::Sentinel { sentinels, name, database } => {
                 write!(f, "redis-sentinel://{}/{name}/{database}", list(sentinels))
             }
-            Self::Cluster { nodes } => write!(f, "redis-cluster://{}", list(nodes)),
+            Self::Cluster { nodes, database: 0 } => write!(f, "redis-cluster://{}", list(nodes)),
+            Self::Cluster { nodes, database } => {
+                write!(f, "redis-cluster://{}/{database}", list(nodes))
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl Config {
             SourceLocation::Memory => false,
             SourceLocation::Server { address, .. } => is_elsewhere(address),
             SourceLocation::Sentinel { sentinels: servers, .. }
-            | SourceLocation::Cluster { nodes: servers } => servers.iter().any(is_elsewhere),
+            | SourceLocation::Cluster { nodes: servers, .. } => servers.iter().any(is_elsewhere),
         };
         elsewhere && source.tls.is_none()
     }

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::process;
 use crate::source::{self, ErrorClass};
 use crate::state::State;
+use crate::stream::ReaderState;
 
 /// How often the source is asked while it is up,
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -19,7 +20,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) async fn probe(state: Arc<State>) {
     let mut was_up = None;
     loop {
-        let answer = ask(&state).await;
+        let is_read = state.hub.all().iter().any(|topic| topic.state().reader == ReaderState::Up);
+        let answer = state.readers.source.check(is_read).await;
         let up = answer.is_ok();
         state.source_up.store(up, Ordering::Relaxed);
         let seen = state.source_seen.fetch_or(up, Ordering::Relaxed);
@@ -33,16 +35,8 @@ pub(super) async fn probe(state: Arc<State>) {
     }
 }
 
-async fn ask(state: &State) -> Result<(), source::Error> {
-    match state.readers.source.ping().await {
-        // A command that the user may not run is an answer, too.
-        Err(error) if matches!(error.class, ErrorClass::Key | ErrorClass::TooLarge) => Ok(()),
-        answer => answer,
-    }
-}
-
 fn log(state: &State, answer: Result<(), source::Error>, is_first: bool) {
-    let source = &*state.config().source.location.to_string();
+    let source = &*state.config().source.place();
     match answer {
         Ok(()) => {
             info!(source, "source answers");

@@ -178,14 +178,14 @@ impl Source {
         memory.leave_to(key, others);
     }
 
-    /// Opens a connection for the reader of `key`.
-    pub async fn connect(&self, key: &str) -> Result<Connection, Error> {
+    /// Opens a connection for the reader of `key`. `was_lost`: it had one before.
+    pub async fn connect(&self, key: &str, was_lost: bool) -> Result<Connection, Error> {
         match self {
             Self::Memory(memory) => Ok(Connection::Memory(memory.clone())),
             Self::Redis(redis) => {
-                let opened =
-                    Box::pin(redis::tail::ReaderConnection::open(redis.tail.clone(), key)).await?;
-                Ok(Connection::Redis(Box::new(opened)))
+                let opening =
+                    redis::tail::ReaderConnection::open(redis.tail.clone(), key, was_lost);
+                Ok(Connection::Redis(Box::new(Box::pin(opening).await?)))
             }
         }
     }
@@ -290,11 +290,11 @@ impl Source {
         }
     }
 
-    /// Whether the source answers.
-    pub async fn ping(&self) -> Result<(), Error> {
+    /// Fails unless the source answers; and, unless `is_read` shows it already, does what readers need.
+    pub async fn check(&self, is_read: bool) -> Result<(), Error> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => Box::pin(redis.tail.ping()).await,
+            Self::Redis(redis) => Box::pin(redis.tail.check(is_read)).await,
         }
     }
 }
@@ -338,6 +338,14 @@ impl Connection {
         match self {
             Self::Memory(_) => None,
             Self::Redis(reader) => Some(reader.server()),
+        }
+    }
+
+    /// Whether another connection should be opened in its place: the server's name may lead to another one now.
+    pub fn is_to_be_redialed(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(reader) => reader.is_to_be_redialed(),
         }
     }
 

@@ -115,7 +115,7 @@ impl Budget {
                 (1 + replica, sentinels.len() as u64, publishing)
             }
             // One more reads the map of slots.
-            SourceLocation::Cluster { nodes } => (nodes.len() as u64, 1, nodes.len() as u64),
+            SourceLocation::Cluster { nodes, .. } => (nodes.len() as u64, 1, nodes.len() as u64),
         };
         let publishing = if self.config.admin.publish { publishing } else { 0 };
         self.readers() + servers * SHARED_LINKS as u64 + others + publishing

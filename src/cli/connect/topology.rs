@@ -13,7 +13,7 @@ pub(super) async fn servers(config: &Config) -> (Vec<Address>, Vec<Finding>) {
         SourceLocation::Sentinel { sentinels, name, .. } => {
             of_sentinels(config, sentinels, name).await
         }
-        SourceLocation::Cluster { nodes } => of_cluster(config, nodes).await,
+        SourceLocation::Cluster { nodes, .. } => of_cluster(config, nodes).await,
     }
 }
 

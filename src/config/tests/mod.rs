@@ -170,8 +170,11 @@ fn sources_are_read() {
         SourceLocation::Sentinel { sentinels: one, name, database: 0 }
     );
     let nodes = vec![at("a", 6379), at("b", 7)];
-    assert_eq!(place("redis-cluster://a,b:7"), SourceLocation::Cluster { nodes: nodes.clone() });
-    assert_eq!(place("redis-cluster://a,b:7/0"), SourceLocation::Cluster { nodes });
+    assert_eq!(
+        place("redis-cluster://a,b:7"),
+        SourceLocation::Cluster { nodes: nodes.clone(), database: 0 }
+    );
+    assert_eq!(place("redis-cluster://a,b:7/0"), SourceLocation::Cluster { nodes, database: 0 });
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn no_fault_shows_a_password_of_the_url() {
         "redis-sentinel://me:hunter2@h",
         "redis-sentinel://me:hunter2@h,/name",
         "redis-sentinel://me:hunter2@h,h:99999/name",
-        "redis-cluster://me:hunter2@h/7",
+        "redis-cluster://me:hunter2@h/x",
         "redsi://me:hunter2@h",
         "redis+unix://me:hunter2@/path",
         "me:hunter2@h",

@@ -13,7 +13,7 @@ fn unusable_sources_are_faults() {
         "redis://",
         "redis:///1",
         "redis://h/x",
-        "redis://h/256",
+        "redis://h/x",
         "rediss:///",
         "redis-sentinel://h",
         "redis-sentinel://h//1",
@@ -23,7 +23,7 @@ fn unusable_sources_are_faults() {
         "redis-sentinel://,h/name",
         "redis-cluster://",
         "redis-cluster://h,:1",
-        "redis-cluster://h/1",
+        "redis-cluster://h/x",
         "redis-cluster://h?a=b",
     ] {
         let told = told(with_source(&format!("url = \"{url}\"")));
@@ -48,7 +48,7 @@ fn unusable_sources_are_faults() {
 #[test]
 fn settings_of_another_kind_of_source_are_faults() {
     let of_no_use = "is for TLS, which source.url does not speak";
-    for key in ["ca_file", "client_certificate", "client_key"] {
+    for key in ["ca_file", "client_certificate", "client_key", "server_name"] {
         assert_told(
             with_source(&format!("url = \"redis://h\"\n{key} = \"/f\"")),
             &format!("gateway.toml:3:{}: source.{key} = \"/f\": {of_no_use}", key.len() + 4),
@@ -91,6 +91,11 @@ fn unusable_files_of_tls_are_faults() {
     let base = format!("ca_file = {certificate:?}\n");
     let with = |lines: String| with(&format!("{base}{lines}"));
     with(format!("client_certificate = {certificate:?}\nclient_key = {key:?}")).unwrap();
+    with("server_name = \"redis.example\"".into()).unwrap();
+    assert_told(
+        with("server_name = \"no name\"".into()),
+        "gateway.toml:4:15: source.server_name = \"no name\": is no host name",
+    );
     assert_told(
         with(format!("client_certificate = {certificate:?}")),
         &format!("gateway.toml:4:22: source.client_certificate = {certificate:?}: has no key"),

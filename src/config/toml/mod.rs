@@ -17,6 +17,8 @@ mod address;
 mod cors;
 mod identity;
 mod jwt;
+mod named_verifier;
+
 mod proxy;
 mod reader;
 mod routes;

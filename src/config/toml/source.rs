@@ -5,7 +5,7 @@ use super::{source_url, tls};
 use crate::config::diagnostics::Location;
 use crate::config::password::Password;
 use crate::config::units::{self, WrittenValue};
-use crate::config::{ReadFrom, Source, SourceLocation, Tls};
+use crate::config::{ReadFrom, Secret, Source, SourceLocation, Tls};
 
 pub(super) fn source(mut section: Section<'_, '_>) -> Source {
     let (url, found) = source_url(&mut section);
@@ -53,8 +53,30 @@ fn login(
             "a password in a URL is easily seen; put it into a file and name that in source.password_file",
         );
     }
-    let username = if username.is_empty() { url.username.clone() } else { username };
-    (username, password.or(url.password.clone().map(Password::fixed)))
+    let from_url = username.is_empty();
+    let username = if from_url { url.username.clone() } else { username };
+    let password = password.or(url.password.clone().map(Password::fixed));
+    let found = if from_url { found } else { &username_found };
+    let password = named_login(section, &username, password, found, "source.password_file");
+    (username, password)
+}
+
+/// A user without a password logs in with an empty one: to be logged in as another user, silently, would be worse.
+fn named_login(
+    section: &mut Section<'_, '_>,
+    username: &str,
+    password: Option<Password>,
+    found: &Found,
+    setting: &str,
+) -> Option<Password> {
+    if username.is_empty() || password.is_some() {
+        return password;
+    }
+    let message = format!(
+        "names a user without a password, so the login sends an empty one, which only a user with nopass may have; name a file in {setting} (a password without a user is written redis://:PASSWORD@HOST)"
+    );
+    section.warn(found, message);
+    Some(Password::fixed(Secret::new(String::new())))
 }
 
 fn sentinel_login(
@@ -70,6 +92,8 @@ fn sentinel_login(
             "sentinels have a login here, but source.url names no sentinels; leave sentinel_username and sentinel_password_file empty",
         );
     }
+    let setting = "source.sentinel_password_file";
+    let password = named_login(section, &username, password, &found, setting);
     (username, password)
 }
 

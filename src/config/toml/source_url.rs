@@ -18,14 +18,14 @@ pub(super) struct SourceUrl {
     /// Empty: none.
     pub(super) username: String,
     pub(super) password: Option<Secret>,
-    /// The URL with its password masked.
+    /// The URL with its password masked, or its user where it has no password.
     pub(super) shown: String,
 }
 
 /// `memory:`, `redis+unix:///path[?db=N]`, or with TLS as `rediss…`:
 /// `redis://[user[:password]@]host[:port][/database]`,
 /// `redis-sentinel://[user[:password]@]host[:port],…/name[/database]`,
-/// `redis-cluster://[user[:password]@]host[:port],…`.
+/// `redis-cluster://[user[:password]@]host[:port],…[/database]`.
 ///
 /// Errors do not quote the URL, which may hold a password.
 pub(super) fn source(text: &str) -> Result<SourceUrl, String> {
@@ -95,10 +95,9 @@ fn sentinel(text: &str) -> Result<SourceUrl, String> {
 fn cluster(text: &str) -> Result<SourceUrl, String> {
     let (url, others) = list(text)?;
     let nodes = addresses(&url, &others, DEFAULT_PORT)?;
-    if !["", "/", "/0"].contains(&url.path()) {
-        return Err("has a path; a cluster has only one database: leave it out".into());
-    }
-    read(&url, &others, SourceLocation::Cluster { nodes })
+    // Which databases there are, the servers know.
+    let database = database(url.path().trim_start_matches('/'))?;
+    read(&url, &others, SourceLocation::Cluster { nodes, database })
 }
 
 /// The URL with the first of its hosts, and the other hosts.
@@ -138,6 +137,9 @@ fn read(url: &Url, others: &[Url], location: SourceLocation) -> Result<SourceUrl
     let mut masked = url.clone();
     if url.password().is_some() {
         masked.set_password(Some("MASKED")).expect("a URL with a host takes a password");
+    } else if !url.username().is_empty() {
+        // A password in the user's place is a common slip.
+        masked.set_username("MASKED").expect("a URL with a host takes a user");
     }
     let (head, path) = masked.as_str().split_at(masked[..url::Position::AfterPort].len());
     let others = others
@@ -177,9 +179,9 @@ fn redis_unix(url: &Url) -> Result<SourceUrl, String> {
     })
 }
 
-fn database(text: &str) -> Result<u8, String> {
+fn database(text: &str) -> Result<u32, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse().map_err(|_| "has a database that is not a number from 0 to 255".into())
+    text.parse().map_err(|_| "has a path that is no number of a database".into())
 }

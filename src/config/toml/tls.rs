@@ -1,13 +1,16 @@
-//! Reads the TLS settings of Redis: the trusted authorities, and the client certificate, each in PEM.
+//! Reads the TLS settings of Redis: the trusted authorities and the client certificate, each in PEM, and the name
+//! of servers that are known by address.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
+use super::named_verifier::NamedVerifier;
 use super::section::{Found, Section};
 use crate::config::{Tls, secret};
 
@@ -16,6 +19,7 @@ pub(super) struct Files {
     ca: (String, Found),
     certificate: (String, Found),
     key: (String, Found),
+    server_name: (String, Found),
 }
 
 impl Files {
@@ -24,12 +28,13 @@ impl Files {
             ca: section.text("ca_file", ""),
             certificate: section.text("client_certificate", ""),
             key: section.text("client_key", ""),
+            server_name: section.text("server_name", ""),
         }
     }
 
     /// Each file that is named is a fault: source.url does not speak TLS.
     pub(super) fn without_tls(&self, section: &mut Section<'_, '_>) {
-        for (name, found) in [&self.ca, &self.certificate, &self.key] {
+        for (name, found) in [&self.ca, &self.certificate, &self.key, &self.server_name] {
             if !name.is_empty() {
                 section.fault(found, "is for TLS, which source.url does not speak; write it with rediss://, rediss-sentinel:// or rediss-cluster://, or leave this empty");
             }
@@ -43,7 +48,10 @@ impl Files {
         let roots = self.roots(section, credentials);
         let identity = self.identity(section, credentials);
         let (roots, identity) = (roots?, identity.ok()?);
-        let builder = builder(roots);
+        let builder = match self.name(section).ok()? {
+            Some(name) => builder_for(roots, name),
+            None => builder(roots),
+        };
         let Some((chain, key)) = identity else {
             return Some(Tls(Arc::new(builder.with_no_client_auth())));
         };
@@ -55,6 +63,18 @@ impl Files {
                 None
             }
         }
+    }
+
+    /// The name for servers that are known by address, if any; `Err` on a fault.
+    fn name(&self, section: &mut Section<'_, '_>) -> Result<Option<ServerName<'static>>, ()> {
+        let (name, found) = &self.server_name;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let name = DnsName::try_from(name.clone()).map_err(|_| {
+            section.fault(found, "is no host name; write one that the servers' certificate has");
+        })?;
+        Ok(Some(ServerName::DnsName(name)))
     }
 
     fn roots(
@@ -109,6 +129,21 @@ pub(super) fn of_system() -> Result<Tls, String> {
         |_| "needs an authority to trust, and this system has none; install ca-certificates",
     )?;
     Ok(Tls(Arc::new(builder(roots).with_no_client_auth())))
+}
+
+/// The same, where certificates have to be for `name` of servers that are known by address.
+fn builder_for(
+    roots: RootCertStore,
+    name: ServerName<'static>,
+) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let by_name = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let by_name = by_name.build().expect("there is an authority to trust");
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider speaks TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(NamedVerifier { by_name, name }))
 }
 
 fn builder(roots: RootCertStore) -> ConfigBuilder<ClientConfig, WantsClientCert> {

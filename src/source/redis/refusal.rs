@@ -10,6 +10,11 @@ pub(crate) fn is_too_many_clients(words: &str) -> bool {
     words.starts_with("ERR max number of clients")
 }
 
+/// Whether a `NOPERM` is about the command, and not about the key.
+pub(crate) fn is_command_denied(words: &str) -> bool {
+    words.contains(" to run ")
+}
+
 /// Sorts an error of Redis by what helps against it, which its first word tells.
 pub(crate) fn error_reply(words: &str) -> Error {
     let word = words.split_whitespace().next().unwrap_or_default();
@@ -35,6 +40,20 @@ pub(super) fn no_tls(cause: &dyn Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_denied_command_is_told_from_a_denied_key() {
+        let command = [
+            "NOPERM User gw has no permissions to run the 'xread' command",
+            "NOPERM this user has no permissions to run the 'xread' command or its subcommand",
+        ];
+        let key = [
+            "NOPERM No permissions to access a key",
+            "NOPERM this user has no permissions to access one of the keys used as arguments",
+        ];
+        assert!(command.iter().all(|words| is_command_denied(words)));
+        assert!(!key.iter().any(|words| is_command_denied(words)));
+    }
 
     #[test]
     fn errors_are_sorted_by_their_remedy() {

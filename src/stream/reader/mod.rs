@@ -84,9 +84,8 @@ impl Readers {
         let mut progress: Option<Progress> = None;
         let mut failures = 0;
         loop {
-            let error = match self.session(topic, &mut progress, &mut failures).await {
-                Err(error) => error,
-                Ok(never) => match never {},
+            let Err(error) = self.session(topic, &mut progress, &mut failures).await else {
+                continue;
             };
             self.metrics.reader_error(error.code);
             if let Some(progress) = progress.as_mut()
@@ -135,14 +134,14 @@ impl Readers {
         }
     }
 
-    /// Reads over one connection until it fails.
+    /// Reads over one connection until it fails, or is to be opened again.
     async fn session(
         &self,
         topic: &Topic,
         progress: &mut Option<Progress>,
         failures: &mut u32,
-    ) -> Result<Infallible, Error> {
-        let mut connection = self.source.connect(&topic.key).await?;
+    ) -> Result<(), Error> {
+        let mut connection = self.source.connect(&topic.key, progress.is_some()).await?;
         let is_cursor_at_entry = progress.as_ref().is_some_and(Progress::is_cursor_at_entry);
         let mut history = HistoryCheck::new(is_cursor_at_entry);
         let progress = match progress {
@@ -155,7 +154,13 @@ impl Readers {
             connection.release_permit();
             topic.wait_for_room().await;
             let ask = history.ask(progress.ask(&topic.key, self.config.load().read_count));
-            let reply = connection.read(ask, block).await?;
+            let reply = connection.read(ask, block).await;
+            let reply = reply.inspect_err(|error| {
+                // Some servers and proxies close a connection for which they hold too much.
+                if error.code == "IO" {
+                    progress.ask_for_fewer();
+                }
+            })?;
             let judged =
                 history.judge(reply, progress.continuity, &topic.key, &mut connection).await;
             let judged = judged.inspect_err(|error| connection.report_lagging(error))?;
@@ -172,6 +177,9 @@ impl Readers {
             self.hub.wait_for_room().await;
             self.deliver(topic, progress, read);
             report_status(topic, progress, &connection);
+            if connection.is_to_be_redialed() {
+                return Ok(());
+            }
             block = self.config.load().block;
         }
     }

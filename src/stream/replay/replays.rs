@@ -182,8 +182,9 @@ impl Replays {
         let after = from.anchor().unwrap_or(from.cursor());
         let ask = ReadRequest { key: &topic.key, after, count, most_bytes: MOST_PAGE_BYTES };
         let reply = self.source.read(ask).await.inspect_err(|error| {
-            // Entries have grown; a time-out may mean that they are too many for this connection.
-            if error.class == ErrorClass::TooLarge || error.code == "TIMEOUT" {
+            // Entries have grown; a time-out may mean that they are too many for this connection, and a lost
+            // connection that they are too many for the server.
+            if error.class == ErrorClass::TooLarge || matches!(error.code, "TIMEOUT" | "IO") {
                 sizes.were_too_many(count, PAGE_BYTES);
             }
         })?;

@@ -104,7 +104,10 @@ impl StreamQuery<'_> {
         let (mut left, mut oldest, mut ask) = (count, None, FIRST_LOOK_BACK);
         while left > 0 {
             let entries = match self.source.newest(self.key, oldest, ask.min(left)).await {
-                Err(error) if error.class == ErrorClass::TooLarge => {
+                // Some servers and proxies close a connection for which they hold too much.
+                Err(error)
+                    if error.class == ErrorClass::TooLarge || error.code == "IO" && ask > 1 =>
+                {
                     ask = (ask.min(left) / 8).max(1);
                     continue;
                 }

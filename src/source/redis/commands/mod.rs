@@ -99,6 +99,9 @@ impl Commands {
         payload: Bytes,
         primary: Option<&Address>,
     ) -> Result<StreamId, WriteError> {
+        if !self.settings.can_select() {
+            return Err(outcome::unreachable_database().into());
+        }
         let client = self.client(primary).await?;
         let entry = NewEntry { key, payload, keep: self.publish_keep };
         let added = entry.add_with(&client.pool().with_options(&self.settings.options())).await;

@@ -75,6 +75,13 @@ fn in_words(details: &str) -> &str {
     message.map_or(details, |(message, _)| message)
 }
 
+/// The library that publishes numbers databases with a byte.
+pub(super) fn unreachable_database() -> Error {
+    let message =
+        "nothing can be published to a database above 255; streams can be read from it".to_owned();
+    Error { class: ErrorClass::Away, code: "ERR", message }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

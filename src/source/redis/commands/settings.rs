@@ -58,9 +58,10 @@ impl Settings {
                 };
                 (server, Some(*database))
             }
-            SourceLocation::Cluster { nodes } => {
+            SourceLocation::Cluster { nodes, database } => {
                 let hosts = nodes.iter().filter_map(host).collect();
-                (ServerConfig::Clustered { hosts, policy: ClusterDiscoveryPolicy::UseCache }, None)
+                let policy = ClusterDiscoveryPolicy::UseCache;
+                (ServerConfig::Clustered { hosts, policy }, Some(*database))
             }
         };
         let tls = source.tls.as_ref().map(|tls| {
@@ -74,9 +75,19 @@ impl Settings {
             username: some(&source.username),
             password: current(source.password.as_ref()),
             version: if resp2 { RespVersion::RESP2 } else { RespVersion::RESP3 },
-            database: database.filter(|database| *database != 0),
+            database: database.and_then(|at| u8::try_from(at).ok()).filter(|at| *at != 0),
             tls,
             ..Config::default()
+        }
+    }
+
+    /// Whether fred can select the database.
+    pub(super) fn can_select(&self) -> bool {
+        match self.source.location {
+            SourceLocation::Memory => true,
+            SourceLocation::Server { database, .. }
+            | SourceLocation::Sentinel { database, .. }
+            | SourceLocation::Cluster { database, .. } => database <= u8::MAX.into(),
         }
     }
 
@@ -89,7 +100,7 @@ impl Settings {
     /// Nodes of the cluster; none where it is no cluster.
     pub(super) fn cluster_nodes(&self) -> &[Address] {
         match &self.source.location {
-            SourceLocation::Cluster { nodes } => nodes,
+            SourceLocation::Cluster { nodes, .. } => nodes,
             _ => &[],
         }
     }

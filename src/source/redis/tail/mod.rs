@@ -6,12 +6,14 @@
 //! - [`routing`]: [`Tail`] itself, which sends a request to the server that holds a key.
 //! - [`primary_snapshot`]: what a replica says, checked against its primary; [`orphaned_replicas`]: replicas
 //!   that have lost theirs.
+//! - [`health`]: whether Redis does what readers need of it.
 //! - [`holes`]: whether a server may have trimmed entries from the middle of a stream.
 //! - [`reading`]: all that reads entries in bulk, the gateway's hot path: the connection that each reader
 //!   has for itself, and pages of a stream's past.
 //! - [`questions`]: everything else that is asked of a stream.
 
 mod client;
+mod health;
 mod holes;
 mod orphaned_replicas;
 mod pool;

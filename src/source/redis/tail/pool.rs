@@ -22,6 +22,9 @@ use crate::source::{Error, ErrorClass, PoolStatus};
 pub const SHARED_LINKS: usize = 4;
 /// After a failed connect, no shared link to that server is opened for this long.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// A server that refused the login is asked again after this, by one link for all: many are refused together, where
+/// a password has expired, and each attempt costs the server a hash.
+const LOGIN_PAUSE: Duration = Duration::from_secs(2);
 /// A server that is not used for this long is forgotten when another one is used for the first time.
 const SERVER_KEPT: Duration = Duration::from_secs(60);
 
@@ -49,6 +52,9 @@ struct PoolState {
     idle: Vec<Link>,
     last_answer: Option<Instant>,
     last_failure: Option<(Instant, Error)>,
+    last_refusal: Option<(Instant, Error)>,
+    /// How often all links were retired: one that was in use then is not shared any more.
+    retired: u64,
 }
 
 impl Pool {
@@ -58,13 +64,17 @@ impl Pool {
 
     /// Opens a link that is not shared.
     pub(super) async fn connect(&self, node: &Node) -> Result<Link, Error> {
-        in_time(ANSWER_TIMEOUT, "connecting", async {
+        let server = self.server(&node.address);
+        server.may_log_in()?;
+        let opened = in_time(ANSWER_TIMEOUT, "connecting", async {
             let mut link = Link::open(&node.address, &self.login).await?;
             node.verify(&mut link).await?;
             link.asking = node.asking;
             Ok(link)
-        })
-        .await
+        });
+        let opened = opened.await;
+        server.note_login(opened.as_ref().err());
+        opened
     }
 
     /// An exchange over a shared link. An error that Redis answers with fails the exchange if it has a code;
@@ -88,6 +98,7 @@ impl Pool {
         node: &Node,
         request: &Request,
     ) -> Result<Vec<Value>, Error> {
+        let retired = server.state().retired;
         let mut link = self.link(server, node).await?;
         link.asking = node.asking;
         let answers = link.exchange(request).await?;
@@ -96,15 +107,26 @@ impl Pool {
             Value::Error(words) => Some(error_reply(words)).filter(|error| error.code != "ERR"),
             _ => None,
         });
-        if error.as_ref().is_none_or(|error| error.class != ErrorClass::Login) {
-            server.state().idle.push(link);
+        match &error {
+            Some(error) if error.class == ErrorClass::Login => server.note_login(Some(error)),
+            Some(error) if error.code == "READONLY" => self.retire(node),
+            _ => server.give_back(link, retired),
         }
         error.map_or(Ok(answers), Err)
     }
 
-    /// Closes the idle links to that server: what silenced one link has silenced them all.
-    pub(super) fn forget_idle(&self, node: &Node) {
-        self.server(&node.address).state().idle.clear();
+    /// Shares no link to that server any more that is open now. What silenced one has silenced them all; and a name
+    /// may lead to another server by now.
+    pub(super) fn retire(&self, node: &Node) {
+        let server = self.server(&node.address);
+        let mut state = server.state();
+        state.idle.clear();
+        state.retired += 1;
+    }
+
+    /// A server wants a login from a link that is not shared.
+    pub(super) fn note_refusal(&self, node: &Node, error: &Error) {
+        self.server(&node.address).note_login(Some(error));
     }
 
     pub(super) fn links(&self) -> Vec<PoolStatus> {
@@ -172,5 +194,31 @@ impl ServerPool {
 
     fn take_idle(&self) -> Option<Link> {
         self.state().idle.pop()
+    }
+
+    /// The link can be shared, unless all were retired since it was taken.
+    fn give_back(&self, link: Link, retired: u64) {
+        let mut state = self.state();
+        if state.retired == retired {
+            state.idle.push(link);
+        }
+    }
+
+    /// Fails with the last refusal of a login, if that was just now; else this attempt is the one for all.
+    fn may_log_in(&self) -> Result<(), Error> {
+        let mut state = self.state();
+        let Some((when, refusal)) = &mut state.last_refusal else { return Ok(()) };
+        if when.elapsed() < LOGIN_PAUSE {
+            return Err(refusal.clone());
+        }
+        *when = Instant::now();
+        Ok(())
+    }
+
+    fn note_login(&self, error: Option<&Error>) {
+        let refusal = error.filter(|error| error.class == ErrorClass::Login);
+        if error.is_none() || refusal.is_some() {
+            self.state().last_refusal = refusal.map(|error| (Instant::now(), error.clone()));
+        }
     }
 }

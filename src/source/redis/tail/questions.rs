@@ -7,10 +7,6 @@ use crate::source::{Error, StreamInfo};
 use crate::sse::StreamId;
 
 impl Tail {
-    pub(in crate::source) async fn ping(&self) -> Result<(), Error> {
-        accepted(self.command("", ANSWER_TIMEOUT, &["PING"]).await?).map(drop)
-    }
-
     pub(in crate::source) async fn info(&self, key: &str) -> Result<Option<StreamInfo>, Error> {
         let answer = self.command(key, ANSWER_TIMEOUT, &["XINFO", "STREAM", key]).await?;
         let Some(info) = stream_info(answer)? else { return Ok(None) };

@@ -1,6 +1,7 @@
 //! [`Tail`]: sends a request to the server that holds the key, and follows redirections.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -34,6 +35,8 @@ struct Shared {
     read_from: ReadFrom,
     orphaned_replicas: OrphanedReplicas,
     hole_makers: HoleMakers,
+    /// The one server that is read from was a primary when it was asked.
+    was_primary: AtomicBool,
     /// Permits for the large replies of all readers.
     large_replies: Arc<Semaphore>,
     /// Of all commands but the readers'.
@@ -51,6 +54,7 @@ impl Tail {
                 read_from: source.read_from,
                 orphaned_replicas: OrphanedReplicas::default(),
                 hole_makers: HoleMakers::default(),
+                was_primary: AtomicBool::new(false),
                 large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
                 command_durations: Histogram::new(WORK_SECONDS),
             }),
@@ -75,6 +79,10 @@ impl Tail {
 
     pub(super) fn hole_makers(&self) -> &HoleMakers {
         &self.shared.hole_makers
+    }
+
+    pub(super) fn was_primary(&self) -> &AtomicBool {
+        &self.shared.was_primary
     }
 
     pub(super) fn large_replies(&self) -> &Arc<Semaphore> {
@@ -142,11 +150,11 @@ impl Tail {
                 Err(error) => error,
             };
             if error.code == "TIMEOUT" {
-                self.pool().forget_idle(&node);
+                self.pool().retire(&node);
             }
             match self.servers().report_failure(&node, &error) {
                 Some(next) if redirections < MAX_REDIRECTIONS => node = next,
-                _ => return Err(error),
+                _ => return Err(self.servers().explained(error)),
             }
             redirections += 1;
         }
@@ -158,7 +166,7 @@ fn login(source: &config::Source) -> Login {
         SourceLocation::Server { database, .. } | SourceLocation::Sentinel { database, .. } => {
             (database, false)
         }
-        SourceLocation::Cluster { .. } => (0, true),
+        SourceLocation::Cluster { database, .. } => (database, true),
         SourceLocation::Memory => (0, false),
     };
     Login {

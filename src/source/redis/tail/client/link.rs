@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::failure::{lost, too_late};
 use super::replies::protocol_error;
@@ -24,6 +24,7 @@ use super::resp::{Decoder, Value};
 use super::role::{Role, role};
 use crate::net::dial::DialedSocket;
 use crate::source::Error;
+use crate::source::redis::refusal::error_reply;
 
 /// The input buffer begins with this much; a reply's strings are slices of it, and a large reply enlarges it.
 const INPUT_BYTES: usize = 4 << 10;
@@ -31,6 +32,9 @@ const INPUT_BYTES: usize = 4 << 10;
 const MIN_ROOM_BYTES: usize = 1 << 10;
 /// Redis is dead if it stays silent for longer than this when it has an answer to give.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// What Redis said before it closed a connection has arrived by then.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// One connection to Redis; dropping it closes it.
 pub(crate) struct Link {
@@ -119,16 +123,27 @@ impl Link {
         }
         self.permit = None;
         (self.received_bytes, self.decoder.values) = (0, 0);
-        self.write(request.bytes()).await?;
+        if let Err(failure) = self.write(request.bytes()).await {
+            return Err(self.refusal().await.unwrap_or(failure));
+        }
         let mut answers = Vec::with_capacity(request.commands());
         for _ in 0..request.commands() {
-            answers.push(self.answer(request.max_answer_bytes()).await?);
+            match self.answer(request.max_answer_bytes()).await {
+                Ok(answer) => answers.push(answer),
+                Err(failure) => return Err(refusal_among(&answers).unwrap_or(failure)),
+            }
         }
         if self.input.is_empty() {
             // The memory of a large reply goes with the reply, not with the link.
             self.input = BytesMut::new();
         }
         Ok(answers)
+    }
+
+    /// Why Redis has closed the connection, if it said so before we wrote.
+    async fn refusal(&mut self) -> Option<Error> {
+        let answer = timeout(LAST_WORDS, self.answer(usize::MAX)).await;
+        refusal_among(&[answer.ok()?.ok()?])
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -198,6 +213,14 @@ impl Link {
         })
         .await
     }
+}
+
+/// The refusal among the answers that came before a connection was lost: it tells why.
+fn refusal_among(answers: &[Value]) -> Option<Error> {
+    answers.iter().find_map(|answer| match answer {
+        Value::Error(words) => Some(error_reply(words)),
+        _ => None,
+    })
 }
 
 async fn by<T>(
@@ -302,6 +325,23 @@ mod tests {
         let (mut link, mut redis) = pair();
         redis.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
         assert_eq!(code(link.ask(&[b"PING"])).await, "PROTOCOL");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_before_the_end_is_why_the_exchange_failed() {
+        let (mut link, mut redis) = pair();
+        redis.write_all(b"-ERR max number of clients reached\r\n").await.unwrap();
+        drop(redis);
+        let error = link.exchange(&Request::new(&[b"A"])).await.unwrap_err();
+        assert_eq!(error.message, "ERR max number of clients reached");
+        let (mut link, mut redis) = pair();
+        redis.write_all(b"-UNBLOCKED state changed\r\n").await.unwrap();
+        let answering = tokio::spawn(async move {
+            redis.read_exact(&mut [0; 11]).await.unwrap();
+        });
+        let request = Request::new(&[b"A"]).and(&[b"B"]);
+        assert_eq!(code(link.exchange(&request)).await, "UNBLOCKED");
+        answering.await.unwrap();
     }
 
     #[tokio::test]

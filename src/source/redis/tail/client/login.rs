@@ -20,7 +20,7 @@ pub(crate) struct Login {
     /// Empty: none.
     pub(crate) username: String,
     pub(crate) password: Option<Password>,
-    pub(crate) database: u8,
+    pub(crate) database: u32,
     /// A cluster's replica serves reads only after `READONLY`.
     pub(crate) readonly: bool,
 }

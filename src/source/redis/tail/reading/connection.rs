@@ -1,5 +1,6 @@
 //! The connection that one reader has for itself. It follows the reader's key from server to server.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::xread;
@@ -9,7 +10,7 @@ use crate::source::redis::tail::client::role::Role;
 use crate::source::redis::tail::client::{ANSWER_TIMEOUT, Link, READ_TIMEOUT, in_time};
 use crate::source::redis::tail::orphaned_replicas::ORPHAN_PATIENCE;
 use crate::source::redis::tail::routing::{MAX_REDIRECTIONS, Tail};
-use crate::source::redis::tail::topology::{Node, Purpose};
+use crate::source::redis::tail::topology::{Node, Purpose, Servers};
 use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
 
 /// The connection of one reader; after an error it cannot be used any more.
@@ -21,15 +22,61 @@ pub struct ReaderConnection {
     is_role_denied: bool,
     /// When the server was first seen without its primary.
     orphaned_since: Option<Instant>,
+    /// Where a primary is to be read from, and the server's name has led to a replica.
+    replica: Option<ReplicaByName>,
 }
 
+/// A replica that a name leads to.
+#[derive(Clone, Copy)]
+struct ReplicaByName {
+    opened: Instant,
+    /// The name has led to a primary before, and may do so again.
+    is_demoted: bool,
+}
+
+/// The name of a server that is no primary any more is asked again at this interval: a balancer, or DNS, learns of
+/// a failover later than we do.
+const REDIAL: Duration = Duration::from_secs(3);
+
 impl ReaderConnection {
-    /// Connects to the server where `key` is read.
-    pub(in crate::source) async fn open(tail: Tail, key: &str) -> Result<Self, Error> {
+    /// Connects to the server where `key` is read. `was_lost`: there was a connection before.
+    pub(in crate::source) async fn open(
+        tail: Tail,
+        key: &str,
+        was_lost: bool,
+    ) -> Result<Self, Error> {
         let node = tail.servers().find(key, Purpose::Reading).await?;
         let link = connect(&tail, &node).await;
         let link = link.inspect_err(|error| drop(tail.servers().report_failure(&node, error)))?;
-        Ok(Self { tail, node, link, is_role_denied: false, orphaned_since: None })
+        let (is_role_denied, orphaned_since) = (false, None);
+        let mut reader = Self { tail, node, link, is_role_denied, orphaned_since, replica: None };
+        reader.look_behind_name(was_lost).await?;
+        Ok(reader)
+    }
+
+    /// What a name leads to may change, and no error tells so: its server's role does. It is asked where a connection
+    /// was lost, and until the server has shown once that it is a primary.
+    async fn look_behind_name(&mut self, was_lost: bool) -> Result<(), Error> {
+        let is_by_name = matches!(self.tail.servers(), Servers::One(_));
+        let was_primary = self.tail.was_primary().load(Ordering::Relaxed);
+        let wants_primary = self.tail.read_from() == ReadFrom::Primary;
+        if !is_by_name || !wants_primary || was_primary && !was_lost {
+            return Ok(());
+        }
+        match self.ask_role().await? {
+            Some(Role::Primary { .. }) => self.tail.was_primary().store(true, Ordering::Relaxed),
+            Some(Role::Replica { .. }) => {
+                self.replica =
+                    Some(ReplicaByName { opened: Instant::now(), is_demoted: was_primary });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the server's name should be asked again, which may lead to another server by now.
+    pub(in crate::source) fn is_to_be_redialed(&self) -> bool {
+        self.replica.is_some_and(|at| at.is_demoted && at.opened.elapsed() >= REDIAL)
     }
 
     pub(in crate::source) fn server(&self) -> &Address {
@@ -45,6 +92,7 @@ impl ReaderConnection {
         // An orphaned replica gets no longer than its patience lasts. Zero would block for ever.
         let left = |since: Instant| ORPHAN_PATIENCE.saturating_sub(since.elapsed());
         let block = self.orphaned_since.map_or(block, |since| block.min(left(since)));
+        let block = self.replica.filter(|at| at.is_demoted).map_or(block, |_| block.min(REDIAL));
         let block = block.max(Duration::from_millis(1));
         for _ in 0..MAX_REDIRECTIONS {
             match self.read_here(ask, block).await {
@@ -100,23 +148,24 @@ impl ReaderConnection {
     /// To be called after a read that found nothing: an error if the server is a replica that has been
     /// orphaned for too long.
     pub(in crate::source) async fn check_orphaned(&mut self) -> Result<(), Error> {
-        let may_be_replica =
+        let reads_replicas =
             self.tail.read_from() == ReadFrom::Replica && !self.node.must_be_primary;
-        if !may_be_replica || self.is_role_denied {
+        if !reads_replicas && self.replica.is_none() || self.is_role_denied {
             return Ok(());
         }
-        let outcome = self.ask_role().await;
+        let outcome = self.ask_role().await.map(drop);
         outcome.inspect_err(|error| drop(self.tail.servers().report_failure(&self.node, error)))
     }
 
-    async fn ask_role(&mut self) -> Result<(), Error> {
+    /// The server's role, if this user may ask; an error if it is a replica that has been orphaned for too long.
+    async fn ask_role(&mut self) -> Result<Option<Role>, Error> {
         let asked = in_time(ANSWER_TIMEOUT, "ROLE", self.link.role());
         let role = unless_replaced(&self.tail, &self.node, asked).await?;
         self.is_role_denied = role.is_none();
         let is_orphaned = matches!(role, Some(Role::Replica { is_connected: false, .. }));
         self.orphaned_since = self.tail.orphaned_replicas().note(&self.node.address, is_orphaned);
         if self.orphaned_since.is_none_or(|since| since.elapsed() < ORPHAN_PATIENCE) {
-            return Ok(());
+            return Ok(role);
         }
         let message = format!(
             "{} is a replica without its primary and gets nothing new; see INFO replication there",
@@ -134,15 +183,23 @@ impl ReaderConnection {
 
     /// Connects to the server that an error redirects to; fails with that error if there is none.
     async fn follow(&mut self, error: Error) -> Result<(), Error> {
-        if error.code == "TIMEOUT" {
-            // The shared links to this server are dead as well.
-            self.tail.pool().forget_idle(&self.node);
+        match error.class {
+            // The shared links may be as dead as this one, or lead to a server that is no primary any more.
+            ErrorClass::Away if !is_redirection(&error) => self.tail.pool().retire(&self.node),
+            ErrorClass::Login => self.tail.pool().note_refusal(&self.node, &error),
+            _ => {}
         }
-        let node = self.tail.servers().report_failure(&self.node, &error).ok_or(error)?;
+        let servers = self.tail.servers();
+        let node = servers.report_failure(&self.node, &error);
+        let node = node.ok_or_else(|| servers.explained(error))?;
         self.link = connect(&self.tail, &node).await?;
         (self.node, self.is_role_denied, self.orphaned_since) = (node, false, None);
         Ok(())
     }
+}
+
+fn is_redirection(error: &Error) -> bool {
+    matches!(error.code, "MOVED" | "ASK" | "TRYAGAIN")
 }
 
 async fn connect(tail: &Tail, node: &Node) -> Result<Link, Error> {
@@ -173,7 +230,6 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::source::redis::tail::topology::Servers;
 
     #[tokio::test]
     async fn connecting_to_a_frozen_server_ends_once_the_sentinels_name_another_one() {
@@ -190,7 +246,7 @@ mod tests {
         let Servers::Sentinels(sentinels) = tail.servers() else { panic!("the url names one") };
         let address = frozen.local_addr().unwrap();
         sentinels.hear(1, Address::Tcp(address.ip().to_string(), address.port()));
-        let opening = ReaderConnection::open(tail.clone(), "a");
+        let opening = ReaderConnection::open(tail.clone(), "a", false);
         let opening = tokio::spawn(async move { opening.await.err() });
         let _accepted = frozen.accept().await.unwrap();
         sentinels.hear(2, Address::Tcp("other".into(), 6379));

@@ -85,6 +85,11 @@ impl Cluster {
         Ok(Node::at(replica.unwrap_or(primary).clone()))
     }
 
+    /// The known nodes, those that are suspected last.
+    pub(super) fn nodes(&self) -> Vec<Node> {
+        self.state().candidates(&self.seeds).into_iter().map(Node::at).collect()
+    }
+
     /// Learns from a failure at `node`; returns the node to ask instead, if the error is a redirection.
     pub(super) fn report_failure(&self, node: &Node, error: &Error) -> Option<Node> {
         let mut state = self.state();

@@ -36,7 +36,7 @@ impl Servers {
                 };
                 Self::Sentinels(Sentinels::new(sentinels.clone(), name, login, replica))
             }
-            SourceLocation::Cluster { nodes } => {
+            SourceLocation::Cluster { nodes, .. } => {
                 Self::Cluster(Box::new(Cluster::new(nodes.clone(), login.clone(), replica)))
             }
         }
@@ -49,6 +49,23 @@ impl Servers {
             Self::Sentinels(sentinels) => sentinels.find(purpose).await,
             Self::Cluster(cluster) => cluster.find(key, purpose).await,
         }
+    }
+
+    /// The servers of which one has to answer.
+    pub(super) async fn to_ask(&self) -> Result<Vec<Node>, Error> {
+        match self {
+            Self::Cluster(cluster) => Ok(cluster.nodes()),
+            Self::One(_) | Self::Sentinels(_) => Ok(vec![self.find("", Purpose::Reading).await?]),
+        }
+    }
+
+    /// The error, with what helps against it.
+    pub(super) fn explained(&self, mut error: Error) -> Error {
+        if matches!(self, Self::One(_)) && matches!(error.code, "MOVED" | "ASK") {
+            let hint = "; this server is a node of a cluster: write redis-cluster:// in source.url";
+            error.message.push_str(hint);
+        }
+        error
     }
 
     /// Learns from a failure at `node`; returns the node to ask instead, if the error names one.
