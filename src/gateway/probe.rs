@@ -18,14 +18,16 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
 
 pub(super) async fn probe(state: Arc<State>) {
-    let mut was_up = None;
+    let mut last = None;
     loop {
         let is_read = state.hub.all().iter().any(|topic| topic.state().reader == ReaderState::Up);
         let answer = state.readers.source.check(is_read).await;
         let up = answer.is_ok();
         state.source_up.store(up, Ordering::Relaxed);
         let seen = state.source_seen.fetch_or(up, Ordering::Relaxed);
-        if was_up.replace(up) != Some(up) {
+        // A login that is refused is another matter than a server that is away.
+        let outcome = answer.as_ref().map_or_else(|error| Some(error.class), |()| None);
+        if last.replace(outcome) != Some(outcome) {
             log(&state, answer, !seen);
         }
         state.fanout.replays.forget_old();

@@ -45,6 +45,8 @@ pub enum StreamState {
     Missing,
     /// The key holds this stream.
     Stream(StreamInfo),
+    /// Nobody looked.
+    Unseen,
 }
 
 /// What continuity needs of `XINFO STREAM`.

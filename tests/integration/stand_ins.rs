@@ -1,14 +1,17 @@
 //! What stands in for Redis: other makes, managed services, proxies. What they answer otherwise is taken as it was
 //! meant, or told; no stream stands still for it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 use crate::support::stand_in::{StandIn, Treatment};
+
+/// How much a server tells of a stream, and how much it holds for a client.
+mod looks;
+/// What Redis refuses, and why.
+mod refusals;
+/// A name whose server is replaced.
+mod renamed;
 
 /// A short wait, so that reads come back empty-handed.
 const SHORT_BLOCK: &str = "block = \"200ms\"";

@@ -140,6 +140,7 @@ impl Continuity {
             }
             // The stream was replaced between the read and the look: the next look will tell.
             StreamState::Missing | StreamState::Stream(_) => None,
+            StreamState::Unseen => None,
         };
         // What was trimmed after an anchored read is for the next one to tell.
         let reached = self.reached(entries, info.filter(|_| !anchored));

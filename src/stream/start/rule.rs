@@ -248,6 +248,7 @@ impl Known {
         let info = match self.stream.as_ref().ok_or(Question::Stream)? {
             StreamState::Missing => None,
             StreamState::Stream(info) => Some(info),
+            StreamState::Unseen => return Err(Question::Stream),
         };
         let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
         if end < self.read_up_to { Err(Question::Reader) } else { Ok(info) }

@@ -1,11 +1,11 @@
 //! A server that stands in for Redis: it passes each command on, and answers some in its own way, as other makes,
 //! proxies, managed services and newer versions do.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::redis::Redis;
 
@@ -19,6 +19,8 @@ pub enum Treatment {
     Rewrite(Box<dyn Fn(Vec<u8>) -> Vec<u8>>),
     /// It gets this answer, and then the connection is closed.
     AnswerAndClose(Vec<u8>),
+    /// Redis answers it; once another command has come, if it came together with the one before.
+    LaterIfAlong,
 }
 
 type Rule = dyn Fn(&[String]) -> Treatment + Send + Sync;
@@ -35,12 +37,20 @@ impl StandIn {
         redis: &Redis,
         rule: impl Fn(&[String]) -> Treatment + Send + Sync + 'static,
     ) -> Self {
+        Self::at(Arc::new(Mutex::new(redis.socket())), rule)
+    }
+
+    /// Each connection leads to the server that is named when it is opened.
+    pub fn at(
+        named: Arc<Mutex<PathBuf>>,
+        rule: impl Fn(&[String]) -> Treatment + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (socket, rule): (PathBuf, Arc<Rule>) = (redis.socket(), Arc::new(rule));
+        let rule: Arc<Rule> = Arc::new(rule);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (socket, rule) = (socket.clone(), rule.clone());
+                let (socket, rule) = (named.lock().unwrap().clone(), rule.clone());
                 std::thread::spawn(move || {
                     serve(&client, &UnixStream::connect(socket).ok()?, &*rule)
                 });
@@ -59,10 +69,17 @@ impl StandIn {
 fn serve(client: &TcpStream, redis: &UnixStream, rule: &Rule) -> Option<()> {
     let (mut from_client, mut from_redis) = (BufReader::new(client), BufReader::new(redis));
     let (mut to_client, mut to_redis) = (client, redis);
+    let mut held: Vec<Vec<u8>> = Vec::new();
     loop {
+        let came_along = !from_client.buffer().is_empty();
         let command = value(&mut from_client)?;
+        for command in std::mem::take(&mut held) {
+            to_redis.write_all(&command).ok()?;
+            to_client.write_all(&value(&mut from_redis)?).ok()?;
+        }
         match rule(&words(&command)) {
-            Treatment::Pass => {
+            Treatment::LaterIfAlong if came_along => held.push(command),
+            Treatment::Pass | Treatment::LaterIfAlong => {
                 to_redis.write_all(&command).ok()?;
                 to_client.write_all(&value(&mut from_redis)?).ok()?;
             }
@@ -103,8 +120,17 @@ fn value(from: &mut impl BufRead) -> Option<Vec<u8>> {
 /// The words of a command; its name, and that of a subcommand, in capitals.
 fn words(command: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(command);
-    let lines = text.split("\r\n").skip(2).step_by(2).filter(|line| !line.is_empty());
-    let mut words: Vec<_> = lines.map(str::to_owned).collect();
+    let mut words: Vec<_> = if text.starts_with('*') {
+        text.strip_suffix("\r\n")
+            .unwrap_or(&text)
+            .split("\r\n")
+            .skip(2)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    } else {
+        text.split_whitespace().map(str::to_owned).collect()
+    };
     words.iter_mut().take(2).for_each(|word| word.make_ascii_uppercase());
     words
 }

@@ -13,6 +13,7 @@ use super::client::{Login, in_time};
 use super::holes::HoleMakers;
 use super::orphaned_replicas::OrphanedReplicas;
 use super::pool::Pool;
+use super::reading::CutLooks;
 use super::topology::{Node, Purpose, Servers};
 use crate::config::{self, Address, Config, ReadFrom, SourceLocation};
 use crate::source::{Error, PoolStatus};
@@ -35,6 +36,7 @@ struct Shared {
     read_from: ReadFrom,
     orphaned_replicas: OrphanedReplicas,
     hole_makers: HoleMakers,
+    cut_looks: CutLooks,
     /// The one server that is read from was a primary when it was asked.
     was_primary: AtomicBool,
     /// Permits for the large replies of all readers.
@@ -54,6 +56,7 @@ impl Tail {
                 read_from: source.read_from,
                 orphaned_replicas: OrphanedReplicas::default(),
                 hole_makers: HoleMakers::default(),
+                cut_looks: CutLooks::default(),
                 was_primary: AtomicBool::new(false),
                 large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
                 command_durations: Histogram::new(WORK_SECONDS),
@@ -79,6 +82,10 @@ impl Tail {
 
     pub(super) fn hole_makers(&self) -> &HoleMakers {
         &self.shared.hole_makers
+    }
+
+    pub(super) fn cut_looks(&self) -> &CutLooks {
+        &self.shared.cut_looks
     }
 
     pub(super) fn was_primary(&self) -> &AtomicBool {

@@ -33,6 +33,8 @@ const MIN_ROOM_BYTES: usize = 1 << 10;
 /// Redis is dead if it stays silent for longer than this when it has an answer to give.
 const SILENCE: Duration = Duration::from_secs(3);
 
+/// A command that went with another is answered together with it, or the server has not seen it.
+const LATE: Duration = Duration::from_millis(100);
 /// What Redis said before it closed a connection has arrived by then.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -51,6 +53,10 @@ pub(crate) struct Link {
     silence: Duration,
     /// When the current request has to be answered; `None`: the caller sees to that.
     deadline: Option<Instant>,
+    /// How many commands of the last exchange were answered.
+    pub(crate) answered: usize,
+    /// In the last exchange, a command had to be sent again before it was answered.
+    pub(crate) was_late: bool,
     /// `ASKING` goes before each command: the node that gives the slot away has sent us here.
     pub(crate) asking: bool,
 }
@@ -66,6 +72,8 @@ impl Link {
             permit: None,
             silence: SILENCE,
             deadline: None,
+            answered: 0,
+            was_late: false,
             asking: false,
         }
     }
@@ -122,12 +130,16 @@ impl Link {
             return Err(protocol_error("an answer to no command"));
         }
         self.permit = None;
-        (self.received_bytes, self.decoder.values) = (0, 0);
+        (self.received_bytes, self.decoder.values, self.answered) = (0, 0, 0);
         if let Err(failure) = self.write(request.bytes()).await {
             return Err(self.refusal().await.unwrap_or(failure));
         }
         let mut answers = Vec::with_capacity(request.commands());
-        for _ in 0..request.commands() {
+        while answers.len() < request.commands() {
+            self.answered = answers.len();
+            if let Some(repeated) = request.repeated(answers.len()) {
+                self.repeat_if_late(repeated, request.max_answer_bytes()).await?;
+            }
             match self.answer(request.max_answer_bytes()).await {
                 Ok(answer) => answers.push(answer),
                 Err(failure) => return Err(refusal_among(&answers).unwrap_or(failure)),
@@ -138,6 +150,23 @@ impl Link {
             self.input = BytesMut::new();
         }
         Ok(answers)
+    }
+
+    /// Some servers, woken from a blocking command, do not look at what else they have received until more comes.
+    async fn repeat_if_late(&mut self, command: &[u8], max_bytes: usize) -> Result<(), Error> {
+        self.was_late = false;
+        if self.input.is_empty() {
+            self.was_late = match timeout(LATE, self.receive()).await {
+                Ok(received) => received.map(|()| false)?,
+                Err(_) => true,
+            };
+        }
+        if self.was_late {
+            self.write(command).await?;
+            // Of the two answers, the second is the newer one.
+            self.answer(max_bytes).await?;
+        }
+        Ok(())
     }
 
     /// Why Redis has closed the connection, if it said so before we wrote.

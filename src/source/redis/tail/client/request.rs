@@ -8,6 +8,7 @@ pub(crate) struct Request {
     /// Where each command begins.
     starts: Vec<usize>,
     max_answer_bytes: usize,
+    repeats_last: bool,
 }
 
 impl Request {
@@ -17,6 +18,7 @@ impl Request {
             bytes: Vec::with_capacity(length),
             starts: Vec::with_capacity(2),
             max_answer_bytes: usize::MAX,
+            repeats_last: false,
         }
         .and(words)
     }
@@ -32,6 +34,19 @@ impl Request {
     pub(crate) fn with_max_answer_bytes(mut self, max_bytes: usize) -> Self {
         self.max_answer_bytes = max_bytes;
         self
+    }
+
+    /// Its last command changes nothing, and is sent once more if the server does not begin to answer it when it
+    /// has answered those before.
+    pub(crate) fn repeating_last(mut self) -> Self {
+        self.repeats_last = self.starts.len() > 1;
+        self
+    }
+
+    /// What to send once more after so many answers, if the next one is late.
+    pub(super) fn repeated(&self, answered: usize) -> Option<&[u8]> {
+        let last = self.starts.len() - 1;
+        (self.repeats_last && answered == last).then(|| &self.bytes[self.starts[last]..])
     }
 
     pub(crate) fn max_answer_bytes(&self) -> usize {
@@ -50,8 +65,12 @@ impl Request {
 
     /// The same commands, with an `ASKING` before each.
     pub(super) fn asking(&self) -> Self {
-        let mut asking =
-            Self { bytes: Vec::new(), starts: Vec::new(), max_answer_bytes: self.max_answer_bytes };
+        let mut asking = Self {
+            bytes: Vec::new(),
+            starts: Vec::new(),
+            max_answer_bytes: self.max_answer_bytes,
+            repeats_last: false,
+        };
         let end = self.bytes.len();
         let ends = self.starts.iter().skip(1).chain(std::iter::once(&end));
         for (start, end) in self.starts.iter().zip(ends) {

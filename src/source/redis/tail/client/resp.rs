@@ -25,6 +25,17 @@ pub(crate) enum Value {
     Error(String),
 }
 
+impl Value {
+    /// About how many bytes it has.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(values) => values.iter().map(Self::weight_bytes).sum(),
+            Self::Nil | Self::Integer(_) | Self::Error(_) => 0,
+        }
+    }
+}
+
 /// The bytes are no RESP2: the connection cannot be used any more.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Malformed(pub(crate) &'static str);

@@ -3,9 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::looks::{Beside, Looks};
 use super::xread;
 use crate::config::{Address, ReadFrom};
-use crate::source::redis::tail::client::replies::stream_info;
+use crate::source::redis::tail::client::replies::{accepted, entries, number, stream_info};
+use crate::source::redis::tail::client::resp::Value;
 use crate::source::redis::tail::client::role::Role;
 use crate::source::redis::tail::client::{ANSWER_TIMEOUT, Link, READ_TIMEOUT, in_time};
 use crate::source::redis::tail::orphaned_replicas::ORPHAN_PATIENCE;
@@ -20,6 +22,7 @@ pub struct ReaderConnection {
     link: Link,
     /// The server does not allow us to ask for its role.
     is_role_denied: bool,
+    looks: Looks,
     /// When the server was first seen without its primary.
     orphaned_since: Option<Instant>,
     /// Where a primary is to be read from, and the server's name has led to a replica.
@@ -49,7 +52,8 @@ impl ReaderConnection {
         let link = connect(&tail, &node).await;
         let link = link.inspect_err(|error| drop(tail.servers().report_failure(&node, error)))?;
         let (is_role_denied, orphaned_since) = (false, None);
-        let mut reader = Self { tail, node, link, is_role_denied, orphaned_since, replica: None };
+        let (looks, replica) = (Looks::default(), None);
+        let mut reader = Self { tail, node, link, is_role_denied, looks, orphaned_since, replica };
         reader.look_behind_name(was_lost).await?;
         Ok(reader)
     }
@@ -104,14 +108,63 @@ impl ReaderConnection {
     }
 
     async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
-        let request = xread::request(ask, Some(block));
+        let are_cut = self.tail.cut_looks().are_cut(ask.key);
+        let beside = if are_cut { Beside::Nothing } else { self.looks.beside_read() };
+        let request = xread::request(ask, Some(block), beside).repeating_last();
         let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
-        let mut reply =
-            xread::reply(ask, unless_replaced(&self.tail, &self.node, exchange).await?)?;
-        if let StreamState::Stream(info) = &mut reply.seen {
-            *info = self.tail.without_impossible_holes(&self.node, *info).await;
+        let answers = unless_replaced(&self.tail, &self.node, exchange).await;
+        let answers = answers.inspect_err(|error| {
+            if error.code == "IO" && beside == Beside::Look && self.link.answered == 1 {
+                self.tail.cut_looks().note_cut(ask.key);
+            }
+        })?;
+        if self.link.was_late {
+            self.looks.note_late();
         }
-        Ok(reply)
+        let mut answers = answers.into_iter();
+        let entries = xread::found(ask, answers.next().unwrap_or(Value::Nil))?;
+        let seen = match (beside, answers.next()) {
+            _ if are_cut => StreamState::Unseen,
+            (Beside::Look, Some(answer)) => self.seen(ask.key, answer).await?,
+            (Beside::Length, Some(length))
+                if !self.looks.is_due(!entries.is_empty(), number(&length).ok(), block) =>
+            {
+                StreamState::Unseen
+            }
+            _ => self.look(ask.key).await?,
+        };
+        Ok(Reply { entries, seen })
+    }
+
+    async fn look(&mut self, key: &str) -> Result<StreamState, Error> {
+        let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
+        let answer = in_time(READ_TIMEOUT, "XINFO", self.link.ask(&words));
+        let answer = unless_replaced(&self.tail, &self.node, answer).await;
+        let answer = answer.inspect_err(|error| {
+            if error.code == "IO" {
+                self.tail.cut_looks().note_cut(key);
+            }
+        })?;
+        self.seen(key, answer).await
+    }
+
+    /// Where no look succeeds, the last entry tells where the stream ends.
+    async fn last_entry(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
+        let words = [b"XREVRANGE".as_slice(), key.as_bytes(), b"+", b"-", b"COUNT", b"1"];
+        let answer = in_time(READ_TIMEOUT, "XREVRANGE", self.link.ask(&words));
+        let answer = unless_replaced(&self.tail, &self.node, answer).await?;
+        let last = entries(accepted(answer)?)?.first().map(|entry| entry.id);
+        let end = last.unwrap_or_default();
+        Ok(last.map(|_| StreamInfo { last, last_generated: end, ..StreamInfo::default() }))
+    }
+
+    /// What a look says.
+    async fn seen(&mut self, key: &str, answer: Value) -> Result<StreamState, Error> {
+        self.tail.cut_looks().note_answer(key);
+        let weight_bytes = answer.weight_bytes();
+        let Some(info) = stream_info(answer)? else { return Ok(StreamState::Missing) };
+        self.looks.note(info.length, weight_bytes);
+        Ok(StreamState::Stream(self.tail.without_impossible_holes(&self.node, info).await))
     }
 
     pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
@@ -125,11 +178,13 @@ impl ReaderConnection {
     }
 
     async fn info_here(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
-        let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
-        let answer = in_time(ANSWER_TIMEOUT, "XINFO", self.link.ask(&words));
-        let info = stream_info(unless_replaced(&self.tail, &self.node, answer).await?)?;
-        let Some(info) = info else { return Ok(None) };
-        Ok(Some(self.tail.without_impossible_holes(&self.node, info).await))
+        if self.tail.cut_looks().are_cut(key) {
+            return self.last_entry(key).await;
+        }
+        match self.look(key).await? {
+            StreamState::Stream(info) => Ok(Some(info)),
+            StreamState::Missing | StreamState::Unseen => Ok(None),
+        }
     }
 
     /// The last reply is no longer in memory: another large one may take its permit.
@@ -194,6 +249,7 @@ impl ReaderConnection {
         let node = node.ok_or_else(|| servers.explained(error))?;
         self.link = connect(&self.tail, &node).await?;
         (self.node, self.is_role_denied, self.orphaned_since) = (node, false, None);
+        self.looks = Looks::default();
         Ok(())
     }
 }

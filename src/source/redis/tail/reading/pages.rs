@@ -1,5 +1,6 @@
 //! Pages of a stream's past, read over shared connections.
 
+use super::looks::Beside;
 use super::xread;
 use crate::source::redis::tail::client::READ_TIMEOUT;
 use crate::source::redis::tail::client::replies::{accepted, entries, sole};
@@ -14,7 +15,7 @@ pub const LOOK_BACK_BYTES: usize = 4 << 20;
 impl Tail {
     /// Reads onwards without blocking.
     pub(in crate::source) async fn read(&self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
-        let request = xread::request(ask, None);
+        let request = xread::request(ask, None, Beside::Look);
         let answers = self.request(ask.key, READ_TIMEOUT, "XREAD", &request).await?;
         let mut reply = xread::reply(ask, answers)?;
         if let StreamState::Stream(info) = &mut reply.seen {

@@ -3,16 +3,18 @@
 
 use std::time::Duration;
 
+use super::looks::Beside;
 use crate::source::redis::tail::client::replies::{protocol_error, stream_info, streams};
 use crate::source::redis::tail::client::request::Request;
 use crate::source::redis::tail::client::resp::Value;
 use crate::source::{Error, ReadRequest, Reply, StreamState};
+use crate::sse::Entry;
 
 /// The fewest entries that a read can ask for: one, and the one before it that shows that nothing is missing.
 /// Such a reply may have any size, for a smaller request would not make it smaller.
 const FEWEST: u64 = 2;
 
-pub(super) fn request(ask: ReadRequest<'_>, block: Option<Duration>) -> Request {
+pub(super) fn request(ask: ReadRequest<'_>, block: Option<Duration>, beside: Beside) -> Request {
     let (count, after) = (ask.count.to_string(), ask.after.to_string());
     let block = block.map(|block| block.as_millis().to_string());
     let mut words: Vec<&[u8]> = vec![b"XREAD", b"COUNT", count.as_bytes()];
@@ -22,13 +24,24 @@ pub(super) fn request(ask: ReadRequest<'_>, block: Option<Duration>) -> Request 
     words.extend([b"STREAMS", ask.key.as_bytes(), after.as_bytes()]);
     let max_bytes = if ask.count > FEWEST { ask.most_bytes } else { usize::MAX };
     let request = Request::new(&words).with_max_answer_bytes(max_bytes);
-    request.and(&[b"XINFO", b"STREAM", ask.key.as_bytes()])
+    match beside {
+        Beside::Look => request.and(&[b"XINFO", b"STREAM", ask.key.as_bytes()]),
+        Beside::Length => request.and(&[b"XLEN", ask.key.as_bytes()]),
+        Beside::Nothing => request,
+    }
 }
 
-/// What the answers to [`request`] say.
+/// What the answers to a read and a look say.
 pub(super) fn reply(ask: ReadRequest<'_>, answers: Vec<Value>) -> Result<Reply, Error> {
     let answers: Result<[_; 2], _> = answers.try_into();
     let [read, info] = answers.map_err(|_| protocol_error("not an answer to each command"))?;
+    let entries = found(ask, read)?;
+    let seen = stream_info(info)?.map_or(StreamState::Missing, StreamState::Stream);
+    Ok(Reply { entries, seen })
+}
+
+/// The entries in the answer to a read.
+pub(super) fn found(ask: ReadRequest<'_>, read: Value) -> Result<Vec<Entry>, Error> {
     let entries = streams(read, ask.key)?;
     let ids = entries.iter().map(|entry| entry.id);
     if !std::iter::once(ask.after).chain(ids).is_sorted_by(|before, id| before < id) {
@@ -36,8 +49,7 @@ pub(super) fn reply(ask: ReadRequest<'_>, answers: Vec<Value>) -> Result<Reply, 
             "XREAD answered with entries out of order, or not after the id",
         ));
     }
-    let seen = stream_info(info)?.map_or(StreamState::Missing, StreamState::Stream);
-    Ok(Reply { entries, seen })
+    Ok(entries)
 }
 
 /// For [`crate::fuzz`]: answers to a read, received in pieces whose size is the first byte. The size of the
@@ -87,7 +99,7 @@ mod tests {
     /// Asking for fewer entries would not make it smaller: abandoned each time, it would never be read.
     #[test]
     fn one_entry_and_the_one_before_it_may_be_of_any_size() {
-        let max_bytes = |count| request(ask(5, count), None).max_answer_bytes();
+        let max_bytes = |count| request(ask(5, count), None, Beside::Look).max_answer_bytes();
         let and_the_one_before_it = 1 + 1;
         assert_eq!(max_bytes(and_the_one_before_it), usize::MAX);
         assert_eq!(max_bytes(and_the_one_before_it + 1), 100);

@@ -1,0 +1,99 @@
+//! When a reader looks at its stream (`XINFO STREAM`). A look costs what the stream's first and last entry weigh: where
+//! they are large, it is taken less often, and beside the reads in between the stream's length is asked for.
+
+use std::time::{Duration, Instant};
+
+/// A look that weighs more than this is taken less often.
+const HEAVY_BYTES: usize = 16 << 10;
+/// A stream in which nothing seems to happen is looked at this often all the same.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is asked together with a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    Look,
+    Length,
+    Nothing,
+}
+
+/// The looks of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    last: Option<Look>,
+    /// The user may not ask for the length.
+    is_length_denied: bool,
+    /// When it wakes from a read, the server answers nothing else that it has received.
+    is_asked_by_itself: bool,
+}
+
+#[derive(Debug)]
+struct Look {
+    when: Instant,
+    bytes: usize,
+    length: u64,
+}
+
+impl Looks {
+    pub(super) fn beside_read(&self) -> Beside {
+        let is_heavy = self.last.as_ref().is_some_and(|look| look.bytes > HEAVY_BYTES);
+        match (self.is_asked_by_itself, is_heavy && !self.is_length_denied) {
+            (true, _) => Beside::Nothing,
+            (false, true) => Beside::Length,
+            (false, false) => Beside::Look,
+        }
+    }
+
+    /// Whether a look has to follow a read beside which the length was asked for; `None`: the user may not ask.
+    /// While entries come, each `block` has its look; while none come, the length shows whether anything happened.
+    pub(super) fn is_due(
+        &mut self,
+        found_entries: bool,
+        length: Option<u64>,
+        block: Duration,
+    ) -> bool {
+        self.is_length_denied |= length.is_none();
+        let (Some(look), Some(length)) = (&self.last, length) else { return true };
+        let age = look.when.elapsed();
+        if found_entries { age >= block } else { look.length != length || age >= LONGEST_PAUSE }
+    }
+
+    /// A look has shown a stream of this length, and weighed so many bytes.
+    pub(super) fn note(&mut self, length: u64, bytes: usize) {
+        self.last = Some(Look { when: Instant::now(), bytes, length });
+    }
+
+    /// The server did not answer a look beside a read until it was asked again.
+    pub(super) fn note_late(&mut self) {
+        self.is_asked_by_itself = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: Duration = Duration::MAX;
+
+    #[test]
+    fn a_light_look_goes_with_each_read() {
+        let mut looks = Looks::default();
+        assert_eq!(looks.beside_read(), Beside::Look);
+        looks.note(5, HEAVY_BYTES);
+        assert_eq!(looks.beside_read(), Beside::Look);
+        looks.note_late();
+        assert_eq!(looks.beside_read(), Beside::Nothing);
+    }
+
+    #[test]
+    fn a_heavy_look_is_due_once_in_a_while_and_when_the_length_shows_a_change() {
+        let mut looks = Looks::default();
+        looks.note(5, HEAVY_BYTES + 1);
+        assert_eq!(looks.beside_read(), Beside::Length);
+        assert!(!looks.is_due(true, Some(6), NEVER), "entries came, and their time is not over");
+        assert!(looks.is_due(true, Some(6), Duration::ZERO));
+        assert!(!looks.is_due(false, Some(5), Duration::ZERO), "nothing has happened");
+        assert!(looks.is_due(false, Some(4), NEVER), "something is gone");
+        assert!(looks.is_due(false, None, NEVER));
+        assert_eq!(looks.beside_read(), Beside::Look, "the length may not be asked for");
+    }
+}
