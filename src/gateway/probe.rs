@@ -46,8 +46,14 @@ fn log(state: &State, answer: Result<(), source::Error>, is_first: bool) {
                 info!(clients_limit = state.limits.bounds().max_clients(), "ready");
             }
         }
+        Err(error) if error.code == "TLS" => {
+            error!(source, %error, "there is no TLS with the source; check source.ca_file, source.client_certificate and source.server_name");
+        }
+        Err(error) if error.code == "SENTINEL" => {
+            error!(source, %error, "the sentinels refuse us; set source.sentinel_username and source.sentinel_password_file, and the name in source.url");
+        }
         Err(error) if error.class == ErrorClass::Login => {
-            error!(source, %error, "source refuses the login; set source.username and source.password_file (for TLS: ca_file, client_certificate)");
+            error!(source, %error, "source refuses the login; set source.username and source.password_file");
         }
         Err(error) => {
             warn!(source, %error, "source does not answer; the gateway tries again, and streams stay open");

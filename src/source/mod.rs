@@ -135,6 +135,13 @@ pub struct Error {
     pub message: String,
 }
 
+impl Error {
+    /// Whether Redis denies this user the command, and not the key.
+    pub fn is_command_denied(&self) -> bool {
+        self.code == "NOPERM" && redis::is_command_denied(&self.message)
+    }
+}
+
 /// Why nothing is known to be written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError {

@@ -224,9 +224,20 @@ impl<'r, 'a> Section<'r, 'a> {
         least: &str,
         most: &str,
     ) -> Duration {
+        self.duration_found(key, default, least, most).0
+    }
+
+    /// The same, and where it is written.
+    pub(super) fn duration_found(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        least: &str,
+        most: &str,
+    ) -> (Duration, Found) {
         let (least, most) = (least.into(), most.into());
         let read = |written: &WrittenValue| units::within(written, units::duration, &least, &most);
-        self.read(key, default, read).0
+        self.read(key, default, read)
     }
 
     /// A duration within bounds, or zero for "never".

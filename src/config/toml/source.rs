@@ -1,11 +1,16 @@
 //! Reads `[source]`: where Redis is, how to log in, and which of its servers to read from.
 
+use std::time::Duration;
+
 use super::section::{Found, Section};
 use super::{source_url, tls};
 use crate::config::diagnostics::Location;
 use crate::config::password::Password;
 use crate::config::units::{self, WrittenValue};
 use crate::config::{ReadFrom, Secret, Source, SourceLocation, Tls};
+
+/// Connections that are silent for longer than this are dropped by much of what stands between servers.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn source(mut section: Section<'_, '_>) -> Source {
     let (url, found) = source_url(&mut section);
@@ -17,6 +22,13 @@ pub(super) fn source(mut section: Section<'_, '_>) -> Source {
     if url.location == SourceLocation::Memory && read_from == ReadFrom::Replica {
         section.fault(&read_from_found, "the embedded source has no replica; write \"primary\"");
     }
+    let (block, block_found) = section.duration_found("block", "5s", "1ms", "1h");
+    if block > LONGEST_SILENCE {
+        section.warn(
+            &block_found,
+            "a connection is silent for so long while nothing is added, and balancers and firewalls drop silent connections, many after a minute; write 60s or less",
+        );
+    }
     let source = Source {
         location: url.location,
         username,
@@ -26,7 +38,7 @@ pub(super) fn source(mut section: Section<'_, '_>) -> Source {
         tls,
         read_from,
         read_count: section.count("read_count", 500, 1, 100_000) as u64,
-        block: section.duration("block", "5s", "1ms", "1h"),
+        block,
         max_entry_bytes: section.size_bytes("max_entry", "1MiB", "1B", "512MiB").0,
         linger: section.duration("linger", "30s", "0s", "1d"),
     };

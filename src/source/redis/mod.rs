@@ -17,6 +17,7 @@ mod refusal;
 pub(super) mod tail;
 
 pub use commands::COMMAND_CONNECTIONS;
+pub(super) use refusal::is_command_denied;
 #[cfg(any(test, fuzzing))]
 pub use tail::fuzz_reply;
 pub use tail::{LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};

@@ -122,8 +122,11 @@ impl Readers {
             (ErrorClass::Key, "WRONGTYPE") => {
                 warn!(key, %error, "reader refused: the key holds no stream; delete it, or correct the route's key");
             }
+            (ErrorClass::Key, _) if error.is_command_denied() => {
+                warn!(key, %error, "reader refused: allow the user the command that the error names (ACL SETUSER … +xread +xinfo|stream)");
+            }
             (ErrorClass::Key, _) => {
-                warn!(key, %error, "reader refused: allow the user to read the key (ACL SETUSER … %R~key)");
+                warn!(key, %error, "reader refused: allow the user to read the key (ACL SETUSER … %R~key; before Redis 7: ~key)");
             }
             (ErrorClass::Away | ErrorClass::Login, _) if self.failures_told.allows(error.code) => {
                 warn!(key, %error, "reader cannot read and tries again; other readers with the same error are not logged");

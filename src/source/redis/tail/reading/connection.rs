@@ -41,6 +41,9 @@ struct ReplicaByName {
 /// a failover later than we do.
 const REDIAL: Duration = Duration::from_secs(3);
 
+/// After a blocking read that came back at once and found nothing, the next one waits for this.
+const UNASKED_PAUSE: Duration = Duration::from_millis(100);
+
 impl ReaderConnection {
     /// Connects to the server where `key` is read. `was_lost`: there was a connection before.
     pub(in crate::source) async fn open(
@@ -110,6 +113,7 @@ impl ReaderConnection {
     async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
         let are_cut = self.tail.cut_looks().are_cut(ask.key);
         let beside = if are_cut { Beside::Nothing } else { self.looks.beside_read() };
+        let since = Instant::now();
         let request = xread::request(ask, Some(block), beside).repeating_last();
         let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
         let answers = unless_replaced(&self.tail, &self.node, exchange).await;
@@ -123,6 +127,10 @@ impl ReaderConnection {
         }
         let mut answers = answers.into_iter();
         let entries = xread::found(ask, answers.next().unwrap_or(Value::Nil))?;
+        if entries.is_empty() && since.elapsed() < block / 2 {
+            // Something in between answers at once whatever we wait for.
+            tokio::time::sleep(UNASKED_PAUSE.min(block)).await;
+        }
         let seen = match (beside, answers.next()) {
             _ if are_cut => StreamState::Unseen,
             (Beside::Look, Some(answer)) => self.seen(ask.key, answer).await?,

@@ -220,9 +220,13 @@ impl Watcher {
         let address = &self.addresses[index];
         let link = match link {
             Some(link) => link,
-            None => link.insert(Link::open(address, &self.login).await?),
+            None => {
+                let opened = Link::open(address, &self.login).await;
+                link.insert(opened.map_err(|error| view::refused(error, address))?)
+            }
         };
-        view::ask(link, address, &self.name).await
+        let answer = view::ask(link, address, &self.name).await;
+        answer.map_err(|error| view::refused(error, address))
     }
 
     fn note(&self, index: usize, began: Instant, answer: Result<SentinelView, Error>) {

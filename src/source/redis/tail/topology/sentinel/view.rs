@@ -57,6 +57,15 @@ fn healthy(replicas: Value) -> Result<Vec<Address>, Error> {
     healthy.map(|row| tcp(field(&row, "ip")?.to_owned(), field(&row, "port")?)).collect()
 }
 
+/// A refusal of a sentinel is none of the servers that it names.
+pub(super) fn refused(error: Error, sentinel: &Address) -> Error {
+    if error.class != ErrorClass::Login || matches!(error.code, "TLS" | "SENTINEL") {
+        return error;
+    }
+    let message = format!("the sentinel at {sentinel} refuses the login: {}", error.message);
+    Error { code: "SENTINEL", message, ..error }
+}
+
 fn unknown_name(name: &str, sentinel: &Address) -> Error {
     let message = format!(
         "the sentinel at {sentinel} knows no primary called \"{name}\"; correct the path of source.url"
