@@ -125,7 +125,7 @@ mod tests {
                 redis.acquire().await.unwrap().forget();
                 Ok(())
             };
-            shared.get(1, || answer, |_| true)
+            shared.get(1, || answer, |()| true)
         };
         let later = async {
             shared.forget_old();
@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn a_flight_that_nobody_waits_for_is_forgotten() {
         let shared = SingleFlight::default();
-        let never = shared.get(1, || std::future::pending::<Result<(), Error>>(), |_| true);
+        let never = shared.get(1, std::future::pending::<Result<(), Error>>, |()| true);
         assert!(tokio::time::timeout(Duration::ZERO, never).await.is_err());
         shared.forget_old();
         assert!(shared.flights().is_empty());

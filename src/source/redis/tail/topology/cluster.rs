@@ -376,9 +376,8 @@ mod tests {
         let frozen = at("127.0.0.1", frozen.local_addr().unwrap().port());
         let cluster = Cluster::new(vec![frozen], Login::default(), false);
         let (begun, find) = (Instant::now(), || cluster.find("a", Purpose::Reading));
-        let outcomes = tokio::join!(find(), find(), find(), find(), find());
-        let (a, b, c, d, e) = outcomes;
-        for outcome in [a, b, c, d, e] {
+        let (one, two, three, four, five) = tokio::join!(find(), find(), find(), find(), find());
+        for outcome in [one, two, three, four, five] {
             assert_eq!(outcome.unwrap_err().code, "TIMEOUT");
         }
         assert!(begun.elapsed() < 4 * TIMEOUT, "they asked one after the other");
