@@ -27,15 +27,16 @@ pub(super) fn serve(args: &ConfigArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let levels = log::start(&loaded.config.log);
+    // Before there are other threads: it changes the environment.
+    let inherited = Inherited::take();
+    let (levels, _last_lines) = log::start(&loaded.config.log);
     log_start(&loaded);
     let workers = loaded.config.server.workers;
     let process = Process {
         args: args.clone(),
         levels,
         descriptors: process::raise_descriptors(),
-        // Before there are other threads: it changes the environment.
-        inherited: Inherited::take(),
+        inherited,
         manager: Manager::from_environment(),
     };
     let outcome = runtime(workers).and_then(|runtime| runtime.block_on(process.run(loaded)));

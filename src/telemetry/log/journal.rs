@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use super::queue::{LastLines, LogQueue};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -33,14 +34,32 @@ pub(super) fn is_journal() -> bool {
 }
 
 /// A connection to journald.
-pub(super) struct Journal(UnixDatagram);
+pub(super) struct Journal(LogQueue<Entry>);
+
+/// A line as journald gets it.
+struct Entry {
+    fields: Vec<u8>,
+    /// The same for standard error.
+    text: String,
+}
 
 impl Journal {
     /// Connects to the journald that listens at `path`.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, tell_lost: impl Fn(u64) + Send + 'static) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
-        Ok(Self(socket))
+        let write = move |Entry { fields, text }| {
+            if socket.send(&fields).is_err() {
+                // journald restarts, or the line is too large for it: it reads standard error, too.
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+        };
+        Ok(Self(LogQueue::start(write, tell_lost)))
+    }
+
+    /// Waits, when it is dropped, for what was logged until then.
+    pub(super) fn last_lines(&self) -> LastLines {
+        self.0.last_lines()
     }
 }
 
@@ -65,10 +84,9 @@ impl<S: Subscriber> Layer<S> for Journal {
         append(&mut entry, "PRIORITY", &priority.to_string());
         append(&mut entry, "SYSLOG_IDENTIFIER", "ssegate");
         append(&mut entry, "TARGET", metadata.target());
-        if self.0.send(&entry).is_err() {
-            // journald restarts, or the line is too large for it: it reads standard error, too.
-            let _ = writeln!(io::stderr(), "<{priority}>{message}");
-        }
+        let entry = Entry { fields: entry, text: format!("<{priority}>{message}") };
+        let bytes = entry.fields.len() + entry.text.len();
+        self.0.push(entry, bytes);
     }
 }
 
@@ -137,14 +155,53 @@ mod tests {
         fields
     }
 
-    #[test]
-    fn a_line_is_an_entry_with_its_fields() {
-        let name = format!("ssegate-journal-{}", std::process::id());
+    /// A journald, and a connection to it.
+    fn journald(name: &str, tell_lost: impl Fn(u64) + Send + 'static) -> (UnixDatagram, Journal) {
+        let name = format!("ssegate-journal-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let journald = UnixDatagram::bind(&path).expect("it listens");
         journald.set_read_timeout(Some(Duration::from_secs(5))).expect("it is set");
-        let journal = Journal::open(&path).expect("it is there");
+        let journal = Journal::open(&path, tell_lost).expect("it is there");
         std::fs::remove_file(&path).expect("it was there");
+        (journald, journal)
+    }
+
+    /// A journald that reads nothing holds up nobody who logs; what it never gets is counted, and told once it reads.
+    #[test]
+    fn a_stalled_journald_holds_up_nobody_and_hears_how_much_it_missed() {
+        const LINES: u64 = 5_000;
+        let (tell, told) = std::sync::mpsc::channel();
+        let (journald, journal) = journald("stalled", move |lost| tell.send(lost).unwrap());
+        let (done, logged) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let log = tracing_subscriber::registry().with(journal);
+            let line = "x".repeat(10_000);
+            tracing::subscriber::with_default(log, || {
+                (0..LINES).for_each(|_| tracing::info!("{line}"));
+                done.send(()).unwrap();
+            });
+        });
+        logged.recv_timeout(Duration::from_secs(60)).expect("nobody waits for journald");
+        let mut bytes = vec![0; 64 << 10];
+        let mut came = 0;
+        let mut next = || {
+            journald.recv(&mut bytes).expect("an entry");
+            came += 1;
+            came
+        };
+        let lost = loop {
+            next();
+            if let Ok(lost) = told.try_recv() {
+                break lost;
+            }
+        };
+        while next() + lost < LINES {}
+        assert!(lost > LINES / 2, "{lost} of {LINES} are lost");
+    }
+
+    #[test]
+    fn a_line_is_an_entry_with_its_fields() {
+        let (journald, journal) = journald("lines", |_| ());
         let log = tracing_subscriber::registry().with(journal);
         tracing::subscriber::with_default(log, || {
             tracing::warn!(
@@ -171,6 +228,7 @@ mod tests {
             assert_eq!(first.get(name).map(String::as_str), Some(value), "{name}");
         }
         assert!(!first.contains_key("SSEGATE_STREAM"), "{first:?}");
-        assert_eq!((&*entry()["PRIORITY"], Journal::open(&path).is_err()), ("7", true));
+        assert_eq!(entry()["PRIORITY"], "7");
+        assert!(Journal::open(Path::new("/nowhere/at/all"), |_| ()).is_err());
     }
 }

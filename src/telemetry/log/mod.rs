@@ -1,6 +1,6 @@
 //! Where the log goes, and in which form: fields for journald, text for a terminal, JSON otherwise.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -11,8 +11,10 @@ use tracing_subscriber::{EnvFilter, Registry};
 use crate::config::{Log, LogFormat};
 
 mod journal;
+mod queue;
 
 use journal::Journal;
+use queue::{LastLines, LogQueue};
 
 /// The target of the access log, which `log.access` switches on.
 pub const ACCESS: &str = "ssegate::access";
@@ -28,25 +30,40 @@ impl Levels {
     }
 }
 
-/// Starts the log of the process, once.
-pub fn start(config: &Log) -> Levels {
+/// Starts the log of the process, once. Its last lines are written when the second part is dropped.
+pub fn start(config: &Log) -> (Levels, LastLines) {
     let terminal = std::io::stderr().is_terminal();
-    let journal = journal::is_journal();
-    let text = config.format == LogFormat::Text || terminal || journal;
+    let is_journal = journal::is_journal();
+    let text = config.format == LogFormat::Text || terminal || is_journal;
     let (filter, levels) = reload::Layer::new(filter(config));
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let (registry, levels) = (tracing_subscriber::registry().with(filter), Levels(levels));
+    let journal = (config.format == LogFormat::Auto && is_journal)
+        .then(|| Journal::open(Path::new(journal::SOCKET), tell_lost).ok());
+    if let Some(Some(journal)) = journal {
+        let last_lines = journal.last_lines();
+        registry.with(journal).init();
+        return (levels, last_lines);
+    }
+    // A standard error that is closed takes nothing, and there is nowhere to say so.
+    let write = |line: Vec<u8>| drop(std::io::stderr().write_all(&line));
+    let lines = LogQueue::start(write, tell_lost);
+    let last_lines = lines.last_lines();
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(terminal);
     if config.format == LogFormat::Json || !text {
         registry.with(layer.json().flatten_event(true).with_target(false)).init();
-    } else if config.format == LogFormat::Auto && journal {
-        match Journal::open(Path::new(journal::SOCKET)) {
-            Ok(journal) => registry.with(journal).init(),
-            Err(_) => registry.with(layer.event_format(PriorityFormat)).init(),
-        }
+    } else if journal.is_some() {
+        registry.with(layer.event_format(PriorityFormat)).init();
     } else {
         registry.with(layer.with_target(false)).init();
     }
-    Levels(levels)
+    (levels, last_lines)
+}
+
+fn tell_lost(lost: u64) {
+    tracing::warn!(
+        lost,
+        "lines of the log were dropped: whoever reads it took nothing for a while; see why journald, or what reads standard error, stalls"
+    );
 }
 
 /// The level applies to everything but the access log, which is on or off, and fred, whose events are told in our
