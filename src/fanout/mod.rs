@@ -185,7 +185,7 @@ impl Fanout {
     /// A subscriber ends because its socket cannot be watched; more of them are logged as any end of a stream.
     fn warn_unwatched(&self, subscriber: &Subscriber, error: &io::Error) {
         if self.failures_told.allows("watch") {
-            tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back (out of descriptors? raise LimitNOFILE=)");
+            tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back");
         }
     }
 

@@ -16,6 +16,9 @@ use super::socket::watched;
 /// Sockets told of in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
+/// What a socket is watched for.
+const WATCHED: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
+
 pub(super) struct SocketPoller(AsyncFd<OwnedFd>);
 
 impl SocketPoller {
@@ -26,8 +29,13 @@ impl SocketPoller {
 
     pub(super) fn add(&self, slot: usize, socket: &Socket) -> io::Result<()> {
         let data = epoll::EventData::new_u64(slot as u64);
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::add(self.0.get_ref(), socket, data, flags).map_err(io::Error::from)
+        epoll::add(self.0.get_ref(), socket, data, WATCHED).map_err(io::Error::from)
+    }
+
+    /// The socket is in another slot from now on.
+    pub(super) fn move_to(&self, slot: usize, socket: &Socket) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(slot as u64);
+        epoll::modify(self.0.get_ref(), socket, data, WATCHED).map_err(io::Error::from)
     }
 
     pub(super) fn remove(&self, socket: &Socket) {

@@ -11,10 +11,22 @@ use crate::fanout::catchup::{CatchUp, DeliveryState, Phase, catch_up};
 use crate::fanout::deadline::Deadline;
 use crate::fanout::signal::{closing_frame, is_up};
 use crate::fanout::wire::{WritePosition, id_before};
-use crate::fanout::{Socket, Subscriber, close};
+use crate::fanout::{Socket, Subscriber, close, uring};
 use crate::sse::Control;
 use crate::stream::{Batch, ReaderState};
 use crate::telemetry::metrics::DisconnectReason;
+
+/// So few slots are looked at whether they are vacant or not,
+const FEW_SLOTS: usize = 256;
+/// and more of them until only one in so many is taken.
+const SPARSE: usize = 4;
+
+/// In a round over all slots: lets other tasks have their turns now and then.
+pub(super) async fn yield_at(slot: usize) {
+    if slot % uring::MOST == uring::MOST - 1 {
+        tokio::task::yield_now().await;
+    }
+}
 
 impl Shard {
     /// Takes a subscriber in: writes what its client misses, skips what it already has.
@@ -95,9 +107,10 @@ impl Shard {
         (whole && small && subscriber.format.is_in(first)).then_some(batches)
     }
 
-    pub(super) fn apply_deadlines(&mut self, now: Instant) {
+    pub(super) async fn apply_deadlines(&mut self, now: Instant) {
         self.next_deadline = None;
         for slot in 0..self.members.capacity() {
+            yield_at(slot).await;
             let Some(member) = self.members.get(slot) else { continue };
             match member.subscriber.deadline(now, self.draining) {
                 Some(Deadline::End(control, reason)) => self.disconnect(slot, control, reason),
@@ -121,14 +134,27 @@ impl Shard {
         self.note_deadline(due);
     }
 
-    pub(super) fn begin_drain(&mut self) {
+    pub(super) async fn begin_drain(&mut self) {
         self.draining = true;
         self.next_deadline = None;
         for slot in 0..self.members.capacity() {
             if self.members.contains(slot) {
                 self.set_expiry(slot, self.fanout.drain_expiry());
             }
+            yield_at(slot).await;
         }
+    }
+
+    /// Moves the members together where most slots are vacant, for each round looks at every slot. Nobody may know
+    /// a slot meanwhile.
+    pub(super) fn close_ranks(&mut self) {
+        let slots = self.members.capacity();
+        if slots <= FEW_SLOTS || self.members.len() > slots / SPARSE {
+            return;
+        }
+        let poller = &self.poller;
+        self.members.compact(|member, _, slot| poller.move_to(slot, &member.socket).is_ok());
+        self.members.shrink_to_fit();
     }
 
     pub(super) fn take(&mut self, slot: usize) -> Option<Member> {

@@ -14,6 +14,8 @@ use crate::stream::Topic;
 mod members;
 mod signals;
 mod task;
+#[cfg(test)]
+mod tests;
 
 /// What comes into a shard's loop from outside.
 pub(super) enum ShardMessage {

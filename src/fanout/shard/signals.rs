@@ -9,6 +9,7 @@ use super::super::broadcast_write::PerKind;
 use super::super::signal::{Signal, is_up};
 use super::super::wire::WritePosition;
 use super::super::{Subscriber, uring};
+use super::members::yield_at;
 use super::task::{Member, Shard};
 use crate::config::Signals;
 use crate::sse::{Control, StreamId, write_control};
@@ -16,25 +17,23 @@ use crate::stream::ReaderState;
 use crate::telemetry::metrics::DisconnectReason;
 
 impl Shard {
-    pub(super) fn reader_changed(&mut self, reader: ReaderState) {
+    pub(super) async fn reader_changed(&mut self, reader: ReaderState) {
         if let ReaderState::Refused(reason) = reader {
+            let control = Some(Control::Unavailable { reason });
             for slot in 0..self.members.capacity() {
-                self.disconnect(
-                    slot,
-                    Some(Control::Unavailable { reason }),
-                    DisconnectReason::Error,
-                );
+                self.disconnect(slot, control, DisconnectReason::Error);
+                yield_at(slot).await;
             }
         }
         let changed = is_up(&self.reader) != is_up(&reader);
         self.reader = reader;
         if changed {
-            self.signal(Signal::of_state(!is_up(&self.reader)));
+            self.signal(Signal::of_state(!is_up(&self.reader))).await;
         }
     }
 
     /// Tells every client the same.
-    pub(super) fn signal(&mut self, signal: Signal) {
+    pub(super) async fn signal(&mut self, signal: Signal) {
         let (mut shared, mut outcomes) = (PerKind::default(), Vec::new());
         let at_once = self.fanout.settings().at_once;
         for first in (0..self.members.capacity()).step_by(uring::MOST) {
@@ -47,6 +46,7 @@ impl Shard {
             for ((slot, bytes), outcome) in due.iter().zip(outcomes.drain(..)) {
                 self.signalled(*slot, bytes, &outcome);
             }
+            tokio::task::yield_now().await;
         }
         self.last_write = Instant::now();
     }

@@ -58,43 +58,53 @@ pub(super) fn spawn(
     subscribers: Arc<AtomicUsize>,
     inbox: Inbox,
 ) -> io::Result<()> {
-    let poller = SocketPoller::new()?;
     let news = topic.subscribe();
-    let (position, reader) = {
-        let mut state = topic.state();
-        let position = state.ring.next_seq();
-        state.shards.push((number, position));
-        (position, state.reader.clone())
-    };
-    let shard = Shard {
-        number,
-        fanout: fanout.clone(),
-        topic: topic.clone(),
-        members: Slab::new(),
-        subscribers,
-        poller,
-        position,
-        behind: false,
-        reader,
-        last_write: Instant::now(),
-        next_deadline: None,
-        draining: false,
-    };
+    let shard = Shard::at_tail(fanout, topic, number, subscribers)?;
     // Not tracked: a shard lives as long as its topic, which outlives the last subscriber.
     tokio::spawn(shard.run(inbox, news));
     Ok(())
 }
 
 impl Shard {
+    pub(super) fn at_tail(
+        fanout: &Arc<Fanout>,
+        topic: &Arc<Topic>,
+        number: usize,
+        subscribers: Arc<AtomicUsize>,
+    ) -> io::Result<Self> {
+        let poller = SocketPoller::new()?;
+        let (position, reader) = {
+            let mut state = topic.state();
+            let position = state.ring.next_seq();
+            state.shards.push((number, position));
+            (position, state.reader.clone())
+        };
+        Ok(Self {
+            number,
+            fanout: fanout.clone(),
+            topic: topic.clone(),
+            members: Slab::new(),
+            subscribers,
+            poller,
+            position,
+            behind: false,
+            reader,
+            last_write: Instant::now(),
+            next_deadline: None,
+            draining: false,
+        })
+    }
+
     pub(super) async fn run(mut self, mut inbox: Inbox, mut news: broadcast::Receiver<()>) {
         let draining = self.fanout.draining.clone();
         let closed = self.topic.closed.clone();
         loop {
+            self.close_ranks();
             let wake = self.next_wake();
             // No branch comes first: under a flood of entries the others have their turns as well.
             tokio::select! {
                 () = closed.cancelled() => break,
-                () = draining.cancelled(), if !self.draining => self.begin_drain(),
+                () = draining.cancelled(), if !self.draining => self.begin_drain().await,
                 // A closed or lagged channel is news as well: the topic's state tells the rest.
                 _ = news.recv(), if !self.behind => self.write_news().await,
                 () = std::future::ready(()), if self.behind => {
@@ -102,13 +112,15 @@ impl Shard {
                     self.write_news().await;
                 }
                 Some(message) = inbox.recv() => {
-                    self.receive(message);
+                    self.receive(message).await;
                     // Messages that came together are taken together: each wait costs as much as one.
-                    let more = std::iter::from_fn(|| inbox.try_recv().ok());
-                    more.take(MESSAGES_PER_TURN).for_each(|message| self.receive(message));
+                    for _ in 0..MESSAGES_PER_TURN {
+                        let Ok(message) = inbox.try_recv() else { break };
+                        self.receive(message).await;
+                    }
                 }
                 Ok(slots) = self.poller.readable() => self.read_input(&slots),
-                () = tokio::time::sleep_until(wake.into()) => self.tick(),
+                () = tokio::time::sleep_until(wake.into()) => self.tick().await,
             }
         }
         self.topic.shard_ended(self.number);
@@ -124,7 +136,7 @@ impl Shard {
     pub(super) async fn write_news(&mut self) {
         let reader = self.topic.state().reader.clone();
         if reader != self.reader {
-            self.reader_changed(reader);
+            self.reader_changed(reader).await;
         }
         let batches = self.pending();
         self.behind = false;
@@ -187,11 +199,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn receive(&mut self, message: ShardMessage) {
+    pub(super) async fn receive(&mut self, message: ShardMessage) {
         match message {
             ShardMessage::Join(joining) => self.admit(joining),
             ShardMessage::Probe(probe) => drop(probe),
-            ShardMessage::RecheckGrants => self.apply_deadlines(Instant::now()),
+            ShardMessage::RecheckGrants => self.apply_deadlines(Instant::now()).await,
         }
     }
 
@@ -205,13 +217,13 @@ impl Shard {
         }
     }
 
-    pub(super) fn tick(&mut self) {
+    pub(super) async fn tick(&mut self) {
         let now = Instant::now();
         if self.next_deadline.is_some_and(|due| due <= now) {
-            self.apply_deadlines(now);
+            self.apply_deadlines(now).await;
         }
         if self.last_write + self.fanout.settings().keepalive <= now {
-            self.signal(Signal::of_silence(&self.reader));
+            self.signal(Signal::of_silence(&self.reader)).await;
             self.fanout.metrics.heartbeats.increment(self.members.len() as u64);
         }
     }
