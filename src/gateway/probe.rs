@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::process;
+use super::process::{self, GivingBack, MemoryUse};
 use crate::source::{self, ErrorClass};
 use crate::state::State;
 use crate::stream::ReaderState;
@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
 
 pub(super) async fn probe(state: Arc<State>) {
-    let mut last = None;
+    let (mut last, mut giving_back) = (None, GivingBack::default());
     loop {
         let is_read = state.hub.all().iter().any(|topic| topic.state().reader == ReaderState::Up);
         let answer = state.readers.source.check(is_read).await;
@@ -31,9 +31,20 @@ pub(super) async fn probe(state: Arc<State>) {
             log(&state, answer, !seen);
         }
         state.fanout.replays.forget_old();
-        // Not in a worker: it takes milliseconds after a crowd has left.
-        tokio::task::spawn_blocking(process::give_back_free_memory);
+        if giving_back.is_due(Instant::now(), memory_use(&state)) {
+            // Not in a worker: it takes milliseconds after a crowd has left.
+            tokio::task::spawn_blocking(process::give_back_free_memory);
+        }
         sleep(if up { INTERVAL } else { RETRY }).await;
+    }
+}
+
+fn memory_use(state: &State) -> MemoryUse {
+    MemoryUse {
+        connections: state.connections.load(Ordering::Relaxed),
+        clients: state.limits.clients(),
+        readers: state.hub.readers(),
+        bytes: state.hub.rings_bytes() + state.fanout.replays.in_use().1,
     }
 }
 
