@@ -74,7 +74,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     let serving = state.serving();
     let routes = serving.config.routes.iter().filter(|route| route.key.may_be(key));
     let renderings: Vec<_> = routes.map(|route| &route.rendering).collect();
-    let lease = match state.hub.open_known(key) {
+    let mut lease = match state.hub.open_known(key) {
         Some(lease) => lease,
         None if renderings.is_empty() => {
             return Err(text(
@@ -88,14 +88,8 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
             },
         )?,
     };
-    let rendering = {
-        let mut topic = lease.topic().state();
-        // Prefers a rendering that exists: it costs nothing more.
-        let made = topic.renderings.iter().position(|made| renderings.contains(&made));
-        made.or_else(|| renderings.first().map(|rendering| topic.rendering(rendering)))
-    };
-    // A reload has removed its route; its subscribers have a rendering.
-    let rendering = rendering.unwrap_or(0);
+    // A reload may have removed its route; its subscribers have a rendering.
+    let rendering = lease.render_any(&renderings).unwrap_or(0);
     Ok(Tail { onlooker: Onlooker::new(lease), rendering, seq: None, reader: ReaderState::Starting })
 }
 

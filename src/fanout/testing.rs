@@ -59,9 +59,10 @@ impl TestFanout {
     pub(crate) fn unattached(&self, key: &str) -> (Subscriber, Lease) {
         let lease = || self.hub.open(key, |_| {}).unwrap();
         let route = &self.config.routes[0];
-        let rendering = lease().topic().state().rendering(&route.rendering);
+        let mut held = lease();
+        let rendering = held.render(&route.rendering);
         let subscriber = Subscriber {
-            lease: lease(),
+            lease: held,
             permit: self.limits.admit(&self.limits.bounds(), &ClientIdentity::default()).unwrap(),
             grant: self.grants.enter(&context(key)),
             format: WireFormat { rendering: rendering.try_into().unwrap(), framed: true },

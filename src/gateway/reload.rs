@@ -118,6 +118,11 @@ impl Reload {
         state.fanout.replays.take_on(&now.config);
         state.readers.config.store(Arc::new(now.config.source.clone()));
         state.hub.set_max_readers(now.config.limits.readers);
+        for topic in state.hub.all() {
+            let is_wanted =
+                |made: &_| now.config.routes.iter().any(|route| route.rendering == *made);
+            topic.state().renderings.replace(is_wanted);
+        }
         state.metrics.unsafe_choices(&now.config.risks());
         (self.set_log)(&now.config.log);
         if before.config.admin.token != now.config.admin.token {

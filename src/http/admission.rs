@@ -79,10 +79,10 @@ impl StreamRequest {
 
     /// The subscriber that was admitted. A reload that came between the decision and this moment may have
     /// missed it, so it is reauthorized here.
-    pub(super) fn subscriber(&self, state: &State, permit: Permit, lease: Lease) -> Subscriber {
+    pub(super) fn subscriber(&self, state: &State, permit: Permit, mut lease: Lease) -> Subscriber {
         let Self { plan, serving, .. } = self;
         let route = &serving.config.routes[plan.route];
-        let rendering = lease.topic().state().rendering(&route.rendering);
+        let rendering = lease.render(&route.rendering);
         let grant = state.grants.enter(&self.context);
         let now = state.serving();
         let is_reloaded = !Arc::ptr_eq(&now, serving);
@@ -94,7 +94,7 @@ impl StreamRequest {
             permit,
             grant,
             format: WireFormat {
-                rendering: u16::try_from(rendering).expect("there are fewer routes"),
+                rendering: u16::try_from(rendering).expect("there are fewer routes and reloads"),
                 framed: plan.framed,
             },
             route: serving.routes[plan.route],

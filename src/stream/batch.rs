@@ -51,7 +51,8 @@ pub struct Batch {
     ids: Vec<StreamId>,
     /// Which items are gaps, by index; there is hardly ever one.
     gaps: Vec<usize>,
-    rendered: Vec<Rendered>,
+    /// By the number of the rendering; there are few.
+    rendered: Vec<(usize, Rendered)>,
 }
 
 /// The bytes of a batch in one rendering.
@@ -68,11 +69,21 @@ struct Rendered {
 pub type Unsent = [(Reason, u64); 2];
 
 impl Batch {
-    /// Encodes `items` for each rendering; the ring numbers them.
+    /// Encodes `items` for each rendering, by its index; the ring numbers them.
     pub fn encode(items: &[Item], renderings: &[Rendering], max_entry_bytes: usize) -> Self {
+        Self::encode_for(items, renderings.iter().enumerate(), max_entry_bytes)
+    }
+
+    /// Encodes `items` for each rendering, by its number.
+    pub fn encode_for<'a>(
+        items: &[Item],
+        renderings: impl Iterator<Item = (usize, &'a Rendering)>,
+        max_entry_bytes: usize,
+    ) -> Self {
         let since = Instant::now();
-        let rendered =
-            renderings.iter().map(|r| Rendered::new(items, r, max_entry_bytes)).collect();
+        let rendered = renderings
+            .map(|(number, rendering)| (number, Rendered::new(items, rendering, max_entry_bytes)))
+            .collect();
         let gap = |(index, item): (usize, &Item)| matches!(item, Item::Gap(..)).then_some(index);
         Self {
             first_seq: 0,
@@ -101,13 +112,14 @@ impl Batch {
     /// Roughly the memory that it holds, as the ring counts it.
     pub fn size_bytes(&self) -> usize {
         let ends_bytes = size_of::<usize>() * self.ids.len();
-        let rendered: usize = self.rendered.iter().map(|r| r.bytes.len() + ends_bytes).sum();
+        let rendered: usize =
+            self.rendered.iter().map(|(_, made)| made.bytes.len() + ends_bytes).sum();
         rendered + self.ids.len() * size_of::<StreamId>() + size_of::<Self>()
     }
 
     /// Whether it was encoded for this rendering.
     pub fn has(&self, rendering: usize) -> bool {
-        rendering < self.rendered.len()
+        self.rendered.iter().any(|(number, _)| *number == rendering)
     }
 
     /// Whether the item is a gap.
@@ -124,14 +136,14 @@ impl Batch {
 
     /// Entries that could not be sent.
     pub fn unsent(&self) -> Unsent {
-        let all = || self.rendered.iter().flat_map(|rendered| &rendered.unsent);
+        let all = || self.rendered.iter().flat_map(|(_, made)| &made.unsent);
         let count = |of| all().filter(|(_, reason)| *reason == of).count() as u64;
         [Reason::Oversize, Reason::Unreadable].map(|reason| (reason, count(reason)))
     }
 
     /// Whether the item is sent as an entry: it is no gap, could be sent, and is not skipped by this rendering.
     pub fn is_entry(&self, rendering: usize, seq: u64) -> bool {
-        let (rendered, index) = (&self.rendered[rendering], self.index(seq));
+        let (rendered, index) = (self.rendered(rendering), self.index(seq));
         let is_unsent = rendered.unsent.iter().any(|(unsent, _)| *unsent == index);
         let control = self.is_gap(seq) || is_unsent;
         !control && !rendered.range(index).is_empty()
@@ -139,14 +151,20 @@ impl Batch {
 
     /// The framed bytes of the items from `from_seq` on.
     pub fn framed(&self, rendering: usize, from_seq: u64) -> Bytes {
-        let rendered = &self.rendered[rendering];
+        let rendered = self.rendered(rendering);
         rendered.bytes.slice(rendered.start(self.index(from_seq))..)
     }
 
     /// The framed bytes of one item; empty if this rendering skips it.
     pub fn item(&self, rendering: usize, seq: u64) -> Bytes {
-        let rendered = &self.rendered[rendering];
+        let rendered = self.rendered(rendering);
         rendered.bytes.slice(rendered.range(self.index(seq)))
+    }
+
+    fn rendered(&self, rendering: usize) -> &Rendered {
+        let mut made = self.rendered.iter();
+        let found = made.find(|(number, _)| *number == rendering);
+        &found.expect("only a batch that has the rendering is asked for it").1
     }
 
     fn index(&self, seq: u64) -> usize {

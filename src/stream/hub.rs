@@ -9,6 +9,7 @@ use dashmap::mapref::entry::Entry;
 
 use super::topic::Topic;
 use crate::config;
+use crate::sse::Rendering;
 
 /// While all rings together are too large, a reader looks again after this long: shards move on meanwhile.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
@@ -30,12 +31,34 @@ pub struct TooManyReaders;
 /// One client's hold on a topic, for as long as it is not dropped.
 pub struct Lease {
     topic: Arc<Topic>,
+    /// The number of the rendering that its client has.
+    rendering: Option<usize>,
 }
 
 impl Lease {
     fn new(topic: &Arc<Topic>) -> Self {
         topic.state().clients += 1;
-        Self { topic: topic.clone() }
+        Self { topic: topic.clone(), rendering: None }
+    }
+
+    /// The number of its client's rendering, which the topic makes for as long as it is held open.
+    pub fn render(&mut self, rendering: &Rendering) -> usize {
+        let number = self.topic.state().renderings.enter(rendering);
+        self.rendered(Some(number));
+        number
+    }
+
+    /// The same for one of these, or for any that is made.
+    pub fn render_any(&mut self, wanted: &[&Rendering]) -> Option<usize> {
+        let number = self.topic.state().renderings.enter_any(wanted);
+        self.rendered(number);
+        number
+    }
+
+    fn rendered(&mut self, number: Option<usize>) {
+        if let Some(before) = std::mem::replace(&mut self.rendering, number) {
+            self.topic.state().renderings.leave(before);
+        }
     }
 
     /// The topic held open.
@@ -48,6 +71,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let mut state = self.topic.state();
         state.clients -= 1;
+        if let Some(number) = self.rendering {
+            state.renderings.leave(number);
+        }
         if state.clients == 0 {
             state.idle_since = Instant::now();
             drop(state);

@@ -9,10 +9,11 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use crate::sse::{Rendering, StreamId};
+use crate::sse::StreamId;
 
 use super::batch::{Batch, Item, Unsent};
 use super::catchup_positions::CatchUpRegistry;
+use super::renderings::Renderings;
 use super::ring::Ring;
 use super::sizes::Sizes;
 use super::status::{ReadFailure, ReaderStatus};
@@ -60,8 +61,8 @@ pub struct TopicState {
     pub reader: ReaderState,
     /// What the reader tells the operator.
     pub status: ReaderStatus,
-    /// The renderings that new batches are encoded for; a subscriber knows its own by index.
-    pub renderings: Vec<Rendering>,
+    /// What new batches are encoded for.
+    pub renderings: Renderings,
     /// Clients that hold it open.
     pub clients: usize,
     /// When its last client left, or when it was opened.
@@ -101,7 +102,7 @@ impl Topic {
             ring: Ring::new(limits.clone()),
             reader: ReaderState::Starting,
             status: ReaderStatus::default(),
-            renderings: Vec::new(),
+            renderings: Renderings::default(),
             clients: 0,
             idle_since: Instant::now(),
             last_answer: SystemTime::now(),
@@ -156,9 +157,9 @@ impl Topic {
         // Encoded outside the lock, and again if a rendering was registered meanwhile: a subscriber that
         // takes a position in the ring finds its own rendering from there on.
         let (batch, mut state) = loop {
-            let batch = Batch::encode(items, &renderings, max_entry_bytes);
+            let batch = Batch::encode_for(items, renderings.iter(), max_entry_bytes);
             let state = self.state();
-            if state.renderings.len() == renderings.len() {
+            if !state.renderings.has_more_than(&renderings) {
                 break (batch, state);
             }
             renderings.clone_from(&state.renderings);
@@ -280,15 +281,6 @@ impl Drop for Topic {
 }
 
 impl TopicState {
-    /// The index of a rendering. A new one is registered: all batches from now on have it.
-    pub fn rendering(&mut self, rendering: &Rendering) -> usize {
-        let known = self.renderings.iter().position(|r| r == rendering);
-        known.unwrap_or_else(|| {
-            self.renderings.push(rendering.clone());
-            self.renderings.len() - 1
-        })
-    }
-
     /// Clients, without the operator's.
     pub fn audience(&self) -> usize {
         self.clients - self.onlookers

@@ -174,7 +174,8 @@ impl Replays {
 
     async fn read(&self, topic: &Topic, page_key: PageKey) -> Result<Page, Error> {
         let PageKey { rendering, from, .. } = page_key;
-        let rendering = topic.state().renderings[rendering].clone();
+        let rendering =
+            topic.state().renderings.get(rendering).cloned().expect("its client has it");
         let sizes = &topic.backfill_sizes;
         // The anchor is an entry that the subscriber has; never read it alone.
         let least = if from.anchor().is_some() { 2 } else { 1 };
@@ -258,7 +259,7 @@ mod tests {
             let gone = source.publish(&key, "gone".into()).await.unwrap();
             source.publish(&key, payload.clone().into()).await.unwrap();
             let (replays, lease) = (replays.clone(), hub.open(&key, |_| ()).unwrap());
-            lease.topic().state().rendering(&rendering);
+            lease.topic().state().renderings.enter(&rendering);
             clients.spawn(async move {
                 let start = Start::After(gone);
                 let none = StreamId::ZERO;

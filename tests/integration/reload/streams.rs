@@ -166,3 +166,25 @@ fn nobody_slips_through_while_the_file_is_read() {
         gateway.reload();
     }
 }
+
+#[test]
+fn an_entry_is_kept_as_the_routes_make_it_now_and_not_as_they_once_did() {
+    const PAYLOAD_BYTES: usize = 100_000;
+    let setup = |event: &str| {
+        let route = route("/events/{name}", "events:{name}");
+        Setup::memory().routes(&format!("{route}event = {event:?}\n"))
+    };
+    let gateway = setup("a").start_ready();
+    let mut client = live(&gateway, "/events/a");
+    for event in ["b", "c", "d"] {
+        gateway.write(&setup(event));
+        assert_eq!(judged(&gateway.reload()), (1, 0));
+        // The next one comes before the old one leaves: the key is read all the time.
+        client = live(&gateway, "/events/a");
+        eventually("the old one has left", || gateway.metric("ssegate_clients") == 1.0);
+    }
+    gateway.publish("events:a", &"x".repeat(PAYLOAD_BYTES));
+    assert_eq!(client.event().event_type, "d");
+    let kept = gateway.metric("ssegate_buffered_bytes");
+    assert!(kept < 1.5 * PAYLOAD_BYTES as f64, "{kept} bytes");
+}

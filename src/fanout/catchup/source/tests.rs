@@ -187,9 +187,9 @@ async fn a_client_without_the_reset_of_a_new_generation_asks_for_its_beginning()
     topic.start_generation(id(10));
     topic.push(&[entry(20)], 1000);
     // What is in the ring already is not rendered for it.
-    let rendering = topic.state().renderings[0].clone();
+    let rendering = topic.state().renderings.get(0).cloned().unwrap();
     let other = Rendering { missing: Some("other".into()), ..rendering };
-    subscriber.format.rendering = topic.state().rendering(&other).try_into().unwrap();
+    subscriber.format.rendering = subscriber.lease.render(&other).try_into().unwrap();
     let mut machine = live(&subscriber, Phase::Ring(WritePosition::default()), 10);
     topic.start_generation(id(30));
     assert!(matches!(next(&mut machine, topic), Action::Again));
@@ -204,7 +204,7 @@ async fn a_gap_with_the_id_of_a_half_written_entry_does_not_finish_it() {
     let backfill = Backfill::new(Continuity::after(id(30)), 1);
     let mut machine = live(&subscriber, Phase::Source(backfill), 30).amid(Some(half));
     let gap = Gap { after: Some(id(30)), next: Some(id(40)), lost: None, reason: Reason::Trimmed };
-    let rendering = lease.topic().state().renderings[0].clone();
+    let rendering = lease.topic().state().renderings.get(0).cloned().unwrap();
     let page = Page::of(&[Item::Gap(gap, half), entry(40)], rendering);
     let opened = Opened { page: Arc::new(page), seq: 0 };
     let then = machine.page_read(opened, Continuity::after(id(30)));
