@@ -61,10 +61,46 @@ async fn all_left(state: &State, accepting: &Accepting) {
     // A connection that was accepted just before has a moment to get its own; one that asks for nothing has not.
     let _ = timeout(LAST_ARRIVALS, empty(&accepting.arrivals)).await;
     state.limits.all_left().await;
+    // Whoever was refused in that moment reads the refusal.
+    empty(&state.hosted).await;
     empty(&state.fanout.tasks).await;
 }
 
 async fn empty(tracker: &TaskTracker) {
     tracker.close();
     tracker.wait().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+    use crate::config;
+    use crate::gateway::Gateway;
+    use crate::http::inherited::Inherited;
+
+    /// The time in which a drain would end that waits for nobody.
+    const AT_ONCE: Duration = Duration::from_millis(500);
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_newcomer_that_is_refused_as_the_last_client_leaves_is_waited_for() {
+        let text = "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+        let config = config::parse(text, "", &[], true).unwrap().config;
+        let state = Gateway::bind(config, Inherited::none(), 10_000).unwrap().state;
+        let accepting = Accepting::new(state.clone());
+        let arrival = accepting.arrivals.token();
+        let mut drained = pin!(all_left(&state, &accepting));
+        tokio::select! {
+            () = &mut drained => panic!("a connection is still arriving"),
+            () = accepting.end.cancelled() => {}
+        }
+        // Now its request comes, over HTTP/2 or TLS, and is refused; the client reads that.
+        let refused = state.hosted.token();
+        drop(arrival);
+        assert!(timeout(AT_ONCE, &mut drained).await.is_err(), "it was not waited for");
+        drop(refused);
+        timeout(LONG, drained).await.unwrap();
+    }
 }
