@@ -18,6 +18,7 @@ use super::Visit;
 use super::page::harden;
 use super::response::Refusal;
 use crate::http::response::text;
+use crate::sse::comment;
 
 /// Event streams at once; a page has two.
 pub(super) const MOST_STREAMS: usize = 16;
@@ -88,7 +89,7 @@ impl Events {
 
     /// Sends a comment as a sign of life.
     pub(super) async fn keepalive(&self) -> Result<(), Gone> {
-        self.send(": keepalive\n\n".into()).await
+        self.send(comment::KEEPALIVE.into()).await
     }
 
     async fn send(&self, text: String) -> Result<(), Gone> {

@@ -6,16 +6,17 @@ use super::line::write_line;
 /// The type of every control event; a route may not use it for its own events.
 pub const CONTROL_EVENT: &str = "ssegate";
 
-/// Comments, which every parser ignores.
+/// Comments, which every parser ignores. Each is a line without a blank one after it: some parsers make an
+/// empty message of every blank line, and to a strict one a blank line before the first id empties the
+/// client's last event id.
 pub mod comment {
     /// Sent when nothing happened for a while.
-    pub const KEEPALIVE: &str = ": keepalive\n\n";
+    pub const KEEPALIVE: &str = ": keepalive\n";
     /// Redis is away; the stream stays open.
-    pub const RECONNECTING: &str = ": reconnecting\n\n";
+    pub const RECONNECTING: &str = ": reconnecting\n";
     /// Redis is back.
-    pub const RECONNECTED: &str = ": reconnected\n\n";
-    /// The first bytes of a stream, so that every proxy passes the response head on. Without a blank line: to
-    /// a strict parser a blank line before the first id empties the client's last event id.
+    pub const RECONNECTED: &str = ": reconnected\n";
+    /// The first bytes of a stream, so that every proxy passes the response head on.
     pub const OPEN: &str = ": ssegate\n";
 }
 

@@ -107,6 +107,6 @@ fn without_any_gateway_an_event_source_is_told_to_come_back() {
         assert!(lower.starts_with("http/1.1 200 "), "{answer}");
         assert!(lower.contains("content-type: text/event-stream\r\n"), "{answer}");
         assert!(lower.contains("cache-control: no-store\r\n"), "{answer}");
-        assert!(answer.ends_with("\r\n\r\nretry: 5000\n\n"), "{answer:?}");
+        assert!(answer.ends_with("\r\n\r\nretry: 5000\n"), "{answer:?}");
     }
 }

@@ -15,6 +15,8 @@ use crate::support::{self, DEADLINE, eventually};
 mod limits;
 /// Listeners: unix sockets, socket options, slow and large heads, no descriptors left.
 mod listeners;
+/// Libraries that are no `EventSource`.
+mod other_clients;
 
 /// A connection with a deadline.
 fn connect(address: &str) -> TcpStream {

@@ -80,7 +80,7 @@ pub fn without_a_gateway_an_event_source_is_told_to_come_back(kind: Kind) {
             assert_eq!(header(head, "access-control-allow-origin"), Some(PAGE));
             assert_eq!(header(head, "access-control-allow-credentials"), Some("true"));
             let body = soon(answer.into_body().collect()).await.unwrap().to_bytes();
-            assert_eq!(body, "retry: 5000\n\n");
+            assert_eq!(body, "retry: 5000\n");
         }
     });
 }

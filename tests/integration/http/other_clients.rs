@@ -1,0 +1,34 @@
+//! What libraries that are no `EventSource` make of a stream: each reads a little otherwise than the standard.
+
+use std::io::Write;
+
+use super::{connect, read_until};
+use crate::support::gateway::Setup;
+use crate::support::redis::Redis;
+
+/// The data of each message, as fetch-event-source, httpx-sse and others see them: a blank line ends a message,
+/// whatever was before it.
+fn messages(body: &str) -> Vec<String> {
+    let (whole, _) = body.rsplit_once("\n\n").unwrap_or_default();
+    let data = |block: &str| block.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    whole.split("\n\n").map(data).collect()
+}
+
+#[test]
+fn a_sign_of_life_is_a_comment_and_no_empty_message() {
+    let mut redis = Redis::start();
+    let gateway = Setup::redis(&redis).set("server", "keepalive = \"1s\"").start_ready();
+    let mut stream = connect(&gateway.address);
+    // Without chunks: the body is what follows the head.
+    stream.write_all(b"GET /events/a HTTP/1.0\r\n\r\n").unwrap();
+    read_until(&mut stream, "\r\n\r\n");
+    let mut body = read_until(&mut stream, ": keepalive\n");
+    redis.kill();
+    body += &read_until(&mut stream, ": reconnecting\n");
+    redis.launch();
+    body += &read_until(&mut stream, ": reconnected\n");
+    redis.add("events:a", "the last");
+    body += &read_until(&mut stream, "data: the last\n\n");
+    let messages = messages(&body);
+    assert!(messages.len() > 1 && messages.iter().all(|data| !data.is_empty()), "{body:?}");
+}
