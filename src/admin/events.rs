@@ -18,7 +18,7 @@ use super::Visit;
 use super::page::harden;
 use super::response::Refusal;
 use crate::http::response::text;
-use crate::sse::comment;
+use crate::sse::{MEDIA_TYPE, comment};
 
 /// Event streams at once; a page has two.
 pub(super) const MOST_STREAMS: usize = 16;
@@ -72,7 +72,7 @@ where
 pub(super) fn head<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));

@@ -8,6 +8,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use super::plan::Plan;
+use crate::sse::MEDIA_TYPE;
 
 /// The demo's page.
 pub(super) fn demo_page() -> Response<Full<Bytes>> {
@@ -30,7 +31,7 @@ pub fn text(status: StatusCode, message: &str) -> Box<Response<Full<Bytes>>> {
 
 /// Besides the content type, they make proxies pass each event on at once.
 const STREAM_HEADERS: &[(&str, &str)] = &[
-    ("content-type", "text/event-stream"),
+    ("content-type", MEDIA_TYPE),
     ("cache-control", "no-cache, no-transform"),
     ("x-accel-buffering", "no"),
 ];

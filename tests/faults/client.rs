@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Request;
 use ssegate::sse::parse::{Event, Item, Parser};
-use ssegate::sse::{CONTROL_EVENT, StreamId};
+use ssegate::sse::{CONTROL_EVENT, MEDIA_TYPE, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
@@ -171,7 +171,7 @@ impl Client {
         }
         let (response, _) = sender.send_request(request.body(()).unwrap(), true)?;
         let response = response.await?;
-        if response.status() != 200 || response.headers()["content-type"] != "text/event-stream" {
+        if response.status() != 200 || response.headers()["content-type"] != MEDIA_TYPE {
             return Err(self.wrong(format!("not a stream: {response:?}")));
         }
         self.record.note(What::Opened(last_event_id));
@@ -208,7 +208,7 @@ impl Client {
     fn framing(&self, head: &str) -> Result<Option<Chunks>, Lost> {
         let lower = head.to_ascii_lowercase();
         let ok = lower.split(' ').nth(1) == Some("200")
-            && lower.contains("\r\ncontent-type: text/event-stream");
+            && lower.contains(&format!("\r\ncontent-type: {MEDIA_TYPE}\r\n"));
         let chunked = lower.contains("\r\ntransfer-encoding: chunked\r\n");
         if !ok || chunked == self.is_old() {
             return Err(self.wrong(format!("not a stream: {head:?}")));

@@ -164,7 +164,7 @@ fn a_hundred_streams_of_one_connection_get_everything_in_order() {
             let response = response.await.unwrap();
             assert_eq!(response.status(), 200);
             let headers = response.headers();
-            assert_eq!(headers["content-type"], "text/event-stream");
+            assert_eq!(headers["content-type"], "text/event-stream; charset=utf-8");
             assert!(!headers.contains_key("connection"), "{headers:?}");
             streams.push(tokio::spawn(entries(response.into_body(), 30)));
         }

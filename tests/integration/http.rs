@@ -58,7 +58,7 @@ fn a_stream_on_http_1_1_is_chunked_and_begins_with_retry_and_a_comment() {
     let expected = [
         "cache-control: no-cache, no-transform",
         "connection: close",
-        "content-type: text/event-stream",
+        "content-type: text/event-stream; charset=utf-8",
         "http/1.1 200 ok",
         "transfer-encoding: chunked",
         "x-accel-buffering: no",
@@ -91,7 +91,7 @@ fn a_stream_on_http_1_0_ends_with_its_connection() {
     let expected = [
         "cache-control: no-cache, no-transform",
         "connection: close",
-        "content-type: text/event-stream",
+        "content-type: text/event-stream; charset=utf-8",
         "http/1.0 200 ok",
         "x-accel-buffering: no",
     ];
@@ -148,7 +148,7 @@ fn head_gets_the_head_of_a_stream_and_no_stream() {
     assert_eq!((response.status, response.body.as_str()), (200, ""));
     let expected = [
         "cache-control: no-cache, no-transform",
-        "content-type: text/event-stream",
+        "content-type: text/event-stream; charset=utf-8",
         "x-accel-buffering: no",
     ];
     for line in expected {

@@ -154,7 +154,7 @@ async fn an_answer_that_is_no_stream_passes_unchanged(front: &Front, protocol: P
         soon(connection.ask(method, path, headers)).await.unwrap()
     };
     let head = ask(Method::HEAD, "/events/a", &[]).await;
-    assert_eq!(header(head.headers(), "content-type"), Some("text/event-stream"));
+    assert_eq!(header(head.headers(), "content-type"), Some("text/event-stream; charset=utf-8"));
     let asked = [
         ("origin", "https://app.example"),
         ("access-control-request-method", "GET"),

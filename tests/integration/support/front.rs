@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject as _;
@@ -142,8 +142,8 @@ impl Connection {
         let answer = self.ask(Method::GET, path, headers).await.map_err(Refusal::Network)?;
         let (head, body) = answer.into_parts();
         let content_type = head.headers.get("content-type");
-        if head.status != StatusCode::OK || content_type.is_none_or(|it| it != "text/event-stream")
-        {
+        let is_stream = |it: &HeaderValue| it.as_bytes().starts_with(b"text/event-stream");
+        if head.status != StatusCode::OK || !content_type.is_some_and(is_stream) {
             return Err(Refusal::ForGood(format!("{head:?}")));
         }
         let (parser, items) = (Parser::new(), VecDeque::new());
