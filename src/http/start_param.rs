@@ -1,4 +1,9 @@
-//! Where a client asks to begin in the stream: `Last-Event-ID`, or a query.
+//! Where a client asks to begin in the stream: at a last event id, or at a beginning that its URL names.
+//!
+//! The operator of a page writes its URL; the client adds a last event id to that, in the header or, where it
+//! cannot, in the query. So an id wins over every beginning, and what is wrong with it is told in the stream.
+
+use std::borrow::Cow;
 
 use hyper::Request;
 use jiff::Timestamp;
@@ -7,36 +12,60 @@ use crate::config::{Replay, duration};
 use crate::sse::StreamId;
 use crate::stream::start::Start;
 
-/// Where the client asks to begin, or what is wrong with its query. The header wins, for a browser that
-/// reconnects adds it to the query it began with. A header that is no id of ours is another server's.
+/// Where the client asks to begin, or what is wrong with the beginning in its query. Of several ids the last
+/// counts, and those of the header after those of the query: a browser adds it to the URL that it began with.
 pub fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, String> {
-    if let Some(header) = request.headers().get("last-event-id").filter(|value| !value.is_empty()) {
-        let id = header.to_str().ok().and_then(|text| text.parse().ok());
-        return Ok(id.map_or(Start::Unknown, Start::After));
+    let query: Vec<_> =
+        url::form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).collect();
+    let in_query = query.iter().filter(|(name, _)| is_last_event_id(name));
+    let in_query: Vec<_> = in_query.filter_map(|(_, value)| position(value)).collect();
+    let headers = request.headers().get_all("last-event-id").iter();
+    let in_header = headers.filter_map(|value| position(&String::from_utf8_lossy(value.as_bytes())));
+    let in_header: Vec<_> = in_header.collect();
+    let is_id = |start: &&Start| **start != Start::Earliest;
+    if let Some(id) = in_header.iter().rev().chain(in_query.iter().rev()).find(is_id) {
+        return Ok(*id);
     }
-    let mut start = None;
-    let query = request.uri().query().unwrap_or("");
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let wanted = match &*name {
-            "last_event_id" | "lastEventId" | "lastEventID" if value.is_empty() => continue,
-            "last_event_id" | "lastEventId" | "lastEventID" => last_event_id(&value)?,
-            "last" => newest(&value, replay)?,
-            "since" => since(&value)?,
+    if !in_header.is_empty() {
+        return Ok(Start::Earliest);
+    }
+    beginning(&query, in_query.first().copied(), replay)
+}
+
+/// Clients write the name in many ways: `last_event_id`, `lastEventId`, `Last-Event-ID`.
+fn is_last_event_id(name: &str) -> bool {
+    let letters = name.bytes().filter(|byte| !b"-_".contains(byte));
+    letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"lasteventid")
+}
+
+/// What one last event id, or what stands in its place, means; `None`: it is empty. One that is no id of ours
+/// is another server's.
+fn position(value: &str) -> Option<Start> {
+    match value.trim() {
+        "" => None,
+        "earliest" => Some(Start::Earliest),
+        value => Some(StreamId::parse_short(value).map_or(Start::Unknown, Start::After)),
+    }
+}
+
+/// The beginning that the URL names, without an id; `so_far` is `earliest`, if that is named.
+fn beginning(
+    query: &[(Cow<'_, str>, Cow<'_, str>)],
+    so_far: Option<Start>,
+    replay: Replay,
+) -> Result<Start, String> {
+    let mut start = so_far;
+    for (name, value) in query {
+        let wanted = match &**name {
+            "last" => newest(value, replay)?,
+            "since" => since(value)?,
             _ => continue,
         };
         if start.replace(wanted).is_some_and(|before| before != wanted) {
-            return Err("last_event_id, last and since exclude each other".into());
+            return Err("earliest, last and since exclude each other".into());
         }
     }
     Ok(start.unwrap_or(Start::Live))
-}
-
-fn last_event_id(value: &str) -> Result<Start, String> {
-    if value == "earliest" {
-        return Ok(Start::Earliest);
-    }
-    let id = StreamId::parse_short(value);
-    id.map(Start::After).map_err(|error| format!("last_event_id: {error}"))
 }
 
 fn newest(value: &str, replay: Replay) -> Result<Start, String> {
@@ -62,4 +91,66 @@ fn since(value: &str) -> Result<Start, String> {
         }
     };
     Ok(Start::Since(u64::try_from(since_ms).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(query: &str, headers: &[&str]) -> Result<Start, String> {
+        let mut request = Request::get(format!("/events/a?{query}"));
+        for value in headers {
+            request = request.header("last-event-id", *value);
+        }
+        start(&request.body(()).unwrap(), Replay::Newest(100))
+    }
+
+    fn after(ms: u64) -> Start {
+        Start::After(StreamId { ms, seq: 0 })
+    }
+
+    #[test]
+    fn the_header_and_the_query_are_read_alike() {
+        for (value, meant) in [
+            ("5-0", after(5)),
+            ("5", after(5)),
+            ("0", after(0)),
+            ("0-0", after(0)),
+            ("earliest", Start::Earliest),
+            ("garbage", Start::Unknown),
+            ("1-2-3", Start::Unknown),
+            ("01-0", Start::Unknown),
+            ("18446744073709551616-0", Start::Unknown),
+            ("", Start::Live),
+        ] {
+            assert_eq!(asked("", &[value]), Ok(meant), "header {value:?}");
+            for name in ["last_event_id", "lastEventId", "Last-Event-ID", "LAST_EVENT_ID", "lasteventid"] {
+                assert_eq!(asked(&format!("{name}={value}"), &[]), Ok(meant), "{name}={value}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_wins_over_a_beginning_and_the_last_of_several_counts() {
+        for (query, headers, meant) in [
+            ("last=2&lastEventId=5-0", &[][..], after(5)),
+            ("lastEventId=5-0&last=2&since=1h", &[], after(5)),
+            ("last=x&lastEventId=5-0", &[], after(5)),
+            ("lastEventId=5-0&last_event_id=earliest", &[], after(5)),
+            ("last=2&lastEventId=another-servers", &[], Start::Unknown),
+            ("last_event_id=5-0&lastEventId=7-0", &[], after(7)),
+            ("last_event_id=5-0&lastEventId=", &[], after(5)),
+            ("last_event_id=7-0", &["5-0"], after(5)),
+            ("last_event_id=7-0", &["5-0", "6-0", ""], after(6)),
+            ("last_event_id=7-0", &["earliest"], after(7)),
+            ("last=2", &["earliest"], Start::Earliest),
+            ("last=2", &["5"], after(5)),
+            ("last=2&last=2&lastEventId=", &[], Start::Newest(2)),
+        ] {
+            assert_eq!(asked(query, headers), Ok(meant), "{query} {headers:?}");
+        }
+        for contradiction in ["last=2&last=3", "last=2&since=1h", "last_event_id=earliest&last=2"] {
+            assert!(asked(contradiction, &[]).is_err(), "{contradiction}");
+        }
+    }
 }

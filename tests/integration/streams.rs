@@ -15,6 +15,8 @@ mod bounds;
 mod gaps;
 /// What was trimmed from the middle of a stream.
 mod holes;
+/// Last event ids, in the header and in the query.
+mod positions;
 /// `POST /publish/{key}`.
 mod publish;
 /// What a resume cannot have any more.
@@ -192,23 +194,6 @@ fn the_header_wins_over_the_query() {
 }
 
 #[test]
-fn an_empty_header_is_none() {
-    everywhere(
-        |setup| setup,
-        |scene| {
-            let ids = scene.publish(2);
-            replays(scene, scene.resume(""), &[], &ids[1]);
-            let now = newest(scene);
-            let path = format!("/events/a?last_event_id={}", ids[1]);
-            let client = Client::resume(&scene.gateway.address, &path, "");
-            replays(scene, client, std::slice::from_ref(&now), &now);
-            let now = newest(scene);
-            replays(scene, scene.open("?last_event_id="), &[], &now);
-        },
-    );
-}
-
-#[test]
 fn a_client_with_nothing_but_the_live_mark_resumes_exactly() {
     everywhere(
         |setup| setup,
@@ -264,57 +249,6 @@ fn earliest_is_everything_kept() {
             let mut ids = vec![newest(scene)];
             ids.extend(scene.publish(20));
             replays(scene, scene.open("?last_event_id=earliest"), &ids, &ids[20]);
-        },
-    );
-}
-
-#[test]
-fn the_query_takes_the_short_form_of_an_id() {
-    everywhere(
-        |setup| setup,
-        |scene| {
-            let ids = scene.publish(3);
-            // 0 stands for 0-0, after which is everything; nothing was removed, so it is exact.
-            replays(scene, scene.open("?last_event_id=0"), &ids, &ids[2]);
-        },
-    );
-}
-
-#[test]
-fn a_malformed_id_in_the_header_is_a_gap_and_starts_live() {
-    everywhere(
-        |setup| setup,
-        |scene| {
-            let mut tail = scene.publish(2).remove(1);
-            let huge = "18446744073709551616-0";
-            for id in ["garbage", "5", "1-2-3", "01-0", "+1-0", "5-", "-", "earliest", huge] {
-                let mut client = scene.resume(id);
-                let gap = json!({"type": "gap", "after": null, "next": null, "lost": null, "reason": "unknown"});
-                assert_eq!(client.control(), (gap, tail.clone()), "{id}");
-                replays(scene, client, &[], &tail);
-                tail = newest(scene);
-            }
-        },
-    );
-}
-
-#[test]
-fn a_query_that_is_wrong_is_refused() {
-    everywhere(
-        |setup| setup,
-        |scene| {
-            for query in [
-                "?last_event_id=garbage",
-                "?lastEventId=1-2-3",
-                "?lastEventID=01-0",
-                "?last_event_id=18446744073709551616-0",
-                "?last=3&since=15m",
-                "?last=3&last=4",
-                "?last_event_id=5-0&last=3",
-                "?last_event_id=5-0&since=1h",
-            ] {
-                assert_eq!(scene.status(query), 400, "{query}");
-            }
         },
     );
 }
