@@ -59,7 +59,7 @@ fn answer(gateway: &Gateway, arguments: &[&str], path: &str) -> String {
 #[test]
 fn curl_speaks_both_versions_with_and_without_tls() {
     const PATHS: [(&str, &str); 3] =
-        [("/events/a?last_event_id=x", "400"), ("/nothing", "404"), ("/events/a", "200")];
+        [("/events/a?last=x", "400"), ("/nothing", "404"), ("/events/a", "200")];
     let authority = Authority::new();
     let plain = Setup::memory().start_ready();
     let tls = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();

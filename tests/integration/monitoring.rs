@@ -134,7 +134,7 @@ fn the_exposition_does_not_grow_with_keys_and_clients() {
         for request in [
             format!("GET /no/{number} HTTP/1.1\r\nHost: {number}.example"),
             format!("MADE{number} /events/a HTTP/1.1\r\nHost: x"),
-            format!("GET /events/a?last_event_id=x{number} HTTP/1.1\r\nHost: x"),
+            format!("GET /events/a?last=x{number} HTTP/1.1\r\nHost: x"),
             format!("GET /events/a HTTP/1.1\r\nHost: x\r\nAccept: made/up{number}"),
             format!("GET /events/a HTTP/9.{number}\r\nHost: x"),
         ] {
