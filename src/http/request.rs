@@ -1,7 +1,12 @@
 //! What every request goes through, whatever carries it: who makes it, the decision, and what is counted and
 //! logged where it gets no stream.
 
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::{Request, Version};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::forwarded;
@@ -11,6 +16,9 @@ use crate::fanout::LogId;
 use crate::limits::PendingEnd;
 use crate::state::{Serving, State};
 use crate::telemetry::log::ACCESS;
+
+/// How long the end of a body is waited for.
+pub(super) const BODY_END_TIME: Duration = Duration::from_millis(200);
 
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +36,23 @@ pub(super) fn decide<B>(state: &State, serving: &Serving, request: &Request<B>) 
     };
     state.metrics.rejected(reason);
     Decision::Respond(*response)
+}
+
+/// Waits shortly for the end of a request's body, and returns whether it has content. Proxies and clients end
+/// an empty body after the head, in a frame or a chunk of its own.
+pub(super) async fn has_content(body: &mut Incoming) -> bool {
+    let content = async {
+        while let Some(frame) = body.frame().await {
+            // What cannot be read is no empty body.
+            let Ok(frame) = frame else { return true };
+            if frame.data_ref().is_some_and(|data| !data.is_empty()) {
+                return true;
+            }
+        }
+        false
+    };
+    // Without an end there is no content either: what a client sends under its stream is thrown away.
+    timeout(BODY_END_TIME, content).await.unwrap_or(false)
 }
 
 /// Counts and logs an ordinary response.

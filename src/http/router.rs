@@ -8,8 +8,7 @@
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT, ALLOW, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, REFERRER_POLICY, TRANSFER_ENCODING,
-    WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
 };
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
@@ -31,11 +30,7 @@ pub enum Decision {
 
 /// Decides what a request gets.
 pub fn decide<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Decision {
-    let mut headers = cors::headers(&config.cors, request.headers());
-    if gate.reads_query() {
-        // The URL may hold a token: it must not become the referrer of another request.
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    }
+    let headers = page_headers(config, gate, request.headers());
     match plan(config, gate, request) {
         Ok(Decision::Stream(mut plan)) => {
             plan.headers.extend(headers);
@@ -51,6 +46,16 @@ pub fn decide<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Decision
             Decision::Respond(*refusal)
         }
     }
+}
+
+/// The headers that every answer has for the page behind the request.
+pub(super) fn page_headers(config: &Config, gate: &Gate, request: &HeaderMap) -> HeaderMap {
+    let mut headers = cors::headers(&config.cors, request);
+    if gate.reads_query() {
+        // The URL may hold a token: it must not become the referrer of another request.
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
+    headers
 }
 
 /// Whether this request would still be admitted to the stream of `context`.
@@ -228,17 +233,22 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(text(StatusCode::NOT_ACCEPTABLE, "this is an event stream: accept text/event-stream"))
 }
 
+/// What the head says of a body. One whose end has yet to come may be empty: the server waits for it.
 fn check_bodiless(headers: &HeaderMap) -> Result<(), Refusal> {
-    let empty = headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0");
-    if empty && !headers.contains_key(TRANSFER_ENCODING) && !headers.contains_key(EXPECT) {
+    let is_zero = |length: &HeaderValue| !length.as_bytes().iter().any(|byte| (b'1'..=b'9').contains(byte));
+    let is_empty = headers.get_all(CONTENT_LENGTH).iter().all(is_zero);
+    let expects = headers.get_all(EXPECT).iter().any(|expected| !expected.is_empty());
+    if is_empty && !expects {
         return Ok(());
     }
     Err(text(StatusCode::BAD_REQUEST, "a stream is asked for without a body and without Expect"))
 }
 
 /// The refusal of a stream that is asked for with a body.
-pub(super) fn unwanted_body() -> Refusal {
-    bad("a stream is asked for without a body")
+pub(super) fn unwanted_body(config: &Config, gate: &Gate, request: &HeaderMap) -> Refusal {
+    let mut refusal = bad("a stream is asked for without a body");
+    refusal.headers_mut().extend(page_headers(config, gate, request));
+    refusal
 }
 
 fn bad(message: &str) -> Refusal {

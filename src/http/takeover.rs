@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -21,14 +21,14 @@ use tracing::debug;
 use super::admission::{StreamRequest, refusal_event, wait_for_tail};
 use super::listener::Connection;
 use super::plan::Plan;
-use super::request::{Requester, count_response, decide};
+use super::request::{Requester, count_response, decide, has_content};
 use super::request_head::{HEAD_BYTES, MAX_HEADERS, count_refused_head};
 use super::response;
-use super::router::Decision;
+use super::router::{self, Decision};
 use crate::config::Refuse;
 use crate::fanout::{Socket, WireFormat, close, close_with, welcome};
 use crate::limits::{EvictionHandle, PendingSlot};
-use crate::state::State;
+use crate::state::{Serving, State};
 
 /// While there are more pending connections than this, none is kept for a second request: hyper costs 13 KB
 /// by then.
@@ -123,24 +123,54 @@ impl Service<Request<Incoming>> for Requests {
             Decision::Respond(response) => {
                 let status = response.status().as_u16();
                 count_response(&self.state, &serving, self.requester, &request, status);
-                Answer(Some(response))
+                Answer::Now(Some(response))
             }
-            Decision::Stream(plan) => {
+            Decision::Stream(plan) if request.body().is_end_stream() => {
                 self.stream.put(StreamRequest::new(serving, self.requester, plan, &request));
-                Answer(None)
+                Answer::Now(None)
             }
+            Decision::Stream(plan) => Answer::AfterBody(Box::pin(after_body(
+                (self.state.clone(), serving),
+                (self.requester, self.stream.clone()),
+                plan,
+                request,
+            ))),
         }
     }
 }
 
+/// The refusal of a stream that is asked for with content; without any the stream goes to the slot.
+async fn after_body(
+    (state, serving): (Arc<State>, Arc<Serving>),
+    (requester, slot): (Requester, RequestSlot),
+    plan: Plan,
+    mut request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    if !has_content(request.body_mut()).await {
+        slot.put(StreamRequest::new(serving, requester, plan, &request));
+        return std::future::pending().await;
+    }
+    let refusal = router::unwanted_body(&serving.config, &serving.gate, request.headers());
+    count_response(&state, &serving, requester, &request, refusal.status().as_u16());
+    *refusal
+}
+
 /// An ordinary response. For a stream it stays pending: hyper is dropped with it.
-pub(super) struct Answer(Option<Response<Full<Bytes>>>);
+pub(super) enum Answer {
+    /// Known with the head.
+    Now(Option<Response<Full<Bytes>>>),
+    /// The end of the request's body decides.
+    AfterBody(Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>),
+}
 
 impl Future for Answer {
     type Output = Result<Response<Full<Bytes>>, Infallible>;
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Now(response) => response.take().map_or(Poll::Pending, |it| Poll::Ready(Ok(it))),
+            Self::AfterBody(answer) => answer.as_mut().poll(context).map(Ok),
+        }
     }
 }
 

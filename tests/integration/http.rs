@@ -225,6 +225,40 @@ fn a_stream_asked_for_with_a_body_or_expect_is_400() {
 }
 
 #[test]
+fn an_empty_body_however_it_is_framed_is_none() {
+    let gateway = Setup::memory().start_ready();
+    for (framing, end) in [
+        ("Content-Length: 00", ""),
+        ("Content-Length: 0\r\nExpect:", ""),
+        ("Transfer-Encoding: chunked", "0\r\n\r\n"),
+        ("Transfer-Encoding: chunked", "000;a=b\r\nTrailer: x\r\n\r\n"),
+    ] {
+        let head = format!("GET /events/a HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+        for pieces in [vec![head.clone() + end], vec![head.clone(), end.to_owned()]] {
+            let mut stream = connect(&gateway.address);
+            for piece in &pieces {
+                stream.write_all(piece.as_bytes()).unwrap();
+            }
+            let said = read_until(&mut stream, "\"replayed\":0}\n");
+            assert!(said.starts_with("HTTP/1.1 200 "), "{framing}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_does_not_end_is_not_waited_for() {
+    let gateway = Setup::memory().start_ready();
+    Client::with(&gateway.address, "/events/a", &[("Transfer-Encoding", "chunked")]).live();
+    // Content is refused however late it comes after the head, within that time.
+    let mut stream = connect(&gateway.address);
+    let head = "GET /events/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(b"1\r\nx\r\n0\r\n\r\n").unwrap();
+    let said = read_until(&mut stream, "without a body\n");
+    assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+}
+
+#[test]
 fn what_a_client_sends_after_its_request_disturbs_nobody() {
     let gateway = Setup::memory().start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");

@@ -3,10 +3,9 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Either, Full, Limited};
-use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, Response, Version};
 use tokio::time::timeout;
@@ -15,15 +14,13 @@ use super::mailbox::Mailbox;
 use crate::config::Refuse;
 use crate::fanout::{Body, Subscriber, follow_in_body};
 use crate::http::admission::{StreamRequest, refusal_event, wait_for_tail};
-use crate::http::request::{Requester, count_response, decide};
+use crate::http::request::{BODY_END_TIME, Requester, count_response, decide, has_content};
 use crate::http::response;
 use crate::http::router::{self, Decision};
 use crate::state::State;
 
-/// A body that comes with a request is thrown away up to this,
+/// A body that comes with a request is thrown away up to this.
 pub(super) const UNWANTED_BODY_BYTES: u32 = 16 << 10;
-/// and for no longer than this.
-const UNWANTED_BODY_TIME: Duration = Duration::from_millis(200);
 
 /// A response: whole, or a stream.
 type Answer = Response<Either<Full<Bytes>, Body>>;
@@ -31,17 +28,18 @@ type Answer = Response<Either<Full<Bytes>, Body>>;
 /// Answers one request; the catch-up half of a stream goes to the mailbox.
 pub(super) async fn answer(
     state: &Arc<State>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     requester: Requester,
     mailbox: &Mailbox,
 ) -> Result<Answer, Infallible> {
-    let has_body = !request.body().is_end_stream();
     let is_head = request.method() == Method::HEAD;
     let serving = state.serving();
     let response = match decide(state, &serving, &request) {
         Decision::Respond(response) => response,
         // The router sees only headers, and over HTTP/2 a body needs none.
-        Decision::Stream(_) if has_body => *router::unwanted_body(),
+        Decision::Stream(_) if has_content(request.body_mut()).await => {
+            *router::unwanted_body(&serving.config, &serving.gate, request.headers())
+        }
         Decision::Stream(mut plan) => {
             plan.framed = false;
             if request.version() < Version::HTTP_2 {
@@ -57,7 +55,7 @@ pub(super) async fn answer(
     count_response(state, &serving, requester, &request, response.status().as_u16());
     // Some clients take a response before the end of their body for an error (curl 7.88).
     let body = Limited::new(request.into_body(), UNWANTED_BODY_BYTES as usize);
-    let _ = timeout(UNWANTED_BODY_TIME, body.collect()).await;
+    let _ = timeout(BODY_END_TIME, body.collect()).await;
     // A response to HEAD has no body (RFC 9110, 9.3.2), but over HTTP/2 hyper would send it.
     Ok(response.map(|body| Either::Left(if is_head { Full::default() } else { body })))
 }

@@ -6,7 +6,7 @@ use super::live;
 use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::multiplexed::{
-    CANCEL, DATA, End, INITIAL_WINDOW_SIZE, Session, WINDOW_UPDATE, Wire,
+    CANCEL, DATA, END_STREAM, End, INITIAL_WINDOW_SIZE, Session, WINDOW_UPDATE, Wire,
 };
 use crate::support::redis::Redis;
 
@@ -177,4 +177,28 @@ fn a_small_window_cuts_no_entry() {
         }
     }
     assert!(String::from_utf8(body).unwrap().contains(&format!("data: {payload}\n\n")));
+}
+
+#[test]
+fn an_empty_body_in_a_frame_of_its_own_is_none() {
+    let gateway = Setup::memory().start_ready();
+    // Each is the DATA that follows the head; after none the stream begins as well.
+    let bodies: [(&[(&[u8], u8)], u16); 5] = [
+        (&[(b"", END_STREAM)], 200),
+        (&[(b"", 0), (b"", END_STREAM)], 200),
+        (&[], 200),
+        (&[(b"x", END_STREAM)], 400),
+        (&[(b"", 0), (b"x", 0)], 400),
+    ];
+    for (frames, status) in bodies {
+        let mut session = Session::open(&gateway.address);
+        let id = session.open_request("/events/a");
+        for (payload, flags) in frames {
+            session.wire.send(DATA, *flags, id, payload);
+        }
+        assert_eq!(session.status(id), status, "{frames:?}");
+        if status == 200 {
+            assert_eq!(session.live(id), 0);
+        }
+    }
 }

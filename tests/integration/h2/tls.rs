@@ -292,3 +292,19 @@ fn a_malformed_request_is_counted_with_its_answer() {
         gateway.metric("ssegate_http_responses_total{code=\"400\"}") == 1.0
     });
 }
+
+#[test]
+fn over_tls_an_empty_body_in_a_chunk_of_its_own_is_none() {
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
+    let head = "GET /events/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (end, status) in [("0\r\n\r\n", "200"), ("1\r\nx\r\n0\r\n\r\n", "400")] {
+        let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[]);
+        tls.write_all(head.as_bytes()).unwrap();
+        tls.flush().unwrap();
+        tls.write_all(end.as_bytes()).unwrap();
+        let mut said = [0; 12];
+        tls.read_exact(&mut said).unwrap();
+        assert_eq!(String::from_utf8_lossy(&said), format!("HTTP/1.1 {status}"));
+    }
+}

@@ -224,6 +224,15 @@ impl<S: Read + Write> Session<S> {
         id
     }
 
+    /// Asks for a stream, and leaves open whether a body follows; its id.
+    pub fn open_request(&mut self, path: &str) -> u32 {
+        let id = self.next_id;
+        self.next_id += 2;
+        self.streams.insert(id, Stream::default());
+        self.wire.send(HEADERS, END_HEADERS, id, &head(path, &[]));
+        id
+    }
+
     #[track_caller]
     pub fn status(&mut self, id: u32) -> u16 {
         self.pump_until("a head", |session| session.streams[&id].status)
