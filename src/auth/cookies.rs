@@ -4,25 +4,18 @@
 use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderValue, ORIGIN};
 
-use crate::config::{Cors, Origins};
+use crate::config::Cors;
 
 /// Whether a cookie counts for this request: for pages of our own origin, for those of origins that may use
 /// credentials, and for clients that send neither header, which no current browser does.
 pub fn may_use_cookies(cors: &Cors, request: &HeaderMap) -> bool {
-    let trusted = || match (&cors.origins, request.get(ORIGIN)) {
-        (Origins::Listed(listed), Some(origin)) => cors.credentials && is_listed(listed, origin),
-        _ => false,
-    };
+    let is_listed = |origin| cors.origins.lists(origin);
+    let trusted = || cors.credentials && request.get(ORIGIN).is_some_and(is_listed);
     match (request.get("sec-fetch-site"), request.get(ORIGIN)) {
         (Some(site), _) => site == "same-origin" || site == "none" || trusted(),
         (None, Some(origin)) => is_of_host(origin, request) || trusted(),
         (None, None) => true,
     }
-}
-
-/// Whether this origin is listed, compared byte by byte.
-pub fn is_listed(listed: &[HeaderValue], origin: &HeaderValue) -> bool {
-    listed.iter().any(|listed| listed == origin)
 }
 
 /// Whether this origin is that of the host that the request names.
@@ -36,6 +29,7 @@ pub fn is_of_host(origin: &HeaderValue, request: &HeaderMap) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::config::{AllowedOrigin, Origins};
 
     pub(crate) fn request(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -46,8 +40,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn listed(credentials: bool) -> Cors {
-        let origin = HeaderValue::from_static("https://app.example");
-        Cors { origins: Origins::Listed(vec![origin]), credentials }
+        let origin = AllowedOrigin::Exact(HeaderValue::from_static("https://app.example"));
+        Cors { origins: Origins::Listed(vec![origin]), credentials, headers: Vec::new() }
     }
 
     #[test]
@@ -75,6 +69,7 @@ pub(crate) mod tests {
         }
         let app = request(&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")]);
         assert!(!may_use_cookies(&listed(false), &app));
-        assert!(!may_use_cookies(&Cors { origins: Origins::Any, credentials: false }, &app));
+        let any = Cors { origins: Origins::Any, ..listed(false) };
+        assert!(!may_use_cookies(&any, &app));
     }
 }

@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Metrics;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-const NO_CORS: Cors = Cors { origins: Origins::None, credentials: false };
+const NO_CORS: Cors = Cors { origins: Origins::None, credentials: false, headers: Vec::new() };
 
 fn rules() -> Jwt {
     let keys = vec![VerifyingKey::secret(SECRET, &[Algorithm::HS256])];

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderValue;
-
 use crate::sse::Rendering;
 
 mod auth;
+mod cors;
 pub mod diagnostics;
 pub mod jwk;
 mod limits;
@@ -28,6 +27,7 @@ mod toml;
 mod units;
 
 pub use auth::{Access, Jwt, KeyPlace, Keys, Match, TokenPlace};
+pub use cors::{AllowedOrigin, Cors, Origins};
 pub use diagnostics::{Fault, Faults};
 pub use limits::Limits;
 pub use loaded::{ConfigFile, Loaded, Setting};
@@ -283,26 +283,6 @@ pub struct Ring {
     pub bytes: usize,
     /// Bytes of all stream keys.
     pub total_bytes: usize,
-}
-
-/// `[cors]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cors {
-    /// The origins whose pages may read.
-    pub origins: Origins,
-    /// Whether they may read with a browser's cookies.
-    pub credentials: bool,
-}
-
-/// Origins whose pages may read, besides our own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// No other.
-    None,
-    /// Any, without credentials.
-    Any,
-    /// These, as browsers write them.
-    Listed(Vec<HeaderValue>),
 }
 
 /// `[log]`

@@ -3,18 +3,19 @@
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, COOKIE,
-    HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, COOKIE, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request};
 
-use crate::auth::cookies::{is_listed, is_of_host};
+use crate::auth::cookies::is_of_host;
 use crate::config::{Cors, Origins};
 
-/// Headers that pages may send: `EventSource` asks in a preflight for an id that is no id of ours, and other
+/// Headers that every page may send: `EventSource` asks in a preflight for an id that is no id of ours, and other
 /// clients send a token.
-const REQUEST_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, cache-control, last-event-id");
+const REQUEST_HEADERS: [&str; 3] = ["authorization", "cache-control", "last-event-id"];
+/// Headers of ours that a page may read and that it could not read by itself.
+const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static("retry-after");
 /// Browsers ask again after ten minutes: no later they see a change of the configuration.
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
@@ -26,19 +27,20 @@ pub fn headers(cors: &Cors, request: &HeaderMap) -> HeaderMap {
         Origins::Any => {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         }
-        Origins::Listed(listed) => {
+        Origins::Listed(_) => {
             // Also without an origin: a cache must not give one origin's response to another.
             headers.insert(VARY, HeaderValue::from_static("origin"));
-            let Some(origin) = request.get(ORIGIN).filter(|origin| is_listed(listed, origin))
-            else {
-                return headers;
-            };
+            let is_listed = |origin: &&HeaderValue| cors.origins.lists(origin);
+            let Some(origin) = request.get(ORIGIN).filter(is_listed) else { return headers };
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             if cors.credentials {
                 let yes = HeaderValue::from_static("true");
                 headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
             }
         }
+    }
+    if cors.origins != Origins::None {
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
     }
     headers
 }
@@ -85,7 +87,10 @@ pub fn preflight(cors: &Cors, request: &HeaderMap) -> Option<HeaderMap> {
     }
     let mut allowed = HeaderMap::new();
     allowed.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
-    allowed.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+    let names = REQUEST_HEADERS.into_iter().chain(cors.headers.iter().map(HeaderName::as_str));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let names = names.parse().expect("names of headers are a value of one");
+    allowed.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
     allowed.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
     Some(allowed)
 }
@@ -94,6 +99,40 @@ pub fn preflight(cors: &Cors, request: &HeaderMap) -> Option<HeaderMap> {
 mod tests {
     use super::*;
     use crate::auth::cookies::tests::{listed, request};
+
+    #[test]
+    fn a_wildcard_stands_for_one_label_of_the_domain() {
+        let text = "[source]\nurl = \"memory:\"\n[cors]\norigins = [\"https://*.example.com\", \"http://*.localhost:3000\", \"capacitor://localhost\"]\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"\n";
+        let cors = crate::config::parse(text, "f", &[], false).unwrap().config.cors;
+        let allowed = |origin| {
+            let headers = headers(&cors, &request(&[("origin", origin)]));
+            headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+        };
+        for listed in [
+            "https://a.example.com",
+            "https://xn--mnchen-3ya.example.com",
+            "http://tenant-1.localhost:3000",
+            "capacitor://localhost",
+        ] {
+            assert!(allowed(listed), "{listed}");
+        }
+        for other in [
+            "https://example.com",
+            "https://.example.com",
+            "https://a.b.example.com",
+            "http://a.example.com",
+            "https://a.example.com:8443",
+            "https://a.example.com.evil",
+            "https://evil.com/.example.com",
+            "https://evil.com#.example.com",
+            "https://evilexample.com",
+            "http://a.localhost",
+            "capacitor://localhost.evil",
+            "ionic://localhost",
+        ] {
+            assert!(!allowed(other), "{other}");
+        }
+    }
 
     #[test]
     fn only_an_origin_that_is_listed_exactly_is_echoed() {

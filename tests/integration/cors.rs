@@ -116,6 +116,32 @@ fn a_preflight_allows_a_listed_origin_what_it_may_send() {
     assert_eq!(ask(&gateway, "OPTIONS", "/events/a", &format!("Origin: {APP}\r\n")).status, 405);
 }
 
+#[test]
+fn apps_and_subdomains_may_read_and_send_what_is_listed() {
+    let gateway = gateway(&[
+        "origins = [\"capacitor://localhost\", \"https://*.app.example\", \"null\"]",
+        "headers = [\"Traceparent\", \"baggage\"]",
+    ]);
+    for origin in ["capacitor://localhost", "https://a.app.example", "null"] {
+        let mut client = Client::with(&gateway.address, "/events/a", &[("Origin", origin)]);
+        assert_eq!(allowed(&client.head), Some(origin));
+        assert_eq!(header(&client.head, "access-control-expose-headers"), Some("retry-after"));
+        client.live();
+        let asked = format!(
+            "Origin: {origin}\r\nAccess-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: traceparent\r\n"
+        );
+        let preflight = ask(&gateway, "OPTIONS", "/events/a", &asked);
+        let names = header(&preflight.head, "access-control-allow-headers");
+        let expected = "authorization, cache-control, last-event-id, traceparent, baggage";
+        assert_eq!((preflight.status, names), (204, Some(expected)), "{preflight:?}");
+    }
+    for origin in ["tauri://localhost", "https://app.example", "https://b.a.app.example"] {
+        let client = Client::with(&gateway.address, "/events/a", &[("Origin", origin)]);
+        assert_eq!(allowed(&client.head), None, "{origin}");
+    }
+    gateway.has_logged("is the origin of every page in a sandbox");
+}
+
 /// Opens the stream in the page and collects what comes.
 const LISTEN: &str = "
     window.seen = []; window.state = [];

@@ -7,6 +7,7 @@ use super::diagnostics::Location;
 use super::*;
 use crate::sse::{Data, EventName};
 
+mod cors;
 mod identity;
 mod jwt;
 mod limits;

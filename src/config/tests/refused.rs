@@ -101,27 +101,6 @@ fn a_malformed_line_does_not_make_its_key_missing() {
 }
 
 #[test]
-fn origins_are_written_as_browsers_write_them() {
-    let with_cors = |lines: &str| with_source(&format!("url = \"memory:\"\n[cors]\n{lines}"));
-    for (written, why) in [
-        ("https://app.example/", "write the same"),
-        ("HTTPS://App.Example", "browsers write this origin as \\\"https://app.example\\\""),
-        ("https://app.example:443", "browsers write this origin as"),
-        ("app.example", "not an origin"),
-        ("null", "not an origin"),
-        ("https://*.example", "not an origin"),
-        ("file:///x", "not an origin"),
-    ] {
-        let told = told(with_cors(&format!("origins = [{written:?}]")));
-        assert!(told.contains(&why.replace('\\', "")), "{written}: {told}");
-    }
-    let alone = told(with_cors("origins = [\"*\", \"https://app.example\"]"));
-    assert!(alone.contains("write it alone"), "{alone}");
-    let credentials = told(with_cors("origins = [\"*\"]\ncredentials = true"));
-    assert!(credentials.contains("list the origins"), "{credentials}");
-}
-
-#[test]
 fn unknown_names_are_reported_without_their_values() {
     let hint = "environment: SSEGATE_SOURCE_PASSWORD: unknown variable; it is SSEGATE_SECTION_KEY for a key of gateway.toml; did you mean SSEGATE_SOURCE_PASSWORD_FILE?";
     assert_told(under(&[("SSEGATE_SOURCE_PASSWORD", "hunter2")]), hint);
