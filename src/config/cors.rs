@@ -63,6 +63,7 @@ impl AllowedOrigin {
 /// Whether this is one label of a domain, as browsers write it.
 fn is_label(text: &[u8]) -> bool {
     const MOST_BYTES: usize = 63;
-    let may_be = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(byte);
+    let may_be =
+        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(byte);
     (1..=MOST_BYTES).contains(&text.len()) && text.iter().all(may_be)
 }

@@ -27,6 +27,8 @@ pub struct Limits {
     pub pending: usize,
     /// Concurrent reads from Redis for replay.
     pub replays: usize,
+    /// The largest request head.
+    pub header_bytes: usize,
     /// The longest time for a request head.
     pub header_timeout: Duration,
     /// A client whose socket takes nothing for this long is disconnected.

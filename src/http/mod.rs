@@ -4,6 +4,7 @@
 //! - `server`: what a connection speaks; uses `proxy_header`, `request_head`, `rewind`
 //! - `router`, `plan`, `response`, `request`: what a request gets; uses `cors`, `forwarded`, `start_param`
 //! - `admission`: a stream's permit, topic and subscriber, or its refusal; `reauthorize`: the check after a reload
+//! - `refused_heads`: what hyper refuses by itself, over HTTP/1
 //! - `takeover`: streams whose socket leaves hyper (HTTP/1)
 //! - `hosted`: streams that stay with hyper (HTTP/2, TLS); uses `frame_limit`, `lingering_close`
 
@@ -19,6 +20,7 @@ pub mod peer;
 pub mod plan;
 pub mod proxy_header;
 pub mod reauthorize;
+mod refused_heads;
 mod request;
 mod request_head;
 pub mod response;

@@ -29,10 +29,11 @@ pub(super) struct Requester {
     pub(super) peer: Peer,
 }
 
-/// Decides what a request gets; one whose target is too long gets no further.
+/// Decides what a request gets; one whose head is too large gets no further.
 pub(super) fn decide<B>(state: &State, serving: &Serving, request: &Request<B>) -> Decision {
-    let Some((reason, response)) = router::too_long(request.uri()) else {
-        return router::decide(&serving.config, &serving.gate, request);
+    let (config, gate) = (&serving.config, &serving.gate);
+    let Some((reason, response)) = router::too_long(config, gate, request) else {
+        return router::decide(config, gate, request);
     };
     state.metrics.rejected(reason);
     Decision::Respond(*response)

@@ -3,15 +3,49 @@
 
 use std::io;
 
+use hyper::header::{COOKIE, HeaderName, HeaderValue};
+use hyper::{Request, Version};
+
 use super::listener::Connection;
 use super::response;
 use super::rewind::Rewind;
 use crate::state::State;
 
-/// The size of a request head.
-pub(super) const HEAD_BYTES: usize = 16 << 10;
-/// The number of its headers.
-pub(super) const MAX_HEADERS: usize = 100;
+/// A head may have a field for so many of its bytes. HTTP/2 counts as many bytes more for each.
+const BYTES_PER_FIELD: usize = 32;
+
+/// The number of fields in a head of `header_bytes`.
+pub(super) fn most_fields(header_bytes: usize) -> usize {
+    header_bytes / BYTES_PER_FIELD
+}
+
+/// The largest head of `header_bytes`, as HTTP/2 counts (RFC 9113, 6.5.2).
+pub(super) fn most_list_bytes(header_bytes: usize) -> u32 {
+    let bytes = header_bytes + most_fields(header_bytes) * BYTES_PER_FIELD;
+    u32::try_from(bytes).expect("the configuration bounds it")
+}
+
+/// Whether a head is larger than `header_bytes`, counted as HTTP/1.1 writes it, whatever has carried it: over
+/// HTTP/2 the crumbs of a cookie are one line.
+pub(super) fn is_too_large<B>(request: &Request<B>, header_bytes: usize) -> bool {
+    const LINE_END: usize = 2;
+    let headers = request.headers();
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + 4 + value.len();
+    let lines: usize = headers.iter().map(line).sum();
+    let crumbs = match request.version() {
+        Version::HTTP_2 => headers.get_all(COOKIE).iter().count().saturating_sub(1),
+        _ => 0,
+    };
+    // A crumb costs "; " instead of a line's name and end.
+    let saved = crumbs * (COOKIE.as_str().len() + 4 - 2);
+    let target = request.uri();
+    let target = target.path().len() + target.query().map_or(0, |query| query.len() + 1);
+    let first = request.method().as_str().len() + target + " HTTP/1.1 ".len() + LINE_END;
+    let host =
+        request.uri().authority().map_or(0, |host| host.as_str().len() + "host: ".len() + LINE_END);
+    first + host + lines - saved + LINE_END > header_bytes
+        || headers.len() - crumbs > most_fields(header_bytes)
+}
 
 /// Waits until `connection` has a whole head to read, or something that hyper will refuse: another protocol,
 /// or a head of more than `limit_bytes`. It is an error if the input ends before.
@@ -87,6 +121,34 @@ mod tests {
         }
         for other in ["\u{16}\u{3}\u{1}", "\r\n\r\n\0\r\nQUIT\n", " GET"] {
             assert!(is_other_protocol(other.as_bytes()), "{other:?}");
+        }
+    }
+
+    /// The same request as each version carries it: 150 cookies in a line, or a field for each.
+    fn with_cookies(version: Version, more: &str) -> Request<()> {
+        let crumbs: Vec<_> =
+            (0..150).map(|n| format!("cookie-{n:03}={}", "x".repeat(69))).collect();
+        let request = Request::builder().version(version).header("more", more);
+        let request = if version == Version::HTTP_2 {
+            let request = request.uri("https://x/events/a?b");
+            crumbs.iter().fold(request, |request, crumb| request.header(COOKIE, crumb))
+        } else {
+            request.uri("/events/a?b").header("host", "x").header(COOKIE, crumbs.join("; "))
+        };
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn a_head_is_counted_alike_whatever_carries_it() {
+        let bytes = "GET /events/a?b HTTP/1.1\r\nhost: x\r\nmore: \r\n\r\n".len()
+            + "cookie: \r\n".len()
+            + 150 * (80 + 2)
+            - 2;
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let fits = with_cookies(version, &"x".repeat((16 << 10) - bytes));
+            let longer = with_cookies(version, &"x".repeat((16 << 10) - bytes + 1));
+            assert!(!is_too_large(&fits, 16 << 10), "{version:?}");
+            assert!(is_too_large(&longer, 16 << 10), "{version:?}");
         }
     }
 

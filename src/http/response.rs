@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 
 use super::plan::Plan;
 use crate::sse::MEDIA_TYPE;
@@ -56,7 +56,7 @@ pub fn stream_head(plan: &Plan) -> Vec<u8> {
     if plan.framed {
         append_header(&mut head, "transfer-encoding", b"chunked");
     }
-    end_of_head(head, plan)
+    end_of_head(head, &plan.headers)
 }
 
 /// A stream's response, for hyper.
@@ -75,8 +75,8 @@ fn append_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-fn end_of_head(mut head: Vec<u8>, plan: &Plan) -> Vec<u8> {
-    for (name, value) in &plan.headers {
+fn end_of_head(mut head: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
+    for (name, value) in headers {
         append_header(&mut head, name.as_str(), value.as_bytes());
     }
     head.extend_from_slice(b"\r\n");
@@ -85,18 +85,35 @@ fn end_of_head(mut head: Vec<u8>, plan: &Plan) -> Vec<u8> {
 
 /// A whole response that refuses a stream with a status code, for a socket that has left hyper.
 pub(super) fn refused(plan: &Plan, retry_after: Duration, reason: &str) -> Vec<u8> {
-    let body = refused_body(reason);
-    let status = status_line(plan.framed, "503 Service Unavailable");
-    let wait_seconds = retry_after.as_secs().max(1);
-    let length = body.len() + 1;
+    let mut headers = plan.headers.clone();
+    headers.insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
+    closing(plan.framed, StatusCode::SERVICE_UNAVAILABLE, &refused_body(reason), &headers)
+}
+
+/// A whole response with a line of text, after which the connection closes.
+pub(super) fn closing(
+    framed: bool,
+    status: StatusCode,
+    message: &str,
+    headers: &HeaderMap,
+) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let status = status_line(framed, &format!("{} {reason}", status.as_u16()));
+    let length = message.len() + 1;
     let head = format!(
-        "{status}retry-after: {wait_seconds}\r\ncontent-type: text/plain; charset=utf-8\r\n\
-         cache-control: no-store\r\ncontent-length: {length}\r\n"
+        "{status}content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\ncontent-length: {length}\r\n"
     );
-    let mut response = end_of_head(head.into_bytes(), plan);
-    response.extend_from_slice(body.as_bytes());
+    let mut response = end_of_head(head.into_bytes(), headers);
+    response.extend_from_slice(message.as_bytes());
     response.push(b'\n');
     response
+}
+
+/// Why a head is refused that is too large.
+pub(super) fn too_large(header_bytes: usize) -> String {
+    format!(
+        "the head is larger than {header_bytes} bytes, or has too many lines (limits.header_bytes)"
+    )
 }
 
 /// The same, for hyper.

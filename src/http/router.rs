@@ -11,11 +11,11 @@ use hyper::header::{
     ACCEPT, ALLOW, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
 };
 use hyper::http::uri::Authority;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::plan::Plan;
-use super::response::{demo_page, stream_response, text};
-use super::{cors, start_param};
+use super::response::{self, demo_page, stream_response, text};
+use super::{cors, request_head, start_param};
 use crate::auth::grant::AuthContext;
 use crate::auth::{Admission, Denied, Gate};
 use crate::config::{Config, Route};
@@ -75,19 +75,34 @@ pub fn still_allows<B>(
 const TARGET_BYTES: usize = 8 << 10;
 const QUERY_BYTES: usize = 6 << 10;
 
-/// The limit that the target is too long for, if any, and the refusal.
-pub fn too_long(target: &Uri) -> Option<(&'static str, Refusal)> {
+/// The limit that a head is too large for, if any, and the refusal.
+pub(super) fn too_long<B>(
+    config: &Config,
+    gate: &Gate,
+    request: &Request<B>,
+) -> Option<(&'static str, Refusal)> {
+    let target = request.uri();
     let query = target.query().map_or(0, str::len);
     let all = target.path().len() + query;
-    let (reason, most) = if query > QUERY_BYTES {
-        ("query", QUERY_BYTES)
-    } else if all > TARGET_BYTES {
-        ("request_line", TARGET_BYTES)
-    } else {
-        return None;
+    let header_bytes = config.limits.header_bytes;
+    let too_long = |reason, most| {
+        let message = format!("longer than {most} bytes: {reason}");
+        Some((reason, text(StatusCode::URI_TOO_LONG, &message)))
     };
-    let message = format!("longer than {most} bytes: {reason}");
-    Some((reason, text(StatusCode::URI_TOO_LONG, &message)))
+    let refused = if query > QUERY_BYTES {
+        too_long("query", QUERY_BYTES)
+    } else if all > TARGET_BYTES {
+        too_long("request_line", TARGET_BYTES)
+    } else if request_head::is_too_large(request, header_bytes) {
+        let message = response::too_large(header_bytes);
+        Some(("head", text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &message)))
+    } else {
+        None
+    };
+    refused.map(|(reason, mut refusal)| {
+        refusal.headers_mut().extend(page_headers(config, gate, request.headers()));
+        (reason, refusal)
+    })
 }
 
 /// Boxed, for it is large and rare.
@@ -235,7 +250,8 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// What the head says of a body. One whose end has yet to come may be empty: the server waits for it.
 fn check_bodiless(headers: &HeaderMap) -> Result<(), Refusal> {
-    let is_zero = |length: &HeaderValue| !length.as_bytes().iter().any(|byte| (b'1'..=b'9').contains(byte));
+    let is_zero =
+        |length: &HeaderValue| !length.as_bytes().iter().any(|byte| (b'1'..=b'9').contains(byte));
     let is_empty = headers.get_all(CONTENT_LENGTH).iter().all(is_zero);
     let expects = headers.get_all(EXPECT).iter().any(|expected| !expected.is_empty());
     if is_empty && !expects {

@@ -14,7 +14,7 @@ use super::listener::{Connection, Serve};
 use super::peer::Peer;
 use super::proxy_header::{self, HeaderError};
 use super::request::{Requester, count_pending_end};
-use super::request_head::{HEAD_BYTES, wait_for_head};
+use super::request_head::wait_for_head;
 use super::rewind::Rewind;
 use super::takeover::{self, Requests};
 use crate::config;
@@ -108,7 +108,8 @@ impl PublicServer {
             return Some(Protocol::Http2(connection));
         }
         state.metrics.accepted.increment(1);
-        wait_for_head(&mut connection, HEAD_BYTES).await.inspect_err(ended).ok()?;
+        let header_bytes = state.config().limits.header_bytes;
+        wait_for_head(&mut connection, header_bytes).await.inspect_err(ended).ok()?;
         Some(Protocol::Http1(connection))
     }
 }

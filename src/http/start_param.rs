@@ -20,7 +20,8 @@ pub fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, String> {
     let in_query = query.iter().filter(|(name, _)| is_last_event_id(name));
     let in_query: Vec<_> = in_query.filter_map(|(_, value)| position(value)).collect();
     let headers = request.headers().get_all("last-event-id").iter();
-    let in_header = headers.filter_map(|value| position(&String::from_utf8_lossy(value.as_bytes())));
+    let in_header =
+        headers.filter_map(|value| position(&String::from_utf8_lossy(value.as_bytes())));
     let in_header: Vec<_> = in_header.collect();
     let is_id = |start: &&Start| **start != Start::Earliest;
     if let Some(id) = in_header.iter().rev().chain(in_query.iter().rev()).find(is_id) {
@@ -124,7 +125,9 @@ mod tests {
             ("", Start::Live),
         ] {
             assert_eq!(asked("", &[value]), Ok(meant), "header {value:?}");
-            for name in ["last_event_id", "lastEventId", "Last-Event-ID", "LAST_EVENT_ID", "lasteventid"] {
+            for name in
+                ["last_event_id", "lastEventId", "Last-Event-ID", "LAST_EVENT_ID", "lasteventid"]
+            {
                 assert_eq!(asked(&format!("{name}={value}"), &[]), Ok(meant), "{name}={value}");
             }
         }

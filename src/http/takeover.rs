@@ -21,11 +21,12 @@ use tracing::debug;
 use super::admission::{StreamRequest, refusal_event, wait_for_tail};
 use super::listener::Connection;
 use super::plan::Plan;
+use super::refused_heads::RefusedHeads;
 use super::request::{Requester, count_response, decide, has_content};
-use super::request_head::{HEAD_BYTES, MAX_HEADERS, count_refused_head};
+use super::request_head::{count_refused_head, most_fields};
 use super::response;
 use super::router::{self, Decision};
-use crate::config::Refuse;
+use crate::config::{self, Refuse};
 use crate::fanout::{Socket, WireFormat, close, close_with, welcome};
 use crate::limits::{EvictionHandle, PendingSlot};
 use crate::state::{Serving, State};
@@ -41,13 +42,14 @@ pub(super) async fn serve<C: Connection>(
 ) -> Option<(Socket, Box<StreamRequest>)> {
     let Requests { state, stream, requester, .. } = &requests;
     let (state, stream, Requester { id, peer }) = (state.clone(), stream.clone(), *requester);
+    let config::Limits { header_timeout, header_bytes, write_stall, .. } = state.config().limits;
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(state.config().limits.header_timeout)
+        .header_read_timeout(header_timeout)
         .keep_alive(state.pending.count() < MAX_KEPT_ALIVE)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(connection), requests);
+        .max_headers(most_fields(header_bytes))
+        .max_buf_size(header_bytes)
+        .serve_connection(TokioIo::new(RefusedHeads::new(connection, state.clone())), requests);
     // By hand: only `poll_without_shutdown` leaves the socket open.
     let outcome = std::future::poll_fn(|context| {
         let polled = http.poll_without_shutdown(context);
@@ -57,7 +59,7 @@ pub(super) async fn serve<C: Connection>(
         }
     });
     let outcome = outcome.await;
-    let mut connection = http.into_parts().io.into_inner();
+    let mut connection = http.into_parts().io.into_inner().into_inner();
     match outcome {
         Ok(Some(stream)) => match connection.detach() {
             Ok(socket) => return Some((Socket::new(socket), stream)),
@@ -69,7 +71,10 @@ pub(super) async fn serve<C: Connection>(
         Err(error) => {
             count_refused_head(&state, &error);
             debug!(connection = id.connection, %peer, %error, "connection ended");
-            drop(connection.shutdown().await);
+            // Its client may still be sending: closed at once, it would lose the answer.
+            if let Ok(socket) = connection.detach() {
+                close_with(Socket::new(socket), Vec::new(), write_stall).await;
+            }
         }
     }
     None

@@ -8,7 +8,8 @@ const OWN_DESCRIPTORS: usize = 128;
 const MIN_CLIENTS: usize = 16;
 /// One in so many connections is kept for pending ones, however many clients there are.
 const PENDING_PART: usize = 16;
-/// Pending connections, where the configuration sets no limit: each may cost 20 KB.
+/// Pending connections, where the configuration sets no limit: each may cost twice
+/// `limits.header_bytes`.
 const MAX_PENDING: usize = 1 << 14;
 
 /// How much there may be of what is counted.

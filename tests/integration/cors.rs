@@ -142,6 +142,40 @@ fn apps_and_subdomains_may_read_and_send_what_is_listed() {
     gateway.has_logged("is the origin of every page in a sandbox");
 }
 
+#[test]
+fn what_is_refused_for_its_head_is_told_to_the_page_as_well() {
+    let gateway = Setup::memory()
+        .set("cors", &format!("origins = [\"{APP}\"]"))
+        .set("auth.jwt", "from = [\"query:token\"]")
+        .set("limits", "header_bytes = \"16KiB\"")
+        .start_ready();
+    let origin = format!("Origin: {APP}\r\n");
+    let long = "x".repeat(17 << 10);
+    let get = |target: &str, lines: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: x\r\n{origin}{lines}\r\n")
+    };
+    for (request, status) in [
+        (get(&format!("/events/a?token={}", &long[..7 << 10]), ""), 414),
+        (get("/events/a", &format!("long: {long}\r\n")), 431),
+        (get("/events/a", &"a: b\r\n".repeat(600)), 431),
+        (get("/events/a", "no field\r\n"), 400),
+        (get("/events/a", "Content-Length: x\r\n"), 400),
+    ] {
+        let refused = exchange(&gateway.address, &request);
+        let head = &refused.head;
+        assert_eq!((refused.status, allowed(head)), (status, Some(APP)), "{head}");
+        assert_eq!(header(head, "vary"), Some("origin"), "{head}");
+        assert_eq!(header(head, "referrer-policy"), Some("no-referrer"), "{head}");
+        assert_eq!(header(head, "access-control-expose-headers"), Some("retry-after"), "{head}");
+        assert!(refused.body.ends_with('\n') && refused.body.len() > 10, "{refused:?}");
+    }
+    let unlisted = exchange(
+        &gateway.address,
+        &get("/events/a", "no field\r\n").replace(APP, "https://a.example"),
+    );
+    assert_eq!((unlisted.status, allowed(&unlisted.head)), (400, None));
+}
+
 /// Opens the stream in the page and collects what comes.
 const LISTEN: &str = "
     window.seen = []; window.state = [];

@@ -66,7 +66,11 @@ fn the_overview_shows_clients_entries_deliveries_and_gaps() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut overview = listen(&gateway, "/overview");
-    assert!(overview.head.contains("content-type: text/event-stream; charset=utf-8"), "{}", overview.head);
+    assert!(
+        overview.head.contains("content-type: text/event-stream; charset=utf-8"),
+        "{}",
+        overview.head
+    );
     let (name, first) = next(&mut overview);
     assert_eq!(
         (&*name, &first["streams"], &first["clients"]["now"]),

@@ -17,8 +17,10 @@ const LIVE_CLIENT_BYTES: u64 = 281;
 const BEHIND_CLIENT_BYTES: u64 = 8 << 10;
 /// and for one over HTTP/2 whose window stays shut: its stream, a piece, and what h2 holds.
 const STALLED_CLIENT_BYTES: u64 = 40 << 10;
-/// For a pending connection: its task, and what it has sent.
-const PENDING_BYTES: u64 = 20 << 10;
+/// For a pending connection: its task,
+const PENDING_BYTES: u64 = 4 << 10;
+/// and so often what it has sent: it is read ahead, and over HTTP/2 it is counted so.
+const HEADS_PER_PENDING: u64 = 2;
 /// What Linux holds for an idle TCP connection: socket, inode, file, the entry in epoll (x86-64).
 const KERNEL_CONNECTION_BYTES: u64 = 4 << 10;
 /// Linux doubles what `SO_SNDBUF` is set to, for its own bookkeeping (socket(7)).
@@ -84,7 +86,12 @@ impl Budget {
     }
 
     fn pending_bytes(&self) -> u64 {
-        (self.bounds.max_pending(0) as u64).saturating_mul(PENDING_BYTES)
+        (self.bounds.max_pending(0) as u64).saturating_mul(self.each_pending_bytes())
+    }
+
+    /// What one may cost.
+    pub(super) fn each_pending_bytes(&self) -> u64 {
+        PENDING_BYTES + HEADS_PER_PENDING * self.config.limits.header_bytes as u64
     }
 
     fn each_client(&self, bytes: u64) -> u64 {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     BEHIND_CLIENT_BYTES, Budget, EPHEMERAL_PORTS, KERNEL_CONNECTION_BYTES, LIVE_CLIENT_BYTES,
-    PENDING_BYTES, PROXY_SPARE, STALLED_CLIENT_BYTES, kernel_send_buffer,
+    PROXY_SPARE, STALLED_CLIENT_BYTES, kernel_send_buffer,
 };
 use crate::config::{Access, Config, ConfigFile, Listen, SourceLocation};
 use crate::limits::Division;
@@ -109,7 +109,10 @@ impl Budget {
             (
                 "other connections",
                 size(self.pending_bytes()),
-                format!("{} each", size(PENDING_BYTES)),
+                format!(
+                    "{} each, most of it twice limits.header_bytes",
+                    size(self.each_pending_bytes())
+                ),
             ),
             (
                 "clients",

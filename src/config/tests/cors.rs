@@ -52,5 +52,8 @@ fn origins_that_anybody_has_are_warned_about() {
     }
     let apps = "\"capacitor://localhost\", \"tauri://localhost\", \"chrome-extension://aBc\", \"https://*.app.example:8443\"";
     let loaded = with_cors(&format!("origins = [{apps}]\nheaders = [\"Traceparent\"]")).unwrap();
-    assert_eq!((loaded.warnings, loaded.config.cors.headers), (vec![], vec!["traceparent".parse().unwrap()]));
+    assert_eq!(
+        (loaded.warnings, loaded.config.cors.headers),
+        (vec![], vec!["traceparent".parse().unwrap()])
+    );
 }

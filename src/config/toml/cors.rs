@@ -98,8 +98,8 @@ fn check_spelling(text: &str) -> Result<(), String> {
 
 /// Labels under which countries let anybody register, as `co` in `co.uk`.
 const OF_REGISTRIES: [&str; 18] = [
-    "ac", "co", "com", "edu", "firm", "gen", "go", "gov", "id", "info", "ltd", "me", "ne", "net", "nom",
-    "or", "org", "web",
+    "ac", "co", "com", "edu", "firm", "gen", "go", "gov", "id", "info", "ltd", "me", "ne", "net",
+    "nom", "or", "org", "web",
 ];
 /// Hosts under which anybody gets a name.
 const OF_HOSTERS: [&str; 16] = [

@@ -158,6 +158,7 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
         readers_per_principal: section.count("readers_per_principal", 0, 0, ANY),
         pending: section.count("pending", 0, 0, ANY),
         replays: section.count("replays", 8, 1, 10_000),
+        header_bytes: section.size_bytes("header_bytes", "32KiB", "8KiB", "256KiB").0,
         header_timeout: section.duration("header_timeout", "10s", "100ms", "1h"),
         write_stall: section.duration("write_stall", "30s", "100ms", "1h"),
         max_lag: section.duration_or_never("max_lag", "0s", "100ms", "365d"),

@@ -14,8 +14,9 @@ use super::mailbox::Mailbox;
 use super::service::answer;
 use crate::config;
 use crate::http::lingering_close::LingeringClose;
+use crate::http::refused_heads::RefusedHeads;
 use crate::http::request::{Requester, count_pending_end};
-use crate::http::request_head::{HEAD_BYTES, MAX_HEADERS, count_refused_head};
+use crate::http::request_head::{count_refused_head, most_fields};
 use crate::limits::PendingSlot;
 use crate::state::State;
 
@@ -39,13 +40,14 @@ pub(in crate::http) async fn serve_http1<C>(
         let (state, mailbox) = (state.clone(), mailbox.clone());
         Box::pin(async move { answer(&state, request, requester, &mailbox).await })
     });
-    let config::Limits { header_timeout, write_stall, .. } = state.config().limits;
+    let config::Limits { header_timeout, header_bytes, write_stall, .. } = state.config().limits;
+    let connection = RefusedHeads::new(LingeringClose::new(connection), state.clone());
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(LingeringClose::new(connection)), service);
+        .max_headers(most_fields(header_bytes))
+        .max_buf_size(header_bytes)
+        .serve_connection(TokioIo::new(connection), service);
     let mut served = pin!(run_both(http, || mailbox.take(), write_stall));
     let until_stream = async {
         tokio::select! {

@@ -18,12 +18,13 @@ use tracing::debug;
 use super::halves::run_both;
 use super::mailbox::{MAILBOX, Mailbox};
 use super::service::{UNWANTED_BODY_BYTES, answer};
+use crate::config;
 use crate::fanout::LogId;
 use crate::http::frame_limit::FrameLimit;
 use crate::http::lingering_close::LingeringClose;
 use crate::http::peer::Peer;
 use crate::http::request::{Requester, count_pending_end};
-use crate::http::request_head::HEAD_BYTES;
+use crate::http::request_head::most_list_bytes;
 use crate::limits::{PendingEnd, PendingSlot};
 use crate::state::State;
 
@@ -60,13 +61,13 @@ pub(in crate::http) async fn serve_http2<C>(
     });
     let connection = LingeringClose::new(connection);
     let progress = connection.progress();
-    let write_stall = state.config().limits.write_stall;
+    let config::Limits { header_bytes, write_stall, .. } = state.config().limits;
     let http = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .keep_alive_interval(state.config().server.keepalive)
         .keep_alive_timeout(write_stall)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(HEAD_BYTES).expect("a head is small"))
+        .max_header_list_size(most_list_bytes(header_bytes))
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .initial_stream_window_size(UNWANTED_BODY_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -140,12 +140,12 @@ fn a_slow_request_head_is_cut() {
 #[test]
 fn a_request_head_that_is_too_large_is_431() {
     let gateway = Setup::memory().start_ready();
-    let large = "x".repeat(20 << 10);
+    let large = "x".repeat(40 << 10);
     let request = format!("GET /events/a HTTP/1.1\r\nHost: x\r\nCookie: {large}\r\n\r\n");
     let response = exchange(&gateway.address, &request);
     assert_eq!(response.status, 431, "{response:?}");
     // A browser may send nothing of this kind.
-    let usual = "x".repeat(8 << 10);
+    let usual = "x".repeat(24 << 10);
     Client::with(&gateway.address, "/events/a", &[("Cookie", &usual)]).live();
 }
 

@@ -65,12 +65,9 @@ fn a_query_that_is_wrong_is_refused() {
     everywhere(
         |setup| setup,
         |scene| {
-            for query in [
-                "?last=3&since=15m",
-                "?last=3&last=4",
-                "?last_event_id=earliest&last=3",
-                "?last=x",
-            ] {
+            for query in
+                ["?last=3&since=15m", "?last=3&last=4", "?last_event_id=earliest&last=3", "?last=x"]
+            {
                 assert_eq!(scene.status(query), 400, "{query}");
             }
         },
@@ -84,7 +81,8 @@ fn a_client_that_adds_its_id_to_a_url_with_a_beginning_loses_nothing() {
         |scene| {
             let mut ids = scene.publish(5);
             let names = ["lastEventId", "Last-Event-ID", "last-event-id", "LASTEVENTID"];
-            for (name, beginning) in names.into_iter().zip(["last=2", "since=1h", "last=x", "a=b"]) {
+            for (name, beginning) in names.into_iter().zip(["last=2", "since=1h", "last=x", "a=b"])
+            {
                 // Both ways round, and the newer one of two.
                 for query in [
                     format!("?{beginning}&{name}={}", ids[1]),
