@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use hyper::StatusCode;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
-use hyper::http::uri::Authority;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::{Request, StatusCode};
 
 use super::response::Refusal;
+use crate::auth::cookies::is_of_host;
+use crate::auth::host;
 use crate::http::peer::Peer;
 use crate::http::response::text;
 use crate::state::State;
@@ -27,10 +28,12 @@ pub(super) fn token(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The request may add entries unless it comes from a page of another origin.
-pub(super) fn write(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
-    token(state, headers)?;
+pub(super) fn write<B>(state: &State, request: &Request<B>) -> Result<(), Refusal> {
+    token(state, request.headers())?;
     let guarded = state.config().admin.token.is_some();
-    if is_foreign(headers) || (!guarded && is_from_a_page(headers) && !is_addressed(headers)) {
+    if is_foreign(request)
+        || (!guarded && is_from_a_page(request.headers()) && !is_addressed(request))
+    {
         return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not publish"));
     }
     Ok(())
@@ -41,13 +44,13 @@ pub(super) fn write(state: &State, headers: &HeaderMap) -> Result<(), Refusal> {
 /// A browser's `GET` does not show whether the page is ours or one whose name an attacker made resolve to
 /// this machine (DNS rebinding). So without a token, the Host has to be an address or `localhost`, which
 /// no such page has. Browsers do not use unix sockets.
-pub(super) fn read(state: &State, peer: Peer, headers: &HeaderMap) -> Result<(), Refusal> {
-    token(state, headers)?;
-    if is_foreign(headers) {
+pub(super) fn read<B>(state: &State, peer: Peer, request: &Request<B>) -> Result<(), Refusal> {
+    token(state, request.headers())?;
+    if is_foreign(request) {
         return Err(text(StatusCode::FORBIDDEN, "a page of another origin may not read this"));
     }
     let guarded = state.config().admin.token.is_some() || peer == Peer::Unix;
-    if !guarded && !is_addressed(headers) {
+    if !guarded && !is_addressed(request) {
         let message = "without admin.token_file, use an address or localhost as the host: this prevents DNS rebinding";
         return Err(text(StatusCode::FORBIDDEN, message));
     }
@@ -65,22 +68,20 @@ fn is_from_a_page(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the Host is an address or `localhost`, not a name that an attacker can make resolve to us.
-fn is_addressed(headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    let name = authority.as_ref().map_or("", Authority::host);
+fn is_addressed<B>(request: &Request<B>) -> bool {
+    let (name, _) = host::parts(host::asked(request), "");
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 /// Whether a browser sent this for a page of another origin.
-fn is_foreign(headers: &HeaderMap) -> bool {
+fn is_foreign<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
         return true;
     }
     let Some(origin) = headers.get(ORIGIN) else { return false };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let own = host.map(|host| format!("http://{host}"));
-    origin.to_str().ok() != own.as_deref()
+    // The admin listener speaks no TLS.
+    !origin.as_bytes().starts_with(b"http://") || !is_of_host(origin, request)
 }

@@ -162,7 +162,7 @@ async fn show(
         return Ok(file);
     }
     match path {
-        "/streams" | "/state" => guard::read(state, visit.peer, request.headers())?,
+        "/streams" | "/state" => guard::read(state, visit.peer, request)?,
         "/" => guard::token(state, request.headers())?,
         _ => {}
     }
@@ -187,7 +187,7 @@ fn stream(
     request: &Request<Incoming>,
 ) -> Result<Answer, Box<Response<Full>>> {
     let state = &visit.admin.state;
-    guard::read(state, visit.peer, request.headers())?;
+    guard::read(state, visit.peer, request)?;
     if request.method() == Method::HEAD {
         return Ok(events::head(Either::Left(Full::default())));
     }

@@ -32,7 +32,7 @@ pub(super) async fn publish(
         refusal.headers_mut().insert(ALLOW, "POST".parse().expect("a header value"));
         return Err(refusal);
     }
-    guard::write(state, request.headers())?;
+    guard::write(state, &request)?;
     let key = decoded_key(key)?;
     let limit = state.config().source.max_entry_bytes;
     let payload = Limited::new(request.into_body(), limit).collect();

@@ -92,8 +92,7 @@ impl Gate {
         request: &Request<B>,
         before: Option<&Credential>,
     ) -> Result<Admission, Denied> {
-        let (headers, query) = (request.headers(), request.uri().query());
-        let (place, token) = token::find(&self.rules.from, &self.cors, headers, query)?;
+        let (place, token) = token::find(&self.rules.from, &self.cors, request)?;
         let verified = before.filter(|before| before.token.expose() == token);
         let verified_with = verified.map(|before| &*before.signed_by);
         let (claims, signed_by) = self.keyring.verify(&token, verified_with)?;

@@ -1,9 +1,9 @@
-//! Finds the token in a request. The first place that has one counts, good or bad.
+//! Finds the token in a request. The first place that has one counts, good or bad; an empty one is none.
 
 use std::borrow::Cow;
 
-use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue};
+use hyper::{HeaderMap, Request};
 
 use super::cookies::may_use_cookies;
 use super::denied::Denied;
@@ -13,17 +13,17 @@ use crate::config::{Cors, TokenPlace};
 const MAX_BYTES: usize = 8 << 10;
 
 /// The token in these headers or this query, and its place.
-pub(super) fn find<'a>(
+pub(super) fn find<'a, B>(
     places: &'a [TokenPlace],
     cors: &Cors,
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
+    request: &'a Request<B>,
 ) -> Result<(&'a TokenPlace, Cow<'a, str>), Denied> {
+    let (headers, query) = (request.headers(), request.uri().query());
     for place in places {
         let found = match place {
             TokenPlace::Header => bearer(headers)?,
             TokenPlace::Cookie(name) => match cookie(headers, name)? {
-                Some(_) if !may_use_cookies(cors, headers) => return Err(Denied::Foreign),
+                Some(_) if !may_use_cookies(cors, request) => return Err(Denied::Foreign),
                 found => found,
             },
             TokenPlace::Query(name) => parameter(query.unwrap_or(""), name)?,
@@ -37,10 +37,10 @@ pub(super) fn find<'a>(
     Err(Denied::Missing)
 }
 
-/// The only item of `found`; several are ambiguous.
-fn only<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, Denied> {
-    let first = found.next();
-    if found.next().is_some() { Err(Denied::Ambiguous) } else { Ok(first) }
+/// The only item of `found`; several that differ are ambiguous.
+fn only<T: PartialEq>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, Denied> {
+    let Some(first) = found.next() else { return Ok(None) };
+    if found.any(|other| other != first) { Err(Denied::Ambiguous) } else { Ok(Some(first)) }
 }
 
 /// RFC 6750, 2.1. Another scheme is not meant for us; a proxy may use it.
@@ -53,7 +53,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Denied> {
         }
         let text = std::str::from_utf8(rest).ok();
         let token = text.filter(|text| text.is_empty() || text.starts_with(' '));
-        Some(token.map(|token| token.trim().to_owned()).ok_or(Denied::Malformed))
+        let token = token.map(|token| token.trim().to_owned()).ok_or(Denied::Malformed);
+        (token != Ok(String::new())).then_some(token)
     };
     let found = only(headers.get_all(AUTHORIZATION).iter().filter_map(token))?;
     found.transpose().map(|token| token.map(Cow::Owned))
@@ -67,13 +68,17 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>
         let at = pair.iter().position(|byte| *byte == b'=')?;
         (pair[..at].trim_ascii() == name.as_bytes()).then_some(pair[at + 1..].trim_ascii())
     });
+    let bare = |value: &'a [u8]| {
+        let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        quoted.unwrap_or(value)
+    };
+    let named = named.map(bare).filter(|value| !value.is_empty());
     let Some(value) = only(named)? else { return Ok(None) };
     let value = std::str::from_utf8(value).map_err(|_| Denied::Malformed)?;
-    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-    Ok(Some(Cow::Borrowed(bare.unwrap_or(value))))
+    Ok(Some(Cow::Borrowed(value)))
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Denied> {
     let pairs = url::form_urlencoded::parse(query.as_bytes());
-    only(pairs.filter_map(|(found, value)| (found == name).then_some(value)))
+    only(pairs.filter(|(found, value)| found == name && !value.is_empty()).map(|(_, value)| value))
 }

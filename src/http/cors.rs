@@ -57,14 +57,15 @@ pub enum PageAccess {
 }
 
 /// What our headers let the page do that sent `request`.
-pub fn page_access(cors: &Cors, request: &HeaderMap) -> PageAccess {
+pub fn page_access<B>(cors: &Cors, request: &Request<B>) -> PageAccess {
     let is_elsewhere = |origin: &HeaderValue| !is_of_host(origin, request);
-    let allowed = headers(cors, request);
-    if !request.get(ORIGIN).is_some_and(is_elsewhere)
+    let allowed = headers(cors, request.headers());
+    if !request.headers().get(ORIGIN).is_some_and(is_elsewhere)
         || !allowed.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
     {
         PageAccess::None
-    } else if request.contains_key(COOKIE) && allowed.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS)
+    } else if request.headers().contains_key(COOKIE)
+        && allowed.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS)
     {
         PageAccess::ReadWithCookies
     } else {

@@ -37,7 +37,7 @@ pub(super) fn context<B>(
 /// Whether a stream that `before` admitted by these facts is admitted by `now`.
 pub fn is_still_allowed(before: &Serving, now: &Serving, context: &AuthContext) -> bool {
     let Some(request) = request(context) else { return false };
-    let access = |serving: &Serving| cors::page_access(&serving.config.cors, request.headers());
+    let access = |serving: &Serving| cors::page_access(&serving.config.cors, &request);
     access(before) <= access(now) && router::still_allows(&now.config, &now.gate, &request, context)
 }
 

@@ -10,14 +10,13 @@ use hyper::body::Bytes;
 use hyper::header::{
     ACCEPT, ALLOW, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
 };
-use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::plan::Plan;
 use super::response::{self, demo_page, stream_response, text};
 use super::{cors, request_head, start_param};
 use crate::auth::grant::AuthContext;
-use crate::auth::{Admission, Denied, Gate};
+use crate::auth::{Admission, Denied, Gate, host};
 use crate::config::{Config, Route};
 
 /// What a request gets.
@@ -159,12 +158,7 @@ fn check_host<B>(config: &Config, request: &Request<B>) -> Result<(), Refusal> {
     if allowed.is_empty() {
         return Ok(());
     }
-    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let host = request.uri().authority().map(Authority::as_str).or(header).unwrap_or("");
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
+    let (name, _) = host::parts(host::asked(request), "");
     let known = allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
     if known {
         Ok(())
@@ -227,13 +221,15 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut best = None;
     let mut has_ranges = false;
     for value in headers.get_all(ACCEPT) {
-        for range in value.to_str().unwrap_or("*/*").split(',') {
+        let value = value.to_str().unwrap_or("*/*").to_ascii_lowercase();
+        for range in value.split(',').filter(|range| !range.trim().is_empty()) {
             has_ranges = true;
             let mut parts = range.split(';').map(str::trim);
-            let specificity = match &*parts.next().unwrap_or("").to_ascii_lowercase() {
+            let specificity = match parts.next().unwrap_or("") {
                 "text/event-stream" => 2,
                 "text/*" => 1,
-                "*/*" => 0,
+                // Java writes the second.
+                "*/*" | "*" => 0,
                 _ => continue,
             };
             let refused = parts.any(

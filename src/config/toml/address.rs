@@ -64,8 +64,10 @@ pub(super) fn unix_path(path: &str) -> Result<PathBuf, String> {
     ))
 }
 
-/// A host name or address without a port, as the router compares it: lower case, IPv6 in brackets.
+/// A host name or address without a port, as the router compares it: lower case, without the dot of the root,
+/// IPv6 in brackets.
 pub(super) fn host(text: &str) -> Result<String, String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
     if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
         return Ok(format!("[{address}]"));
     }

@@ -162,6 +162,8 @@ fn only_the_allowed_hosts_are_answered() {
         "Host: Events.Example:8443\r\n",
         "Host: [::1]:80\r\n",
         "Host: [::1]\r\n",
+        "Host: events.example.\r\n",
+        "Host: events.example.:8443\r\n",
     ];
     for host in served {
         assert_eq!(ask(host), 200, "{host}");

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::{head, refused, setup, token};
 use crate::support::browser::Browser;
 use crate::support::eventually;
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, Setup, exchange};
+use crate::support::multiplexed::Session;
 
 const FROM: &str = "from = [\"cookie:session\"]";
 
@@ -35,6 +36,34 @@ fn a_cookie_counts_for_no_page_of_another_site() {
         assert_eq!(ask(theirs), 401, "{theirs}");
     }
     assert_eq!(refused(&gateway, "foreign"), foreign.len() as f64);
+}
+
+#[test]
+fn a_cookie_counts_for_our_own_pages_whatever_names_the_host() {
+    let gateway = setup(&[FROM]).start_ready();
+    let cookie = format!("session={}", token(&json!({})));
+    let ask = |target: &str, host: &str, origin: &str| {
+        let head = format!(
+            "HEAD {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nOrigin: {origin}\r\nCookie: {cookie}\r\n\r\n"
+        );
+        exchange(&gateway.address, &head).status
+    };
+    for (target, host, origin, status) in [
+        ("/any/a", "events.example", "https://events.example", 200),
+        ("/any/a", "events.example:443", "https://events.example", 200),
+        ("/any/a", "Events.example.", "https://events.example", 200),
+        ("http://events.example/any/a", "proxy.example", "http://events.example", 200),
+        ("http://events.example/any/a", "evil.example", "http://evil.example", 401),
+        ("/any/a", "events.example:8443", "https://events.example", 401),
+    ] {
+        assert_eq!(ask(target, host, origin), status, "{target} {host} {origin}");
+    }
+    // The authority of these requests is localhost.
+    for (origin, status) in [("https://localhost", 200), ("https://evil.example", 0)] {
+        let mut session = Session::open(&gateway.address);
+        let id = session.get("/any/a", &[("origin", origin), ("cookie", &cookie)]);
+        assert_eq!(session.status(id), status, "{origin}");
+    }
 }
 
 /// What the page at `origin` sees of the stream at `url`, with this cookie in the browser.
