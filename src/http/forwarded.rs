@@ -21,8 +21,8 @@ pub fn client(trusted: &Trusted, peer: Peer, headers: &HeaderMap) -> Option<IpAd
         return peer.address();
     }
     let address = peer.address();
-    if headers.contains_key(X_FORWARDED_FOR) {
-        let hops = from_the_right(headers.get_all(X_FORWARDED_FOR), false);
+    let mut hops = from_the_right(headers.get_all(X_FORWARDED_FOR), false).peekable();
+    if hops.peek().is_some() {
         return walk(trusted, address, hops.map(node));
     }
     walk(trusted, address, from_the_right(headers.get_all(FORWARDED), true).map(forwarded_for))
@@ -30,7 +30,8 @@ pub fn client(trusted: &Trusted, peer: Peer, headers: &HeaderMap) -> Option<IpAd
 
 /// Whether a proxy may have named the client.
 pub fn is_present(headers: &HeaderMap) -> bool {
-    headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED)
+    let is_said = |name| headers.get_all(name).iter().any(|line| !line.is_empty());
+    is_said(X_FORWARDED_FOR) || is_said(FORWARDED)
 }
 
 /// The last address that a trusted proxy named; a hop without an address ends the walk.
@@ -54,7 +55,9 @@ fn walk(
 /// does not change where the element begins.
 fn from_the_right(lines: GetAll<'_, HeaderValue>, quotes: bool) -> impl Iterator<Item = &[u8]> {
     let lines = lines.into_iter().rev();
-    lines.flat_map(move |line| FromTheRight { rest: Some(line.as_bytes()), quotes })
+    let elements = lines.flat_map(move |line| FromTheRight { rest: Some(line.as_bytes()), quotes });
+    // Empty ones say nothing (RFC 9110, 5.6.1.2).
+    elements.filter(|element| !element.is_empty())
 }
 
 struct FromTheRight<'a> {

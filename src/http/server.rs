@@ -117,9 +117,16 @@ impl PublicServer {
 async fn accept_tls<C: Connection>(
     state: &State,
     acceptor: TlsAcceptor,
-    connection: Rewind<C>,
+    mut connection: Rewind<C>,
     requester: Requester,
 ) -> Option<Box<TlsStream<Rewind<C>>>> {
+    // Probes only look whether we listen.
+    let ended = |error: &io::Error| log_ended(requester, error);
+    if connection.ahead().is_empty()
+        && connection.look_further(1).await.inspect_err(ended).ok()? == 0
+    {
+        return None;
+    }
     // Boxed: a handshake takes more room than all else together.
     let accepted = Box::pin(acceptor.accept(connection)).await.inspect_err(|error| {
         state.metrics.rejected("tls");

@@ -183,6 +183,10 @@ fn a_client_that_accepts_no_event_stream_is_told_406() {
     };
     let accepted = [
         "",
+        "Accept:\r\n",
+        "Accept: ,\r\n",
+        "Accept: *\r\n",
+        "Accept: text/html, image/gif, *; q=.2, */*; q=.2\r\n",
         "Accept: */*\r\n",
         "Accept: text/*\r\n",
         "Accept: text/event-stream\r\n",
@@ -200,6 +204,8 @@ fn a_client_that_accepts_no_event_stream_is_told_406() {
         "Accept: text/event-stream;q=0\r\n",
         "Accept: */*;q=0.0\r\n",
         "Accept: text/event-stream;q=0, */*\r\n",
+        "Accept: text/event-stream; Q=0\r\n",
+        "Accept: *;q=0\r\n",
     ];
     for accept in refused {
         assert_eq!(ask(accept), 406, "{accept}");

@@ -157,22 +157,33 @@ fn a_token_is_taken_from_where_the_configuration_says_and_nowhere_else() {
 }
 
 #[test]
-fn the_first_place_that_has_a_token_counts_and_two_in_one_place_are_none() {
+fn the_first_place_that_has_a_token_counts_and_two_that_differ_are_none() {
     let gateway = start(&["from = [\"header\", \"cookie:t\", \"query:t\"]"]);
     let good = token(&json!({}));
     let in_query = format!("/any/a?t={good}");
-    let bad =
-        [bearer("a.b.c"), "Authorization: Bearer\r\n".into(), "Authorization: Bearer \r\n".into()];
-    for headers in bad {
-        assert_eq!(head(&gateway, &in_query, &headers).status, 401, "{headers}");
-    }
-    assert_eq!(head(&gateway, &in_query, "Cookie: t=\r\n").status, 401);
+    assert_eq!(head(&gateway, &in_query, &bearer("a.b.c")).status, 401);
+    // Nothing is no token, wherever it is.
+    let nothing = "Authorization: Bearer\r\nAuthorization: Bearer \r\nCookie: t=; t=\"\"\r\n";
+    assert_eq!(head(&gateway, &in_query, nothing).status, 200);
+    let in_cookie = format!("{nothing}Cookie: t={good}\r\n");
+    assert_eq!(head(&gateway, "/any/a?t=", &in_cookie).status, 200);
+    assert_eq!(head(&gateway, &format!("/any/a?t=&t={good}"), "").status, 200);
+    assert_eq!(head(&gateway, "/any/a?t=", nothing).status, 401);
+    assert_eq!(refused(&gateway, "missing"), 1.0);
     assert_eq!(head(&gateway, "/any/a?t=bad", &bearer(&good)).status, 200);
-    let twice = [
+    // Two that are the same are one.
+    for (path, headers) in [
         ("/any/a".to_owned(), bearer(&good).repeat(2)),
-        ("/any/a".to_owned(), format!("Cookie: t={good}; t={good}\r\n")),
-        ("/any/a".to_owned(), format!("Cookie: t={good}\r\nCookie: t=x\r\n")),
+        ("/any/a".to_owned(), format!("Cookie: t={good}; t=\"{good}\"\r\n")),
         (format!("/any/a?t={good}&t={good}"), String::new()),
+    ] {
+        assert_eq!(head(&gateway, &path, &headers).status, 200, "{path} {headers}");
+    }
+    let twice = [
+        ("/any/a".to_owned(), bearer(&good) + &bearer("x")),
+        ("/any/a".to_owned(), format!("Cookie: t={good}; t=x\r\n")),
+        ("/any/a".to_owned(), format!("Cookie: t={good}\r\nCookie: t=x\r\n")),
+        (format!("/any/a?t={good}&t=x"), String::new()),
     ];
     for (index, (path, headers)) in twice.iter().enumerate() {
         let response = head(&gateway, path, headers);

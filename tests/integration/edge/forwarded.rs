@@ -53,12 +53,15 @@ fn the_clients_of_a_trusted_proxy_have_limits_of_their_own() {
     // One IPv6 customer has a /64.
     assert_eq!(ask("X-Forwarded-For: 2001:db8::ffff:1\r\n"), "clients_per_ip");
     assert_eq!(ask("X-Forwarded-For: 2001:db8:0:1::1\r\n"), "live");
+    // Empty elements say nothing.
+    assert_eq!(ask("X-Forwarded-For: 192.0.2.1, ,\r\nX-Forwarded-For:\r\n"), "clients_per_ip");
+    assert_eq!(ask("X-Forwarded-For: ,\r\nForwarded: , for=192.0.2.2,\r\n"), "clients_per_ip");
     // Nothing that says an address: the proxy itself.
     assert_eq!(ask("X-Forwarded-For: unknown\r\n"), "live");
     assert_eq!(ask("Forwarded: for=_hidden\r\n"), "clients_per_ip");
     let clients = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1", "127.0.0.1"];
     were_logged(&gateway, &clients);
-    were_rejected(&gateway, "clients_per_ip", 4);
+    were_rejected(&gateway, "clients_per_ip", 6);
 }
 
 #[test]

@@ -308,3 +308,20 @@ fn over_tls_an_empty_body_in_a_chunk_of_its_own_is_none() {
         assert_eq!(String::from_utf8_lossy(&said), format!("HTTP/1.1 {status}"));
     }
 }
+
+#[test]
+fn a_probe_that_ends_before_its_first_byte_is_no_failed_handshake() {
+    let authority = Authority::new();
+    let gateway = Setup::memory().tls(&authority.sign("127.0.0.1")).start_ready();
+    let refused = || gateway.metric("ssegate_rejected_total{reason=\"tls\"}");
+    let pending = || gateway.metric("ssegate_connections_pending");
+    for _ in 0..3 {
+        drop(TcpStream::connect(&gateway.address).unwrap());
+    }
+    let mut other = TcpStream::connect(&gateway.address).unwrap();
+    other.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    other.set_read_timeout(Some(DEADLINE)).unwrap();
+    let _ = other.read(&mut [0; 100]);
+    eventually("the other one is counted", || refused() >= 1.0 && pending() == 0.0);
+    assert_eq!(refused(), 1.0);
+}
