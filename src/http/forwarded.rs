@@ -231,7 +231,6 @@ mod tests {
         for last in [
             "unknown",
             "_hidden",
-            "",
             "192.0.2.1 192.0.2.2",
             "192.0.2.256",
             "[2001:db8::1",
@@ -249,6 +248,15 @@ mod tests {
             let list = format!("for=6.6.6.6, for={last}, for=10.0.0.2");
             assert_eq!(behind_proxy(&[(FWD, &list)]), "10.0.0.2", "{last:?}");
         }
+        for empty in ["", " ", ", ,"] {
+            let list = format!("6.6.6.6, {empty}, 10.0.0.2,");
+            assert_eq!(behind_proxy(&[(XFF, &list)]), "6.6.6.6", "{empty:?}");
+            let list = format!("for=6.6.6.6, {empty}, for=10.0.0.2,");
+            assert_eq!(behind_proxy(&[(FWD, &list)]), "6.6.6.6", "{empty:?}");
+            let both = [(XFF, empty), (FWD, "for=6.6.6.6")];
+            assert_eq!(behind_proxy(&both), "6.6.6.6", "{empty:?}");
+        }
+        assert_eq!(behind_proxy(&[(FWD, "for=6.6.6.6, for=, for=10.0.0.2")]), "10.0.0.2");
         for element in
             ["by=192.0.2.1", "for", "for=192.0.2.1;for=192.0.2.2", "for=192.0.2.1 x", "=;"]
         {
