@@ -353,6 +353,9 @@ fn suspicious_settings_are_warned_about() {
     );
     let error = warnings(with_route("event = { field = \"t\", otherwise = \"error\" }"));
     assert!(error[0].contains("its own events of the type \"error\""), "{error:?}");
+    assert!(error[1].contains("a value of the field \"t\" may be"), "{error:?}");
+    assert_eq!(error.len(), 2);
+    assert_eq!(warnings(with_route("event = \"log\"")), [""; 0]);
     let unused = warnings(parse(&MINIMAL.replace("events:{name}", "fixed"), "f", &[], false));
     assert!(unused[0].contains("{name} is not used in the key"), "{unused:?}");
     let bare = warnings(parse(&MINIMAL.replace("events:{name}", "{name}"), "f", &[], false));

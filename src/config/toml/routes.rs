@@ -171,6 +171,12 @@ fn event(section: &mut Section<'_, '_>) -> EventName {
         );
         section.warn(&found, message);
     }
+    if let EventName::Field { field, .. } = &name {
+        let message = format!(
+            "a value of the field \"{field}\" may be \"open\" or \"error\": EventSource has its own events of these types, and clients could not tell them apart; let producers write other names"
+        );
+        section.warn(&found, message);
+    }
     name
 }
 
