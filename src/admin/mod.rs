@@ -25,6 +25,8 @@ use tracing::debug;
 use crate::http::listener::{Connection, Serve};
 use crate::http::peer::Peer;
 use crate::http::response::text;
+use crate::http::rewind::Rewind;
+use crate::http::server::proxied_peer;
 use crate::limits::PendingSlot;
 use crate::state::State;
 
@@ -47,6 +49,8 @@ pub struct Admin {
     streams: Arc<Semaphore>,
     /// When the gateway began to serve.
     since: Instant,
+    /// Whether each connection begins with a PROXY header.
+    behind_proxy: bool,
 }
 
 /// A connection is closed at this age,
@@ -72,7 +76,13 @@ impl Admin {
     /// One serves all listeners.
     pub fn new(state: Arc<State>) -> Self {
         let streams = Arc::new(Semaphore::new(events::MOST_STREAMS));
-        Self { state, streams, since: Instant::now() }
+        Self { state, streams, since: Instant::now(), behind_proxy: false }
+    }
+
+    /// The same on one listener.
+    #[must_use]
+    pub fn on(&self, behind_proxy: bool) -> Self {
+        Self { behind_proxy, ..self.clone() }
     }
 }
 
@@ -80,6 +90,17 @@ impl Serve for Admin {
     async fn serve<C: Connection>(self, connection: C, peer: Peer, mut slot: PendingSlot) {
         let state = self.state.clone();
         let id = state.next_connection();
+        let mut connection = Rewind::new(connection);
+        let peer = if self.behind_proxy {
+            let named = slot.until(
+                state.config().limits.header_timeout,
+                proxied_peer(&state, &mut connection, id, peer),
+            );
+            let Ok(Some(named)) = named.await else { return };
+            named
+        } else {
+            peer
+        };
         let eviction = slot.eviction_handle();
         // Registered before any request shows a token: a reload may change it from here on.
         let recheck = state.admin_recheck.notified();

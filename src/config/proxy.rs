@@ -4,15 +4,25 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Listen;
+use super::{Config, Listen};
 
 /// `[proxy]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxy {
     /// Whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted: Trusted,
-    /// Public listeners whose connections begin with a PROXY header.
+    /// Listeners whose connections begin with a PROXY header.
     pub protocol: Vec<Listen>,
+}
+
+impl Config {
+    /// Whether each connection of the operator's listener begins with a PROXY header. A name that is in
+    /// server.listen too, as that of any port, is the one there.
+    pub fn is_admin_behind_proxy(&self) -> bool {
+        let is_named =
+            |listen| self.proxy.protocol.contains(listen) && !self.server.listen.contains(listen);
+        self.admin.listen.as_ref().is_some_and(is_named)
+    }
 }
 
 /// Proxies whose headers are believed.

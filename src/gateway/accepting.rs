@@ -51,9 +51,10 @@ impl Accepting {
         let admin = Admin::new(self.state.clone());
         for listener in listeners {
             let inherited = listener.is_inherited();
+            let admin = admin.on(listener.behind_proxy);
             let end = if inherited { self.state.fanout.draining.clone() } else { <_>::default() };
             let (pending, tasks) = (self.state.admin_pending.clone(), TaskTracker::new());
-            self.spawn(listener.accept(admin.clone(), || None, pending, tasks, end), inherited);
+            self.spawn(listener.accept(admin, || None, pending, tasks, end), inherited);
         }
     }
 

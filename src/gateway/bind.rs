@@ -46,10 +46,13 @@ pub(super) fn listeners(
     inherited: &mut Inherited,
 ) -> Result<(Vec<Listener>, Vec<Listener>), BindError> {
     let public = public(config, inherited)?;
-    let admin = match &config.admin.listen {
+    let mut admin = match &config.admin.listen {
         Some(listen) => Listener::bind(listen, inherited)?,
         None => Vec::new(),
     };
+    for listener in &mut admin {
+        listener.behind_proxy = config.is_admin_behind_proxy();
+    }
     let reachable = admin.iter().find(|listener| listener.is_reachable());
     if let Some(listener) = reachable.filter(|_| config.admin.token.is_none()) {
         return Err(BindError::Unguarded { address: listener.address() });

@@ -18,6 +18,7 @@ use super::request_head::wait_for_head;
 use super::rewind::Rewind;
 use super::takeover::{self, Requests};
 use crate::config;
+use crate::fanout::LogId;
 use crate::limits::{PendingEnd, PendingSlot};
 use crate::net::certificates;
 use crate::net::certificates::Certificates;
@@ -95,7 +96,8 @@ impl PublicServer {
         let mut connection = Rewind::new(connection);
         let mut requester = accepted;
         if self.behind_proxy {
-            requester.peer = read_proxy_header(state, &mut connection, accepted).await?;
+            let Requester { id, peer } = accepted;
+            requester.peer = proxied_peer(state, &mut connection, id, peer).await?;
         }
         *client = Some(requester);
         // A unix socket is connected to by a proxy on this machine, which has ended TLS already.
@@ -136,16 +138,17 @@ async fn accept_tls<C: Connection>(
 }
 
 /// The client that a connection's PROXY header names; `None`: the connection has no valid header.
-async fn read_proxy_header<C: Connection>(
+pub async fn proxied_peer<C: Connection>(
     state: &State,
     connection: &mut Rewind<C>,
-    accepted: Requester,
+    id: LogId,
+    peer: Peer,
 ) -> Option<Peer> {
     match proxy_header::read(connection).await {
-        Ok(client) => return Some(client.map_or(accepted.peer, Peer::at)),
+        Ok(client) => return Some(client.map_or(peer, Peer::at)),
         // Probes only look whether we listen.
         Err(HeaderError::Ended(_)) if connection.ahead().is_empty() => {}
-        Err(fault) => log_no_proxy_header(state, accepted, &fault.to_string()),
+        Err(fault) => log_no_proxy_header(state, Requester { id, peer }, &fault.to_string()),
     }
     None
 }

@@ -40,6 +40,18 @@ fn a_proxy_or_listener_that_does_not_exist_is_a_fault() {
 }
 
 #[test]
+fn the_operators_listener_may_be_behind_a_proxy_too() {
+    let behind = |listen: &str, protocol: &str| {
+        let lines = format!("protocol = [{protocol:?}]\n[admin]\nlisten = \"127.0.0.1:0\"");
+        with_proxy(listen, &lines).unwrap().config.is_admin_behind_proxy()
+    };
+    assert!(behind("[\"127.0.0.1:1\"]", "127.0.0.1:0"));
+    assert!(!behind("[\"127.0.0.1:1\"]", "127.0.0.1:1"));
+    // Any port, and any other.
+    assert!(!behind("[\"127.0.0.1:0\"]", "127.0.0.1:0"));
+}
+
+#[test]
 fn trust_in_everybody_is_warned_about() {
     let warning = |listen: &str, lines: &str| {
         let warnings = with_proxy(listen, lines).unwrap().warnings;

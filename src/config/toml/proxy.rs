@@ -9,8 +9,12 @@ use super::section::Section;
 use crate::config::units::WrittenValue;
 use crate::config::{Listen, Proxy, Trusted};
 
-/// The section; `public` are the listeners that it may name.
-pub(super) fn proxy(mut section: Section<'_, '_>, public: &[Listen]) -> Proxy {
+/// The section, which may name a listener of clients or the operator's.
+pub(super) fn proxy(
+    mut section: Section<'_, '_>,
+    public: &[Listen],
+    admin: Option<&Listen>,
+) -> Proxy {
     let found = section.found("trusted", WrittenValue::list([]));
     section.show(&found, found.value.to_string());
     let trusted = section.list(&found, trusted);
@@ -24,7 +28,7 @@ pub(super) fn proxy(mut section: Section<'_, '_>, public: &[Listen]) -> Proxy {
 
     let found = section.found("protocol", WrittenValue::list([]));
     section.show(&found, found.value.to_string());
-    let protocol = section.list(&found, |text| listener(text, public));
+    let protocol = section.list(&found, |text| listener(text, public, admin));
     if protocol.iter().any(Listen::is_reachable) {
         section.warn(
             &found,
@@ -63,10 +67,10 @@ fn ipv4(address: Ipv4Addr, prefix: u8) -> IpNet {
     Ipv4Net::new(address, prefix).expect("an IPv6 prefix is 96 longer at most").into()
 }
 
-fn listener(text: &str, public: &[Listen]) -> Result<Listen, String> {
+fn listener(text: &str, public: &[Listen], admin: Option<&Listen>) -> Result<Listen, String> {
     let listen = address::listen(text)?;
-    if public.contains(&listen) {
+    if public.contains(&listen) || admin == Some(&listen) {
         return Ok(listen);
     }
-    Err("not in server.listen; write it as there".into())
+    Err("not in server.listen, nor is it admin.listen; write it as there".into())
 }

@@ -33,7 +33,11 @@ pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Conf
     let ring = ring(Section::take(reader, &mut root, "ring"), source.max_entry_bytes);
     let limits = limits(Section::take(reader, &mut root, "limits"));
     let cors = cors::cors(Section::take(reader, &mut root, "cors"));
-    let proxy = proxy::proxy(Section::take(reader, &mut root, "proxy"), &server.listen);
+    let proxy = proxy::proxy(
+        Section::take(reader, &mut root, "proxy"),
+        &server.listen,
+        admin.listen.as_ref(),
+    );
     let log = log(Section::take(reader, &mut root, "log"));
     let (jwt, has_keys) =
         jwt::jwt(Section::take_within(reader, &mut root, ("auth", "jwt"), "auth.jwt"));

@@ -192,6 +192,29 @@ fn a_unix_socket_takes_it_and_one_listener_beside_it_does_not() {
 }
 
 #[test]
+fn the_operators_listener_takes_it_where_it_is_listed() {
+    let admin = own_address();
+    let gateway = setup()
+        .set("admin", &format!("listen = \"{admin}\""))
+        .set("proxy", &format!("protocol = [\"{admin}\"]"))
+        .start();
+    let livez = "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let over = |header: &[u8]| {
+        let mut stream = connect(&gateway.admin);
+        stream.write_all(&[header, livez.as_bytes()].concat()).unwrap();
+        rest(stream)
+    };
+    for header in [&from_192_0_2_7()[..], b"PROXY UNKNOWN\r\n", &v2(0, 0x11, &[9; 12])] {
+        let answer = over(header);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{header:?}: {answer}");
+    }
+    assert_eq!(over(b""), "");
+    gateway.has_logged("a connection is refused for its PROXY header");
+    // Clients come without it.
+    assert_eq!(exchange(&gateway.address, &get("/none", "Connection: close\r\n")).status, 404);
+}
+
+#[test]
 fn behind_a_real_haproxy_each_client_is_known() {
     let setup = || behind_proxy().set("limits", "clients_per_ip = 1");
     let (one, two) = (setup().start_ready(), setup().start_ready());
