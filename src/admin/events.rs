@@ -18,7 +18,7 @@ use super::Visit;
 use super::page::harden;
 use super::response::Refusal;
 use crate::http::response::text;
-use crate::sse::{MEDIA_TYPE, comment};
+use crate::sse::{MEDIA_TYPE, comment, escaped_line_ends};
 
 /// Event streams at once; a page has two.
 pub(super) const MOST_STREAMS: usize = 16;
@@ -84,6 +84,7 @@ impl Events {
     /// Sends an event, and waits for a slow client.
     pub(super) async fn event(&self, name: &str, data: &Value) -> Result<(), Gone> {
         // The JSON has no line breaks, so one `data:` line carries it.
+        let data = escaped_line_ends(data.to_string());
         self.send(format!("event: {name}\ndata: {data}\n\n")).await
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::auth::host;
 use crate::http::listener::{Connection, Serve};
 use crate::http::peer::Peer;
 use crate::http::response::text;
@@ -155,6 +156,9 @@ impl Visit {
 async fn answer(visit: &Visit, request: Request<Incoming>) -> Answer {
     let state = &visit.admin.state;
     let path = request.uri().path().to_owned();
+    if let Some(fault) = host::fault(&request) {
+        return text(StatusCode::BAD_REQUEST, fault).map(Either::Left);
+    }
     if let Some(key) = path.strip_prefix("/publish/") {
         let outcome = publish::publish(state, key, request).await;
         return outcome.unwrap_or_else(|refusal| *refusal).map(Either::Left);

@@ -2,13 +2,27 @@
 
 use hyper::header::HOST;
 use hyper::http::uri::Authority;
-use hyper::Request;
+use hyper::{Request, Version};
 
 /// The host, and the port where it is named: of the target, where that has one (over HTTP/2, and in absolute
 /// form), else of the header. Empty where the request names none.
 pub fn asked<B>(request: &Request<B>) -> &str {
     let header = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
     request.uri().authority().map(Authority::as_str).or_else(header).unwrap_or("")
+}
+
+/// What is wrong with how the request names its host (RFC 9112, 3.2). A proxy before us may have read another
+/// name than we would.
+pub fn fault<B>(request: &Request<B>) -> Option<&'static str> {
+    let mut named = request.headers().get_all(HOST).iter();
+    let (first, second) = (named.next(), named.next());
+    let may_be = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
+    match first {
+        None if request.version() == Version::HTTP_11 => Some("HTTP/1.1 without Host"),
+        _ if second.is_some() => Some("more than one Host"),
+        Some(host) if !host.as_bytes().iter().all(may_be) => Some("a malformed Host"),
+        _ => None,
+    }
 }
 
 /// The name, without the dot of the root that may end it, and the port; a scheme's own port counts as none.
@@ -39,6 +53,24 @@ mod tests {
         ] {
             assert_eq!(parts(host, "443"), expected, "{host:?}");
         }
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let fault = |version, hosts: &[&str]| {
+            let request = Request::get("/").version(version);
+            let request = hosts.iter().fold(request, |request, host| request.header(HOST, *host));
+            fault(&request.body(()).unwrap()).is_some()
+        };
+        assert!(fault(Version::HTTP_11, &[]) && !fault(Version::HTTP_10, &[]));
+        assert!(!fault(Version::HTTP_2, &[]) && fault(Version::HTTP_2, &["a", "a"]));
+        for host in ["", "a", "[::1]:80", "a_b.example.:443"] {
+            assert!(!fault(Version::HTTP_11, &[host]), "{host}");
+        }
+        for host in ["a b", "a/b", "me@a", "http://a", "a?"] {
+            assert!(fault(Version::HTTP_11, &[host]), "{host}");
+        }
+        assert!(fault(Version::HTTP_11, &["a", "b"]));
     }
 
     #[test]

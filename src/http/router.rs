@@ -8,7 +8,7 @@
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT, ALLOW, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONTENT_LENGTH, EXPECT, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
@@ -108,6 +108,9 @@ pub(super) fn too_long<B>(
 type Refusal = Box<Response<Full<Bytes>>>;
 
 fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decision, Refusal> {
+    if let Some(fault) = host::fault(request) {
+        return Err(bad(fault));
+    }
     check_host(config, request)?;
     let path = request.uri().path();
     if config.demo && path == "/" {
@@ -150,10 +153,6 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
 
 /// Against DNS rebinding: an attacker's name can be made to resolve to our address.
 fn check_host<B>(config: &Config, request: &Request<B>) -> Result<(), Refusal> {
-    if request.headers().get_all(HOST).iter().count() > 1 {
-        // A proxy before us may have used another of them than we would (RFC 9112, 3.2).
-        return Err(bad("more than one Host"));
-    }
     let allowed = &config.server.hosts;
     if allowed.is_empty() {
         return Ok(());

@@ -17,7 +17,9 @@ pub use control::{CONTROL_EVENT, Control, Gap, Reason, comment, write_control};
 pub use entry::{Entry, PART_BYTES};
 pub use id::{NotAnId, StreamId};
 pub use line::write_retry;
-pub use render::{Data, EventName, Rendering, Written, is_event_name, write_entry};
+pub use render::{
+    Data, EventName, Rendering, Written, escaped_line_ends, is_event_name, write_entry,
+};
 
 /// The media type of a stream. The standard fixes the charset, but without it some clients take ISO-8859-1.
 pub const MEDIA_TYPE: &str = "text/event-stream; charset=utf-8";

@@ -131,7 +131,19 @@ fn json(object: &[(Cow<'_, str>, Cow<'_, str>)]) -> String {
 }
 
 fn json_string(text: &str) -> String {
-    serde_json::to_string(text).expect("a string is always JSON")
+    escaped_line_ends(serde_json::to_string(text).expect("a string is always JSON"))
+}
+
+/// Line ends of Unicode, which SSE does not take for such, and some clients that split lines do.
+const FOREIGN_LINE_ENDS: [(char, &str); 3] =
+    [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+
+/// JSON that has none of them: outside of its strings there are none.
+pub fn escaped_line_ends(json: String) -> String {
+    if !json.contains(FOREIGN_LINE_ENDS.map(|(end, _)| end)) {
+        return json;
+    }
+    FOREIGN_LINE_ENDS.iter().fold(json, |json, (end, escaped)| json.replace(*end, escaped))
 }
 
 fn event_of<'a>(entry: &'a Entry, name: &'a EventName) -> Cow<'a, str> {

@@ -168,7 +168,11 @@ fn expected_object(entry: &Entry, chosen: impl Fn(&str) -> bool) -> String {
             names.push(name);
         }
     }
-    let quoted = |text: &String| Value::from(text.as_str()).to_string();
+    let quoted = |text: &String| {
+        let json = Value::from(text.as_str()).to_string();
+        let json = json.replace('\u{85}', r"\u0085").replace('\u{2028}', r"\u2028");
+        json.replace('\u{2029}', r"\u2029")
+    };
     let members: Vec<String> =
         names.iter().map(|name| format!("{}:{}", quoted(name), quoted(&values[name]))).collect();
     format!("{{{}}}", members.join(","))
@@ -307,6 +311,21 @@ fn json_keeps_the_entry_order_and_the_last_of_repeated_fields() {
         r#"{"b":"2","c":"3"}"#
     );
     assert_eq!(data(Data::Field("b".into())), "1", "a single field is the first of its name");
+}
+
+#[test]
+fn json_has_no_line_ends_of_unicode() {
+    let text = "a\u{85}b\u{2028}c\u{2029}d\u{b}e\u{c}f\u{1c}";
+    let rendering =
+        Rendering { event: EventName::Fixed("message".into()), data: Data::All, missing: None };
+    let fields = vec![(text.to_owned().into(), text.to_owned().into())];
+    let entry = Entry { id: StreamId::ZERO, fields };
+    let mut out = Vec::new();
+    write_entry(&mut out, &entry, &rendering, 1000);
+    let out = String::from_utf8(out).unwrap();
+    assert!(!out.contains(|c: char| !c.is_ascii() || c.is_ascii_control() && c != '\n'), "{out}");
+    let data = out.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(data).unwrap(), json!({ text: text }));
 }
 
 #[test]

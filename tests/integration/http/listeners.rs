@@ -175,6 +175,24 @@ fn only_the_allowed_hosts_are_answered() {
     assert_eq!(ask("Host: events.example\r\nHost: evil.example\r\n"), 400);
 }
 
+#[test]
+fn a_request_of_http_1_1_names_one_host() {
+    let gateway = Setup::memory().start_ready();
+    for (address, path) in [(&gateway.address, "/events/a"), (&gateway.admin, "/livez")] {
+        let ask = |version: &str, hosts: &str| {
+            let head = format!("HEAD {path} HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n");
+            exchange(address, &head).status
+        };
+        for refused in ["", "Host: a\r\nHost: b\r\n", "Host: a\r\nHost: a\r\n", "Host: a b\r\n"] {
+            assert_eq!(ask("1.1", refused), 400, "{path} {refused:?}");
+        }
+        for served in ["Host: a\r\n", "Host:\r\n", "Host: [::1]:80\r\n"] {
+            assert_eq!(ask("1.1", served), 200, "{path} {served:?}");
+        }
+        assert_eq!(ask("1.0", ""), 200, "{path}");
+    }
+}
+
 /// Clock ticks (of which there are 100 a second) that the process has used.
 fn ticks(gateway: &Gateway) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();

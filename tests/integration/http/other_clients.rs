@@ -14,6 +14,30 @@ fn messages(body: &str) -> Vec<String> {
     whole.split("\n\n").map(data).collect()
 }
 
+/// What Python's `splitlines` splits at besides CR and LF, and what some clients therefore do.
+const FOREIGN_LINE_ENDS: [char; 8] =
+    ['\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+
+#[test]
+fn json_that_we_make_has_no_line_end_of_another_kind() {
+    let redis = Redis::start();
+    let routes =
+        "[[route]]\npath = \"/a\"\nkey = \"events:a\"\naccess = \"public\"\ndata = \"*\"\n";
+    let gateway = Setup::redis(&redis).routes(routes).start_ready();
+    let mut tail = connect(&gateway.admin);
+    tail.write_all(b"GET /tail/events:a HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut stream = connect(&gateway.address);
+    stream.write_all(b"GET /a HTTP/1.0\r\n\r\n").unwrap();
+    read_until(&mut stream, "\"live\",\"replayed\":0}\n");
+    read_until(&mut tail, "\"live\"}\n");
+    let payload: String = FOREIGN_LINE_ENDS.into_iter().chain("the end".chars()).collect();
+    redis.add("events:a", &payload);
+    for socket in [&mut stream, &mut tail] {
+        let event = read_until(socket, "the end");
+        assert!(!event.contains(FOREIGN_LINE_ENDS), "{event:?}");
+    }
+}
+
 #[test]
 fn a_sign_of_life_is_a_comment_and_no_empty_message() {
     let mut redis = Redis::start();
