@@ -183,18 +183,18 @@ fn a_small_window_cuts_no_entry() {
 fn an_empty_body_in_a_frame_of_its_own_is_none() {
     let gateway = Setup::memory().start_ready();
     // Each is the DATA that follows the head; after none the stream begins as well.
-    let bodies: [(&[(&[u8], u8)], u16); 5] = [
-        (&[(b"", END_STREAM)], 200),
-        (&[(b"", 0), (b"", END_STREAM)], 200),
-        (&[], 200),
-        (&[(b"x", END_STREAM)], 400),
-        (&[(b"", 0), (b"x", 0)], 400),
+    let bodies = [
+        (vec![("", END_STREAM)], 200),
+        (vec![("", 0), ("", END_STREAM)], 200),
+        (vec![], 200),
+        (vec![("x", END_STREAM)], 400),
+        (vec![("", 0), ("x", 0)], 400),
     ];
     for (frames, status) in bodies {
         let mut session = Session::open(&gateway.address);
         let id = session.open_request("/events/a");
-        for (payload, flags) in frames {
-            session.wire.send(DATA, *flags, id, payload);
+        for (payload, flags) in &frames {
+            session.wire.send(DATA, *flags, id, payload.as_bytes());
         }
         assert_eq!(session.status(id), status, "{frames:?}");
         if status == 200 {
