@@ -201,6 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pending_connection_costs_what_its_head_may() {
+        let of = |size: &str| {
+            let toml = format!(
+                "[source]\nurl = \"memory:\"\n[limits]\npending = 10\nheader_bytes = \"{size}\""
+            );
+            let budget = budget(&toml, 1000);
+            (budget.each_pending_bytes() >> 10, budget.pending_bytes() >> 10, budget.lines())
+        };
+        let (each, all, lines) = of("8KiB");
+        assert_eq!((each, all), (20, 200));
+        assert!(lines.contains("20 KiB each, most of it twice limits.header_bytes"), "{lines}");
+        assert_eq!(of("32KiB").0, 68);
+    }
+
+    #[test]
     fn a_proxy_needs_an_address_for_every_28_000_clients() {
         let with = |listen: &str| {
             format!(
