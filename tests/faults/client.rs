@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use crate::chunks::Chunks;
 use crate::history::{AMID_AN_EVENT, Gap, Heard, What};
 use crate::payload;
+use crate::support::ends_between_events;
 use crate::support::waiting::pause_of_the_scenario_in_a_task;
 
 /// `retry:` is honoured up to this, so that a run stays short.
@@ -155,8 +156,8 @@ impl Client {
             self.take(parser, &mut chunks, &piece[..length])?;
             // With its chunk's end, or without.
             let piece = &piece[..length];
-            between_events =
-                piece.ends_with(b"\n\n\r\n") || (self.is_old() && piece.ends_with(b"\n\n"));
+            let body = if self.is_old() { Some(piece) } else { piece.strip_suffix(b"\r\n") };
+            between_events = body.is_some_and(ends_between_events);
         }
     }
 
@@ -185,7 +186,7 @@ impl Client {
             };
             body.flow_control().release_capacity(piece.len())?;
             self.take(parser, &mut None, &piece)?;
-            between_events = piece.ends_with(b"\n\n");
+            between_events = ends_between_events(&piece);
         }
         Err(Lost(if between_events { "its end" } else { AMID_AN_EVENT }.into()))
     }

@@ -49,6 +49,14 @@ pub fn signal(process: &Child, name: &str) {
     kill_process(Pid::from_child(process), signal).unwrap();
 }
 
+/// Whether the body of a stream, of which these bytes came last, ends between two events: after a blank line, or
+/// after a comment, which has none.
+pub fn ends_between_events(body: &[u8]) -> bool {
+    let Some(lines) = body.strip_suffix(b"\n") else { return false };
+    let last = lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    body.ends_with(b"\n\n") || last.starts_with(b":")
+}
+
 /// One read; it is repeated if the process was stopped in the middle of it.
 pub fn read(stream: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
     loop {

@@ -37,8 +37,8 @@ pub struct Stream {
     items: VecDeque<Item>,
     /// Undecoded bytes of the body.
     raw: Vec<u8>,
-    /// How the decoded body ends so far.
-    tail: Vec<u8>,
+    /// Whether the decoded body so far ends between two events.
+    ends_between_events: bool,
     closed: bool,
     /// The body ended with its last chunk.
     pub complete: bool,
@@ -87,7 +87,7 @@ impl Stream {
             parser: Parser::new(),
             items: VecDeque::new(),
             raw,
-            tail: Vec::new(),
+            ends_between_events: false,
             closed: false,
             complete: false,
         };
@@ -155,8 +155,9 @@ impl Stream {
             }
             let body = &self.raw[line + 2..end - 2];
             self.parser.feed(body, &mut items).map_err(|e| e.to_string())?;
-            self.tail.extend_from_slice(body);
-            self.tail.drain(..self.tail.len().saturating_sub(2));
+            if size > 0 {
+                self.ends_between_events = super::ends_between_events(body);
+            }
             self.raw.drain(..end);
             if size == 0 {
                 self.complete = true;
@@ -169,7 +170,7 @@ impl Stream {
 
     /// Whether what has come so far ends between two events, and between two chunks.
     pub fn at_boundary(&self) -> bool {
-        self.raw.is_empty() && self.tail == b"\n\n"
+        self.raw.is_empty() && self.ends_between_events
     }
 
     /// What came of a chunk that is not whole.
