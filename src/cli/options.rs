@@ -16,12 +16,28 @@ pub(super) struct ConfigArgs {
     /// No file, no Redis: an embedded source with sample events, a page at /
     #[arg(long)]
     demo: bool,
+    /// Where the entries are, for a try without a file: redis://HOST:PORT
+    #[arg(long, value_name = "URL", requires = "route", conflicts_with = "demo")]
+    source: Option<String>,
+    /// A route, for a try without a file: /events/{name}=events:{name}; may be repeated
+    #[arg(long, value_name = "PATH=KEY", conflicts_with = "demo")]
+    route: Vec<String>,
 }
 
 impl ConfigArgs {
     /// Reads the configuration.
     pub(super) fn read(&self) -> Result<Loaded, Faults> {
-        config::load(self.config.as_deref(), self.demo, &config::environment())
+        let mut env = config::environment();
+        let source = self.source.clone().map(|url| ("SSEGATE_SOURCE_URL", url));
+        let routes = (!self.route.is_empty()).then(|| ("SSEGATE_ROUTES", self.route.join(";")));
+        for (name, value) in source.into_iter().chain(routes) {
+            env.retain(|(known, _)| known != name);
+            env.push((name.to_owned(), value));
+        }
+        if self.config.is_none() && !self.route.is_empty() {
+            return config::without_file(&env, false);
+        }
+        config::load(self.config.as_deref(), self.demo, &env)
     }
 
     /// Reads the configuration, or prints its faults; the error is the exit code.

@@ -26,6 +26,8 @@ pub enum ConfigFile {
     At(PathBuf),
     /// None: `--demo` has its own defaults.
     Demo,
+    /// None: the environment, or the command line, has all of it.
+    None,
 }
 
 impl fmt::Display for ConfigFile {
@@ -33,6 +35,7 @@ impl fmt::Display for ConfigFile {
         match self {
             Self::At(path) => write!(f, "{}", path.display()),
             Self::Demo => f.write_str("no file (--demo)"),
+            Self::None => f.write_str("no file (the environment and the command line)"),
         }
     }
 }

@@ -35,7 +35,7 @@ pub use password::Password;
 pub use proxy::{Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
 pub use template::{KeyTemplate, PathTemplate};
-pub use toml::{Identity, IdentityError, LoadedIdentity, environment, load, parse};
+pub use toml::{Identity, IdentityError, LoadedIdentity, environment, load, parse, without_file};
 
 /// Everything the gateway needs to know to run.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_ssegate_global_optspecs
-    string join \n config= demo h/help V/version
+    string join \n config= demo source= route= h/help V/version
 end
 
 function __fish_ssegate_needs_command
@@ -25,6 +25,8 @@ function __fish_ssegate_using_subcommand
 end
 
 complete -c ssegate -n "__fish_ssegate_needs_command" -l config -d 'The configuration; without it ./gateway.toml, else /etc/ssegate/gateway.toml' -r -F
+complete -c ssegate -n "__fish_ssegate_needs_command" -l source -d 'Where the entries are, for a try without a file: redis://HOST:PORT' -r
+complete -c ssegate -n "__fish_ssegate_needs_command" -l route -d 'A route, for a try without a file: /events/{name}=events:{name}; may be repeated' -r
 complete -c ssegate -n "__fish_ssegate_needs_command" -l demo -d 'No file, no Redis: an embedded source with sample events, a page at /'
 complete -c ssegate -n "__fish_ssegate_needs_command" -s h -l help -d 'Print help'
 complete -c ssegate -n "__fish_ssegate_needs_command" -s V -l version -d 'Print version'
@@ -32,6 +34,8 @@ complete -c ssegate -n "__fish_ssegate_needs_command" -f -a "check" -d 'Validate
 complete -c ssegate -n "__fish_ssegate_needs_command" -f -a "tail" -d 'Follow a stream: print its events, reconnect, resume, show lag and gaps'
 complete -c ssegate -n "__fish_ssegate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l config -d 'The configuration; without it ./gateway.toml, else /etc/ssegate/gateway.toml' -r -F
+complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l source -d 'Where the entries are, for a try without a file: redis://HOST:PORT' -r
+complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l route -d 'A route, for a try without a file: /events/{name}=events:{name}; may be repeated' -r
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l open-files -d 'Compute the resources for N open files, as a unit allows, not for those allowed here' -r
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l demo -d 'No file, no Redis: an embedded source with sample events, a page at /'
 complete -c ssegate -n "__fish_ssegate_using_subcommand check" -l print -d 'Show each effective value and where it came from; secrets are masked'

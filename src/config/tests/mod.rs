@@ -8,6 +8,7 @@ use super::*;
 use crate::sse::{Data, EventName};
 
 mod cors;
+mod environment;
 mod identity;
 mod jwt;
 mod limits;

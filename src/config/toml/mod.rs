@@ -18,7 +18,6 @@ mod cors;
 mod identity;
 mod jwt;
 mod named_verifier;
-
 mod proxy;
 mod reader;
 mod routes;
@@ -27,9 +26,13 @@ mod sections;
 mod source;
 mod source_url;
 mod tls;
+mod variables;
 
 /// Where the file is looked for, in this order, unless the command line names one.
 const FILES: [&str; 2] = ["gateway.toml", "/etc/ssegate/gateway.toml"];
+
+/// Routes in place of the file's.
+const ROUTES: &str = "SSEGATE_ROUTES";
 
 /// The process's environment, for [`load`]; a name that is not Unicode is none of our variables.
 pub fn environment() -> Vec<(String, String)> {
@@ -41,31 +44,57 @@ pub fn environment() -> Vec<(String, String)> {
 
 /// Reads the file at `path`, or else `./gateway.toml`, or else `/etc/ssegate/gateway.toml`.
 ///
-/// With `demo` and without `path` no file is read.
+/// Without `path` no file is read with `demo`, and none has to be there where the environment has the routes.
 pub fn load(path: Option<&Path>, demo: bool, env: &[(String, String)]) -> Result<Loaded, Faults> {
     let found = match path {
         Some(path) => Some((path.to_owned(), content(path)?)),
         None if demo => None,
-        None => Some(first_of(&FILES.map(Path::new))?),
+        None => {
+            let candidates = FILES.map(Path::new);
+            let found = first_of(&candidates)?;
+            if found.is_none() && routes_in(env).is_none() {
+                return Err(no_file(&candidates));
+            }
+            found
+        }
     };
     match found {
         Some((path, text)) => parse(&text, &path.to_string_lossy(), env, demo),
-        None => parse("", "", env, true).map(|loaded| Loaded { file: ConfigFile::Demo, ..loaded }),
+        None => without_file(env, demo),
     }
 }
 
-fn first_of(candidates: &[&Path]) -> Result<(PathBuf, String), Faults> {
+/// Reads the environment alone.
+pub fn without_file(env: &[(String, String)], demo: bool) -> Result<Loaded, Faults> {
+    let file = if demo { ConfigFile::Demo } else { ConfigFile::None };
+    let name = if demo { "" } else { "the environment" };
+    parse("", name, env, demo).map(|loaded| Loaded { file, ..loaded })
+}
+
+/// What `SSEGATE_ROUTES` holds; one that is empty holds nothing.
+fn routes_in(env: &[(String, String)]) -> Option<&str> {
+    let found = env.iter().find(|(name, _)| name == ROUTES);
+    found.map(|(_, text)| text.as_str()).filter(|text| !text.trim().is_empty())
+}
+
+/// The first of these files that is there.
+fn first_of(candidates: &[&Path]) -> Result<Option<(PathBuf, String)>, Faults> {
     for &path in candidates {
         match std::fs::read_to_string(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            read => return Ok((path.to_owned(), read.map_err(|error| unreadable(path, &error))?)),
+            read => {
+                let text = read.map_err(|error| unreadable(path, &error))?;
+                return Ok(Some((path.to_owned(), text)));
+            }
         }
     }
+    Ok(None)
+}
+
+fn no_file(candidates: &[&Path]) -> Faults {
     let names: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-    Err(Faults::whole(
-        &names.join(", "),
-        "no such file; write one of them, name another with --config, or try --demo".into(),
-    ))
+    let message = "no such file; write one of them, name another with --config, set SSEGATE_ROUTES and SSEGATE_SOURCE_URL, or try --demo";
+    Faults::whole(&names.join(", "), message.into())
 }
 
 fn content(path: &Path) -> Result<String, Faults> {
@@ -93,7 +122,9 @@ pub fn parse(
         })
         .collect();
     let root = units::items(table.get_ref());
+    let routes = routes_in(env).map(variables::routes_toml);
     let mut reader = ConfigReader::new(text, file, env, demo);
+    reader.routes = routes.as_deref();
     let config = sections::config(&mut reader, root);
     let faults = reader.faults(malformed);
     if !faults.is_empty() {
@@ -124,16 +155,17 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_a_fault_that_says_what_to_do() {
-        let faults = first_of(&[Path::new("no/such.toml"), Path::new("nor/this.toml")]);
-        let told = faults.expect_err("neither exists").to_string();
+        let candidates = [Path::new("no/such.toml"), Path::new("nor/this.toml")];
+        assert_eq!(first_of(&candidates), Ok(None));
+        let told = no_file(&candidates).to_string();
         assert!(told.starts_with("no/such.toml, nor/this.toml: no such file; "), "{told}");
         assert!(told.ends_with("or try --demo"), "{told}");
     }
 
     #[test]
     fn the_first_file_that_exists_is_read() {
-        let (path, _) = first_of(&[Path::new("no/such.toml"), Path::new("Cargo.toml")])
-            .expect("tests run beside Cargo.toml");
+        let found = first_of(&[Path::new("no/such.toml"), Path::new("Cargo.toml")]).unwrap();
+        let (path, _) = found.expect("tests run beside Cargo.toml");
         assert_eq!(path, Path::new("Cargo.toml"));
     }
 }

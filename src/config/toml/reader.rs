@@ -4,17 +4,25 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::ROUTES;
+use super::variables::is_of_kubernetes;
 use crate::config::Setting;
 use crate::config::diagnostics::{Fault, Location, did_you_mean};
 use crate::config::units::Item;
 
 const PREFIX: &str = "SSEGATE_";
 
+fn is_variable(name: &str) -> bool {
+    name.starts_with(PREFIX) && name != ROUTES
+}
+
 /// The file and the environment while they are read.
 pub(super) struct ConfigReader<'a> {
     text: &'a str,
     file: &'a str,
     pub(super) demo: bool,
+    /// The routes of the environment, as a document of their own: they come in place of the file's.
+    pub(super) routes: Option<&'a str>,
     /// `SSEGATE_*` that no key has asked for yet.
     variables: BTreeMap<&'a str, &'a str>,
     known_variables: Vec<String>,
@@ -39,7 +47,8 @@ impl<'a> ConfigReader<'a> {
             text,
             file,
             demo,
-            variables: pairs().filter(|(name, _)| name.starts_with(PREFIX)).collect(),
+            routes: None,
+            variables: pairs().filter(|(name, _)| is_variable(name)).collect(),
             known_variables: Vec::new(),
             credentials: credentials.map(|(_, directory)| PathBuf::from(directory)),
             faults: Vec::new(),
@@ -63,6 +72,18 @@ impl<'a> ConfigReader<'a> {
         faults.retain(|fault| !may_follow(fault));
         faults.extend(malformed);
         faults
+    }
+
+    /// What is read from now on stands in the routes of the environment; returns what was read so far, for
+    /// [`Self::go_back_to`].
+    pub(super) fn go_to(&mut self, routes: &'a str) -> (&'a str, &'a str) {
+        let before = (self.text, self.file);
+        (self.text, self.file) = (routes, ROUTES);
+        before
+    }
+
+    pub(super) fn go_back_to(&mut self, (text, file): (&'a str, &'a str)) {
+        (self.text, self.file) = (text, file);
     }
 
     pub(super) fn location(&self, offset: usize) -> Location {
@@ -99,10 +120,22 @@ impl<'a> ConfigReader<'a> {
 
     /// Reports the `SSEGATE_*` that no key has asked for, without their values: they may be secrets.
     pub(super) fn end_of_environment(&mut self) {
-        for name in std::mem::take(&mut self.variables).into_keys() {
+        let mut of_kubernetes = Vec::new();
+        for (name, value) in std::mem::take(&mut self.variables) {
+            if is_of_kubernetes(name, value) {
+                of_kubernetes.push(name);
+                continue;
+            }
             let message = self.unknown_variable(name);
             self.fault(Location::Variable(name.to_owned()), name, message);
         }
+        let Some(first) = of_kubernetes.first() else { return };
+        let message = format!(
+            "not for ssegate: Kubernetes sets it, {} in all, for a Service of this name; write enableServiceLinks: false in the pod's spec to be rid of them",
+            of_kubernetes.len()
+        );
+        let location = Location::Variable((*first).to_owned());
+        self.warnings.push(Fault { location, subject: (*first).to_owned(), message });
     }
 
     fn unknown_variable(&self, name: &str) -> String {

@@ -1,5 +1,7 @@
 //! Reads the routes: each by itself, then whether two of them match the same paths.
 
+use toml::de::DeTable;
+
 use super::access;
 use super::reader::ConfigReader;
 use super::section::{Found, Section};
@@ -12,41 +14,78 @@ use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
 const EVENT_SOURCES_OWN: [&str; 2] = ["open", "error"];
 const DEFAULT_EVENT: &str = "message";
 
-/// The route of `--demo`, where the file has none.
+/// What a route has that does not write it.
+#[derive(Clone, Copy, Default)]
 struct BuiltIn {
-    path: &'static str,
-    key: &'static str,
-    access: &'static str,
+    path: Option<&'static str>,
+    key: Option<&'static str>,
+    access: Option<&'static str>,
 }
 
-const DEMO: BuiltIn = BuiltIn { path: "/events/{name}", key: "events:{name}", access: "public" };
+/// The route of `--demo`, where the file has none.
+const DEMO: BuiltIn =
+    BuiltIn { path: Some("/events/{name}"), key: Some("events:{name}"), access: Some("public") };
 
 /// Every route, the more specific first: the first that matches a path serves it.
 /// `has_keys`: there are keys that verify tokens.
 pub(super) fn routes(
     reader: &mut ConfigReader<'_>,
-    root: &mut Vec<Item>,
+    root_of_file: &mut Vec<Item>,
     has_keys: bool,
 ) -> Vec<Route> {
-    let tables = tables(reader, root);
     let mut routes: Vec<(Route, Location)> = Vec::new();
-    if tables.is_empty() && reader.demo {
-        routes.extend(route(
-            Section::route(reader, Vec::new()),
-            &Location::Demo,
-            Some(&DEMO),
+    if let Some(text) = reader.routes {
+        // They come in place of the file's, and are public where nothing verifies tokens.
+        let access = Some(if has_keys { "jwt" } else { "public" });
+        let before = reader.go_to(text);
+        let mut root = items_of(reader, text);
+        read_tables(
+            reader,
+            &mut root,
+            BuiltIn { access, ..BuiltIn::default() },
             has_keys,
-        ));
+            &mut routes,
+        );
+        if routes.is_empty() {
+            let whole = reader.whole();
+            reader.missing(whole, "route", "there is none; write /events/{name}=events:{name}");
+        }
+        reader.go_back_to(before);
+        units::take(root_of_file, "route");
+    } else {
+        read_tables(reader, root_of_file, BuiltIn::default(), has_keys, &mut routes);
     }
-    for (at, items) in tables {
-        let header = reader.location(at);
-        let read = route(Section::route(reader, items), &header, None, has_keys);
-        let Some((route, location)) = read else { continue };
-        check_ambiguity(reader, &route, &location, &routes);
-        routes.push((route, location));
+    if routes.is_empty() && reader.demo {
+        let section = Section::route(reader, Vec::new());
+        routes.extend(route(section, &Location::Demo, DEMO, has_keys));
     }
     routes.sort_by(|(a, _), (b, _)| a.path.by_specificity(&b.path));
     routes.into_iter().map(|(route, _)| route).collect()
+}
+
+fn items_of(reader: &mut ConfigReader<'_>, text: &str) -> Vec<Item> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let at = reader.location(error.span().map_or(0, |span| span.start));
+        reader.fault(at, "", format!("not TOML: {}", error.message()));
+    }
+    units::items(table.get_ref())
+}
+
+fn read_tables(
+    reader: &mut ConfigReader<'_>,
+    root: &mut Vec<Item>,
+    built_in: BuiltIn,
+    has_keys: bool,
+    routes: &mut Vec<(Route, Location)>,
+) {
+    for (at, items) in tables(reader, root) {
+        let header = reader.location(at);
+        let read = route(Section::route(reader, items), &header, built_in, has_keys);
+        let Some((route, location)) = read else { continue };
+        check_ambiguity(reader, &route, &location, routes);
+        routes.push((route, location));
+    }
 }
 
 fn tables(reader: &mut ConfigReader<'_>, root: &mut Vec<Item>) -> Vec<(usize, Vec<Item>)> {
@@ -96,26 +135,26 @@ fn check_ambiguity(
 fn route(
     mut section: Section<'_, '_>,
     header: &Location,
-    built_in: Option<&BuiltIn>,
+    built_in: BuiltIn,
     has_keys: bool,
 ) -> Option<(Route, Location)> {
     let path = section.required(
         "path",
-        built_in.map(|route| route.path),
+        built_in.path,
         header,
         "write the path that clients request, as in path = \"/events/{name}\"",
         |text| PathTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
     let key = section.required(
         "key",
-        built_in.map(|route| route.key),
+        built_in.key,
         header,
         "write the stream key that it reads, as in key = \"events:{name}\"",
         |text| KeyTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
     let access = section.required(
         "access",
-        built_in.map(|route| route.access),
+        built_in.access,
         header,
         "there is no default; write access = \"public\" if everybody may read it",
         access::access,

@@ -7,7 +7,7 @@ use super::{source_url, tls};
 use crate::config::diagnostics::Location;
 use crate::config::password::Password;
 use crate::config::units::{self, WrittenValue};
-use crate::config::{ReadFrom, Secret, Source, SourceLocation, Tls};
+use crate::config::{ReadFrom, Secret, Source, SourceLocation, Tls, secret};
 
 /// Connections that are silent for longer than this are dropped by much of what stands between servers.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ fn login(
     if url.password.is_some() && password.is_some() {
         section
             .fault(found, "holds a password although source.password_file is set; keep the file");
-    } else if url.password.is_some() {
+    } else if url.password.is_some() && found.key == "url" {
         section.warn(
             found,
             "a password in a URL is easily seen; put it into a file and name that in source.password_file",
@@ -122,6 +122,9 @@ fn tls(section: &mut Section<'_, '_>, speaks: bool) -> Option<Tls> {
 fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
     let embedded = WrittenValue::from("memory:");
     let mut found = section.found("url", embedded.clone());
+    let from_file = url_in_file(section, &found);
+    let is_in_file = from_file.is_some();
+    found = from_file.unwrap_or(found);
     if found.location == Location::Default && !section.reader.demo {
         let whole = section.reader.whole();
         section.reader.missing(
@@ -150,6 +153,29 @@ fn source_url(section: &mut Section<'_, '_>) -> (source_url::SourceUrl, Found) {
     let url = url.unwrap_or_else(|()| read(&embedded).expect("the embedded source is valid"));
     let shown = WrittenValue::from(url.shown.as_str()).to_string();
     found.subject = format!("{name} = {shown}");
+    // What is printed reads back equal: the file's name stands for the URL.
+    let shown = if is_in_file { "\"\"".to_owned() } else { shown };
     section.show(&found, shown);
     (url, found)
+}
+
+/// The URL in the file that `url_file` names, for platforms that give it whole, with a password.
+fn url_in_file(section: &mut Section<'_, '_>, url: &Found) -> Option<Found> {
+    let credentials = section.reader.credentials.clone();
+    let (name, found) = section.text("url_file", "");
+    if name.is_empty() {
+        return None;
+    }
+    if url.location != Location::Default && units::text(&url.value).is_ok_and(|url| !url.is_empty())
+    {
+        section.fault(&found, "source.url is set, too; keep one of them");
+        return None;
+    }
+    match secret::text(&name, credentials.as_deref()) {
+        Ok(text) => Some(Found { value: text.trim().into(), ..found }),
+        Err(why) => {
+            section.fault(&found, why);
+            None
+        }
+    }
 }

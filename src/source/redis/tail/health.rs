@@ -1,6 +1,8 @@
 //! Whether Redis answers, and whether it does what readers need of it. A server may answer `PING` and know no streams
 //! (a sentinel, a proxy), or serve all streams and not answer `PING` (renamed, or denied).
 
+use std::time::Instant;
+
 use super::client::ANSWER_TIMEOUT;
 use super::client::replies::{accepted, stream_info};
 use super::client::request::Request;
@@ -33,7 +35,7 @@ impl Tail {
 
     async fn check_at(&self, node: &Node, is_read: bool) -> Result<(), Error> {
         let ping = Request::new(&[b"PING"]);
-        let answers = self.pool().exchange(node, ANSWER_TIMEOUT, "PING", &ping).await;
+        let answers = self.ask(node, "PING", &ping).await;
         match answers.as_deref() {
             Ok([Value::Error(words)]) if is_too_many_clients(words) => {
                 accepted(Value::Error(words.clone())).map(drop)?;
@@ -46,12 +48,19 @@ impl Tail {
         if is_read { Ok(()) } else { self.check_reading_at(node).await }
     }
 
+    /// Asks this node and no other.
+    async fn ask(&self, node: &Node, doing: &str, request: &Request) -> Result<Vec<Value>, Error> {
+        let asked = Instant::now();
+        let outcome = self.pool().exchange(node, ANSWER_TIMEOUT, doing, request).await;
+        self.command_durations().observe(asked.elapsed(), 1);
+        outcome
+    }
+
     async fn check_reading_at(&self, node: &Node) -> Result<(), Error> {
         for key in UNUSED_KEYS {
             let request = Request::new(&[b"XREAD", b"COUNT", b"1", b"STREAMS", key, b"0"])
                 .and(&[b"XINFO", b"STREAM", key]);
-            let answers = self.pool().exchange(node, ANSWER_TIMEOUT, "XREAD", &request).await;
-            match answers {
+            match self.ask(node, "XREAD", &request).await {
                 Ok(answers) => is_understood(answers)?,
                 Err(error) if self.is_no_fault(&error) => {}
                 Err(error) => return Err(error),

@@ -5,14 +5,10 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::client::ANSWER_TIMEOUT;
-use super::client::replies::{list, sole, text};
-use super::client::request::Request;
+use super::client::replies::{list, text};
 use super::client::resp::Value;
-use super::routing::Tail;
-use super::topology::{Node, Purpose};
 use crate::config::Address;
-use crate::source::{Error, StreamInfo};
+use crate::source::Error;
 
 /// The first version that does.
 const FIRST_VERSION: (u32, u32) = (8, 2);
@@ -26,60 +22,21 @@ pub(super) struct HoleMakers {
 }
 
 impl HoleMakers {
-    fn find(&self, address: &Address) -> Option<bool> {
+    /// What the server at `address` has answered, if it was asked a short while ago.
+    pub(super) fn find(&self, address: &Address) -> Option<bool> {
         let known = self.known.lock().expect("no holder of the lock panics");
         known.get(address).filter(|(when, _)| when.elapsed() < KEPT).map(|(_, makes)| *makes)
     }
 
-    fn note(&self, address: &Address, makes_holes: bool) {
+    pub(super) fn note(&self, address: &Address, makes_holes: bool) {
         let mut known = self.known.lock().expect("no holder of the lock panics");
         known.retain(|_, (when, _)| when.elapsed() < KEPT);
         known.insert(address.clone(), (Instant::now(), makes_holes));
     }
 }
 
-impl Tail {
-    /// As [`Self::without_impossible_holes`], for the server where `key` is read.
-    pub(super) async fn with_possible_holes(&self, key: &str, info: StreamInfo) -> StreamInfo {
-        if !info.may_have_holes {
-            return info;
-        }
-        match self.servers().find(key, Purpose::Reading).await {
-            Ok(node) => self.without_impossible_holes(&node, info).await,
-            Err(_) => info,
-        }
-    }
-
-    /// The stream, without the suspicion of holes if the server cannot make any. Asking is rare: it is boxed, and
-    /// takes no memory of each reader.
-    pub(super) async fn without_impossible_holes(
-        &self,
-        node: &Node,
-        info: StreamInfo,
-    ) -> StreamInfo {
-        let may_have_holes = info.may_have_holes && Box::pin(self.makes_holes(node)).await;
-        StreamInfo { may_have_holes, ..info }
-    }
-
-    /// A server that does not tell its version may be a new one.
-    async fn makes_holes(&self, node: &Node) -> bool {
-        if let Some(makes_holes) = self.hole_makers().find(&node.address) {
-            return makes_holes;
-        }
-        let request = Request::new(&[b"HELLO"]);
-        let Ok(answer) =
-            self.request_at(node, ANSWER_TIMEOUT, "HELLO", &request).await.and_then(sole)
-        else {
-            return true;
-        };
-        let makes_holes = hello_makes_holes(answer);
-        self.hole_makers().note(&node.address, makes_holes);
-        makes_holes
-    }
-}
-
 /// `HELLO` came with Redis 6: a server that does not know it answers with an error, and is older.
-fn hello_makes_holes(answer: Value) -> bool {
+pub(super) fn hello_makes_holes(answer: Value) -> bool {
     if matches!(answer, Value::Error(_)) {
         return false;
     }

@@ -6,6 +6,7 @@
 //! - [`routing`]: [`Tail`] itself, which sends a request to the server that holds a key.
 //! - [`primary_snapshot`]: what a replica says, checked against its primary; [`orphaned_replicas`]: replicas
 //!   that have lost theirs.
+//! - [`cut_looks`]: streams at which no look succeeds.
 //! - [`health`]: whether Redis does what readers need of it.
 //! - [`holes`]: whether a server may have trimmed entries from the middle of a stream.
 //! - [`reading`]: all that reads entries in bulk, the gateway's hot path: the connection that each reader
@@ -13,6 +14,7 @@
 //! - [`questions`]: everything else that is asked of a stream.
 
 mod client;
+mod cut_looks;
 mod health;
 mod holes;
 mod orphaned_replicas;

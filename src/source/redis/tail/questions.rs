@@ -1,8 +1,11 @@
 //! Single questions about a stream, with small answers, over shared connections.
 
-use super::client::replies::{accepted, entries, stream_info};
+use super::client::replies::{accepted, entries, sole, stream_info};
+use super::client::request::Request;
 use super::client::{ANSWER_TIMEOUT, READ_TIMEOUT};
+use super::holes::hello_makes_holes;
 use super::routing::Tail;
+use super::topology::{Node, Purpose};
 use crate::source::{Error, StreamInfo};
 use crate::sse::StreamId;
 
@@ -22,5 +25,45 @@ impl Tail {
         let (from, to) = (from.to_string(), to.to_string());
         let words = ["XRANGE", key, &from, &to, "COUNT", "1"];
         Ok(!entries(accepted(self.command(key, READ_TIMEOUT, &words).await?)?)?.is_empty())
+    }
+}
+
+impl Tail {
+    /// As [`Self::without_impossible_holes`], for the server where `key` is read.
+    pub(super) async fn with_possible_holes(&self, key: &str, info: StreamInfo) -> StreamInfo {
+        if !info.may_have_holes {
+            return info;
+        }
+        match self.servers().find(key, Purpose::Reading).await {
+            Ok(node) => self.without_impossible_holes(&node, info).await,
+            Err(_) => info,
+        }
+    }
+
+    /// The stream, without the suspicion of holes if the server cannot make any. Asking is rare: it is boxed, and
+    /// takes no memory of each reader.
+    pub(super) async fn without_impossible_holes(
+        &self,
+        node: &Node,
+        info: StreamInfo,
+    ) -> StreamInfo {
+        let may_have_holes = info.may_have_holes && Box::pin(self.makes_holes(node)).await;
+        StreamInfo { may_have_holes, ..info }
+    }
+
+    /// A server that does not tell its version may be a new one.
+    async fn makes_holes(&self, node: &Node) -> bool {
+        if let Some(makes_holes) = self.hole_makers().find(&node.address) {
+            return makes_holes;
+        }
+        let request = Request::new(&[b"HELLO"]);
+        let Ok(answer) =
+            self.request_at(node, ANSWER_TIMEOUT, "HELLO", &request).await.and_then(sole)
+        else {
+            return true;
+        };
+        let makes_holes = hello_makes_holes(answer);
+        self.hole_makers().note(&node.address, makes_holes);
+        makes_holes
     }
 }

@@ -14,6 +14,7 @@ use crate::source::redis::tail::orphaned_replicas::ORPHAN_PATIENCE;
 use crate::source::redis::tail::routing::{MAX_REDIRECTIONS, Tail};
 use crate::source::redis::tail::topology::{Node, Purpose, Servers};
 use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
+use crate::sse::StreamId;
 
 /// The connection of one reader; after an error it cannot be used any more.
 pub struct ReaderConnection {
@@ -135,13 +136,23 @@ impl ReaderConnection {
             _ if are_cut => StreamState::Unseen,
             (Beside::Look, Some(answer)) => self.seen(ask.key, answer).await?,
             (Beside::Length, Some(length))
-                if !self.looks.is_due(!entries.is_empty(), number(&length).ok(), block) =>
+                if !self.looks.is_due(entries.len() as u64, number(&length).ok(), block)
+                    && (entries.is_empty() || self.holds(ask.key, ask.after).await?) =>
             {
                 StreamState::Unseen
             }
             _ => self.look(ask.key).await?,
         };
         Ok(Reply { entries, seen })
+    }
+
+    /// Whether the stream still holds the entry that a read went on from: then nothing was trimmed behind it.
+    async fn holds(&mut self, key: &str, id: StreamId) -> Result<bool, Error> {
+        let id = id.to_string();
+        let words = [b"XRANGE".as_slice(), key.as_bytes(), id.as_bytes(), id.as_bytes()];
+        let answer = in_time(READ_TIMEOUT, "XRANGE", self.link.ask(&words));
+        let answer = unless_replaced(&self.tail, &self.node, answer).await?;
+        Ok(!entries(accepted(answer)?)?.is_empty())
     }
 
     async fn look(&mut self, key: &str) -> Result<StreamState, Error> {

@@ -30,6 +30,7 @@ pub(super) struct Looks {
 struct Look {
     when: Instant,
     bytes: usize,
+    /// The stream's length then, and the entries that were read since.
     length: u64,
 }
 
@@ -43,18 +44,16 @@ impl Looks {
         }
     }
 
-    /// Whether a look has to follow a read beside which the length was asked for; `None`: the user may not ask.
-    /// While entries come, each `block` has its look; while none come, the length shows whether anything happened.
-    pub(super) fn is_due(
-        &mut self,
-        found_entries: bool,
-        length: Option<u64>,
-        block: Duration,
-    ) -> bool {
+    /// Whether a look has to follow a read that found so many entries, and beside which the length was asked for;
+    /// `None`: the user may not ask. A stream that grows by what is read and by nothing else has lost nothing, if it
+    /// still holds the entry that the read went on from: it may have been trimmed to just this length. While entries
+    /// come, each `block` has its look all the same.
+    pub(super) fn is_due(&mut self, found: u64, length: Option<u64>, block: Duration) -> bool {
         self.is_length_denied |= length.is_none();
-        let (Some(look), Some(length)) = (&self.last, length) else { return true };
-        let age = look.when.elapsed();
-        if found_entries { age >= block } else { look.length != length || age >= LONGEST_PAUSE }
+        let (Some(look), Some(length)) = (&mut self.last, length) else { return true };
+        look.length += found;
+        let pause = if found > 0 { block } else { LONGEST_PAUSE };
+        look.length != length || look.when.elapsed() >= pause
     }
 
     /// A look has shown a stream of this length, and weighed so many bytes.
@@ -89,11 +88,12 @@ mod tests {
         let mut looks = Looks::default();
         looks.note(5, HEAVY_BYTES + 1);
         assert_eq!(looks.beside_read(), Beside::Length);
-        assert!(!looks.is_due(true, Some(6), NEVER), "entries came, and their time is not over");
-        assert!(looks.is_due(true, Some(6), Duration::ZERO));
-        assert!(!looks.is_due(false, Some(5), Duration::ZERO), "nothing has happened");
-        assert!(looks.is_due(false, Some(4), NEVER), "something is gone");
-        assert!(looks.is_due(false, None, NEVER));
+        assert!(!looks.is_due(1, Some(6), NEVER), "its time is not over");
+        assert!(looks.is_due(1, Some(7), Duration::ZERO));
+        assert!(!looks.is_due(0, Some(7), Duration::ZERO), "nothing has happened");
+        assert!(looks.is_due(0, Some(6), NEVER), "something is gone");
+        assert!(looks.is_due(2, Some(2), NEVER), "it is another stream");
+        assert!(looks.is_due(0, None, NEVER));
         assert_eq!(looks.beside_read(), Beside::Look, "the length may not be asked for");
     }
 }

@@ -2,13 +2,11 @@
 //! of their own, catch-up subscribers page by page.
 
 mod connection;
-mod cut_looks;
 mod looks;
 mod pages;
 mod xread;
 
 pub(in crate::source) use connection::ReaderConnection;
-pub(super) use cut_looks::CutLooks;
 pub use pages::LOOK_BACK_BYTES;
 #[cfg(any(test, fuzzing))]
 pub use xread::fuzz_reply;

@@ -85,9 +85,12 @@ impl Cluster {
         Ok(Node::at(replica.unwrap_or(primary).clone()))
     }
 
-    /// The known nodes, those that are suspected last.
-    pub(super) fn nodes(&self) -> Vec<Node> {
-        self.state().candidates(&self.seeds).into_iter().map(Node::at).collect()
+    /// The known nodes, those that are suspected last. Fails where no node tells which slots it serves.
+    pub(super) async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        if self.state().ranges.is_empty() {
+            self.refresh().await?;
+        }
+        Ok(self.state().candidates(&self.seeds).into_iter().map(Node::at).collect())
     }
 
     /// Learns from a failure at `node`; returns the node to ask instead, if the error is a redirection.

@@ -54,7 +54,7 @@ impl Servers {
     /// The servers of which one has to answer.
     pub(super) async fn to_ask(&self) -> Result<Vec<Node>, Error> {
         match self {
-            Self::Cluster(cluster) => Ok(cluster.nodes()),
+            Self::Cluster(cluster) => cluster.nodes().await,
             Self::One(_) | Self::Sentinels(_) => Ok(vec![self.find("", Purpose::Reading).await?]),
         }
     }

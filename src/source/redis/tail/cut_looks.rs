@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// By stream key: how many looks were cut in a row, and when the last one was.
 #[derive(Default)]
-pub(in crate::source::redis::tail) struct CutLooks {
+pub(super) struct CutLooks {
     known: Mutex<HashMap<String, (u32, Instant)>>,
 }
 
