@@ -18,6 +18,8 @@ mod budget;
 mod connect;
 /// What `tail` shows on a terminal.
 mod progress;
+/// A gateway whose configuration is in no file.
+mod without_file;
 
 const ROUTE: &str =
     "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n";

@@ -89,6 +89,7 @@ impl Continuity {
     }
 
     /// The same, where nobody has to be told of holes that may lie ahead.
+    #[must_use]
     pub fn without_holes_told(self) -> Self {
         Self { tells_holes: false, ..self }
     }
@@ -139,8 +140,7 @@ impl Continuity {
                 Some(info)
             }
             // The stream was replaced between the read and the look: the next look will tell.
-            StreamState::Missing | StreamState::Stream(_) => None,
-            StreamState::Unseen => None,
+            StreamState::Missing | StreamState::Stream(_) | StreamState::Unseen => None,
         };
         // What was trimmed after an anchored read is for the next one to tell.
         let reached = self.reached(entries, info.filter(|_| !anchored));

@@ -31,6 +31,11 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
         "tests/integration/readme.rs",
         "fn the_command_for_producers_reaches_the_clients_of_the_route_that_is_shown",
     ),
+    (
+        "ssegate --source redis://127.0.0.1:6379 --route '/events/{name}=events:{name}'",
+        "tests/integration/cli/without_file.rs",
+        "fn a_try_needs_a_source_and_a_route_on_the_command_line",
+    ),
     ("ssegate check", COMMANDS_RS, CHECKS),
     ("ssegate check --print", COMMANDS_RS, CHECKS),
     ("ssegate check --json", COMMANDS_RS, CHECKS),

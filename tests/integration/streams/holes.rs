@@ -117,8 +117,13 @@ fn a_server_that_makes_no_holes_is_not_suspected() {
     let redis = Redis::start();
     acknowledged(&redis);
     redis.run(&["XTRIM", KEY, "MAXLEN", "=", "5"]);
+    let makes_holes = redis.run(&["XTRIM", KEY, "MAXLEN", "=", "5", "ACKED"]) == Answer::Number(0);
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = Client::resume(&gateway.address, "/events/a", "7-0");
+    if makes_holes {
+        // It may be that the tests run against such a server.
+        is_told(&mut client, (Some("7-0"), Some("8-0"), None, "trimmed"), &prev("8-0"));
+    }
     for id in ["8-0", "9-0", "10-0"] {
         assert_eq!(client.event().last_event_id, id);
     }

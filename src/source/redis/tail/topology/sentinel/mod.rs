@@ -218,12 +218,11 @@ impl Watcher {
 
     async fn ask(&self, index: usize, link: &mut Option<Link>) -> Result<SentinelView, Error> {
         let address = &self.addresses[index];
-        let link = match link {
-            Some(link) => link,
-            None => {
-                let opened = Link::open(address, &self.login).await;
-                link.insert(opened.map_err(|error| view::refused(error, address))?)
-            }
+        let link = if let Some(link) = link {
+            link
+        } else {
+            let opened = Link::open(address, &self.login).await;
+            link.insert(opened.map_err(|error| view::refused(error, address))?)
         };
         let answer = view::ask(link, address, &self.name).await;
         answer.map_err(|error| view::refused(error, address))
