@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::sse::{Control, StreamId};
 use crate::stream::Topic;
 use crate::stream::replay::Replays;
 use crate::telemetry::metrics::{DisconnectReason, Metrics};
@@ -69,6 +70,8 @@ pub struct Fanout {
     pub replays: Replays,
     /// Set when the server begins to drain.
     pub draining: CancellationToken,
+    /// Set when a drain admits nobody any more.
+    pub refusing: CancellationToken,
     /// Told when grants were revoked.
     recheck: Notify,
     /// For writes to subscribers that are not live yet.
@@ -97,6 +100,7 @@ impl Fanout {
             replay_permits,
             replay_writes: AtomicUsize::new(0),
             draining: CancellationToken::new(),
+            refusing: CancellationToken::new(),
             recheck: Notify::new(),
             tasks: TaskTracker::new(),
             drain_ends: OnceLock::new(),
@@ -143,8 +147,7 @@ impl Fanout {
         }
         drop(shards);
         subscriber.ended(&self.metrics, DisconnectReason::Error);
-        let frame =
-            signal::closing_frame(&self.settings(), subscriber.format, delivery.last_id, None);
+        let frame = self.closing_frame(subscriber.format, delivery.last_id, None);
         close(self, socket, subscriber, frame);
     }
 
@@ -159,11 +162,41 @@ impl Fanout {
         permit
     }
 
-    /// When one subscriber is closed by the drain: closes are spread over all of it.
-    fn drain_expiry(&self) -> Instant {
+    /// Begins the drain; when it ends. Alone, it admits newcomers until then.
+    pub fn begin_drain(&self) -> Instant {
+        let left = self.drain_left();
+        if !self.settings().alone {
+            self.refusing.cancel();
+        }
+        self.draining.cancel();
+        Instant::now() + left
+    }
+
+    fn drain_left(&self) -> Duration {
         let now = Instant::now();
         let end = *self.drain_ends.get_or_init(|| now + self.settings().drain);
-        now + end.saturating_duration_since(now).mul_f64(fastrand::f64())
+        end.saturating_duration_since(now)
+    }
+
+    /// When one subscriber is closed by the drain.
+    fn drain_expiry(&self) -> Instant {
+        Instant::now() + self.settings().drain_close(self.drain_left())
+    }
+
+    /// The last bytes of a stream: a control event, where there is one to tell, and the end of the body.
+    fn closing_frame(
+        &self,
+        format: WireFormat,
+        id: Option<StreamId>,
+        control: Option<Control>,
+    ) -> Vec<u8> {
+        let settings = self.settings();
+        let wait = match control {
+            Some(Control::Drain) => settings.return_time(self.drain_left()),
+            Some(Control::Unavailable { .. }) => settings.long_reconnection_time(),
+            _ => settings.reconnection_time(),
+        };
+        signal::closing_frame(wait, format, id, control)
     }
 
     /// The shards of a topic: the number of each, and how many subscribers it has.

@@ -5,6 +5,16 @@ use std::time::{Duration, Instant};
 use super::CLIENT_CLOSE_TIME;
 use crate::config::{Config, Refuse};
 
+/// The closes of a handover are spread over this at most, so that the last clients have time, too.
+const HANDOVER_SPREAD: Duration = Duration::from_millis(1500);
+/// Alone, a client that takes nothing keeps all others from the next gateway for this long at most.
+const STRAGGLER_TIME: Duration = Duration::from_secs(5);
+/// Clients of a gateway that was alone come back within these parts of `retry` after its end: from the time that
+/// another start takes, to what spreads them.
+const RETURN: (f64, f64) = (0.15, 0.4);
+/// A next gateway that takes longer to start is not asked more often than that.
+const SOONEST_RETURN: Duration = Duration::from_millis(200);
+
 /// How shards and catch-up subscribers behave.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -14,8 +24,10 @@ pub struct Settings {
     pub retry: Duration,
     /// Streams live for 80-100 % of this; zero: for ever.
     pub max_connection_age: Duration,
-    /// Closes are spread over this when the server stops.
+    /// How long after the beginning of a drain its last subscriber is closed.
     pub drain: Duration,
+    /// Nobody else accepts clients during a drain: no public listener was handed over.
+    pub alone: bool,
     /// A client that takes nothing for this long is cut.
     pub write_stall: Duration,
     /// A client whose next entry is older than this is cut; zero: never.
@@ -29,14 +41,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// As the configuration has them, but for what the listeners and the kernel make of it: how long a
-    /// drain takes, and whether many sends are `at_once`.
-    pub fn new(config: &Config, drain: Duration, at_once: bool) -> Self {
+    /// As the configuration has them, but for what the listeners and the kernel make of it: whether a drain
+    /// leaves the clients to another gateway, and whether many sends are `at_once`.
+    pub fn new(config: &Config, alone: bool, at_once: bool) -> Self {
+        let longest = if alone { Duration::MAX } else { HANDOVER_SPREAD };
         Self {
             keepalive: config.server.keepalive,
             retry: config.server.retry,
             max_connection_age: config.server.max_connection_age,
-            drain,
+            drain: config.server.drain.min(longest),
+            alone,
             write_stall: config.limits.write_stall,
             max_lag: config.limits.max_lag,
             refuse: config.server.refuse,
@@ -45,10 +59,29 @@ impl Settings {
         }
     }
 
-    /// How long a drain may take: the last client is told at the end of `drain`, and has `write_stall`
-    /// to take it.
+    /// How long a drain may take: the last client is told at the end of `drain`, and has some time to take it.
     pub fn longest_drain(&self) -> Duration {
-        self.drain + self.write_stall + CLIENT_CLOSE_TIME
+        self.drain + self.write_stall.min(STRAGGLER_TIME) + CLIENT_CLOSE_TIME
+    }
+
+    /// When to close a subscriber of a drain that has so much time left. Without a successor to go to it is late:
+    /// within the last `retry`, and most of them near the end.
+    pub(super) fn drain_close(&self, left: Duration) -> Duration {
+        if self.alone {
+            left.saturating_sub(left.min(self.retry).mul_f64(fastrand::f64().powi(3)))
+        } else {
+            left.mul_f64(fastrand::f64())
+        }
+    }
+
+    /// A reconnection time for a client that a drain closes with so much of it left: alone, past its end.
+    pub(super) fn return_time(&self, left: Duration) -> Duration {
+        if !self.alone {
+            return self.reconnection_time();
+        }
+        let (from, to) = RETURN;
+        let spread = self.retry.mul_f64(from + (to - from) * fastrand::f64());
+        left + spread.max(SOONEST_RETURN)
     }
 
     /// A reconnection time for one client: 1-3 times the base, so that they don't return at once.
@@ -59,6 +92,14 @@ impl Settings {
     /// A reconnection time for a client that cannot be served now: five times as long.
     pub fn long_reconnection_time(&self) -> Duration {
         self.reconnection_time() * 5
+    }
+
+    /// A reconnection time for a client that is refused for this reason.
+    pub fn refusal_time(&self, reason: &str) -> Duration {
+        if self.alone && reason == "drain" {
+            return self.return_time(Duration::ZERO);
+        }
+        self.long_reconnection_time()
     }
 
     /// When a stream that begins now is closed.

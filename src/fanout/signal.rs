@@ -6,7 +6,7 @@ use crate::config::Signals;
 use crate::sse::{Control, StreamId, comment, write_control, write_retry};
 use crate::stream::ReaderState;
 
-use super::{Settings, WireFormat};
+use super::WireFormat;
 
 /// A client whose token has expired comes back after once to twice this: time for a new one.
 const AFTER_EXPIRY: Duration = Duration::from_secs(5);
@@ -72,9 +72,9 @@ pub(super) fn is_up(reader: &ReaderState) -> bool {
     matches!(reader, ReaderState::Up | ReaderState::Starting)
 }
 
-/// The last bytes of a stream: a control event, where there is one to tell, and the end of the body.
+/// The last bytes of a stream; its client is to come back after `wait`, or once it may have a new token.
 pub(super) fn closing_frame(
-    settings: &Settings,
+    wait: Duration,
     format: WireFormat,
     id: Option<StreamId>,
     control: Option<Control>,
@@ -83,9 +83,8 @@ pub(super) fn closing_frame(
     if let Some(control) = control {
         let mut bare = Vec::new();
         let wait = match control {
-            Control::Unavailable { .. } => settings.long_reconnection_time(),
             Control::Expired => AFTER_EXPIRY.mul_f64(1.0 + fastrand::f64()),
-            _ => settings.reconnection_time(),
+            _ => wait,
         };
         write_retry(&mut bare, wait);
         write_control(&mut bare, id, control);

@@ -39,7 +39,7 @@ impl TestFanout {
         let metrics = Arc::new(Metrics::new(&config.routes));
         let source = Source::open(&config);
         let replays = Replays::new(source.clone(), metrics.clone(), &config);
-        let settings = Settings::new(&config, config.server.drain, false);
+        let settings = Settings::new(&config, true, false);
         let fanout = Arc::new(Fanout::new(settings.into(), metrics, replays));
         let hub = Hub::new(config.ring.clone(), config.limits.readers);
         let limits = Limits::new(&config.limits, 10_000).unwrap();

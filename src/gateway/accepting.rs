@@ -13,8 +13,6 @@ use crate::state::State;
 /// What accepts connections.
 pub(super) struct Accepting {
     state: Arc<State>,
-    /// Whether a public listener was inherited: clients then wait for a successor.
-    pub(super) hands_over: bool,
     /// The loops of inherited listeners: the start of the drain ends them.
     pub(super) inherited: TaskTracker,
     /// Ends the loops of our own public listeners: a draining gateway still answers their clients.
@@ -27,7 +25,6 @@ impl Accepting {
     pub(super) fn new(state: Arc<State>) -> Self {
         Self {
             state,
-            hands_over: false,
             inherited: TaskTracker::new(),
             end: CancellationToken::new(),
             arrivals: TaskTracker::new(),
@@ -35,10 +32,9 @@ impl Accepting {
     }
 
     /// Accepts clients.
-    pub(super) fn clients(&mut self, listener: Listener) {
+    pub(super) fn clients(&self, listener: Listener) {
         let state = self.state.clone();
         let inherited = listener.is_inherited();
-        self.hands_over |= inherited;
         let end = if inherited { &state.fanout.draining } else { &self.end };
         let (end, pending, arrivals) = (end.clone(), state.pending.clone(), self.arrivals.clone());
         let server = PublicServer { state: state.clone(), behind_proxy: listener.behind_proxy };

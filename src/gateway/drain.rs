@@ -1,5 +1,5 @@
 //! The drain: the gateway closes every stream, and ends when the last client has left, or at the
-//! deadline.
+//! deadline. Where nobody else accepts, it serves those who come until the end of the drain.
 //!
 //! A tracker holds each task that has a client. The drain closes the trackers one after the other, in
 //! the order in which one task hands its client to the next, and waits for each to be empty.
@@ -11,49 +11,42 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::accepting::Accepting;
-use crate::http::listener::Listener;
 use crate::state::State;
 
 /// A hand-over takes no longer: meanwhile nobody accepts, or the successor does.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// A connection that was accepted as the last client left is answered within this, or not at all.
-const LAST_ARRIVALS: Duration = Duration::from_millis(50);
-/// The closes of a hand-over are spread over this at most, so that the last clients have time, too.
-const HANDOVER_SPREAD: Duration = Duration::from_millis(1500);
-
-/// The closes of a drain are spread over this at most, whatever `server.drain` says.
-pub(super) fn longest_spread(public: &[Listener]) -> Duration {
-    let hands_over = public.iter().any(Listener::is_inherited);
-    if hands_over { HANDOVER_SPREAD } else { Duration::MAX }
-}
+const LAST_ARRIVALS: Duration = Duration::from_millis(200);
 
 /// Closes every stream, and returns when all clients have left or may take no longer.
 pub(super) async fn drain(state: &State, accepting: &Accepting) {
     let settings = state.fanout.settings();
     let clients = state.limits.clients();
     info!(clients, drain = ?settings.drain, "draining: each client is told to come back");
-    let longest = if accepting.hands_over { HANDOVER } else { settings.longest_drain() };
+    let longest = if settings.alone { settings.longest_drain() } else { HANDOVER };
     let deadline = Instant::now() + longest;
     drop(settings);
-    state.fanout.draining.cancel();
+    let end = state.fanout.begin_drain().into();
     state.hub.all().iter().for_each(|topic| topic.announce());
     // The count of clients says how it ended.
-    let _ = timeout_at(deadline, all_left(state, accepting)).await;
+    let _ = timeout_at(deadline, all_left(state, accepting, end)).await;
     match state.limits.clients() {
         0 => info!("drained"),
         clients => warn!(
             clients,
-            "the drain reached its deadline and cut clients; they reconnect and resume; if that is too soon for them, raise server.drain or limits.write_stall"
+            "the drain reached its deadline and cut clients; they reconnect and resume"
         ),
     }
 }
 
-async fn all_left(state: &State, accepting: &Accepting) {
+async fn all_left(state: &State, accepting: &Accepting, end: Instant) {
     // Whoever connects from now on is the successor's client; connections accepted before are ours.
     empty(&accepting.inherited).await;
-    if accepting.hands_over {
+    if !state.fanout.settings().alone {
         empty(&accepting.arrivals).await;
     }
+    let _ = timeout_at(end, state.limits.all_left()).await;
+    state.fanout.refusing.cancel();
     state.limits.all_left().await;
     empty(&state.hosted).await;
     // Until here a new client was told to come back; the last refusals still go out.
@@ -91,7 +84,7 @@ mod tests {
         let state = Gateway::bind(config, Inherited::none(), 10_000).unwrap().state;
         let accepting = Accepting::new(state.clone());
         let arrival = accepting.arrivals.token();
-        let mut drained = pin!(all_left(&state, &accepting));
+        let mut drained = pin!(all_left(&state, &accepting, Instant::now() + LONG));
         tokio::select! {
             () = &mut drained => panic!("a connection is still arriving"),
             () = accepting.end.cancelled() => {}

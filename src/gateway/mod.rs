@@ -48,8 +48,8 @@ impl Gateway {
         let (public, admin) = bind::listeners(&config, &mut inherited)?;
         let metrics = Arc::new(Metrics::new(&config.routes));
         let at_once = config.server.io_uring && serving::sends_at_once();
-        let longest_spread = drain::longest_spread(&public);
-        let serving = serving::of(config, limits.bounds(), &metrics, longest_spread, at_once)?;
+        let alone = !public.iter().any(Listener::is_inherited);
+        let serving = serving::of(config, limits.bounds(), &metrics, alone, at_once)?;
         Ok(Self { state: Arc::new(join::join(serving, limits, metrics)), public, admin })
     }
 
@@ -76,7 +76,6 @@ impl Gateway {
             read: Arc::new(read),
             set_log: Box::new(set_log),
             started,
-            longest_spread: drain::longest_spread(&self.public),
             admin_is_reachable: self.admin.iter().any(Listener::is_reachable),
         }
     }
@@ -91,13 +90,13 @@ impl Gateway {
         systemd::report(manager, &self.state);
     }
 
-    /// Serves until `shutdown`, then drains: every stream is closed by the end of `server.drain`, and
-    /// clients that connect meanwhile are told to come back. Inherited listeners are left to the
-    /// successor at once, and the drain then takes two seconds at most.
+    /// Serves until `shutdown`, then drains: every stream is closed by the end of `server.drain`, and clients
+    /// that connect meanwhile are served until then. Inherited listeners are left to the successor at once, and
+    /// the drain then takes two seconds at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { state, public, admin } = self;
         state.serving().gate.fetch_keys();
-        let mut accepting = Accepting::new(state.clone());
+        let accepting = Accepting::new(state.clone());
         for listener in public {
             accepting.clients(listener);
         }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
@@ -22,7 +21,6 @@ pub struct Reload {
     pub(super) set_log: Box<dyn Fn(&Log) + Send + Sync>,
     /// The settings of the start, some of which hold until a restart.
     pub(super) started: Vec<Setting>,
-    pub(super) longest_spread: Duration,
     pub(super) admin_is_reachable: bool,
 }
 
@@ -84,8 +82,8 @@ impl Reload {
         } else {
             config.server.io_uring && serving::sends_at_once()
         };
-        let (metrics, spread) = (self.state.metrics.clone(), self.longest_spread);
-        let assemble = move || serving::of(config, bounds, &metrics, spread, at_once);
+        let (metrics, alone) = (self.state.metrics.clone(), before.settings.alone);
+        let assemble = move || serving::of(config, bounds, &metrics, alone, at_once);
         let serving = spawn_blocking(assemble).await??;
         serving.gate.load_keys(&before.gate).await?;
         Ok(Prepared { serving, warnings, restart_required })

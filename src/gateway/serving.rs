@@ -1,7 +1,6 @@
 //! Turns a configuration into what requests are served by, at the start and with each reload.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -14,12 +13,12 @@ use crate::net::certificates::Certificates;
 use crate::state::Serving;
 use crate::telemetry::metrics::Metrics;
 
-/// All of it or an error; a drain is spread over no more than `longest_spread`.
+/// All of it or an error; where the gateway is not `alone`, a drain leaves its clients to another one.
 pub(super) fn of(
     config: Config,
     bounds: Arc<Bounds>,
     metrics: &Arc<Metrics>,
-    longest_spread: Duration,
+    alone: bool,
     at_once: bool,
 ) -> Result<Serving, BindError> {
     let (wanted, possible) = (config.limits.clients, bounds.max_clients());
@@ -32,8 +31,7 @@ pub(super) fn of(
     }
     let certificates = config.server.tls.as_ref().map(Certificates::open).transpose()?;
     let gate = Gate::new(&config.jwt, &config.cors, metrics.clone());
-    let drain = config.server.drain.min(longest_spread);
-    let settings = Arc::new(Settings::new(&config, drain, at_once));
+    let settings = Arc::new(Settings::new(&config, alone, at_once));
     // Last: a route's number is never given back, so a configuration that fails must not take any.
     let routes = metrics.number_routes(&config.routes)?;
     Ok(Serving { config: Arc::new(config), routes, gate, certificates, bounds, settings })

@@ -61,7 +61,7 @@ impl StreamRequest {
 
     /// A permit among the clients, and the topic of the stream key; or the reason of the refusal.
     pub(super) fn admit(&self, state: &State) -> Result<(Permit, Lease), &'static str> {
-        if state.fanout.draining.is_cancelled() {
+        if state.fanout.refusing.is_cancelled() {
             return Err("drain");
         }
         if let Some(reason) = self.plan.unavailable {

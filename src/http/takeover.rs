@@ -216,7 +216,7 @@ pub(super) async fn open(
 fn refusal(state: &State, stream: &StreamRequest, reason: &'static str) -> Vec<u8> {
     stream.count_refusal(state, reason);
     let settings = &stream.serving.settings;
-    let wait = settings.long_reconnection_time();
+    let wait = settings.refusal_time(reason);
     if settings.refuse == Refuse::Status {
         state.metrics.responded(response::REFUSED_STATUS);
         return response::refused(&stream.plan, wait, reason);

@@ -336,9 +336,16 @@ fn sockets_for_another_process_are_left_alone() {
 
 #[test]
 fn a_listener_of_our_own_beside_one_that_was_handed_over_answers_to_the_end() {
+    for (refuse, status) in [("retry", 200), ("status", 503)] {
+        an_own_listener_answers(refuse, status);
+    }
+}
+
+fn an_own_listener_answers(refuse: &str, status: u16) {
     let setup = Setup::memory().hand_over("http", tcp());
     let setup = setup.set("server", "listen = [\"127.0.0.1:0\", \"systemd:http\"]");
-    let mut gateway = setup.start_ready();
+    let setup = setup.set("server", "retry = \"2s\"");
+    let mut gateway = setup.set("server", &format!("refuse = {refuse:?}")).start_ready();
     // It keeps the drain from ending at once.
     let _stalled = stalled(&gateway);
     let begin = Instant::now();
@@ -346,7 +353,13 @@ fn a_listener_of_our_own_beside_one_that_was_handed_over_answers_to_the_end() {
     eventually("it drains", || gateway.admin_get("/readyz").status == 503);
     let ask = "GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n";
     let answer = exchange(&gateway.address, ask);
-    assert!(answer.body.contains("drain"), "{answer:?}");
+    assert_eq!(answer.status, status, "{answer:?}");
+    if status == 200 {
+        assert!(answer.body.contains("drain"), "{answer:?}");
+    }
+    // 503 has it as well: a long one.
+    let wait = answer.head.to_ascii_lowercase().contains("retry-after: ");
+    assert!(wait || answer.body.contains("retry: "), "{answer:?}");
     assert_eq!(gateway.wait().code(), Some(0));
     assert!(begin.elapsed() < HANDED_OVER, "drained in {:?}", begin.elapsed());
 }

@@ -13,7 +13,6 @@ use super::run::Run;
 use crate::fanout::body::{Body, BodyEnd, CatchUpHalf, body};
 use crate::fanout::broadcast_write::observe_latency;
 use crate::fanout::deadline::Deadline;
-use crate::fanout::signal::closing_frame;
 use crate::fanout::socket::watched;
 use crate::fanout::writer::SubscriberWriter;
 use crate::fanout::{Fanout, Socket, Subscriber, close};
@@ -138,7 +137,7 @@ impl Driver {
         let Some(control) = control else { return BodyEnd::Part };
         let settings = fanout.settings().clone();
         let mut bytes = unsent;
-        bytes.extend(closing_frame(&settings, subscriber.format, delivery.last_id, control));
+        bytes.extend(fanout.closing_frame(subscriber.format, delivery.last_id, control));
         match writer {
             SubscriberWriter::Socket(socket) => {
                 close(&fanout, socket.into_inner(), subscriber, bytes);

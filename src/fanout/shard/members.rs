@@ -9,7 +9,7 @@ use super::task::{Member, Shard, WRITE_BYTES};
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::catchup::{CatchUp, DeliveryState, Phase, catch_up};
 use crate::fanout::deadline::Deadline;
-use crate::fanout::signal::{closing_frame, is_up};
+use crate::fanout::signal::is_up;
 use crate::fanout::wire::{WritePosition, id_before};
 use crate::fanout::{Socket, Subscriber, close, uring};
 use crate::sse::Control;
@@ -186,7 +186,7 @@ impl Shard {
     ) {
         let Some(member) = self.take(slot) else { return };
         let id = self.last_id(&member);
-        let frame = closing_frame(&self.fanout.settings(), member.subscriber.format, id, control);
+        let frame = self.fanout.closing_frame(member.subscriber.format, id, control);
         member.subscriber.ended(&self.fanout.metrics, reason);
         close(&self.fanout, member.socket, member.subscriber, frame);
     }

@@ -117,7 +117,7 @@ impl<H: Future> Future for YieldFirst<'_, H> {
 enum Served<T> {
     /// hyper has ended it.
     Done(T),
-    /// It has no stream, and gets none any more: none came for `header_timeout`, or the gateway drains.
+    /// It has no stream, and gets none any more: none came for `header_timeout`, or the drain admits none.
     Idle,
     /// It was closed while it was pending.
     Pending(PendingEnd),
@@ -164,7 +164,7 @@ impl Streams {
                 tokio::select! {
                     outcome = &mut http => Some(Served::Done(outcome)),
                     _ = open.changed() => None,
-                    () = self.state.fanout.draining.cancelled(), if has_had_stream => Some(Served::Idle),
+                    () = self.state.fanout.refusing.cancelled(), if has_had_stream => Some(Served::Idle),
                     () = sleep(self.state.config().limits.header_timeout) => Some(Served::Idle),
                 }
             };

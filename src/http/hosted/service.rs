@@ -90,7 +90,7 @@ async fn admit(
 fn refuse(state: &State, stream: &StreamRequest, reason: &'static str) -> Response<Full<Bytes>> {
     stream.count_refusal(state, reason);
     let settings = &stream.serving.settings;
-    let wait = settings.long_reconnection_time();
+    let wait = settings.refusal_time(reason);
     if settings.refuse == Refuse::Status {
         state.metrics.responded(response::REFUSED_STATUS);
         return response::refused_response(&stream.plan, wait, reason);

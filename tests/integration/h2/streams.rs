@@ -116,7 +116,7 @@ fn each_stream_is_a_client_to_the_limits() {
 }
 
 #[test]
-fn a_drain_ends_each_stream_refuses_others_and_closes_the_connection() {
+fn a_drain_ends_each_stream_late_ones_too_and_closes_the_connection() {
     let mut gateway = Setup::memory().set("server", "drain = \"2s\"").start_ready();
     let mut session = Session::open(&gateway.address);
     let streams: Vec<_> = (0..20).map(|_| session.stream("/events/a")).collect();
@@ -126,6 +126,7 @@ fn a_drain_ends_each_stream_refuses_others_and_closes_the_connection() {
     gateway.signal("TERM");
     eventually("it drains", || gateway.admin_get("/readyz").status == 503);
     let late = aside.stream("/events/a");
+    aside.live(late);
     assert_eq!(aside.control(late).0["type"], "drain");
     assert_eq!(aside.end(late), End::Whole);
     let begin = Instant::now();

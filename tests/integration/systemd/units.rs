@@ -53,7 +53,7 @@ fn shipped() -> config::Config {
 #[test]
 fn the_longest_drain_fits_into_the_time_to_stop() {
     let config = shipped();
-    let longest = Settings::new(&config, config.server.drain, false).longest_drain();
+    let longest = Settings::new(&config, true, false).longest_drain();
     let allowed = seconds(SERVICE, "TimeoutStopSec");
     assert!(allowed >= longest + Duration::from_secs(5), "{allowed:?} for {longest:?}");
 }
