@@ -77,7 +77,7 @@ struct Process {
 
 impl Process {
     async fn run(self, Loaded { config, settings, .. }: Loaded) -> anyhow::Result<ExitCode> {
-        let Self { args, levels, descriptors, inherited, manager } = self;
+        let Self { args, levels, descriptors, mut inherited, manager } = self;
         // Before anybody can take the gateway for ready and send one.
         let uncaught = "cannot catch signals";
         let mut stop = signals::stop().context(uncaught)?;
@@ -85,11 +85,13 @@ impl Process {
         let reports = signals::report().context(uncaught)?;
 
         let demo = config.demo;
+        Gateway::close_unwanted(&config, &mut inherited, &manager).await;
         let gateway = Gateway::bind(config, inherited, descriptors)?;
         log_addresses(&gateway);
         if demo {
             show_what_to_try(&gateway);
         }
+        gateway.keep_listeners(&manager).await;
         manager.ready().await;
         gateway.report_to(&manager);
 

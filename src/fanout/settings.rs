@@ -11,7 +11,7 @@ const HANDOVER_SPREAD: Duration = Duration::from_millis(1500);
 const STRAGGLER_TIME: Duration = Duration::from_secs(5);
 /// Clients of a gateway that was alone come back within these parts of `retry` after its end: from the time that
 /// another start takes, to what spreads them.
-const RETURN: (f64, f64) = (0.15, 0.4);
+const RETURN: (f64, f64) = (0.15, 0.35);
 /// A next gateway that takes longer to start is not asked more often than that.
 const SOONEST_RETURN: Duration = Duration::from_millis(200);
 
@@ -68,19 +68,21 @@ impl Settings {
     /// within the last `retry`, and most of them near the end.
     pub(super) fn drain_close(&self, left: Duration) -> Duration {
         if self.alone {
-            left.saturating_sub(left.min(self.retry).mul_f64(fastrand::f64().powi(3)))
+            left.saturating_sub(left.min(self.retry).mul_f64(fastrand::f64().powi(4)))
         } else {
             left.mul_f64(fastrand::f64())
         }
     }
 
-    /// A reconnection time for a client that a drain closes with so much of it left: alone, past its end.
+    /// A reconnection time for a client that a drain closes with so much of it left. Alone, it ends after the drain,
+    /// and sooner for who has waited longer.
     pub(super) fn return_time(&self, left: Duration) -> Duration {
         if !self.alone {
             return self.reconnection_time();
         }
         let (from, to) = RETURN;
-        let spread = self.retry.mul_f64(from + (to - from) * fastrand::f64());
+        let waited = left.div_duration_f64(self.retry).min(1.0);
+        let spread = self.retry.mul_f64(from + (to - from) * (1.0 - waited) * fastrand::f64());
         left + spread.max(SOONEST_RETURN)
     }
 

@@ -15,7 +15,10 @@ pub(super) struct Accepting {
     state: Arc<State>,
     /// The loops of inherited listeners: the start of the drain ends them.
     pub(super) inherited: TaskTracker,
-    /// Ends the loops of our own public listeners: a draining gateway still answers their clients.
+    /// The loops of public listeners that the service manager keeps: they end once nobody is admitted, and who
+    /// comes then waits for the next gateway.
+    pub(super) kept: TaskTracker,
+    /// Ends the loops of our other public listeners: a draining gateway still answers their clients.
     pub(super) end: CancellationToken,
     /// Public connections until they are streams.
     pub(super) arrivals: TaskTracker,
@@ -26,6 +29,7 @@ impl Accepting {
         Self {
             state,
             inherited: TaskTracker::new(),
+            kept: TaskTracker::new(),
             end: CancellationToken::new(),
             arrivals: TaskTracker::new(),
         }
@@ -34,12 +38,21 @@ impl Accepting {
     /// Accepts clients.
     pub(super) fn clients(&self, listener: Listener) {
         let state = self.state.clone();
-        let inherited = listener.is_inherited();
-        let end = if inherited { &state.fanout.draining } else { &self.end };
+        let (inherited, kept) = (listener.is_inherited(), listener.to_keep().is_some());
+        let end = match (inherited, kept) {
+            (true, _) => &state.fanout.draining,
+            (_, true) => &state.fanout.refusing,
+            _ => &self.end,
+        };
         let (end, pending, arrivals) = (end.clone(), state.pending.clone(), self.arrivals.clone());
         let server = PublicServer { state: state.clone(), behind_proxy: listener.behind_proxy };
         let send_buffer = move || Some(state.config().limits.send_buffer_bytes);
-        self.spawn(listener.accept(server, send_buffer, pending, arrivals, end), inherited);
+        let accept = listener.accept(server, send_buffer, pending, arrivals, end);
+        if kept {
+            self.kept.spawn(accept);
+        } else {
+            self.spawn(accept, inherited);
+        }
     }
 
     /// Accepts the operator; our own listeners go on to the end of the process.

@@ -47,6 +47,7 @@ async fn all_left(state: &State, accepting: &Accepting, end: Instant) {
     }
     let _ = timeout_at(end, state.limits.all_left()).await;
     state.fanout.refusing.cancel();
+    empty(&accepting.kept).await;
     state.limits.all_left().await;
     empty(&state.hosted).await;
     // Until here a new client was told to come back; the last refusals still go out.

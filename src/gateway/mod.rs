@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::info;
+
 use crate::admin::report::Report;
 use crate::config::{Config, Faults, Loaded, Log, Setting};
 use crate::http::inherited::Inherited;
@@ -35,6 +37,23 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Closes those `inherited` sockets that were kept for us and that the configuration has no listener for. The
+    /// `manager` has given them up as well when this returns, so that their addresses are free.
+    pub async fn close_unwanted(config: &Config, inherited: &mut Inherited, manager: &Manager) {
+        let listens: Vec<_> = config.server.listen.iter().chain(&config.admin.listen).collect();
+        let unwanted = inherited.close_unwanted(&listens);
+        for name in &unwanted {
+            info!(
+                name,
+                "a listener that was kept over the restart is closed: the configuration has it no more"
+            );
+            manager.forget(name).await;
+        }
+        if !unwanted.is_empty() {
+            manager.has_read_all().await;
+        }
+    }
+
     /// Binds every listener, or takes it from the `inherited` sockets; `descriptors` is how many open
     /// files the process may have.
     ///
@@ -77,6 +96,15 @@ impl Gateway {
             set_log: Box::new(set_log),
             started,
             admin_is_reachable: self.admin.iter().any(Listener::is_reachable),
+        }
+    }
+
+    /// Has the service manager keep our own listeners, so that no client is refused until the next gateway.
+    pub async fn keep_listeners(&self, manager: &Manager) {
+        for listener in self.public.iter().chain(&self.admin) {
+            if let Some((name, socket)) = listener.to_keep() {
+                manager.keep(name, socket).await;
+            }
         }
     }
 

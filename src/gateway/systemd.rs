@@ -1,17 +1,22 @@
 //! Notifies the service manager (`sd_notify(3)`): the gateway is ready, its status, and that it is alive
-//! for as long as the fan-out is.
+//! for as long as the fan-out is. Gives it the listening sockets to keep over a restart.
 //!
 //! Our own code, because it is short: the crate sd-notify 0.5 does not know abstract sockets, and waits
 //! for ever for a manager that does not read.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::UnixStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
@@ -22,6 +27,8 @@ use crate::telemetry::throttle::LogThrottle;
 
 /// A message is given up when the manager does not read it within this time.
 const SEND_TIMEOUT: Duration = Duration::from_millis(500);
+/// For the manager to read what it was sent; it may be busy as a machine starts.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the status is compared with the one that the manager has.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// A drain asks for more time this often,
@@ -84,9 +91,35 @@ impl Manager {
         self.send("STOPPING=1").await;
     }
 
+    /// The manager is to keep a listening socket under this name, and to hand it to the next gateway.
+    pub(super) async fn keep(&self, name: &str, socket: BorrowedFd<'_>) {
+        self.send_with(&format!("FDSTORE=1\nFDNAME={name}"), &[socket]).await;
+    }
+
+    /// The manager is to close what it keeps under this name.
+    pub(super) async fn forget(&self, name: &str) {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}")).await;
+    }
+
+    /// Waits until the manager has acted on all that it was sent, or takes too long.
+    pub(super) async fn has_read_all(&self) {
+        if self.0.is_none() {
+            return;
+        }
+        let Ok((mut ours, theirs)) = UnixStream::pair() else { return };
+        self.send_with("BARRIER=1", &[theirs.as_fd()]).await;
+        // Ends when the manager closes its copy.
+        drop(theirs);
+        let _ = timeout(READ_TIMEOUT, ours.read_u8()).await;
+    }
+
     async fn send(&self, message: &str) {
+        self.send_with(message, &[]).await;
+    }
+
+    async fn send_with(&self, message: &str, descriptors: &[BorrowedFd<'_>]) {
         let Some(endpoint) = &self.0 else { return };
-        if let Err(error) = endpoint.send(message).await
+        if let Err(error) = endpoint.send(message, descriptors).await
             && endpoint.failures.allows("failure")
         {
             warn!(%error, message, "a message to the service manager was lost; if more are, it may restart the gateway");
@@ -96,12 +129,21 @@ impl Manager {
 
 impl Endpoint {
     /// Through a new socket each time: the manager may have reopened its end.
-    async fn send(&self, message: &str) -> io::Result<()> {
+    async fn send(&self, message: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         socket.connect_addr(&self.address)?;
         let socket = tokio::net::UnixDatagram::from_std(socket)?;
-        timeout(SEND_TIMEOUT, socket.send(message.as_bytes())).await??;
+        let send = socket.async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if !descriptors.is_empty() {
+                ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+            }
+            let text = [IoSlice::new(message.as_bytes())];
+            Ok(sendmsg(&socket, &text, &mut ancillary, SendFlags::NOSIGNAL)?)
+        });
+        timeout(SEND_TIMEOUT, send).await??;
         Ok(())
     }
 }

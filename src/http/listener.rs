@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,17 +43,19 @@ enum ListeningSocket {
 enum Holder {
     /// This process alone, with the file of a unix socket.
     Us { _file: Option<UnlinkOnDrop> },
+    /// We, and the service manager, which keeps it under this name for the next gateway.
+    UsAndManager { name: String },
     /// The service manager, and perhaps the gateway before or after this one.
     Others,
 }
 
 /// A socket file that is removed with its listener.
-struct UnlinkOnDrop(PathBuf);
+struct UnlinkOnDrop(Option<PathBuf>);
 
 impl Drop for UnlinkOnDrop {
     fn drop(&mut self) {
         // It fails if the file is gone already; then nothing is left to do.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = self.0.as_ref().map(std::fs::remove_file);
     }
 }
 
@@ -105,13 +107,40 @@ pub trait Serve: Clone + Send + Sync + 'static {
 impl Listener {
     /// Binds and listens, or takes the sockets that were handed over.
     pub fn bind(listen: &Listen, inherited: &mut Inherited) -> Result<Vec<Self>, ListenError> {
+        let kept = inherited.kept_name(listen).and_then(|name| inherited.kept(&name));
+        if let Some(socket) = kept {
+            return Ok(vec![
+                Self::inherit(vec![socket], listen)?.remove(0).kept(listen, inherited),
+            ]);
+        }
         let bound = match listen {
             Listen::Tcp(address) => bind_tcp(*address),
             Listen::Unix(path) => bind_unix(path),
             Listen::Systemd(name) => return Self::inherit(inherited.sockets(name)?, listen),
         };
         let bound = bound.map_err(|error| may_be_handed_over(error, inherited));
-        Ok(vec![bound.map_err(failed(listen))?])
+        Ok(vec![bound.map_err(failed(listen))?.kept(listen, inherited)])
+    }
+
+    /// From now on the service manager keeps it as well, where it keeps any.
+    fn kept(mut self, listen: &Listen, inherited: &Inherited) -> Self {
+        if let Some(name) = inherited.kept_name(listen) {
+            if let Holder::Us { _file: Some(file) } = &mut self.holder {
+                file.0 = None;
+            }
+            self.holder = Holder::UsAndManager { name };
+        }
+        self
+    }
+
+    /// The socket and its name, if the service manager is to keep it.
+    pub fn to_keep(&self) -> Option<(&str, BorrowedFd<'_>)> {
+        let Holder::UsAndManager { name } = &self.holder else { return None };
+        let socket = match &self.socket {
+            ListeningSocket::Tcp(socket) => socket.as_fd(),
+            ListeningSocket::Unix(socket) => socket.as_fd(),
+        };
+        Some((name, socket))
     }
 
     fn new(socket: ListeningSocket, holder: Holder) -> Self {
@@ -250,7 +279,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path)?;
     let socket = ListeningSocket::Unix(UnixListener::bind(path)?);
-    let file = UnlinkOnDrop(path.to_owned());
+    let file = UnlinkOnDrop(Some(path.to_owned()));
     Ok(Listener::new(socket, Holder::Us { _file: Some(file) }))
 }
 

@@ -16,6 +16,8 @@ use crate::support::program::run;
 use crate::support::redis::Redis;
 use crate::support::{Folder, eventually};
 
+/// Listeners that are kept over a restart.
+mod kept;
 /// The shipped units, held against the binary.
 mod units;
 

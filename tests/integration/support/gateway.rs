@@ -162,6 +162,8 @@ impl Setup {
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(&file).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
+        // It has the sockets that were handed over.
+        drop(command);
         let log = Arc::new(Mutex::new(String::new()));
         collect(process.stderr.take().unwrap(), log.clone());
         let mut gateway =
@@ -255,6 +257,11 @@ impl Gateway {
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// Waits for the end of the process.

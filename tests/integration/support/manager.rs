@@ -1,17 +1,26 @@
-//! A service manager that only listens: the other end of `NOTIFY_SOCKET`.
+//! A service manager that listens, and keeps descriptors: the other end of `NOTIFY_SOCKET`.
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
 use super::{Folder, eventually};
+
+/// What the manager keeps, by name.
+type Kept = Vec<(String, OwnedFd)>;
 
 pub struct Manager {
     /// For `NOTIFY_SOCKET`.
     pub name: String,
     heard: Arc<Mutex<Vec<String>>>,
+    kept: Arc<Mutex<Kept>>,
     _folder: Folder,
 }
 
@@ -48,16 +57,31 @@ impl Manager {
     ) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let all = heard.clone();
+        let kept: Arc<Mutex<Kept>> = Arc::default();
+        let keeping = kept.clone();
         // It ends with the tests.
         std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length) = socket.recv(&mut buffer) {
-                let message = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            while let Some((message, descriptors)) = receive(&socket) {
+                keep(&mut keeping.lock().unwrap(), &message, descriptors);
                 hear(&message);
                 all.lock().unwrap().push(message);
             }
         });
-        Self { name, heard, _folder: folder }
+        Self { name, heard, kept, _folder: folder }
+    }
+
+    /// The names of what it keeps, sorted.
+    pub fn kept(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.kept.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// What it keeps, for the next process; it goes on keeping it.
+    pub fn copies(&self) -> Kept {
+        let kept = self.kept.lock().unwrap();
+        kept.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap())).collect()
     }
 
     /// Everything heard so far.
@@ -89,5 +113,35 @@ impl Manager {
             at.is_some()
         });
         at.unwrap()
+    }
+}
+
+/// The next message, and the descriptors that came with it.
+fn receive(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
+    let mut buffer = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut text = [IoSliceMut::new(&mut buffer)];
+    let length = recvmsg(socket, &mut text, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
+    let descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptors = descriptors.flatten().collect();
+    Some((String::from_utf8(buffer[..length].to_vec()).unwrap(), descriptors))
+}
+
+/// As systemd does: the same socket is kept once, and what is no FDSTORE=1 is closed.
+fn keep(kept: &mut Kept, message: &str, descriptors: Vec<OwnedFd>) {
+    let Some(name) = message.lines().find_map(|line| line.strip_prefix("FDNAME=")) else { return };
+    if message.contains("FDSTOREREMOVE=1") {
+        kept.retain(|(known, _)| known != name);
+    } else if message.contains("FDSTORE=1") {
+        let inode = |socket: &OwnedFd| rustix::fs::fstat(socket).unwrap().st_ino;
+        for socket in descriptors {
+            if kept.iter().all(|(_, known)| inode(known) != inode(&socket)) {
+                kept.push((name.to_owned(), socket));
+            }
+        }
     }
 }

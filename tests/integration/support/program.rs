@@ -49,7 +49,8 @@ pub fn with_sockets(program: &[&str], named: Vec<(String, OwnedFd)>) -> Command 
 /// A program without the environment of the user that runs the tests.
 fn unprompted(program: &str) -> Command {
     let mut command = Command::new(program);
-    const SYSTEMD: [&str; 8] = [
+    const SYSTEMD: [&str; 9] = [
+        "FDSTORE",
         "JOURNAL_STREAM",
         "LISTEN_PID",
         "LISTEN_FDS",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ssegate::sse::parse::{Event, Item};
 use tokio::runtime::Runtime;
@@ -17,6 +17,8 @@ use super::{DEADLINE, within};
 
 /// What is written last.
 const END: &str = "end";
+/// How the kernel refuses a connection that nobody listens for, or takes any more.
+const REFUSED: [&str; 2] = ["Connection refused", "Connection reset"];
 /// No writer writes for longer.
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -74,6 +76,8 @@ impl Writer {
 pub enum Ends {
     /// Between two events, with the last chunk.
     Well,
+    /// Likewise, and for a while nobody listens.
+    WellAndRefused,
     /// Anywhere: the gateway may be killed.
     Anywhere,
 }
@@ -85,6 +89,26 @@ pub struct Journey {
     pub drains: usize,
     /// Drains that it heard of when it had just come back.
     pub refusals: usize,
+    /// Connections that nobody took.
+    pub unreachable: usize,
+    /// The longest time between the end of one stream and the first event of the next.
+    pub away: Duration,
+}
+
+/// The times without a stream of half of them and of all but one in a hundred, sorted and printed.
+pub fn times_away(journeys: &[Journey]) -> (Duration, Duration) {
+    let mut away: Vec<_> = journeys.iter().map(|journey| journey.away).collect();
+    away.sort_unstable();
+    let at = |share: usize| away[(away.len() - 1) * share / 100];
+    let unreachable: usize = journeys.iter().map(|journey| journey.unreachable).sum();
+    println!(
+        "{} clients, time without a stream: p50 {:?}, p99 {:?}, most {:?}; {unreachable} connections refused",
+        away.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+    (at(50), at(99))
 }
 
 /// Viewers of `/events/a`, each in a task of its own.
@@ -135,17 +159,28 @@ impl Viewers {
 
 async fn travel(address: Address, ends: Ends, progress: Arc<Progress>) -> Result<Journey, String> {
     let (mut viewer, mut last_id) = (Viewer::default(), None::<String>);
+    let mut pause = Duration::ZERO;
     for connections in 1..30 {
         viewer.journey.connections = connections;
         progress.asking.fetch_add(1, Ordering::Relaxed);
         let stream = Stream::open(&address, "/events/a", last_id.as_deref()).await;
         progress.asking.fetch_sub(1, Ordering::Relaxed);
+        if ends == Ends::WellAndRefused
+            && stream.as_ref().is_err_and(|why| REFUSED.iter().any(|refused| why.contains(refused)))
+        {
+            viewer.journey.unreachable += 1;
+            pause_of_the_scenario_in_a_task(pause, "as the server told it").await;
+            continue;
+        }
         let mut stream = stream.map_err(|why| format!("connection {connections}: {why}"))?;
         if viewer.watch(&mut stream, ends, &progress).await? {
             return Ok(viewer.journey);
         }
         last_id = stream.last_event_id().or(last_id);
-        let pause = stream.reconnection_time().unwrap_or_default();
+        viewer.since = Some(Instant::now());
+        pause = stream.reconnection_time().unwrap_or_default();
+        // As a client does whose stream has ended.
+        drop(stream);
         pause_of_the_scenario_in_a_task(pause, "as the server told it").await;
     }
     Err("too many connections".into())
@@ -160,6 +195,8 @@ pub struct Viewer {
     /// The writer's end has come.
     pub ended: bool,
     live: bool,
+    /// When its last stream ended, while it has no other.
+    since: Option<Instant>,
 }
 
 impl Viewer {
@@ -180,7 +217,12 @@ impl Viewer {
                 Err(why) => return Err(format!("{why}, after entry {}", self.seen)),
             };
             events += 1;
+            let refusals = self.journey.refusals;
             self.see(&event, events == 1)?;
+            if refusals == self.journey.refusals {
+                let away = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                self.journey.away = self.journey.away.max(away);
+            }
             if event.event_type == "ssegate" && event.data.contains("\"live\"") && !self.live {
                 self.live = true;
                 progress.live.fetch_add(1, Ordering::Relaxed);
@@ -190,7 +232,7 @@ impl Viewer {
                 return Ok(true);
             }
         }
-        if ends == Ends::Well && !(stream.complete && stream.at_boundary()) {
+        if ends != Ends::Anywhere && !(stream.complete && stream.at_boundary()) {
             return Err(format!("a body was cut off after entry {}", self.seen));
         }
         Ok(self.ended)

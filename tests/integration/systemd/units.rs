@@ -94,6 +94,16 @@ fn the_sockets_are_where_the_shipped_configuration_listens_and_survive_the_servi
     );
 }
 
+#[test]
+fn the_service_keeps_the_listeners_of_the_shipped_configuration_and_more() {
+    let config = shipped();
+    let own = config.server.listen.len() + usize::from(config.admin.listen.is_some());
+    let room: usize = value(SERVICE, "FileDescriptorStoreMax").parse().unwrap();
+    assert!(room >= 8 * own, "{room} for {own}");
+    // Debian 12's would warn of it.
+    assert!(values(SERVICE, "FileDescriptorStorePreserve").is_empty());
+}
+
 /// A gateway as the service manager runs it, killed on drop.
 struct Service(Child);
 
