@@ -20,8 +20,9 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) async fn probe(state: Arc<State>) {
     let (mut last, mut giving_back) = (None, GivingBack::default());
     loop {
-        let is_read = state.hub.all().iter().any(|topic| topic.state().reader == ReaderState::Up);
-        let answer = state.readers.source.check(is_read).await;
+        // Once shown, until the source is away: where keys are denied, each question is in Redis' log of denials.
+        let is_shown = last == Some(None) || is_read(&state);
+        let answer = state.readers.source.check(is_shown).await;
         let up = answer.is_ok();
         state.source_up.store(up, Ordering::Relaxed);
         let seen = state.source_seen.fetch_or(up, Ordering::Relaxed);
@@ -37,6 +38,11 @@ pub(super) async fn probe(state: Arc<State>) {
         }
         sleep(if up { INTERVAL } else { RETRY }).await;
     }
+}
+
+/// Whether a reader shows that the source does what readers need.
+fn is_read(state: &State) -> bool {
+    state.hub.all().iter().any(|topic| topic.state().reader == ReaderState::Up)
 }
 
 fn memory_use(state: &State) -> MemoryUse {

@@ -299,11 +299,11 @@ impl Source {
         }
     }
 
-    /// Fails unless the source answers; and, unless `is_read` shows it already, does what readers need.
-    pub async fn check(&self, is_read: bool) -> Result<(), Error> {
+    /// Fails unless the source answers; and, unless that was shown (`is_shown`), does what readers need.
+    pub async fn check(&self, is_shown: bool) -> Result<(), Error> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => Box::pin(redis.tail.check(is_read)).await,
+            Self::Redis(redis) => Box::pin(redis.tail.check(is_shown)).await,
         }
     }
 }

@@ -18,11 +18,11 @@ const MOST_NODES: usize = 3;
 const UNUSED_KEYS: [&[u8]; 2] = [b"ssegate:{06S}", b"ssegate:{6ZJ}"];
 
 impl Tail {
-    /// Fails unless a server answers; and, unless `is_read` shows it already, does what readers need.
-    pub(in crate::source) async fn check(&self, is_read: bool) -> Result<(), Error> {
+    /// Fails unless a server answers; and, unless that was shown (`is_shown`), does what readers need.
+    pub(in crate::source) async fn check(&self, is_shown: bool) -> Result<(), Error> {
         let mut last = None;
         for node in self.servers().to_ask().await?.iter().take(MOST_NODES) {
-            match self.check_at(node, is_read).await {
+            match self.check_at(node, is_shown).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     self.servers().report_failure(node, &error);
@@ -33,7 +33,7 @@ impl Tail {
         Err(last.expect("source.url names at least one server"))
     }
 
-    async fn check_at(&self, node: &Node, is_read: bool) -> Result<(), Error> {
+    async fn check_at(&self, node: &Node, is_shown: bool) -> Result<(), Error> {
         let ping = Request::new(&[b"PING"]);
         let answers = self.ask(node, "PING", &ping).await;
         match answers.as_deref() {
@@ -45,7 +45,7 @@ impl Tail {
             Err(error) if error.class == ErrorClass::Key => {}
             Err(error) => return Err(error.clone()),
         }
-        if is_read { Ok(()) } else { self.check_reading_at(node).await }
+        if is_shown { Ok(()) } else { self.check_reading_at(node).await }
     }
 
     /// Asks this node and no other.

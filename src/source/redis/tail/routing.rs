@@ -37,8 +37,10 @@ struct Shared {
     orphaned_replicas: OrphanedReplicas,
     hole_makers: HoleMakers,
     cut_looks: CutLooks,
-    /// The one server that is read from was a primary when it was asked.
+    /// The one server that is read from was a primary when it was asked,
     was_primary: AtomicBool,
+    /// or did not tell: it is not asked again, for a denied command is in Redis' log each time.
+    tells_no_role: AtomicBool,
     /// Permits for the large replies of all readers.
     large_replies: Arc<Semaphore>,
     /// Of all commands but the readers'.
@@ -58,6 +60,7 @@ impl Tail {
                 hole_makers: HoleMakers::default(),
                 cut_looks: CutLooks::default(),
                 was_primary: AtomicBool::new(false),
+                tells_no_role: AtomicBool::new(false),
                 large_replies: Arc::new(Semaphore::new(LARGE_REPLIES)),
                 command_durations: Histogram::new(WORK_SECONDS),
             }),
@@ -82,6 +85,10 @@ impl Tail {
 
     pub(super) fn hole_makers(&self) -> &HoleMakers {
         &self.shared.hole_makers
+    }
+
+    pub(super) fn tells_no_role(&self) -> &AtomicBool {
+        &self.shared.tells_no_role
     }
 
     pub(super) fn cut_looks(&self) -> &CutLooks {

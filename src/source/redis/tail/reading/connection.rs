@@ -68,7 +68,8 @@ impl ReaderConnection {
         let is_by_name = matches!(self.tail.servers(), Servers::One(_));
         let was_primary = self.tail.was_primary().load(Ordering::Relaxed);
         let wants_primary = self.tail.read_from() == ReadFrom::Primary;
-        if !is_by_name || !wants_primary || was_primary && !was_lost {
+        let is_silent = self.tail.tells_no_role().load(Ordering::Relaxed);
+        if !is_by_name || !wants_primary || is_silent || was_primary && !was_lost {
             return Ok(());
         }
         match self.ask_role().await? {
@@ -77,7 +78,7 @@ impl ReaderConnection {
                 self.replica =
                     Some(ReplicaByName { opened: Instant::now(), is_demoted: was_primary });
             }
-            None => {}
+            None => self.tail.tells_no_role().store(true, Ordering::Relaxed),
         }
         Ok(())
     }
