@@ -159,11 +159,11 @@ impl Readers {
             let ask = history.ask(progress.ask(&topic.key, self.config.load().read_count));
             let reply = connection.read(ask, block).await;
             let reply = reply.inspect_err(|error| {
-                // Some servers and proxies close a connection for which they hold too much.
                 if error.code == "IO" {
-                    progress.ask_for_fewer();
+                    progress.was_lost();
                 }
             })?;
+            progress.was_answered();
             let judged =
                 history.judge(reply, progress.continuity, &topic.key, &mut connection).await;
             let judged = judged.inspect_err(|error| connection.report_lagging(error))?;

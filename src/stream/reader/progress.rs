@@ -17,8 +17,10 @@ pub(super) struct Progress {
     /// The entry that was read last, or was the last one at the start; `None` after a reset.
     pub(super) last_entry: Option<StreamId>,
     pub(super) sizes: Sizes,
-    /// How many entries the last read asked for.
+    /// How many entries the last read asked for,
     asked: u64,
+    /// and how many one may ask for, after a connection was lost over a read.
+    most: u64,
     pub(super) gap_log: LogThrottle,
 }
 
@@ -29,6 +31,7 @@ impl Progress {
             last_entry: info.and_then(|info| info.last),
             sizes: Sizes::default(),
             asked: 1,
+            most: u64::MAX,
             gap_log: LogThrottle::default(),
         }
     }
@@ -46,9 +49,20 @@ impl Progress {
 
     /// The next read.
     pub(super) fn ask<'a>(&mut self, key: &'a str, read_count: u64) -> ReadRequest<'a> {
-        self.asked = self.sizes.count(REPLY_BYTES).min(read_count);
+        self.asked = self.sizes.count(REPLY_BYTES).min(read_count).min(self.most);
         let after = self.continuity.cursor();
         ReadRequest { key, after, count: self.asked, most_bytes: MOST_REPLY_BYTES }
+    }
+
+    /// The connection was lost before the last read was answered: some servers and proxies close one for which they
+    /// hold too much. Whether this was one is not known, so the next read asks for half, and those after it for more.
+    pub(super) fn was_lost(&mut self) {
+        self.most = (self.asked / 2).max(1);
+    }
+
+    /// The last read was answered.
+    pub(super) fn was_answered(&mut self) {
+        self.most = self.most.saturating_mul(2);
     }
 
     /// The last read asked for too much: the next ones ask for fewer entries.
@@ -78,6 +92,25 @@ mod tests {
             entries_added: Some(3),
             may_have_holes: false,
         }
+    }
+
+    #[test]
+    fn after_a_lost_connection_it_asks_for_half_and_then_for_more_again() {
+        let mut progress = Progress::at_tail(None);
+        let ask = |progress: &mut Progress| progress.ask("k", 500).count;
+        let first = ask(&mut progress);
+        let mut asked = first;
+        while asked > 1 {
+            progress.was_lost();
+            assert_eq!(ask(&mut progress), asked / 2);
+            asked /= 2;
+        }
+        while ask(&mut progress) < first {
+            progress.was_answered();
+        }
+        progress.was_lost();
+        progress.was_answered();
+        assert_eq!(ask(&mut progress), first, "one connection that was lost costs one read");
     }
 
     #[test]

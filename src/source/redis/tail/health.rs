@@ -9,7 +9,7 @@ use super::client::request::Request;
 use super::client::resp::Value;
 use super::routing::Tail;
 use super::topology::{Node, Servers};
-use crate::source::redis::refusal::{is_command_denied, is_too_many_clients};
+use crate::source::redis::refusal::{error_reply, is_command_denied, is_too_many_clients};
 use crate::source::{Error, ErrorClass};
 
 /// A cluster's nodes are asked one after another, at most so many.
@@ -38,7 +38,7 @@ impl Tail {
         let answers = self.ask(node, "PING", &ping).await;
         match answers.as_deref() {
             Ok([Value::Error(words)]) if is_too_many_clients(words) => {
-                accepted(Value::Error(words.clone())).map(drop)?;
+                return Err(error_reply(words));
             }
             // A command that is unknown, renamed or denied is an answer, too.
             Ok(_) => {}
