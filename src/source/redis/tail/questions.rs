@@ -26,9 +26,7 @@ impl Tail {
         let words = ["XRANGE", key, &from, &to, "COUNT", "1"];
         Ok(!entries(accepted(self.command(key, READ_TIMEOUT, &words).await?)?)?.is_empty())
     }
-}
 
-impl Tail {
     /// As [`Self::without_impossible_holes`], for the server where `key` is read.
     pub(super) async fn with_possible_holes(&self, key: &str, info: StreamInfo) -> StreamInfo {
         if !info.may_have_holes {

@@ -150,16 +150,19 @@ impl ReaderConnection {
     /// Whether the stream still holds the entry that a read went on from: then nothing was trimmed behind it.
     async fn holds(&mut self, key: &str, id: StreamId) -> Result<bool, Error> {
         let id = id.to_string();
-        let words = [b"XRANGE".as_slice(), key.as_bytes(), id.as_bytes(), id.as_bytes()];
-        let answer = in_time(READ_TIMEOUT, "XRANGE", self.link.ask(&words));
-        let answer = unless_replaced(&self.tail, &self.node, answer).await?;
+        let answer = self.ask(&["XRANGE", key, &id, &id]).await?;
         Ok(!entries(accepted(answer)?)?.is_empty())
     }
 
+    /// One command whose answer may weigh as much as entries do.
+    async fn ask(&mut self, words: &[&str]) -> Result<Value, Error> {
+        let bytes: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        let answer = in_time(READ_TIMEOUT, words[0], self.link.ask(&bytes));
+        unless_replaced(&self.tail, &self.node, answer).await
+    }
+
     async fn look(&mut self, key: &str) -> Result<StreamState, Error> {
-        let words = [b"XINFO", b"STREAM".as_slice(), key.as_bytes()];
-        let answer = in_time(READ_TIMEOUT, "XINFO", self.link.ask(&words));
-        let answer = unless_replaced(&self.tail, &self.node, answer).await;
+        let answer = self.ask(&["XINFO", "STREAM", key]).await;
         let answer = answer.inspect_err(|error| {
             if error.code == "IO" {
                 self.tail.cut_looks().note_cut(key);
@@ -170,9 +173,7 @@ impl ReaderConnection {
 
     /// Where no look succeeds, the last entry tells where the stream ends.
     async fn last_entry(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
-        let words = [b"XREVRANGE".as_slice(), key.as_bytes(), b"+", b"-", b"COUNT", b"1"];
-        let answer = in_time(READ_TIMEOUT, "XREVRANGE", self.link.ask(&words));
-        let answer = unless_replaced(&self.tail, &self.node, answer).await?;
+        let answer = self.ask(&["XREVRANGE", key, "+", "-", "COUNT", "1"]).await?;
         let last = entries(accepted(answer)?)?.first().map(|entry| entry.id);
         let end = last.unwrap_or_default();
         Ok(last.map(|_| StreamInfo { last, last_generated: end, ..StreamInfo::default() }))
