@@ -98,6 +98,10 @@ impl<'a> ConfigReader<'a> {
         self.faults.push(Fault { location, subject: subject.into(), message: message.into() });
     }
 
+    pub(super) fn has_no_fault(&self) -> bool {
+        self.faults.is_empty() && self.missing.is_empty()
+    }
+
     pub(super) fn missing(&mut self, location: Location, subject: &str, message: &str) {
         self.missing.push(Fault { location, subject: subject.into(), message: message.into() });
     }

@@ -46,7 +46,7 @@ pub(super) fn routes(
             has_keys,
             &mut routes,
         );
-        if routes.is_empty() {
+        if reader.has_no_fault() && routes.is_empty() {
             let whole = reader.whole();
             reader.missing(whole, "route", "there is none; write /events/{name}=events:{name}");
         }
