@@ -53,6 +53,41 @@ fn an_idle_stream_with_a_large_entry_costs_little_and_its_reset_is_told() {
     assert_eq!(client.control().0["reason"], "reset");
 }
 
+/// What is trimmed before a read does not show in a look that comes after more was added and trimmed.
+#[test]
+fn what_was_lost_before_a_read_is_told_there_although_its_look_comes_later() {
+    let redis = Arc::new(Redis::start());
+    redis.add("events:a", &"x".repeat(500_000));
+    let (trims, writer) = (Arc::new(AtomicUsize::new(0)), redis.clone());
+    let armed = trims.clone();
+    let add_and_trim = move |payload: &str| {
+        let added = redis.add("events:a", payload);
+        redis.run(&["XTRIM", "events:a", "MAXLEN", "1"]);
+        added
+    };
+    // Once before a read is served, and once between it and what is asked beside it.
+    let stand_in = StandIn::before(&writer, move |words| {
+        let at = ["XREAD", "XLEN"].iter().position(|name| words[0] == *name);
+        if at.is_some_and(|at| {
+            armed.compare_exchange(at + 1, at + 2, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        }) {
+            add_and_trim("lost");
+            add_and_trim(words[0].as_str());
+        }
+        Treatment::Pass
+    });
+    let gateway = Setup::with_url(&stand_in.url()).set("source", SHORT_BLOCK).start_ready();
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    let first = writer.add("events:a", "first");
+    assert_eq!(client.entry().data, "first");
+    trims.store(1, Ordering::Relaxed);
+    let (gap, _) = client.control();
+    assert_eq!((gap["after"].as_str(), gap["lost"].as_u64()), (Some(&*first), Some(3)), "{gap}");
+    assert_eq!(client.entry().data, "XLEN");
+    assert_eq!(trims.load(Ordering::Relaxed), 3);
+}
+
 /// As servers do that are woken from a read and do not see what came with it.
 #[test]
 fn an_entry_does_not_wait_for_a_look_that_is_not_answered() {

@@ -131,6 +131,7 @@ impl Link {
         }
         self.permit = None;
         (self.received_bytes, self.decoder.values, self.answered) = (0, 0, 0);
+        self.was_late = false;
         if let Err(failure) = self.write(request.bytes()).await {
             return Err(self.refusal().await.unwrap_or(failure));
         }
@@ -154,7 +155,6 @@ impl Link {
 
     /// Some servers, woken from a blocking command, do not look at what else they have received until more comes.
     async fn repeat_if_late(&mut self, command: &[u8], max_bytes: usize) -> Result<(), Error> {
-        self.was_late = false;
         if self.input.is_empty() {
             self.was_late = match timeout(LATE, self.receive()).await {
                 Ok(received) => received.map(|()| false)?,

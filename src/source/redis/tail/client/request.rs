@@ -43,10 +43,11 @@ impl Request {
         self
     }
 
-    /// What to send once more after so many answers, if the next one is late.
+    /// What to send once more after so many answers, if the next one is late; never the first command.
     pub(super) fn repeated(&self, answered: usize) -> Option<&[u8]> {
         let last = self.starts.len() - 1;
-        (self.repeats_last && answered == last).then(|| &self.bytes[self.starts[last]..])
+        (self.repeats_last && last > 0 && answered == last)
+            .then(|| &self.bytes[self.starts[last]..])
     }
 
     pub(crate) fn max_answer_bytes(&self) -> usize {

@@ -116,18 +116,7 @@ impl ReaderConnection {
         let are_cut = self.tail.cut_looks().are_cut(ask.key);
         let beside = if are_cut { Beside::Nothing } else { self.looks.beside_read() };
         let since = Instant::now();
-        let request = xread::request(ask, Some(block), beside).repeating_last();
-        let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
-        let answers = unless_replaced(&self.tail, &self.node, exchange).await;
-        let answers = answers.inspect_err(|error| {
-            if error.code == "IO" && beside == Beside::Look && self.link.answered == 1 {
-                self.tail.cut_looks().note_cut(ask.key);
-            }
-        })?;
-        if self.link.was_late {
-            self.looks.note_late();
-        }
-        let mut answers = answers.into_iter();
+        let mut answers = self.exchange(ask, Some(block), beside).await?.into_iter();
         let entries = xread::found(ask, answers.next().unwrap_or(Value::Nil))?;
         if entries.is_empty() && since.elapsed() < block / 2 {
             // Something in between answers at once whatever we wait for.
@@ -135,16 +124,48 @@ impl ReaderConnection {
         }
         let seen = match (beside, answers.next()) {
             _ if are_cut => StreamState::Unseen,
-            (Beside::Look, Some(answer)) => self.seen(ask.key, answer).await?,
+            (Beside::Look, Some(answer)) if !self.link.was_late => {
+                self.seen(ask.key, answer).await?
+            }
             (Beside::Length, Some(length))
                 if !self.looks.is_due(entries.len() as u64, number(&length).ok(), block)
                     && (entries.is_empty() || self.holds(ask.key, ask.after).await?) =>
             {
                 StreamState::Unseen
             }
-            _ => self.look(ask.key).await?,
+            _ if entries.is_empty() => self.look(ask.key).await?,
+            // What was trimmed before these entries does not show in a later look.
+            _ => return self.read_with_look(ask).await,
         };
         Ok(Reply { entries, seen })
+    }
+
+    /// Reads without waiting, and looks at the stream in the same moment.
+    async fn read_with_look(&mut self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
+        let mut answers = self.exchange(ask, None, Beside::Look).await?.into_iter();
+        let entries = xread::found(ask, answers.next().unwrap_or(Value::Nil))?;
+        let seen = self.seen(ask.key, answers.next().unwrap_or(Value::Nil)).await?;
+        Ok(Reply { entries, seen })
+    }
+
+    async fn exchange(
+        &mut self,
+        ask: ReadRequest<'_>,
+        block: Option<Duration>,
+        beside: Beside,
+    ) -> Result<Vec<Value>, Error> {
+        let request = xread::request(ask, block, beside).repeating_last();
+        let block = block.unwrap_or_default();
+        let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
+        let answers = unless_replaced(&self.tail, &self.node, exchange).await;
+        if self.link.was_late {
+            self.looks.note_late();
+        }
+        answers.inspect_err(|error| {
+            if error.code == "IO" && beside == Beside::Look && self.link.answered == 1 {
+                self.tail.cut_looks().note_cut(ask.key);
+            }
+        })
     }
 
     /// Whether the stream still holds the entry that a read went on from: then nothing was trimmed behind it.
