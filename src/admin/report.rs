@@ -335,6 +335,7 @@ mod tests {
             event: crate::sse::EventName::Fixed(event),
             data: crate::sse::Data::Field(data),
             missing: None,
+            ..crate::sse::Rendering::default()
         }
     }
 }

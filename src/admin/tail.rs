@@ -16,7 +16,7 @@ use crate::http::response::text;
 use crate::limits::{ClientIdentity, LimitExceeded};
 use crate::sse::parse::{Event, Item, Parser};
 use crate::sse::unframed;
-use crate::sse::{Control, StreamId, write_control};
+use crate::sse::{Control, Controls, StreamId, write_control};
 use crate::state::State;
 use crate::stream::{Lease, ReaderState, Ring, Topic};
 
@@ -73,7 +73,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     }
     let serving = state.serving();
     let routes = serving.config.routes.iter().filter(|route| route.key.may_be(key));
-    let renderings: Vec<_> = routes.map(|route| &route.rendering).collect();
+    let renderings: Vec<_> = routes.map(|route| &route.rules.rendering).collect();
     let mut lease = match state.hub.open_known(key) {
         Some(lease) => lease,
         None if renderings.is_empty() => {
@@ -248,7 +248,7 @@ fn parsed(mut text: Vec<u8>) -> Event {
 /// A control event as clients get it, with its id as a member.
 fn control(id: Option<StreamId>, control: Control) -> Value {
     let mut text = Vec::new();
-    write_control(&mut text, id, control);
+    write_control(&mut text, Controls::Event, id, control);
     with_id(&parsed(text).data, id)
 }
 

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sse::Rendering;
-
 mod auth;
 mod cors;
 pub mod diagnostics;
@@ -19,6 +17,7 @@ pub mod print;
 mod proxy;
 mod restart_required;
 mod risks;
+mod rules;
 mod secret;
 pub mod template;
 #[cfg(test)]
@@ -34,6 +33,7 @@ pub use loaded::{ConfigFile, Loaded, Setting};
 pub use password::Password;
 pub use proxy::{Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
+pub use rules::{Absent, Ended, RouteStart, Signals, StreamRules};
 pub use template::{KeyTemplate, PathTemplate};
 pub use toml::{Identity, IdentityError, LoadedIdentity, environment, load, parse, without_file};
 
@@ -316,12 +316,18 @@ pub struct Route {
     pub key: KeyTemplate,
     /// Who may read it.
     pub access: Access,
-    /// How an entry becomes an event.
-    pub rendering: Rendering,
     /// Entries a client may ask back for.
     pub replay: Replay,
-    /// How clients learn of keepalives and of the loss of Redis.
-    pub signals: Signals,
+    /// Where a client begins that names no beginning.
+    pub start: RouteStart,
+    /// What a client gets for a key that is not there.
+    pub absent: Absent,
+    /// What a client gets that comes back at or past the end of its stream.
+    pub ended: Ended,
+    /// Further headers of its responses, as names and values.
+    pub headers: Vec<(String, String)>,
+    /// How its streams speak and end.
+    pub rules: Arc<StreamRules>,
 }
 
 /// Entries a client may ask back for.
@@ -331,15 +337,6 @@ pub enum Replay {
     Newest(u64),
     /// Everything that the stream still holds.
     All,
-}
-
-/// How clients learn of keepalives and of the loss of Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signals {
-    /// As comments only.
-    Comment,
-    /// As control events as well, which JavaScript sees.
-    Event,
 }
 
 /// A value that is never printed.

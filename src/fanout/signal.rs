@@ -42,7 +42,7 @@ impl Signal {
         };
         let mut bare = text.as_bytes().to_vec();
         if signals == Signals::Event {
-            write_control(&mut bare, None, control);
+            write_control(&mut bare, format.controls, None, control);
         }
         format.frame(&bare)
     }
@@ -87,7 +87,7 @@ pub(super) fn closing_frame(
             _ => wait,
         };
         write_retry(&mut bare, wait);
-        write_control(&mut bare, id, control);
+        write_control(&mut bare, format.controls, id, control);
         format.append_event(&bare, &mut out);
     }
     out.extend_from_slice(format.end());

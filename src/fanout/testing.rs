@@ -60,14 +60,18 @@ impl TestFanout {
         let lease = || self.hub.open(key, |_| {}).unwrap();
         let route = &self.config.routes[0];
         let mut held = lease();
-        let rendering = held.render(&route.rendering);
+        let rendering = held.render(&route.rules.rendering);
         let subscriber = Subscriber {
             lease: held,
             permit: self.limits.admit(&self.limits.bounds(), &ClientIdentity::default()).unwrap(),
             grant: self.grants.enter(&context(key)),
-            format: WireFormat { rendering: rendering.try_into().unwrap(), framed: true },
+            format: WireFormat {
+                rendering: rendering.try_into().unwrap(),
+                controls: route.rules.controls(),
+                framed: true,
+            },
             route: 0,
-            signals: route.signals,
+            signals: route.rules.signals,
             id: LogId { connection: 1, stream: None },
             record: None,
             opened: Instant::now(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::sse::{Control, StreamId, write_control};
+use crate::sse::{Control, Controls, StreamId, write_control};
 use crate::sse::{LAST_CHUNK, unframed, write_chunk};
 use crate::stream::Batch;
 
@@ -14,6 +14,8 @@ use crate::stream::Batch;
 pub struct WireFormat {
     /// Index of its rendering in the topic.
     pub rendering: u16,
+    /// In which form control events are sent; the rendering has the same.
+    pub controls: Controls,
     /// HTTP/1.1 chunks; else the bare events, for HTTP/1.0 and where hyper makes the frames.
     pub framed: bool,
 }
@@ -148,7 +150,7 @@ impl WireFormat {
     /// Appends a control event with this last event id.
     pub fn append_control(self, id: Option<StreamId>, control: Control, out: &mut Vec<u8>) {
         let mut bare = Vec::new();
-        write_control(&mut bare, id, control);
+        write_control(&mut bare, self.controls, id, control);
         self.append_event(&bare, out);
     }
 
@@ -180,10 +182,14 @@ pub(super) fn age_ms(id: StreamId, now_ms: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sse::{Data, Entry, EventName, Gap, Reason, Rendering};
+    use crate::sse::{Entry, Gap, Reason, Rendering};
     use crate::stream::Item;
 
     const MAX_ENTRY_BYTES: usize = 2000;
+
+    fn format_of(framed: bool) -> WireFormat {
+        WireFormat { rendering: 0, controls: Controls::Event, framed }
+    }
 
     fn batches() -> Vec<Arc<Batch>> {
         let id = |ms| StreamId { ms, seq: 0 };
@@ -199,11 +205,7 @@ mod tests {
             Item::Gap(gap, id(4)),
             entry(5, 1500),
         ];
-        let rendering = Rendering {
-            event: EventName::Fixed("message".into()),
-            data: Data::Field("payload".into()),
-            missing: None,
-        };
+        let rendering = Rendering { missing: None, ..Rendering::default() };
         // In one batch of each size.
         let mut first_seq = 0;
         let batches = [&items[..1], &items[1..3], &items[3..]].map(|items| {
@@ -224,7 +226,7 @@ mod tests {
     fn wherever_a_write_ends_it_goes_on_with_the_next_byte() {
         let batches = batches();
         for framed in [true, false] {
-            let format = WireFormat { rendering: 0, framed };
+            let format = format_of(framed);
             let all_of = |from| format.bytes_of(&batches, from, usize::MAX);
             let whole = all_of(WritePosition::default());
             for sent in 0..=whole.len() {
@@ -242,7 +244,7 @@ mod tests {
     fn a_client_that_is_ahead_gets_the_rest_or_nothing() {
         let batches = batches();
         for framed in [true, false] {
-            let format = WireFormat { rendering: 0, framed };
+            let format = format_of(framed);
             let from =
                 |seq| format.bytes_of(&batches, WritePosition { seq, offset: 0 }, usize::MAX);
             let whole = from(0);
@@ -257,7 +259,7 @@ mod tests {
     fn pieces_are_the_whole() {
         let batches = batches();
         for framed in [true, false] {
-            let format = WireFormat { rendering: 0, framed };
+            let format = format_of(framed);
             let whole = format.bytes_of(&batches, WritePosition::default(), usize::MAX);
             for most_bytes in [1, 7, 100, 1000, 5000] {
                 let (mut position, mut all) = (WritePosition::default(), Vec::new());
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn only_an_entry_is_left_half_written() {
         let batches = batches();
-        let format = WireFormat { rendering: 0, framed: true };
+        let format = format_of(true);
         for sent in 0..format.bytes_of(&batches, WritePosition::default(), usize::MAX).len() {
             let done = format.advance(&batches, WritePosition::default(), sent);
             let holds = |batch: &&Arc<Batch>| done.position.seq < batch.end_seq();
@@ -291,7 +293,7 @@ mod tests {
         let all = batches();
         let one_entry = &all[..1];
         for framed in [true, false] {
-            let format = WireFormat { rendering: 0, framed };
+            let format = format_of(framed);
             let whole = format.item(&all[0], 0);
             let from = WritePosition { seq: 0, offset: 20 };
             let rest = format.bytes_of(one_entry, from, whole.len() - 20);
@@ -307,7 +309,7 @@ mod tests {
         let id = Some(StreamId { ms: u64::MAX, seq: u64::MAX });
         let gap = Gap { after: id, next: id, lost: Some(u64::MAX), reason: Reason::Oversize };
         let mut event = Vec::new();
-        crate::sse::write_control(&mut event, id, crate::sse::Control::Gap(gap));
-        assert!(WireFormat { rendering: 0, framed: true }.frame(&event).len() <= SMALL_REST_BYTES);
+        write_control(&mut event, Controls::Event, id, Control::Gap(gap));
+        assert!(format_of(true).frame(&event).len() <= SMALL_REST_BYTES);
     }
 }

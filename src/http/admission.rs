@@ -14,7 +14,7 @@ use super::{forwarded, reauthorize, response};
 use crate::auth::grant::AuthContext;
 use crate::fanout::{AccessRecord, AccessedStream, CatchUp, LogId, Subscriber, WireFormat};
 use crate::limits::{ClientIdentity, LimitExceeded, Permit};
-use crate::sse::{Control, comment, write_control, write_retry};
+use crate::sse::{Control, Controls, comment, write_control, write_retry};
 use crate::state::{Serving, State};
 use crate::stream::start::Start;
 use crate::stream::{Lease, ReaderState, Topic};
@@ -82,7 +82,7 @@ impl StreamRequest {
     pub(super) fn subscriber(&self, state: &State, permit: Permit, mut lease: Lease) -> Subscriber {
         let Self { plan, serving, .. } = self;
         let route = &serving.config.routes[plan.route];
-        let rendering = lease.render(&route.rendering);
+        let rendering = lease.render(&route.rules.rendering);
         let grant = state.grants.enter(&self.context);
         let now = state.serving();
         let is_reloaded = !Arc::ptr_eq(&now, serving);
@@ -95,10 +95,11 @@ impl StreamRequest {
             grant,
             format: WireFormat {
                 rendering: u16::try_from(rendering).expect("there are fewer routes and reloads"),
+                controls: route.rules.controls(),
                 framed: plan.framed,
             },
             route: serving.routes[plan.route],
-            signals: route.signals,
+            signals: route.rules.signals,
             id: self.id,
             record: self.record.clone(),
             opened: Instant::now(),
@@ -177,6 +178,6 @@ pub(super) fn refusal_event(wait: Duration, reason: &'static str) -> Vec<u8> {
     let mut bare = Vec::new();
     write_retry(&mut bare, wait);
     let control = if reason == "drain" { Control::Drain } else { Control::Unavailable { reason } };
-    write_control(&mut bare, None, control);
+    write_control(&mut bare, Controls::Event, None, control);
     bare
 }

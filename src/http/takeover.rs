@@ -29,6 +29,7 @@ use super::router::{self, Decision};
 use crate::config::{self, Refuse};
 use crate::fanout::{Socket, WireFormat, close, close_with, welcome};
 use crate::limits::{EvictionHandle, PendingSlot};
+use crate::sse::Controls;
 use crate::state::{Serving, State};
 
 /// While there are more pending connections than this, none is kept for a second request: hyper costs 13 KB
@@ -227,7 +228,7 @@ fn refusal(state: &State, stream: &StreamRequest, reason: &'static str) -> Vec<u
 
 /// A stream that ends after one event.
 fn refused_stream(plan: &Plan, wait: Duration, reason: &'static str) -> Vec<u8> {
-    let format = WireFormat { rendering: 0, framed: plan.framed };
+    let format = WireFormat { rendering: 0, controls: Controls::Event, framed: plan.framed };
     let mut bytes = response::stream_head(plan);
     format.append_event(&refusal_event(wait, reason), &mut bytes);
     bytes.extend_from_slice(format.end());

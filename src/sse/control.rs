@@ -1,7 +1,7 @@
 //! What a stream carries besides entries: comments, gaps, and the other control events.
 
-use super::StreamId;
 use super::line::write_line;
+use super::{EndReason, StreamId};
 
 /// The type of every control event; a route may not use it for its own events.
 pub const CONTROL_EVENT: &str = "ssegate";
@@ -78,6 +78,19 @@ pub struct Gap {
     pub reason: Reason,
 }
 
+/// Whether control events are sent, and in which form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Controls {
+    /// As events of the type [`CONTROL_EVENT`].
+    #[default]
+    Event,
+    /// As comments, for clients that expect no event but their own. They have no `id:`, for some parsers make an
+    /// empty message of an id without data.
+    Comment,
+    /// Not at all.
+    None,
+}
+
 /// A control event: [`CONTROL_EVENT`] with a JSON object as its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
@@ -102,6 +115,11 @@ pub enum Control {
         /// Why, in one word: a limit's name, `source`, or Redis' error code.
         reason: &'static str,
     },
+    /// The stream is over.
+    End {
+        /// Why.
+        reason: EndReason,
+    },
     /// A keepalive that JavaScript sees.
     Ping,
     /// Redis went away or came back.
@@ -111,14 +129,41 @@ pub enum Control {
     },
 }
 
-/// Writes a control event. `id` becomes the client's last event id; with `None` that stays as it is.
-pub fn write_control(out: &mut Vec<u8>, id: Option<StreamId>, control: Control) {
-    if let Some(id) = id {
-        write_line(out, "id", &id.to_string());
+/// Writes a control event in this form. As an event `id` becomes the client's last event id; with `None` that stays
+/// as it is.
+pub fn write_control(out: &mut Vec<u8>, form: Controls, id: Option<StreamId>, control: Control) {
+    match form {
+        Controls::Event => {
+            if let Some(id) = id {
+                write_line(out, "id", &id.to_string());
+            }
+            write_line(out, "event", CONTROL_EVENT);
+            write_line(out, "data", &control_json(control));
+            out.push(b'\n');
+        }
+        Controls::Comment => {
+            out.extend_from_slice(
+                format!(": {} {}\n", control.type_name(), control_json(control)).as_bytes(),
+            );
+        }
+        Controls::None => {}
     }
-    write_line(out, "event", CONTROL_EVENT);
-    write_line(out, "data", &control_json(control));
-    out.push(b'\n');
+}
+
+impl Control {
+    fn type_name(self) -> &'static str {
+        match self {
+            Self::Live { .. } => "live",
+            Self::Gap(_) => "gap",
+            Self::Drain => "drain",
+            Self::Expiring { .. } => "expiring",
+            Self::Expired => "expired",
+            Self::Unavailable { .. } => "unavailable",
+            Self::End { .. } => "end",
+            Self::Ping => "ping",
+            Self::Source { .. } => "source",
+        }
+    }
 }
 
 fn control_json(control: Control) -> String {
@@ -130,6 +175,7 @@ fn control_json(control: Control) -> String {
         Control::Unavailable { reason } => {
             format!(r#"{{"type":"unavailable","reason":"{reason}"}}"#)
         }
+        Control::End { reason } => format!(r#"{{"type":"end","reason":"{}"}}"#, reason.as_str()),
         Control::Ping => r#"{"type":"ping"}"#.into(),
         Control::Source { up } => format!(r#"{{"type":"source","up":{up}}}"#),
         Control::Gap(gap) => {

@@ -4,6 +4,7 @@
 
 mod chunk;
 mod control;
+mod end;
 mod entry;
 mod id;
 mod line;
@@ -13,12 +14,14 @@ mod render;
 mod tests;
 
 pub use chunk::{LAST_CHUNK, unframed, write_chunk};
-pub use control::{CONTROL_EVENT, Control, Gap, Reason, comment, write_control};
+pub use control::{CONTROL_EVENT, Control, Controls, Gap, Reason, comment, write_control};
+pub use end::{EndMarker, EndReason};
 pub use entry::{Entry, PART_BYTES};
 pub use id::{NotAnId, StreamId};
 pub use line::write_retry;
 pub use render::{
     Data, EventName, Rendering, Written, escaped_line_ends, is_event_name, write_entry,
+    write_last_event,
 };
 
 /// The media type of a stream. The standard fixes the charset, but without it some clients take ISO-8859-1.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::line::write_line;
-use super::{CONTROL_EVENT, Entry};
+use super::{CONTROL_EVENT, Controls, EndMarker, Entry};
 
 /// What a route makes of an entry. Routes with equal renderings share the encoded bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,12 +15,29 @@ pub struct Rendering {
     pub data: Data,
     /// The data of an entry that has none of the data fields; `None`: such an entry is skipped.
     pub missing: Option<String>,
+    /// In which form gaps among the entries are sent.
+    pub controls: Controls,
+    /// The entry that ends a stream.
+    pub end: Option<EndMarker>,
+}
+
+impl Default for Rendering {
+    /// As a route has it that names nothing else.
+    fn default() -> Self {
+        Self {
+            event: EventName::Fixed("message".into()),
+            data: Data::Field("payload".into()),
+            missing: Some("{}".into()),
+            controls: Controls::default(),
+            end: None,
+        }
+    }
 }
 
 /// Where an event's type comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EventName {
-    /// Always this.
+    /// Always this; empty: no type is sent.
     Fixed(String),
     /// The value of a field, if it [can be](is_event_name) an event's type.
     Field {
@@ -73,12 +90,28 @@ pub fn write_entry(
         return Written::Oversize;
     }
     write_line(out, "id", &entry.id.to_string());
-    write_line(out, "event", &event_of(entry, &rendering.event));
+    write_event_name(out, &event_of(entry, &rendering.event));
     for line in lines(&data) {
         write_line(out, "data", line);
     }
     out.push(b'\n');
     Written::Event
+}
+
+/// Writes the last event of a stream, which has no id of its own.
+pub fn write_last_event(out: &mut Vec<u8>, rendering: &Rendering, data: &str) {
+    let (EventName::Fixed(name) | EventName::Field { otherwise: name, .. }) = &rendering.event;
+    write_event_name(out, name);
+    for line in lines(data) {
+        write_line(out, "data", line);
+    }
+    out.push(b'\n');
+}
+
+fn write_event_name(out: &mut Vec<u8>, name: &str) {
+    if !name.is_empty() {
+        write_line(out, "event", name);
+    }
 }
 
 fn data_of<'a>(entry: &'a Entry, rendering: &'a Rendering) -> Option<Cow<'a, str>> {

@@ -31,6 +31,14 @@ impl Item {
         }
     }
 
+    /// Whether it is the entry that ends the stream, if it stays the last one.
+    fn ends_stream(&self, rendering: &Rendering) -> bool {
+        match (self, &rendering.end) {
+            (Self::Entry(entry), Some(end)) => end.is(entry),
+            _ => false,
+        }
+    }
+
     /// About how many bytes its event will have.
     fn event_bytes(&self) -> usize {
         const AROUND_BYTES: usize = 64;
@@ -63,6 +71,8 @@ struct Rendered {
     ends: Vec<usize>,
     /// Which entries cannot be sent, by index, and why: a gap is sent in their place.
     unsent: Vec<(usize, Reason)>,
+    /// The last item is the entry that ends the stream.
+    ends_stream: bool,
 }
 
 /// How many entries could not be sent, by reason, counted once for each rendering.
@@ -141,6 +151,18 @@ impl Batch {
         [Reason::Oversize, Reason::Unreadable].map(|reason| (reason, count(reason)))
     }
 
+    /// Whether its last item is the entry that ends the stream.
+    pub fn ends_stream(&self, rendering: usize) -> bool {
+        self.has(rendering) && self.rendered(rendering).ends_stream
+    }
+
+    /// The first item from `from_seq` on that tells of missing entries, if there is one.
+    pub fn next_gap(&self, rendering: usize, from_seq: u64) -> Option<u64> {
+        let unsent = self.rendered(rendering).unsent.iter().map(|(index, _)| index);
+        let seqs = self.gaps.iter().chain(unsent).map(|index| self.first_seq + *index as u64);
+        seqs.filter(|seq| *seq >= from_seq).min()
+    }
+
     /// Whether the item is sent as an entry: it is no gap, could be sent, and is not skipped by this rendering.
     pub fn is_entry(&self, rendering: usize, seq: u64) -> bool {
         let (rendered, index) = (self.rendered(rendering), self.index(seq));
@@ -182,7 +204,7 @@ impl Rendered {
         for (index, item) in items.iter().enumerate() {
             event.clear();
             match item {
-                Item::Gap(gap, id) => write_control(&mut event, Some(*id), Control::Gap(*gap)),
+                Item::Gap(gap, id) => write_gap(&mut event, rendering, *gap, *id),
                 Item::Entry(entry) => {
                     let reason = match write_entry(&mut event, entry, rendering, max_entry_bytes) {
                         Written::Oversize => Some(Reason::Oversize),
@@ -191,8 +213,12 @@ impl Rendered {
                     };
                     if let Some(reason) = reason {
                         unsent.push((index, reason));
-                        let next = items.get(index + 1);
-                        write_unsent(&mut event, reason, entry.id, before, next);
+                        let next =
+                            items.get(index + 1).map(Item::id).filter(|next| *next > entry.id);
+                        let after = Some(before.unwrap_or(entry.id.prev()));
+                        let gap = Gap { after, next, lost: Some(1), reason };
+                        let id = next.map_or(entry.id, StreamId::prev);
+                        write_gap(&mut event, rendering, gap, id);
                     }
                 }
             }
@@ -201,7 +227,9 @@ impl Rendered {
             before = Some(item.id());
         }
         // Copied into the exact size: spare capacity would be memory that the ring does not count.
-        Self { bytes: Bytes::copy_from_slice(&bytes), ends, unsent }
+        let bytes = Bytes::copy_from_slice(&bytes);
+        let ends_stream = items.last().is_some_and(|last| last.ends_stream(rendering));
+        Self { bytes, ends, unsent, ends_stream }
     }
 
     fn start(&self, index: usize) -> usize {
@@ -213,16 +241,6 @@ impl Rendered {
     }
 }
 
-/// Writes the gap that is sent in place of an entry.
-fn write_unsent(
-    out: &mut Vec<u8>,
-    reason: Reason,
-    id: StreamId,
-    before: Option<StreamId>,
-    next: Option<&Item>,
-) {
-    let after = Some(before.unwrap_or(id.prev()));
-    let next = next.map(Item::id).filter(|next| *next > id);
-    let gap = Gap { after, next, lost: Some(1), reason };
-    write_control(out, Some(next.map_or(id, StreamId::prev)), Control::Gap(gap));
+fn write_gap(out: &mut Vec<u8>, rendering: &Rendering, gap: Gap, id: StreamId) {
+    write_control(out, rendering.controls, Some(id), Control::Gap(gap));
 }

@@ -93,6 +93,7 @@ mod tests {
             event: EventName::Fixed(event.into()),
             data: Data::Field("payload".into()),
             missing: None,
+            ..Rendering::default()
         }
     }
 

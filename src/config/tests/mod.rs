@@ -134,10 +134,10 @@ fn every_key_is_read() {
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "warn,ssegate=debug"));
     let route = &routes[0];
     let event = EventName::Field { field: "type".into(), otherwise: "other".into() };
-    assert_eq!(route.rendering.event, event);
-    assert_eq!(route.rendering.data, Data::Fields(vec!["x".into(), "y".into()]));
-    assert_eq!(route.rendering.missing, None);
-    assert_eq!((route.replay, route.signals), (Replay::All, Signals::Event));
+    assert_eq!(route.rules.rendering.event, event);
+    assert_eq!(route.rules.rendering.data, Data::Fields(vec!["x".into(), "y".into()]));
+    assert_eq!(route.rules.rendering.missing, None);
+    assert_eq!((route.replay, route.rules.signals), (Replay::All, Signals::Event));
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Reads the routes: each by itself, then whether two of them match the same paths.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use toml::de::DeTable;
 
 use super::access;
@@ -7,8 +10,10 @@ use super::reader::ConfigReader;
 use super::section::{Found, Section};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{KeyTemplate, PathTemplate, Replay, Route, Signals};
-use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
+use crate::config::{
+    Absent, Ended, KeyTemplate, PathTemplate, Replay, Route, RouteStart, Signals, StreamRules,
+};
+use crate::sse::{CONTROL_EVENT, Controls, Data, EventName, Rendering, is_event_name};
 
 /// The types of events that `EventSource` itself dispatches.
 const EVENT_SOURCES_OWN: [&str; 2] = ["open", "error"];
@@ -164,6 +169,8 @@ fn route(
         event: event(&mut section),
         data: data(&mut section),
         missing: missing(&mut section),
+        controls: Controls::Event,
+        end: None,
     };
     let replay = section.read("replay", WrittenValue::Integer(10_000), replay).0;
     let signals =
@@ -173,7 +180,26 @@ fn route(
     }
     section.end();
     let ((path, found), (key, _)) = (path?, key?);
-    Some((Route { path, key, access: access?, rendering, replay, signals }, found.location))
+    let rules = StreamRules {
+        rendering,
+        signals,
+        stalled: Duration::ZERO,
+        ends_at_gap: false,
+        end_data: None,
+        cuts: false,
+    };
+    let route = Route {
+        path,
+        key,
+        access: access?,
+        replay,
+        start: RouteStart::Live,
+        absent: Absent::Wait,
+        ended: Ended::NoContent,
+        headers: Vec::new(),
+        rules: Arc::new(rules),
+    };
+    Some((route, found.location))
 }
 
 fn check_variables(

@@ -12,7 +12,7 @@ use super::super::{Subscriber, uring};
 use super::members::yield_at;
 use super::task::{Member, Shard};
 use crate::config::Signals;
-use crate::sse::{Control, StreamId, write_control};
+use crate::sse::{Control, StreamId};
 use crate::stream::ReaderState;
 use crate::telemetry::metrics::DisconnectReason;
 
@@ -56,9 +56,10 @@ impl Shard {
         let member = &mut self.members[slot];
         member.subscriber.warned();
         let member = &self.members[slot];
-        let mut bare = Vec::new();
-        write_control(&mut bare, self.last_id(member), control);
-        let bytes = Bytes::from(member.subscriber.format.frame(&bare));
+        let (format, id) = (member.subscriber.format, self.last_id(member));
+        let mut bytes = Vec::new();
+        format.append_control(id, control, &mut bytes);
+        let bytes = Bytes::from(bytes);
         let outcome = member.socket.send(&bytes);
         self.signalled(slot, &bytes, &outcome);
     }

@@ -83,7 +83,12 @@ fn rendering() -> impl Strategy<Value = Rendering> {
     ];
     let missing = select(vec![None, Some("{}"), Some(""), Some("two\r\nlines\r")]);
     (prop_oneof![fixed, from_field], data, missing.prop_map(|text| text.map(String::from)))
-        .prop_map(|(event, data, missing)| Rendering { event, data, missing })
+        .prop_map(|(event, data, missing)| Rendering {
+            event,
+            data,
+            missing,
+            ..Rendering::default()
+        })
 }
 
 /// Feeds `bytes` to the parser in chunks of these lengths, over and over.
@@ -213,7 +218,7 @@ proptest! {
 
     #[test]
     fn json_is_an_object_of_strings(entry in entry()) {
-        let rendering = Rendering { event: EventName::Fixed("log".into()), data: Data::All, missing: None };
+        let rendering = Rendering { event: EventName::Fixed("log".into()), data: Data::All, missing: None, ..Rendering::default() };
         let object: HashMap<String, String> = serde_json::from_str(&sent(&entry, &rendering).data)?;
         let last: HashMap<String, String> =
             entry.fields.iter().map(|(name, value)| (lossy(name), lossy(value))).collect();
@@ -226,7 +231,7 @@ fn payload(value: impl Into<Bytes>) -> Entry {
 }
 
 fn verbatim(event: EventName) -> Rendering {
-    Rendering { event, data: Data::Field("payload".into()), missing: None }
+    Rendering { event, data: Data::Field("payload".into()), missing: None, ..Rendering::default() }
 }
 
 #[test]
@@ -303,7 +308,16 @@ fn json_keeps_the_entry_order_and_the_last_of_repeated_fields() {
     let fields = fields.map(|(name, value)| (name.into(), value.into())).to_vec();
     let entry = Entry { id: StreamId { ms: 5, seq: 1 }, fields };
     let data = |data| {
-        sent(&entry, &Rendering { event: EventName::Fixed("log".into()), data, missing: None }).data
+        sent(
+            &entry,
+            &Rendering {
+                event: EventName::Fixed("log".into()),
+                data,
+                missing: None,
+                ..Rendering::default()
+            },
+        )
+        .data
     };
     assert_eq!(data(Data::All), r#"{"b":"2","a":"x\r\ny","c":"3","n":""}"#);
     assert_eq!(
@@ -316,8 +330,12 @@ fn json_keeps_the_entry_order_and_the_last_of_repeated_fields() {
 #[test]
 fn json_has_no_line_ends_of_unicode() {
     let text = "a\u{85}b\u{2028}c\u{2029}d\u{b}e\u{c}f\u{1c}";
-    let rendering =
-        Rendering { event: EventName::Fixed("message".into()), data: Data::All, missing: None };
+    let rendering = Rendering {
+        event: EventName::Fixed("message".into()),
+        data: Data::All,
+        missing: None,
+        ..Rendering::default()
+    };
     let fields = vec![(text.to_owned().into(), text.to_owned().into())];
     let entry = Entry { id: StreamId::ZERO, fields };
     let mut out = Vec::new();
@@ -355,8 +373,8 @@ fn control_events_are_the_documented_json() {
     }
     for (control, json) in cases {
         let mut out = b"id: 1-0\n\n".to_vec();
-        write_control(&mut out, id(7), control);
-        write_control(&mut out, None, control);
+        write_control(&mut out, Controls::Event, id(7), control);
+        write_control(&mut out, Controls::Event, None, control);
         let [with_id, without] = <[Item; 2]>::try_from(read(&out)).unwrap();
         let Item::Event(event) = &with_id else { panic!("{with_id:?}") };
         assert_eq!((event.event_type.as_str(), event.last_event_id.as_str()), ("ssegate", "7-0"));

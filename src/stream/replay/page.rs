@@ -194,6 +194,7 @@ mod tests {
             event: EventName::Fixed("message".into()),
             data: Data::Field("payload".into()),
             missing: None,
+            ..Rendering::default()
         };
         Page {
             batch: Arc::new(Batch::encode(&items, &[rendering], 1000)),

@@ -249,6 +249,7 @@ mod tests {
             event: EventName::Fixed("message".into()),
             data: Data::Field("payload".into()),
             missing: None,
+            ..Rendering::default()
         };
         // Their pages together are more than there is memory for; none holds the entry that was asked for.
         let (pages, payload) = (20, vec![b'x'; 1_000_000]);

@@ -1,0 +1,74 @@
+//! How the streams of a route begin, speak and end.
+
+use std::time::Duration;
+
+use crate::sse::{Controls, EndMarker, Rendering};
+
+/// How the streams of a route speak and end. A stream keeps the rules that it began with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamRules {
+    /// How an entry becomes an event, in which form control events are sent, and which entry ends a stream.
+    pub rendering: Rendering,
+    /// How clients learn of keepalives and of the loss of Redis.
+    pub signals: Signals,
+    /// A stream without a new entry for so long is ended; zero: never.
+    pub stalled: Duration,
+    /// Whether a gap ends a stream, once it is told.
+    pub ends_at_gap: bool,
+    /// The data of a last event that is sent in place of the `end` control event.
+    pub end_data: Option<String>,
+    /// Whatever closes a stream but its end leaves the body incomplete, so that no client takes it for whole.
+    pub cuts: bool,
+}
+
+impl StreamRules {
+    /// Whether and how control events are sent.
+    pub fn controls(&self) -> Controls {
+        self.rendering.controls
+    }
+
+    /// The entry that ends a stream.
+    pub fn end(&self) -> Option<&EndMarker> {
+        self.rendering.end.as_ref()
+    }
+}
+
+/// How clients learn of keepalives and of the loss of Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// As comments only.
+    Comment,
+    /// As control events as well, which JavaScript sees.
+    Event,
+}
+
+/// Where a client begins that names no beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteStart {
+    /// With what is new.
+    Live,
+    /// With everything that the stream still holds.
+    Earliest,
+    /// With the newest so many entries.
+    Newest(u64),
+    /// With what came since so long ago.
+    Back(Duration),
+}
+
+/// What a client gets for a key that is not there when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// A stream that waits for the key.
+    Wait,
+    /// `204`, if the key does not come within this.
+    NoContent(Duration),
+}
+
+/// What a client gets that comes back at or past the end of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// `204`: an `EventSource` stays closed.
+    NoContent,
+    /// What is kept from the route's start, and the end again.
+    Replay,
+}
