@@ -41,6 +41,7 @@ struct StreamReport {
     server: Option<String>,
     source_last_id: Option<String>,
     lag_entries: Option<u64>,
+    ended: bool,
     shards: Vec<ShardReport>,
     catch_ups: CatchUps,
 }
@@ -197,6 +198,7 @@ impl StreamReport {
             server: state.status.server.as_ref().map(Address::to_string),
             source_last_id: state.status.source_last_id.map(|id| id.to_string()),
             lag_entries: state.status.lag_entries,
+            ended: state.ends.is_over(),
             shards: shards.collect(),
             catch_ups: CatchUps::at(&places, next_seq),
         }
@@ -225,6 +227,7 @@ impl StreamReport {
             "server": self.server,
             "source_last_id": self.source_last_id,
             "lag_entries": self.lag_entries,
+            "ended": self.ended,
             "packs": shards.collect::<Vec<_>>(),
             "followers": {
                 "count": self.catch_ups.count,
@@ -254,6 +257,7 @@ impl StreamReport {
             last_id = self.last_id,
             source_last_id = self.source_last_id,
             lag_entries = self.lag_entries,
+            ended = self.ended,
             ring_entries = self.ring_entries,
             ring_bytes = self.ring_bytes,
             "state of a stream"

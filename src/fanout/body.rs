@@ -55,6 +55,14 @@ struct State {
     awaited: bool,
 }
 
+/// A body that is left incomplete after these bytes, and what fills it.
+pub fn cut_after(bytes: Vec<u8>, write_stall: Duration) -> (CatchUpHalf, Body) {
+    let (sink, body) = body();
+    let half =
+        CatchUpHalf::new(&body, async move { sink.finish(&bytes, false, write_stall).await });
+    (half, body)
+}
+
 /// Both ends of a body.
 pub(super) fn body() -> (Sink, Body) {
     let slot = Slot::default();
@@ -103,19 +111,29 @@ impl Sink {
         self.gone().await;
     }
 
-    /// Writes the closing frame and ends the body; returns when hyper has dropped it.
-    pub(super) async fn finish(&self, closing_frame: &[u8], write_stall: Duration) -> BodyEnd {
+    /// Writes the closing frame, and ends the body if it `is_whole`; returns when hyper has dropped it, or has taken
+    /// all that there is of it.
+    pub(super) async fn finish(
+        &self,
+        closing_frame: &[u8],
+        is_whole: bool,
+        write_stall: Duration,
+    ) -> BodyEnd {
         let finish = async {
             for piece in closing_frame.chunks(PIECE_BYTES) {
                 self.has_room().await;
                 self.put(|| Bytes::copy_from_slice(piece))?;
             }
-            self.end().await;
+            if is_whole {
+                self.end().await;
+            } else {
+                self.has_room().await;
+            }
             Ok::<_, io::Error>(())
         };
         match tokio::time::timeout(write_stall, finish).await {
-            Ok(Ok(())) => BodyEnd::All,
-            Ok(Err(_)) | Err(_) => BodyEnd::Part,
+            Ok(Ok(())) if is_whole => BodyEnd::All,
+            Ok(Ok(()) | Err(_)) | Err(_) => BodyEnd::Part,
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::Subscriber;
-use crate::sse::Control;
+use super::signal::is_up;
+use crate::sse::{Control, EndReason};
 use crate::telemetry::metrics::DisconnectReason;
 
 /// What is due.
@@ -13,6 +14,13 @@ pub(super) enum Deadline {
     Warning(Control),
     /// To end the stream: with this in its closing frame, for this reason.
     End(Option<Control>, DisconnectReason),
+}
+
+impl Deadline {
+    /// The stream is over.
+    fn over(reason: EndReason) -> Self {
+        Self::End(Some(Control::End { reason }), DisconnectReason::Ended(reason))
+    }
 }
 
 impl Subscriber {
@@ -48,6 +56,26 @@ impl Subscriber {
             reason = "a day at most"
         )]
         Some(Deadline::Warning(Control::Expiring { seconds: seconds as u64 }))
+    }
+
+    /// When the next deadline is of a subscriber that is level with the tail.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        [self.next_deadline(), self.stalled_at()].into_iter().flatten().min()
+    }
+
+    /// The end of a stream that is level with the tail, and to which no entry came for its route's `stalled`.
+    pub(super) fn stalled_end(&self, now: Instant) -> Option<Deadline> {
+        let is_stalled = self.stalled_at().is_some_and(|at| at <= now);
+        is_stalled.then(|| Deadline::over(EndReason::Stalled))
+    }
+
+    fn stalled_at(&self) -> Option<Instant> {
+        let stalled = Some(self.rules.stalled).filter(|stalled| !stalled.is_zero())?;
+        let state = self.topic().state();
+        // While the source is away nobody knows whether an entry came.
+        let since = if is_up(&state.reader) { state.last_entry } else { Some(Instant::now()) };
+        let since = since.max(state.up_since).unwrap_or(self.opened).max(self.opened);
+        Some(since + stalled)
     }
 
     /// The warning was given.

@@ -42,17 +42,19 @@ mod wire;
 mod writer;
 
 pub use access_record::{AccessRecord, AccessedStream, LogId};
-pub use body::{Body, BodyEnd, CatchUpHalf};
+pub use body::{Body, BodyEnd, CatchUpHalf, cut_after};
 pub use catchup::{CatchUp, follow_in_body, welcome};
 pub use close::{CLIENT_CLOSE_TIME, close, close_with};
 pub use settings::Settings;
-pub use socket::Socket;
+pub use signal::end_frame;
+pub use socket::{Socket, left};
 pub use subscriber::Subscriber;
 pub use uring::may_send_at_once;
 pub use wire::WireFormat;
 
 use catchup::DeliveryState;
 use shard::{Joining, ShardHandle, ShardMessage};
+use signal::ClosingFrame;
 
 /// A shard takes this many subscribers before another one is opened for the same topic.
 const SHARD_MIN_SUBSCRIBERS: usize = 256;
@@ -147,8 +149,8 @@ impl Fanout {
         }
         drop(shards);
         subscriber.ended(&self.metrics, DisconnectReason::Error);
-        let frame = self.closing_frame(subscriber.format, delivery.last_id, None);
-        close(self, socket, subscriber, frame);
+        let frame = self.closing_frame(&subscriber, delivery.last_id, None);
+        close(self, socket, subscriber, frame.bytes);
     }
 
     /// A permit to write, for a subscriber that replays. Where there are several workers, one of them is left to
@@ -186,17 +188,17 @@ impl Fanout {
     /// The last bytes of a stream: a control event, where there is one to tell, and the end of the body.
     fn closing_frame(
         &self,
-        format: WireFormat,
+        subscriber: &Subscriber,
         id: Option<StreamId>,
         control: Option<Control>,
-    ) -> Vec<u8> {
+    ) -> ClosingFrame {
         let settings = self.settings();
         let wait = match control {
             Some(Control::Drain) => settings.return_time(self.drain_left()),
             Some(Control::Unavailable { .. }) => settings.long_reconnection_time(),
             _ => settings.reconnection_time(),
         };
-        signal::closing_frame(wait, format, id, control)
+        signal::closing_frame(wait, subscriber.format, &subscriber.rules, id, control)
     }
 
     /// The shards of a topic: the number of each, and how many subscribers it has.

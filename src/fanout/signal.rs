@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::config::Signals;
-use crate::sse::{Control, StreamId, comment, write_control, write_retry};
+use crate::config::{Signals, StreamRules};
+use crate::sse::{
+    Control, Controls, EndReason, StreamId, comment, write_control, write_last_event, write_retry,
+};
 use crate::stream::ReaderState;
 
 use super::WireFormat;
@@ -72,24 +74,65 @@ pub(super) fn is_up(reader: &ReaderState) -> bool {
     matches!(reader, ReaderState::Up | ReaderState::Starting)
 }
 
+/// The last bytes of a stream.
+pub(super) struct ClosingFrame {
+    /// What is sent.
+    pub(super) bytes: Vec<u8>,
+    /// Whether the body ends there. Else it is left incomplete: its client knows that it is not whole.
+    pub(super) is_whole: bool,
+}
+
+/// The last bytes of a stream that has come to its end.
+pub fn end_frame(format: WireFormat, rules: &StreamRules) -> Vec<u8> {
+    let control = Control::End { reason: EndReason::Marker };
+    closing_frame(Duration::ZERO, format, rules, None, Some(control)).bytes
+}
+
 /// The last bytes of a stream; its client is to come back after `wait`, or once it may have a new token.
 pub(super) fn closing_frame(
     wait: Duration,
     format: WireFormat,
+    rules: &StreamRules,
     id: Option<StreamId>,
     control: Option<Control>,
-) -> Vec<u8> {
-    let mut out = Vec::new();
-    if let Some(control) = control {
-        let mut bare = Vec::new();
-        let wait = match control {
-            Control::Expired => AFTER_EXPIRY.mul_f64(1.0 + fastrand::f64()),
-            _ => wait,
-        };
-        write_retry(&mut bare, wait);
-        write_control(&mut bare, format.controls, id, control);
-        format.append_event(&bare, &mut out);
+) -> ClosingFrame {
+    let mut bytes = Vec::new();
+    if let Some(event) = last_event(wait, format, rules, id, control) {
+        format.append_event(&event, &mut bytes);
     }
-    out.extend_from_slice(format.end());
-    out
+    let is_whole = match control {
+        Some(Control::End { reason: EndReason::Marker }) => true,
+        Some(Control::End { .. }) if format.controls != Controls::None => true,
+        _ => !rules.cuts,
+    };
+    if is_whole {
+        bytes.extend_from_slice(format.end());
+    }
+    ClosingFrame { bytes, is_whole }
+}
+
+fn last_event(
+    wait: Duration,
+    format: WireFormat,
+    rules: &StreamRules,
+    id: Option<StreamId>,
+    control: Option<Control>,
+) -> Option<Vec<u8>> {
+    let mut bare = Vec::new();
+    match (control?, &rules.end_data) {
+        (Control::End { reason: EndReason::Marker }, Some(data)) => {
+            write_last_event(&mut bare, &rules.rendering, data);
+        }
+        (control, _) => {
+            let wait = match control {
+                Control::Expired => AFTER_EXPIRY.mul_f64(1.0 + fastrand::f64()),
+                _ => wait,
+            };
+            if !matches!(control, Control::End { .. }) {
+                write_retry(&mut bare, wait);
+            }
+            write_control(&mut bare, format.controls, id, control);
+        }
+    }
+    Some(bare)
 }

@@ -58,6 +58,30 @@ impl Socket {
     }
 }
 
+/// Returns once the client has left; whatever it sends is thrown away.
+pub async fn left(socket: &Socket) {
+    match watched(socket.as_fd(), Interest::READABLE) {
+        Ok(watching) => wait_until_left(&watching, || socket.discard_input()).await,
+        // Without a descriptor for the watch nobody notices.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// The same, of a socket that is watched.
+pub(super) async fn wait_until_left<T: AsRawFd>(
+    watching: &AsyncFd<T>,
+    discard_input: impl Fn() -> Input,
+) {
+    loop {
+        let Ok(mut ready) = watching.readable().await else { return };
+        match discard_input() {
+            Input::Closed => return,
+            Input::None => ready.clear_ready(),
+            Input::Discarded => {}
+        }
+    }
+}
+
 /// Registers a descriptor that its owner closes and nobody else does with the runtime's reactor.
 #[expect(
     deprecated,

@@ -7,9 +7,9 @@ use super::access_record::{AccessRecord, LogId};
 use super::wire::WireFormat;
 use crate::auth::TokenEnd;
 use crate::auth::grant::GrantHandle;
-use crate::config::Signals;
+use crate::config::StreamRules;
 use crate::limits::Permit;
-use crate::stream::{Lease, Topic};
+use crate::stream::{Batch, Lease, Topic};
 use crate::telemetry::metrics::{DisconnectReason, Metrics};
 
 /// One client stream, besides its socket. There are many: keep it small.
@@ -24,8 +24,8 @@ pub struct Subscriber {
     pub format: WireFormat,
     /// Index of its route in the configuration.
     pub route: u16,
-    /// Whether keepalives and the loss of Redis are events to its client.
-    pub signals: Signals,
+    /// How its stream speaks and ends.
+    pub rules: Arc<StreamRules>,
     /// Names it in the log.
     pub id: LogId,
     /// For the access log, where there is one.
@@ -42,6 +42,16 @@ impl Subscriber {
     /// Its topic.
     pub fn topic(&self) -> &Arc<Topic> {
         self.lease.topic()
+    }
+
+    /// Whether its stream may be over with one of these batches: catch-up sees to that.
+    pub(super) fn may_end_in(&self, batches: &[Arc<Batch>]) -> bool {
+        let (rules, rendering) = (&self.rules, usize::from(self.format.rendering));
+        let ends = |batch: &Arc<Batch>| {
+            batch.ends_stream(rendering)
+                || rules.ends_at_gap && batch.next_gap(rendering, batch.first_seq).is_some()
+        };
+        (rules.ends_at_gap || rules.end().is_some()) && batches.iter().any(ends)
     }
 
     /// Counts bytes that its client took, for its route and for the access log.
@@ -64,10 +74,13 @@ impl Subscriber {
     }
 
     /// Its stream has ended.
-    pub(super) fn ended(&self, metrics: &Metrics, reason: DisconnectReason) {
+    pub fn ended(&self, metrics: &Metrics, reason: DisconnectReason) {
         let (LogId { connection, stream }, why) = (self.id, reason.as_str());
         tracing::debug!(connection, stream, why, "stream ended");
         metrics.disconnected(reason, self.opened);
+        if let DisconnectReason::Ended(over) = reason {
+            metrics.routes()[usize::from(self.route)].ended(over).increment(1);
+        }
         if let Some(record) = &self.record {
             record.end(why);
         }

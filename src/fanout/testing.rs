@@ -71,7 +71,7 @@ impl TestFanout {
                 framed: true,
             },
             route: 0,
-            signals: route.rules.signals,
+            rules: route.rules.clone(),
             id: LogId { connection: 1, stream: None },
             record: None,
             opened: Instant::now(),

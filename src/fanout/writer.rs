@@ -7,7 +7,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::Socket;
 use super::body::{PIECE_BYTES, Sink};
-use super::socket::Input;
+use super::socket::wait_until_left;
 
 pub(super) enum SubscriberWriter {
     /// The client's socket; it can go to a shard.
@@ -60,17 +60,11 @@ impl SubscriberWriter {
 
     /// Returns once the client has left; whatever it sends is thrown away.
     pub(super) async fn left(&self) {
-        let socket = match self {
-            Self::Socket(socket) => socket,
-            Self::Body(body) => return body.gone().await,
-        };
-        loop {
-            let Ok(mut ready) = socket.readable().await else { return };
-            match socket.get_ref().discard_input() {
-                Input::Closed => return,
-                Input::None => ready.clear_ready(),
-                Input::Discarded => {}
+        match self {
+            Self::Socket(socket) => {
+                wait_until_left(socket, || socket.get_ref().discard_input()).await;
             }
+            Self::Body(body) => body.gone().await,
         }
     }
 }

@@ -5,22 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::Request;
-use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::plan::Plan;
 use super::request::{Requester, protocol};
 use super::{forwarded, reauthorize, response};
 use crate::auth::grant::AuthContext;
-use crate::fanout::{AccessRecord, AccessedStream, CatchUp, LogId, Subscriber, WireFormat};
+use crate::config::{Refuse, Route};
+use crate::fanout::{
+    AccessRecord, AccessedStream, CatchUp, LogId, Subscriber, WireFormat, end_frame,
+};
 use crate::limits::{ClientIdentity, LimitExceeded, Permit};
 use crate::sse::{Control, Controls, comment, write_control, write_retry};
 use crate::state::{Serving, State};
+use crate::stream::Lease;
 use crate::stream::start::Start;
-use crate::stream::{Lease, ReaderState, Topic};
-
-/// A live start on a key whose tail is not known waits this long for the source.
-const TAIL_WAIT: Duration = Duration::from_secs(2);
 
 /// A stream that a client asks for. Boxed: the task of each pending connection has room for it.
 pub(super) struct StreamRequest {
@@ -93,13 +92,10 @@ impl StreamRequest {
             lease,
             permit,
             grant,
-            format: WireFormat {
-                rendering: u16::try_from(rendering).expect("there are fewer routes and reloads"),
-                controls: route.rules.controls(),
-                framed: plan.framed,
-            },
+            format: self
+                .format(u16::try_from(rendering).expect("there are fewer routes and reloads")),
             route: serving.routes[plan.route],
-            signals: route.rules.signals,
+            rules: route.rules.clone(),
             id: self.id,
             record: self.record.clone(),
             opened: Instant::now(),
@@ -108,19 +104,70 @@ impl StreamRequest {
         }
     }
 
+    /// The route that it asks for.
+    pub(super) fn route(&self) -> &Route {
+        &self.serving.config.routes[self.plan.route]
+    }
+
     /// The beginning of the stream, after the `head` of its response.
-    pub(super) fn begin(&self, state: &State, subscriber: &Subscriber, head: Vec<u8>) -> CatchUp {
-        let Self { plan, identity, serving, .. } = self;
+    pub(super) fn begin(
+        &self,
+        state: &State,
+        subscriber: &Subscriber,
+        start: Start,
+        head: Vec<u8>,
+    ) -> CatchUp {
+        let Self { identity, .. } = self;
         state.metrics.responded(response::STREAM_STATUS);
         let address = identity.address.map(tracing::field::display);
         let LogId { connection, stream } = subscriber.id;
-        debug!(connection, stream, address, key = %subscriber.topic().key, start = ?plan.start, "stream opened");
+        debug!(connection, stream, address, key = %subscriber.topic().key, ?start, "stream opened");
         let mut opening = head;
+        subscriber.format.append_event(&self.opening(), &mut opening);
+        CatchUp::begin(subscriber, self.route().replay, start, opening)
+    }
+
+    fn opening(&self) -> Vec<u8> {
         let mut bare = Vec::new();
-        write_retry(&mut bare, serving.settings.reconnection_time());
+        write_retry(&mut bare, self.serving.settings.reconnection_time());
         bare.extend_from_slice(comment::OPEN.as_bytes());
-        subscriber.format.append_event(&bare, &mut opening);
-        CatchUp::begin(subscriber, serving.config.routes[plan.route].replay, plan.start, opening)
+        bare
+    }
+
+    /// The body of a stream of which nothing is left but its end.
+    pub(super) fn end_again(&self) -> Vec<u8> {
+        let format = self.format(0);
+        let mut body = format.frame(&self.opening());
+        body.extend(end_frame(format, &self.route().rules));
+        body
+    }
+
+    /// How its client wants the bytes.
+    pub(super) fn format(&self, rendering: u16) -> WireFormat {
+        let controls = self.route().rules.controls();
+        WireFormat { rendering, controls, framed: self.plan.framed }
+    }
+
+    /// Whether a refusal has a status code: else it is an event, which not every route's clients can read.
+    pub(super) fn refuses_by_status(&self) -> bool {
+        let is_event_read = self.route().rules.controls() == Controls::Event;
+        self.serving.settings.refuse == Refuse::Status || !is_event_read
+    }
+
+    /// Counts and logs that there is no stream to give.
+    pub(super) fn count_over(&self, state: &State, status: u16) {
+        state.metrics.responded(status);
+        let LogId { connection, stream } = self.id;
+        debug!(
+            connection,
+            stream,
+            key = self.plan.key,
+            status,
+            "the stream is over, or there is none"
+        );
+        if let Some(record) = &self.record {
+            record.end("over");
+        }
     }
 
     /// Counts and logs a refusal. It is a warning only where the address may stand for many clients.
@@ -139,37 +186,6 @@ impl StreamRequest {
                 "a stream was refused by a limit for its address, which may be a proxy's; if it is one of yours, list its network in proxy.trusted and let it name its clients: then each client has a limit of its own"
             );
         }
-    }
-}
-
-/// Waits until the topic knows its tail; an error's code where the key cannot be read.
-pub(super) async fn wait_for_tail(lease: &Lease, start: Start) -> Result<(), &'static str> {
-    let is_start_known = matches!(start, Start::After(_) | Start::Since(_) | Start::Earliest);
-    let mut news = lease.topic().subscribe();
-    let known = async {
-        loop {
-            if let Some(outcome) = tail_known(lease.topic(), is_start_known) {
-                return outcome;
-            }
-            // An error says that news was missed, which is news as well.
-            let _ = news.recv().await;
-        }
-    };
-    match timeout(TAIL_WAIT, known).await {
-        Ok(outcome) => outcome,
-        Err(_) if is_start_known => Ok(()),
-        Err(_) => Err("source"),
-    }
-}
-
-fn tail_known(topic: &Topic, is_start_known: bool) -> Option<Result<(), &'static str>> {
-    let state = topic.state();
-    match state.reader {
-        ReaderState::Refused(code) => Some(Err(code)),
-        // Only now: the source may soon say that the key cannot be read, so a known start waits, too.
-        ReaderState::Away(_) if is_start_known => Some(Ok(())),
-        _ if state.ring.generation() > 0 => Some(Ok(())),
-        _ => None,
     }
 }
 

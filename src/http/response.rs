@@ -42,6 +42,8 @@ pub const STATUSES: [u16; 12] = [200, 204, 400, 401, 403, 404, 405, 406, 414, 42
 pub(super) const STREAM_STATUS: u16 = 200;
 /// The status code of a refused stream, where `server.refuse` asks for one.
 pub(super) const REFUSED_STATUS: u16 = 503;
+/// The status code where the stream is over, or there is none: an `EventSource` does not come back.
+pub(super) const OVER_STATUS: u16 = 204;
 /// What hyper itself answers to a head that it cannot parse.
 pub(super) const MALFORMED_STATUS: u16 = 400;
 /// What hyper answers to a head that is too large.
@@ -88,6 +90,22 @@ pub(super) fn refused(plan: &Plan, retry_after: Duration, reason: &str) -> Vec<u
     let mut headers = plan.headers.clone();
     headers.insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
     closing(plan.framed, StatusCode::SERVICE_UNAVAILABLE, &refused_body(reason), &headers)
+}
+
+/// A whole response without a body, where the stream is over or there is none.
+pub(super) fn over(plan: &Plan) -> Vec<u8> {
+    let mut head = status_line(plan.framed, "204 No Content").into_bytes();
+    append_header(&mut head, "cache-control", b"no-store");
+    end_of_head(head, &plan.headers)
+}
+
+/// The same, for hyper.
+pub(super) fn over_response(plan: &Plan) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().extend(plan.headers.clone());
+    response
 }
 
 /// A whole response with a line of text, after which the connection closes.

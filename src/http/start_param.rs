@@ -4,11 +4,12 @@
 //! cannot, in the query. So an id wins over every beginning, and what is wrong with it is told in the stream.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use hyper::Request;
 use jiff::Timestamp;
 
-use crate::config::{Replay, duration};
+use crate::config::{Replay, RouteStart, duration};
 use crate::sse::StreamId;
 use crate::stream::start::Start;
 
@@ -31,6 +32,21 @@ pub fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, String> {
         return Ok(Start::Earliest);
     }
     beginning(&query, in_query.first().copied(), replay)
+}
+
+/// Where a client begins that names no beginning.
+pub(super) fn of_route(start: RouteStart) -> Start {
+    match start {
+        RouteStart::Live => Start::Live,
+        RouteStart::Earliest => Start::Earliest,
+        RouteStart::Newest(count) => Start::Newest(count),
+        RouteStart::Back(back) => Start::Since(ms_ago(back)),
+    }
+}
+
+fn ms_ago(back: Duration) -> u64 {
+    let back_ms = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+    u64::try_from(Timestamp::now().as_millisecond().saturating_sub(back_ms)).unwrap_or(0)
 }
 
 /// Clients write the name in many ways: `last_event_id`, `lastEventId`, `Last-Event-ID`.

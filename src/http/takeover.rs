@@ -18,19 +18,20 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tracing::debug;
 
-use super::admission::{StreamRequest, refusal_event, wait_for_tail};
+use super::admission::{StreamRequest, refusal_event};
 use super::listener::Connection;
+use super::over::{NoStream, find_start};
 use super::plan::Plan;
 use super::refused_heads::RefusedHeads;
 use super::request::{Requester, count_response, decide, has_content};
 use super::request_head::{count_refused_head, most_fields};
 use super::response;
 use super::router::{self, Decision};
-use crate::config::{self, Refuse};
-use crate::fanout::{Socket, WireFormat, close, close_with, welcome};
+use crate::config::{self, Absent};
+use crate::fanout::{Socket, close, close_with, left, welcome};
 use crate::limits::{EvictionHandle, PendingSlot};
-use crate::sse::Controls;
 use crate::state::{Serving, State};
+use crate::telemetry::metrics::DisconnectReason;
 
 /// While there are more pending connections than this, none is kept for a second request: hyper costs 13 KB
 /// by then.
@@ -202,15 +203,30 @@ pub(super) async fn open(
     // From here on it counts as a client, even while it waits for the source.
     drop(slot);
     let subscriber = stream.subscriber(state, permit, lease);
-    match wait_for_tail(&subscriber.lease, stream.plan.start).await {
-        Ok(()) => {
-            let machine = stream.begin(state, &subscriber, response::stream_head(&stream.plan));
-            welcome(&state.fanout, socket, subscriber, machine);
+    let started = tokio::select! {
+        started = find_start(state, &stream, &subscriber.lease) => started,
+        // Watched only where it may wait for long: that costs a place in the runtime's reactor.
+        () = left(&socket), if stream.route().absent != Absent::Wait => {
+            return subscriber.ended(&state.metrics, DisconnectReason::Client);
         }
-        Err(reason) => {
-            close(&state.fanout, socket, subscriber.permit, refusal(state, &stream, reason));
+    };
+    let response = match started {
+        Ok(start) => {
+            let head = response::stream_head(&stream.plan);
+            let machine = stream.begin(state, &subscriber, start, head);
+            return welcome(&state.fanout, socket, subscriber, machine);
         }
-    }
+        Err(NoStream::Refused(reason)) => refusal(state, &stream, reason),
+        Err(NoStream::Over) => {
+            stream.count_over(state, response::OVER_STATUS);
+            response::over(&stream.plan)
+        }
+        Err(NoStream::EndAgain) => {
+            stream.count_over(state, response::STREAM_STATUS);
+            [response::stream_head(&stream.plan), stream.end_again()].concat()
+        }
+    };
+    close(&state.fanout, socket, subscriber.permit, response);
 }
 
 /// The whole response to a stream that is refused.
@@ -218,19 +234,21 @@ fn refusal(state: &State, stream: &StreamRequest, reason: &'static str) -> Vec<u
     stream.count_refusal(state, reason);
     let settings = &stream.serving.settings;
     let wait = settings.refusal_time(reason);
-    if settings.refuse == Refuse::Status {
+    if stream.refuses_by_status() {
         state.metrics.responded(response::REFUSED_STATUS);
         return response::refused(&stream.plan, wait, reason);
     }
     state.metrics.responded(response::STREAM_STATUS);
-    refused_stream(&stream.plan, wait, reason)
+    refused_stream(stream, wait, reason)
 }
 
 /// A stream that ends after one event.
-fn refused_stream(plan: &Plan, wait: Duration, reason: &'static str) -> Vec<u8> {
-    let format = WireFormat { rendering: 0, controls: Controls::Event, framed: plan.framed };
-    let mut bytes = response::stream_head(plan);
+fn refused_stream(stream: &StreamRequest, wait: Duration, reason: &'static str) -> Vec<u8> {
+    let format = stream.format(0);
+    let mut bytes = response::stream_head(&stream.plan);
     format.append_event(&refusal_event(wait, reason), &mut bytes);
-    bytes.extend_from_slice(format.end());
+    if !stream.route().rules.cuts {
+        bytes.extend_from_slice(format.end());
+    }
     bytes
 }

@@ -39,6 +39,11 @@ impl Item {
         }
     }
 
+    /// The entry, if it is one.
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        if let Self::Entry(entry) = self { Some(entry) } else { None }
+    }
+
     /// About how many bytes its event will have.
     fn event_bytes(&self) -> usize {
         const AROUND_BYTES: usize = 64;

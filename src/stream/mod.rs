@@ -3,6 +3,7 @@
 mod batch;
 mod catchup_positions;
 pub mod continuity;
+mod ends;
 mod hub;
 pub mod reader;
 mod renderings;
@@ -15,9 +16,10 @@ mod topic;
 
 pub use batch::{Batch, Item, Unsent};
 pub use catchup_positions::{CatchUpPosition, CatchUpRegistry};
+pub use ends::{Ends, StreamEnd};
 pub use hub::{Hub, Lease, TooManyReaders};
 pub use renderings::Renderings;
 pub use ring::{Ring, RingLookup};
 pub use sizes::Sizes;
 pub use status::{ReadFailure, ReaderStatus};
-pub use topic::{ReaderState, Topic, TopicState};
+pub use topic::{Pushed, ReaderState, Topic, TopicState};

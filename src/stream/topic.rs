@@ -13,6 +13,7 @@ use crate::sse::StreamId;
 
 use super::batch::{Batch, Item, Unsent};
 use super::catchup_positions::CatchUpRegistry;
+use super::ends::Ends;
 use super::renderings::Renderings;
 use super::ring::Ring;
 use super::sizes::Sizes;
@@ -67,6 +68,12 @@ pub struct TopicState {
     pub clients: usize,
     /// When its last client left, or when it was opened.
     pub idle_since: Instant,
+    /// Whether the stream is over.
+    pub ends: Ends,
+    /// When its reader last found an entry.
+    pub last_entry: Option<Instant>,
+    /// Since when its reader is connected.
+    pub up_since: Option<Instant>,
     /// When its reader last had an answer.
     pub last_answer: SystemTime,
     /// Each shard with its position in the ring; the reader waits for the slowest.
@@ -77,6 +84,15 @@ pub struct TopicState {
     pub entries: u64,
     /// Gaps told since then, by the reader to everybody or to a client that resumed.
     pub gaps: u64,
+}
+
+/// What a topic tells of entries that it has taken in.
+#[derive(Clone, Copy, Debug)]
+pub struct Pushed {
+    /// Which of them could not be sent.
+    pub unsent: Unsent,
+    /// How often the stream had ended, and went on.
+    pub reopened: u64,
 }
 
 /// How a topic's reader fares.
@@ -105,6 +121,9 @@ impl Topic {
             renderings: Renderings::default(),
             clients: 0,
             idle_since: Instant::now(),
+            ends: Ends::default(),
+            last_entry: None,
+            up_since: None,
             last_answer: SystemTime::now(),
             shards: Vec::new(),
             onlookers: 0,
@@ -136,8 +155,8 @@ impl Topic {
         self.news.subscribe()
     }
 
-    /// Appends what one read found and announces it; which of the entries could not be sent.
-    pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> Unsent {
+    /// Appends what one read found and announces it; what is to be counted of them.
+    pub fn push(&self, items: &[Item], max_entry_bytes: usize) -> Pushed {
         self.append(None, items, max_entry_bytes)
     }
 
@@ -148,11 +167,11 @@ impl Topic {
         base: StreamId,
         items: &[Item],
         max_entry_bytes: usize,
-    ) -> Unsent {
+    ) -> Pushed {
         self.append(Some(base), items, max_entry_bytes)
     }
 
-    fn append(&self, base: Option<StreamId>, items: &[Item], max_entry_bytes: usize) -> Unsent {
+    fn append(&self, base: Option<StreamId>, items: &[Item], max_entry_bytes: usize) -> Pushed {
         let mut renderings = self.state().renderings.clone();
         // Encoded outside the lock, and again if a rendering was registered meanwhile: a subscriber that
         // takes a position in the ring finds its own rendering from there on.
@@ -173,12 +192,17 @@ impl Topic {
         let needed = state.needed_seq();
         if let Some(base) = base {
             state.ring.start_generation(base);
+            state.ends.new_generation();
+        }
+        let reopened = state.ends.move_over(&items.iter().filter_map(Item::entry));
+        if entries > 0 {
+            state.last_entry = Some(Instant::now());
         }
         state.ring.push(batch, needed);
         self.account_bytes(before, state.ring.size_bytes());
         drop(state);
         self.announce();
-        unsent
+        Pushed { unsent, reopened }
     }
 
     /// Begins a new generation of the stream: nobody can resume from an item before it.
@@ -209,6 +233,7 @@ impl Topic {
             state.reader = reader;
             if changed {
                 state.status.since = SystemTime::now();
+                state.up_since = Some(Instant::now());
             }
             changed
         };
@@ -281,6 +306,11 @@ impl Drop for Topic {
 }
 
 impl TopicState {
+    /// Whether there is such a key, as its reader saw last.
+    pub fn exists(&self) -> bool {
+        self.status.source_last_id.is_some()
+    }
+
     /// Clients, without the operator's.
     pub fn audience(&self) -> usize {
         self.clients - self.onlookers

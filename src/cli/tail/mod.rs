@@ -85,8 +85,8 @@ pub async fn run(
 
 /// How a connection ended without a failure.
 enum End {
-    /// The server wants no reconnection.
-    Finished,
+    /// The stream is over: the server wants no reconnection. How it said so.
+    Over(&'static str),
     /// Another connection continues the stream.
     Lost(String),
 }
@@ -98,6 +98,8 @@ struct Tail<'a, O, N> {
     parser: Parser,
     /// Whether the server reaches Redis: it repeats the comment about a loss.
     source_up: bool,
+    /// The server has said that the stream is over.
+    is_over: bool,
     /// `None`: the notes do not go to a terminal.
     progress: Option<Progress>,
 }
@@ -112,17 +114,14 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
         }
         let parser = Parser::new().with_last_event_id(last_event_id);
         let progress = options.progress.then(Progress::begin);
-        Ok(Self { url, out, notes, parser, source_up: true, progress })
+        Ok(Self { url, out, notes, parser, source_up: true, is_over: false, progress })
     }
 
     async fn follow(&mut self) -> Result<(), Failure> {
         loop {
             let why = match self.connection().await? {
-                End::Finished => {
-                    self.note(&format!(
-                        "the server has finished the stream (204) {}",
-                        self.position()
-                    ));
+                End::Over(how) => {
+                    self.note(&format!("{how} {}", self.position()));
                     return Ok(());
                 }
                 End::Lost(why) => why,
@@ -168,7 +167,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             }
         };
         if answer.status() == StatusCode::NO_CONTENT {
-            return Ok(End::Finished);
+            return Ok(End::Over("the server has finished the stream (204)"));
         }
         if answer.status() != StatusCode::OK || !is_event_stream(&answer) {
             return Err(Failure::Refused(refusal(&self.url, answer).await));
@@ -213,16 +212,27 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             self.out.flush().map_err(Failure::Output)?;
             fed.map_err(|error: TooLarge| Failure::Refused(format!("the stream holds {error}")))?;
         }
+        if self.is_over {
+            return Ok(End::Over("the stream has ended"));
+        }
         Ok(End::Lost("the server closed the stream".to_owned()))
     }
 
     fn show(&mut self, item: Item) -> Result<(), Failure> {
         match item {
-            Item::Event(event) if event.event_type == CONTROL_EVENT => self.show_control(&event),
+            Item::Event(event) if event.event_type == CONTROL_EVENT => {
+                self.show_control(&event.data);
+            }
             Item::Event(event) => return self.print(&event),
             Item::Comment(text) if is_comment(&text, comment::RECONNECTING) => self.source(false),
             Item::Comment(text) if is_comment(&text, comment::RECONNECTED) => self.source(true),
-            Item::Comment(_) => {}
+            Item::Comment(text) => {
+                // Where a route sends its control events as comments.
+                let control = text.split_once(' ').map(|(_, control)| control);
+                if let Some(control) = control.filter(|control| control.starts_with('{')) {
+                    self.show_control(control);
+                }
+            }
         }
         Ok(())
     }
@@ -240,8 +250,8 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             .map_err(Failure::Output)
     }
 
-    fn show_control(&mut self, event: &Event) {
-        let control: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
+    fn show_control(&mut self, data: &str) {
+        let control: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
         let member = |name: &str| match &control[name] {
             serde_json::Value::Null => "unknown".to_owned(),
             serde_json::Value::String(text) => printable(text),
@@ -261,13 +271,17 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                     member("next")
                 )
             }
+            Some("end") => {
+                self.is_over = true;
+                format!("the stream is over: {}", member("reason"))
+            }
             Some("drain") => format!("the server drains and will close {}", self.position()),
             Some("expiring") => format!("the token expires in {} s", member("seconds")),
             Some("expired") => format!("the token has expired {}", self.position()),
             Some("unavailable") => format!("the server cannot serve now: {}", member("reason")),
             Some("source") => return self.source(control["up"] == true),
             Some("ping") => return,
-            _ => format!("control event: {}", printable(&event.data)),
+            _ => format!("control event: {}", printable(data)),
         };
         self.note(&told);
     }

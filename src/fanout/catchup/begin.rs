@@ -6,10 +6,10 @@ use crate::config::Replay;
 use crate::fanout::Subscriber;
 use crate::fanout::signal::is_up;
 use crate::fanout::wire::WritePosition;
-use crate::sse::{Control, StreamId};
-use crate::stream::Topic;
+use crate::sse::{Control, EndReason, StreamId};
 use crate::stream::continuity::Continuity;
 use crate::stream::start::{Resolved, Start, StartPoint, resolve_now};
+use crate::stream::{StreamEnd, Topic};
 
 impl CatchUp {
     /// Where a new client asked to start, after the `opening` bytes of its response. Where "now" is for it is
@@ -18,7 +18,10 @@ impl CatchUp {
         let now = resolve_now(subscriber.topic(), replay, asked);
         let (tail, is_up) = {
             let state = subscriber.topic().state();
-            (state.ring.tail(), is_up(&state.reader))
+            let mut marker = subscriber.rules.end().into_iter();
+            // Whether the stream is over has to be found out before the client may wait for more.
+            let is_end_known = marker.all(|marker| state.ends.find(marker).is_some());
+            (state.ring.tail(), is_up(&state.reader) && is_end_known)
         };
         if let (Start::Live, Some(Resolved { from: StartPoint::Ring(seq, tail), gap: None })) =
             (asked, &now)
@@ -88,13 +91,22 @@ impl CatchUp {
     }
 
     /// The stream was recreated, is in this generation, and begins there.
-    pub(super) fn generation_resolved(&mut self, resolved: Resolved, generation: u64) {
+    pub(super) fn generation_resolved(
+        &mut self,
+        resolved: Resolved,
+        generation: u64,
+        end: Option<StreamEnd>,
+    ) {
         if let StartPoint::Source(after) = resolved.from {
             let backfill = Backfill::new(Continuity::after(after), generation);
             self.phase = Phase::Source(backfill.of_what_is_kept());
         }
         if let Some((gap, id)) = resolved.gap {
             self.tell_gap(gap, id);
+            if end == Some(StreamEnd::Gone) && gap.next.is_none() {
+                // It had ended, and there is nothing to wait for.
+                self.over = Some(EndReason::Gap);
+            }
         }
     }
 }

@@ -137,14 +137,17 @@ impl Driver {
         let Some(control) = control else { return BodyEnd::Part };
         let settings = fanout.settings().clone();
         let mut bytes = unsent;
-        bytes.extend(fanout.closing_frame(subscriber.format, delivery.last_id, control));
+        let frame = fanout.closing_frame(&subscriber, delivery.last_id, control);
+        bytes.extend(frame.bytes);
         match writer {
             SubscriberWriter::Socket(socket) => {
                 close(&fanout, socket.into_inner(), subscriber, bytes);
                 BodyEnd::Part
             }
             // The subscriber's permits are held to the end of it.
-            SubscriberWriter::Body(body) => body.finish(&bytes, settings.write_stall).await,
+            SubscriberWriter::Body(body) => {
+                body.finish(&bytes, frame.is_whole, settings.write_stall).await
+            }
         }
     }
 
@@ -183,7 +186,7 @@ impl Driver {
         let at = if let Phase::Ring(at) = self.machine.phase { Some(at.seq) } else { None };
         self.position.set(at);
         let state = self.subscriber.topic().state();
-        self.machine.next(&TopicView::of(&state, self.writer.most_bytes()))
+        self.machine.next(&TopicView::of(&state, &self.subscriber.rules, self.writer.most_bytes()))
     }
 
     /// Ends the stream where its time is up, or tells that it will be, but only between two events.
@@ -218,7 +221,11 @@ impl Driver {
         let fanout = self.fanout.clone();
         let rendering = usize::from(self.subscriber.format.rendering);
         let Beginning { asked, replay, now, .. } = beginning;
+        let rules = self.subscriber.rules.clone();
         let resolving = async {
+            if let Some(marker) = rules.end() {
+                fanout.replays.end(&topic, marker).await?;
+            }
             if let Some(resolved) = now {
                 return Ok(resolved);
             }
@@ -242,12 +249,16 @@ impl Driver {
 
     async fn resolve_generation(&mut self) -> Result<(), End> {
         let topic = self.subscriber.topic().clone();
-        let generation = topic.state().ring.generation();
+        let (generation, end) = {
+            let state = topic.state();
+            let marker = self.subscriber.rules.end();
+            (state.ring.generation(), marker.and_then(|marker| state.ends.find(marker)))
+        };
         let (fanout, last_id) = (self.fanout.clone(), self.machine.delivery.last_id);
         let resolving = fanout.replays.new_generation(&topic, last_id);
         match self.meanwhile(resolving).await? {
             Some(Ok(resolved)) => {
-                self.machine.generation_resolved(resolved, generation);
+                self.machine.generation_resolved(resolved, generation, end);
                 self.count_gaps();
                 Ok(())
             }

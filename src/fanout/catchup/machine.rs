@@ -1,13 +1,16 @@
 //! What a catch-up subscriber does next, without doing it.
 
-use crate::config::{Replay, Signals};
+use std::sync::Arc;
+
+use crate::config::{Replay, StreamRules};
 use crate::fanout::Subscriber;
 use crate::fanout::signal::{Signal, StatusChange, status_change};
 use crate::fanout::wire::{WireFormat, WritePosition, WriteProgress};
-use crate::sse::{Control, Gap, StreamId};
+use crate::sse::{Control, EndReason, Gap, StreamId};
+use crate::stream::Batch;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::{Resolved, Start};
-use crate::stream::{ReaderState, Ring, TopicState};
+use crate::stream::{ReaderState, Ring, StreamEnd, TopicState};
 use crate::telemetry::metrics::DisconnectReason;
 
 use super::backfill::Backfill;
@@ -25,7 +28,11 @@ pub struct CatchUp {
     /// The id of an entry that is half written.
     pub(in crate::fanout) half_written: Option<StreamId>,
     pub(super) format: WireFormat,
-    signals: Signals,
+    pub(super) rules: Arc<StreamRules>,
+    /// The last that its client got is the entry that ends the stream, as long as none follows.
+    pub(super) is_at_end: bool,
+    /// The stream is over once everything unsent is written.
+    pub(super) over: Option<EndReason>,
     /// Entries delivered before it was live.
     replayed: u64,
     /// Gaps that were told and not counted yet.
@@ -79,6 +86,7 @@ pub(super) struct ToldGap {
 pub(super) struct TopicView<'a> {
     ring: &'a Ring,
     reader: &'a ReaderState,
+    end: Option<StreamEnd>,
     /// More than this is not written in one go.
     max_bytes: usize,
 }
@@ -115,6 +123,14 @@ pub(super) enum End {
     Disconnect(Option<Control>, DisconnectReason),
 }
 
+impl End {
+    /// The stream is over. At a gap the client was told that already.
+    pub(super) fn over(reason: EndReason) -> Self {
+        let control = (reason != EndReason::Gap).then_some(Control::End { reason });
+        Self::Disconnect(control, DisconnectReason::Ended(reason))
+    }
+}
+
 impl From<std::io::Error> for End {
     fn from(_: std::io::Error) -> Self {
         Self::Cut(DisconnectReason::Client)
@@ -130,9 +146,16 @@ impl DeliveryState {
 }
 
 impl<'a> TopicView<'a> {
-    /// Of which no more than `max_bytes` is written in one go.
-    pub(super) fn of(topic: &'a TopicState, max_bytes: usize) -> Self {
-        Self { ring: &topic.ring, reader: &topic.reader, max_bytes: max_bytes.min(RUN_BYTES) }
+    /// As a stream with these rules sees it, of which no more than `max_bytes` is written in one go.
+    pub(super) fn of(topic: &'a TopicState, rules: &StreamRules, max_bytes: usize) -> Self {
+        let end = rules.end().and_then(|marker| topic.ends.find(marker));
+        let (ring, reader) = (&topic.ring, &topic.reader);
+        Self { ring, reader, end, max_bytes: max_bytes.min(RUN_BYTES) }
+    }
+
+    /// Whether a client that has everything in the ring has all of the stream.
+    fn is_over(&self) -> bool {
+        matches!(self.end, Some(StreamEnd::Ended(end)) if end <= self.ring.tail())
     }
 }
 
@@ -144,9 +167,20 @@ impl CatchUp {
         delivery: DeliveryState,
         unsent: Vec<u8>,
     ) -> Self {
-        let (format, signals) = (subscriber.format, subscriber.signals);
-        let (half_written, uncounted) = (None, Vec::new());
-        Self { phase, delivery, unsent, half_written, format, signals, replayed: 0, uncounted }
+        let (format, rules) = (subscriber.format, subscriber.rules.clone());
+        let (half_written, uncounted, over) = (None, Vec::new(), None);
+        Self {
+            phase,
+            delivery,
+            unsent,
+            half_written,
+            format,
+            rules,
+            is_at_end: false,
+            over,
+            replayed: 0,
+            uncounted,
+        }
     }
 
     /// With an entry, by its id, of which the client has the first half.
@@ -190,6 +224,9 @@ impl CatchUp {
         if !self.unsent.is_empty() {
             return Action::Flush;
         }
+        if let Some(reason) = self.over {
+            return Action::End(End::over(reason));
+        }
         match self.phase {
             Phase::Start(_) if topic.ring.generation() == 0 => Action::WaitForSource,
             Phase::Start(beginning) => Action::Resolve(beginning),
@@ -216,7 +253,7 @@ impl CatchUp {
             }
             StatusChange::Told(signal) => {
                 self.delivery.source_down = !self.delivery.source_down;
-                self.unsent = signal.bytes(self.format, self.signals);
+                self.unsent = signal.bytes(self.format, self.rules.signals);
             }
         }
         Ok(())
@@ -225,7 +262,7 @@ impl CatchUp {
     /// Says that the stream lives, and whether Redis is away.
     pub(super) fn tell_alive(&mut self, reader: &ReaderState) {
         let signal = Signal::of_silence(reader);
-        self.unsent = signal.bytes(self.format, self.signals);
+        self.unsent = signal.bytes(self.format, self.rules.signals);
     }
 
     /// Tells the client that its token expires.
@@ -244,8 +281,13 @@ impl CatchUp {
     fn next_in_ring(&mut self, at: WritePosition, topic: &TopicView<'_>) -> Action {
         let ring = topic.ring;
         let generation = ring.knows_generation(at.seq).then(|| ring.generation());
+        if self.is_at_end && generation.is_none() {
+            // What comes next is of another life.
+            return Action::End(End::over(EndReason::Marker));
+        }
         if at.seq >= ring.next_seq() {
             return match generation {
+                Some(_) if topic.is_over() => Action::End(End::over(EndReason::Marker)),
                 _ if self.delivery.live => Action::Level(ring.next_seq()),
                 Some(_) => {
                     self.tell_live(ring.tail());
@@ -258,7 +300,7 @@ impl CatchUp {
         if ring.first_seq() <= at.seq {
             let batches = run_from(ring.from(at.seq), self.format, topic.max_bytes);
             if !batches.is_empty() {
-                return Action::Write(Run { batches, format: self.format, at });
+                return Action::Write(self.run(batches, self.format, at));
             }
         }
         self.leave_ring(at, generation);
@@ -277,6 +319,16 @@ impl CatchUp {
         };
     }
 
+    /// What is written in one go: no further than to a gap, where a gap ends the stream.
+    pub(super) fn run(
+        &self,
+        batches: Vec<Arc<Batch>>,
+        format: WireFormat,
+        at: WritePosition,
+    ) -> Run {
+        Run { batches, format, at, ends_at_gap: self.rules.ends_at_gap }
+    }
+
     /// The client took `sent` bytes of a run.
     pub(super) fn wrote(&mut self, run: &Run, sent: usize) -> WriteProgress {
         let done = run.format.advance(&run.batches, run.at, sent);
@@ -285,6 +337,12 @@ impl CatchUp {
         }
         self.unsent.extend_from_slice(&done.rest);
         self.delivery.last_id = run.id_before(done.position.seq).or(self.delivery.last_id);
+        if done.position != run.at {
+            self.is_at_end = run.ends_stream_at(done.position);
+        }
+        if run.has_passed_gap(done.position.seq) {
+            self.over = Some(EndReason::Gap);
+        }
         let is_amid = done.position.offset > 0;
         self.half_written = if is_amid { run.id_before(done.position.seq + 1) } else { None };
         match &mut self.phase {
@@ -298,6 +356,9 @@ impl CatchUp {
     pub(super) fn tell_gap(&mut self, gap: Gap, id: StreamId) {
         self.count(gap, false);
         self.tell(id, Control::Gap(gap));
+        if self.rules.ends_at_gap {
+            self.over = Some(EndReason::Gap);
+        }
     }
 
     /// The driver is to count this gap.

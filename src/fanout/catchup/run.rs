@@ -16,16 +16,22 @@ pub(super) struct Run {
     pub(super) format: WireFormat,
     /// From where on.
     pub(super) at: WritePosition,
+    /// Nothing after a gap is written.
+    pub(super) ends_at_gap: bool,
 }
 
-/// The first batches that this format has, and that make about `max_bytes`; at least one.
+/// The first batches that this format has, and that make about `max_bytes`; at least one, and none after an entry that
+/// ends the stream.
 pub(super) fn run_from<'a>(
     batches: impl Iterator<Item = &'a Arc<Batch>>,
     format: WireFormat,
     max_bytes: usize,
 ) -> Vec<Arc<Batch>> {
-    let mut bytes = 0;
+    let (mut bytes, mut is_over) = (0, false);
     let run = batches.take_while(|batch| {
+        if std::mem::replace(&mut is_over, batch.ends_stream(usize::from(format.rendering))) {
+            return false;
+        }
         let fits = bytes == 0 || bytes + batch.size_bytes() <= max_bytes;
         bytes += batch.size_bytes();
         fits && format.is_in(batch)
@@ -36,7 +42,40 @@ pub(super) fn run_from<'a>(
 impl Run {
     /// All of its bytes, up to `max_bytes`.
     pub(super) fn bytes(&self, max_bytes: usize) -> Bytes {
-        self.format.bytes_of(&self.batches, self.at, max_bytes)
+        let all = self.format.bytes_of(&self.batches, self.at, max_bytes);
+        match self.gap() {
+            Some(gap) => all.slice(..self.bytes_up_to(gap).min(all.len())),
+            None => all,
+        }
+    }
+
+    /// The first gap, if the stream ends there.
+    fn gap(&self) -> Option<u64> {
+        let rendering = usize::from(self.format.rendering);
+        let mut batches = self.batches.iter().filter(|_| self.ends_at_gap);
+        batches.find_map(|batch| batch.next_gap(rendering, self.at.seq))
+    }
+
+    /// How many bytes there are to the end of this item.
+    fn bytes_up_to(&self, last: u64) -> usize {
+        let items = self.batches.iter().flat_map(|batch| {
+            let seqs = batch.first_seq.max(self.at.seq)..batch.end_seq().min(last + 1);
+            seqs.map(|seq| self.format.item(batch, seq).len())
+        });
+        items.sum::<usize>() - self.at.offset
+    }
+
+    /// Whether a client that has everything before `position` has the gap that ends the stream.
+    pub(super) fn has_passed_gap(&self, position: u64) -> bool {
+        self.gap().is_some_and(|gap| gap < position)
+    }
+
+    /// Whether the entry that ends the stream is the last one before this position.
+    pub(super) fn ends_stream_at(&self, position: WritePosition) -> bool {
+        let rendering = usize::from(self.format.rendering);
+        let mut batches = self.batches.iter();
+        let last = batches.find(|batch| batch.end_seq() == position.seq);
+        position.offset == 0 && last.is_some_and(|last| last.ends_stream(rendering))
     }
 
     /// Whether the entry that was begun, if one was, can be the one that comes first.

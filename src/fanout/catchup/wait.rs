@@ -7,6 +7,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::driver::Driver;
 use super::machine::End;
+use crate::fanout::deadline::Deadline;
 use crate::source::{Error, ErrorClass};
 use crate::sse::Control;
 use crate::telemetry::metrics::DisconnectReason;
@@ -83,7 +84,7 @@ impl Driver {
     pub(super) async fn wait_for_news(&mut self) -> Result<(), End> {
         let Some(mut level) = self.level.take() else { return self.wait_for_source().await };
         let keepalive = self.last_write + self.fanout.settings().keepalive;
-        let wake = self.subscriber.next_deadline().map_or(keepalive, |due| due.min(keepalive));
+        let wake = self.subscriber.next_end().map_or(keepalive, |due| due.min(keepalive));
         level.alarm_by(wake);
         tokio::select! {
             biased;
@@ -94,6 +95,11 @@ impl Driver {
                 if self.last_write + self.fanout.settings().keepalive <= Instant::now() {
                     // What the client does not take now is flushed before anything else.
                     self.send_keepalive()?;
+                }
+                if let Some(Deadline::End(control, reason)) =
+                    self.subscriber.stalled_end(Instant::now()).filter(|_| self.machine.is_between_events())
+                {
+                    return Err(End::Disconnect(control, reason));
                 }
             }
         }

@@ -33,7 +33,9 @@ impl Shard {
     pub(super) fn admit(&mut self, joining: Joining) {
         let Joining { socket, subscriber, next_seq, mut delivery } = joining;
         let agrees = delivery.source_down != is_up(&self.reader);
-        let missing = self.missing(&subscriber, next_seq).filter(|_| agrees && !self.is_refused());
+        let missing = self
+            .missing(&subscriber, next_seq)
+            .filter(|missing| agrees && !self.is_refused() && !subscriber.may_end_in(missing));
         let Some(missing) = missing else {
             // Catch-up brings what is missing, and tells of Redis.
             let phase = Phase::Ring(WritePosition { seq: next_seq, offset: 0 });
@@ -68,7 +70,7 @@ impl Shard {
     }
 
     pub(super) fn take_in(&mut self, socket: Socket, subscriber: Subscriber, next_seq: u64) {
-        let due = subscriber.next_deadline();
+        let due = subscriber.next_end();
         let has_until = next_seq.max(self.position);
         let slot = self.members.insert(Member { socket, subscriber, has_until });
         let member = &self.members[slot];
@@ -112,12 +114,14 @@ impl Shard {
         for slot in 0..self.members.capacity() {
             yield_at(slot).await;
             let Some(member) = self.members.get(slot) else { continue };
-            match member.subscriber.deadline(now, self.draining) {
+            let stalled = || member.subscriber.stalled_end(now);
+            match member.subscriber.deadline(now, self.draining).or_else(stalled) {
                 Some(Deadline::End(control, reason)) => self.disconnect(slot, control, reason),
                 Some(Deadline::Warning(control)) => self.warn(slot, control),
                 None => {}
             }
-            if let Some(due) = self.members.get(slot).and_then(|m| m.subscriber.next_deadline()) {
+            let member = self.members.get(slot);
+            if let Some(due) = member.and_then(|member| member.subscriber.next_end()) {
                 self.note_deadline(due);
             }
         }
@@ -130,7 +134,7 @@ impl Shard {
     pub(super) fn set_expiry(&mut self, slot: usize, expires: Instant) {
         let subscriber = &mut self.members[slot].subscriber;
         subscriber.expires = Some(expires);
-        let due = subscriber.next_deadline().unwrap_or(expires);
+        let due = subscriber.next_end().unwrap_or(expires);
         self.note_deadline(due);
     }
 
@@ -186,8 +190,8 @@ impl Shard {
     ) {
         let Some(member) = self.take(slot) else { return };
         let id = self.last_id(&member);
-        let frame = self.fanout.closing_frame(member.subscriber.format, id, control);
+        let frame = self.fanout.closing_frame(&member.subscriber, id, control);
         member.subscriber.ended(&self.fanout.metrics, reason);
-        close(&self.fanout, member.socket, member.subscriber, frame);
+        close(&self.fanout, member.socket, member.subscriber, frame.bytes);
     }
 }

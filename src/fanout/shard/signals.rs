@@ -88,6 +88,6 @@ fn signal_for(
     signal: Signal,
     shared: &mut PerKind<(bool, Signals), Bytes>,
 ) -> Bytes {
-    let (format, signals) = (subscriber.format, subscriber.signals);
+    let (format, signals) = (subscriber.format, subscriber.rules.signals);
     shared.get((format.framed, signals), || Bytes::from(signal.bytes(format, signals)))
 }

@@ -13,6 +13,7 @@ use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::poller::SocketPoller;
 use crate::fanout::signal::Signal;
 use crate::fanout::socket::Input;
+use crate::fanout::wire::WritePosition;
 use crate::fanout::{Fanout, Socket, Subscriber};
 use crate::stream::{Batch, ReaderState, Topic};
 use crate::telemetry::metrics::DisconnectReason;
@@ -165,6 +166,11 @@ impl Shard {
         for slot in 0..self.members.capacity() {
             let Some(member) = self.members.get(slot) else { continue };
             if member.has_until >= end {
+                continue;
+            }
+            if member.subscriber.may_end_in(batches) {
+                let seq = self.position.max(member.has_until);
+                self.leave_to_catch_up(slot, WritePosition { seq, offset: 0 }, Vec::new());
                 continue;
             }
             broadcast.add(slot, member.subscriber.format, member.has_until);

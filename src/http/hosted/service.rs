@@ -11,13 +11,14 @@ use hyper::{Method, Request, Response, Version};
 use tokio::time::timeout;
 
 use super::mailbox::Mailbox;
-use crate::config::Refuse;
-use crate::fanout::{Body, Subscriber, follow_in_body};
-use crate::http::admission::{StreamRequest, refusal_event, wait_for_tail};
+use crate::fanout::{Body, Subscriber, cut_after, follow_in_body};
+use crate::http::admission::{StreamRequest, refusal_event};
+use crate::http::over::{NoStream, find_start};
 use crate::http::request::{BODY_END_TIME, Requester, count_response, decide, has_content};
 use crate::http::response;
 use crate::http::router::{self, Decision};
 use crate::state::State;
+use crate::stream::start::Start;
 
 /// A body that comes with a request is thrown away up to this.
 pub(super) const UNWANTED_BODY_BYTES: u32 = 16 << 10;
@@ -64,13 +65,22 @@ pub(super) async fn answer(
 async fn open(state: &Arc<State>, stream: &StreamRequest, mailbox: &Mailbox) -> Answer {
     mailbox.drain_token.get_or_init(|| state.hosted.token());
     match admit(state, stream, mailbox).await {
-        Ok(subscriber) => {
-            let machine = stream.begin(state, &subscriber, Vec::new());
+        Ok((subscriber, start)) => {
+            let machine = stream.begin(state, &subscriber, start, Vec::new());
             let (catch_up, body) = follow_in_body(&state.fanout, subscriber, machine);
             mailbox.put(catch_up);
             response::stream_response(&stream.plan, Either::Right(body))
         }
-        Err(reason) => refuse(state, stream, reason).map(Either::Left),
+        Err(NoStream::Refused(reason)) => refuse(state, stream, reason, mailbox),
+        Err(NoStream::Over) => {
+            stream.count_over(state, response::OVER_STATUS);
+            response::over_response(&stream.plan).map(Either::Left)
+        }
+        Err(NoStream::EndAgain) => {
+            stream.count_over(state, response::STREAM_STATUS);
+            let body = Full::from(stream.end_again());
+            response::stream_response(&stream.plan, Either::Left(body))
+        }
     }
 }
 
@@ -78,23 +88,34 @@ async fn admit(
     state: &State,
     stream: &StreamRequest,
     mailbox: &Mailbox,
-) -> Result<Subscriber, &'static str> {
-    let (permit, lease) = stream.admit(state)?;
+) -> Result<(Subscriber, Start), NoStream> {
+    let (permit, lease) = stream.admit(state).map_err(NoStream::Refused)?;
     // From here on it counts as a client, even while it waits for the source.
     mailbox.admitted.notify_one();
     let subscriber = stream.subscriber(state, permit, lease);
-    wait_for_tail(&subscriber.lease, stream.plan.start).await?;
-    Ok(subscriber)
+    let start = find_start(state, stream, &subscriber.lease).await?;
+    Ok((subscriber, start))
 }
 
-fn refuse(state: &State, stream: &StreamRequest, reason: &'static str) -> Response<Full<Bytes>> {
+fn refuse(
+    state: &State,
+    stream: &StreamRequest,
+    reason: &'static str,
+    mailbox: &Mailbox,
+) -> Answer {
     stream.count_refusal(state, reason);
     let settings = &stream.serving.settings;
     let wait = settings.refusal_time(reason);
-    if settings.refuse == Refuse::Status {
+    if stream.refuses_by_status() {
         state.metrics.responded(response::REFUSED_STATUS);
-        return response::refused_response(&stream.plan, wait, reason);
+        return response::refused_response(&stream.plan, wait, reason).map(Either::Left);
     }
     state.metrics.responded(response::STREAM_STATUS);
-    response::stream_response(&stream.plan, Full::from(refusal_event(wait, reason)))
+    let event = refusal_event(wait, reason);
+    if !stream.route().rules.cuts {
+        return response::stream_response(&stream.plan, Either::Left(Full::from(event)));
+    }
+    let (catch_up, body) = cut_after(event, settings.write_stall);
+    mailbox.put(catch_up);
+    response::stream_response(&stream.plan, Either::Right(body))
 }

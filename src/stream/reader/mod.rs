@@ -13,7 +13,7 @@ use crate::limits::Share;
 use crate::source::{Connection, Error, ErrorClass, LARGE_REPLIES, Source};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 use crate::stream::continuity::Verdict;
-use crate::stream::{Hub, Item, ReadFailure, ReaderState, Topic};
+use crate::stream::{Hub, Item, Pushed, ReadFailure, ReaderState, Topic};
 use crate::telemetry::metrics::{Metrics, Scope};
 use crate::telemetry::throttle::LogThrottle;
 
@@ -59,14 +59,14 @@ impl Readers {
     }
 
     /// Closes the topic once it has had no subscriber for the linger time; a topic that has nothing to offer
-    /// to a subscriber that comes back does not linger.
+    /// to a subscriber that comes back, and one whose stream is over, does not linger.
     async fn close_when_abandoned(&self, topic: &Arc<Topic>) {
         loop {
             topic.abandoned.notified().await;
             let linger = {
                 let state = topic.state();
                 let is_refused = matches!(state.reader, ReaderState::Refused(_));
-                let is_useful = state.ring.next_seq() > 0 || is_refused;
+                let is_useful = (state.ring.next_seq() > 0 || is_refused) && !state.ends.is_over();
                 if is_useful { self.config.load().linger } else { Duration::ZERO }
             };
             tokio::time::sleep(linger).await;
@@ -178,8 +178,9 @@ impl Readers {
             // Subscribers hear first that Redis is back, then what it had meanwhile.
             topic.answered();
             self.hub.wait_for_room().await;
-            self.deliver(topic, progress, read);
+            progress.advance(read.continuity, read.entries.last());
             report_status(topic, progress, &connection);
+            self.deliver(topic, progress, read);
             if connection.is_to_be_redialed() {
                 return Ok(());
             }
@@ -208,17 +209,17 @@ impl Readers {
     ) -> Result<Progress, Error> {
         let info = connection.info(&topic.key).await?;
         let progress = Progress::at_tail(info.as_ref());
+        // Before anybody may take it that the tail is known.
+        report_status(topic, &progress, connection);
         topic.start_generation(progress.continuity.cursor());
         topic.answered();
-        report_status(topic, &progress, connection);
         Ok(progress)
     }
 
     /// Pushes what a read found into the ring: first what is missing, then the entries.
     fn deliver(&self, topic: &Topic, progress: &mut Progress, read: CheckedRead) {
-        let CheckedRead { entries, verdict, continuity } = read;
+        let CheckedRead { entries, verdict, .. } = read;
         progress.sizes.observe(&entries);
-        progress.advance(continuity, entries.last());
         let max_entry_bytes = self.config.load().max_entry_bytes;
         let mut items = Vec::with_capacity(entries.len() + 1);
         match verdict {
@@ -240,7 +241,8 @@ impl Readers {
         self.metrics.reader_bytes.increment(bytes as u64);
         items.extend(entries.into_iter().map(Item::Entry));
         if !items.is_empty() {
-            let unsent = topic.push(&items, max_entry_bytes);
+            let Pushed { unsent, reopened } = topic.push(&items, max_entry_bytes);
+            self.metrics.reopened.increment(reopened);
             self.metrics.unsent(Scope::Reader, &unsent);
             let is_unreadable = |(reason, entries)| reason == Reason::Unreadable && entries > 0;
             if unsent.into_iter().any(is_unreadable)

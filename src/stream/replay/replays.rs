@@ -9,7 +9,8 @@ use super::recent::RecentPages;
 use super::single_flight::SingleFlight;
 use crate::config::{Config, Replay};
 use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
-use crate::sse::StreamId;
+use crate::sse::{EndMarker, StreamId};
+use crate::stream::StreamEnd;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::lookup::{self, StreamQuery};
 use crate::stream::start::rule::{Known, Newest};
@@ -107,6 +108,40 @@ impl Replays {
             lookup::resolve(query, asked, replay, known, allowed).await
         };
         self.resumes.get((generation, replay, id), ask, |_| true).await
+    }
+
+    /// Whether the stream of `topic` is over, as this marker says. The source is asked once; after that the reader
+    /// sees how it goes on.
+    pub async fn end(&self, topic: &Topic, marker: &EndMarker) -> Result<StreamEnd, Error> {
+        let permit = topic.backfill_permits.acquire().await;
+        let _permit = permit.expect("the semaphore is never closed");
+        loop {
+            let (asked_at, read_up_to) = {
+                let state = topic.state();
+                if let Some(end) = state.ends.find(marker) {
+                    return Ok(end);
+                }
+                ((state.ring.next_seq(), state.ring.generation()), state.ring.tail())
+            };
+            let _permit = self.permits.acquire().await;
+            let mut last = self.source.newest(&topic.key, None, 1).await?;
+            if last.first().is_none_or(|last| last.id < read_up_to)
+                && self.query(topic).waited_for_primary().await?
+            {
+                // A replica was behind.
+                last = self.source.newest(&topic.key, None, 1).await?;
+            }
+            let mut state = topic.state();
+            if (state.ring.next_seq(), state.ring.generation()) == asked_at {
+                state.ends.note(marker, last.first());
+            }
+        }
+    }
+
+    /// Whether the key of `topic` is gone, which its reader did not find. A replica is not believed alone.
+    pub async fn is_gone(&self, topic: &Topic) -> Result<bool, Error> {
+        let _permit = self.permits.acquire().await;
+        lookup::is_gone(self.query(topic)).await
     }
 
     /// Where a subscriber goes on that has all up to `last_id` of a stream that was recreated.

@@ -72,6 +72,14 @@ pub(crate) async fn resolve_recreated(
     Ok(rule::recreated(last_id, query.info().await?.as_ref()))
 }
 
+/// Whether there is no such key, on the primary either.
+pub(crate) async fn is_gone(query: StreamQuery<'_>) -> Result<bool, Error> {
+    if query.info().await?.is_some() {
+        return Ok(false);
+    }
+    Ok(!query.waited_for_primary().await? || query.info().await?.is_none())
+}
+
 fn behind_its_reader() -> Error {
     let message = "the stream ends before what its reader has read".to_owned();
     Error { class: ErrorClass::Away, code: "LAGGING", message }
@@ -88,7 +96,7 @@ impl StreamQuery<'_> {
 
     /// Waits until the server has all that its primary had just now. `false`: it is the primary, and what
     /// it said stands.
-    async fn waited_for_primary(self) -> Result<bool, Error> {
+    pub(crate) async fn waited_for_primary(self) -> Result<bool, Error> {
         Ok(self.source.primary_snapshot(self.key, LAG_PATIENCE).await?.is_some())
     }
 

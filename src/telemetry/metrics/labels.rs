@@ -1,5 +1,7 @@
 //! Label values of the metrics: every value is known beforehand, so clients and stream keys add none.
 
+use crate::sse::EndReason;
+
 /// Who noticed a gap.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope {
@@ -29,6 +31,8 @@ pub enum DisconnectReason {
     Rotated,
     /// Its token expired, or a reload forbids the stream.
     Expired,
+    /// The stream is over.
+    Ended(EndReason),
     /// The server stops.
     Drain,
     /// The connection or the stream key failed.
@@ -36,8 +40,16 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Client, Self::Slow, Self::Rotated, Self::Expired, Self::Drain, Self::Error];
+    /// One for each label.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Client,
+        Self::Slow,
+        Self::Rotated,
+        Self::Expired,
+        Self::Ended(EndReason::Marker),
+        Self::Drain,
+        Self::Error,
+    ];
 
     /// The metric's label.
     pub fn as_str(self) -> &'static str {
@@ -46,6 +58,7 @@ impl DisconnectReason {
             Self::Slow => "slow",
             Self::Rotated => "rotated",
             Self::Expired => "expired",
+            Self::Ended(_) => "ended",
             Self::Drain => "drain",
             Self::Error => "error",
         }

@@ -8,7 +8,7 @@ use metrics::{Counter, Gauge, Label, counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use crate::config::{CHOICES, Risk, Route};
-use crate::sse::{Gap, Reason};
+use crate::sse::{EndReason, Gap, Reason};
 use crate::telemetry::histogram::{Histogram, LIFE_SECONDS, WORK_SECONDS};
 use crate::telemetry::version;
 
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub reader_entries: Counter,
     /// Bytes of the fields of these entries.
     pub reader_bytes: Counter,
+    /// Streams that had ended, and went on.
+    pub reopened: Counter,
     /// Readers that reconnected to Redis.
     pub redis_reconnects: Counter,
     /// Keepalive comments and events.
@@ -109,6 +111,7 @@ impl Metrics {
             accepted_http2: totals.http2.beside(accepted("http2")),
             reader_entries: totals.entries.beside(named("ssegate_reader_entries_total")),
             reader_bytes: named("ssegate_reader_bytes_total"),
+            reopened: named("ssegate_streams_reopened_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
             heartbeats: named("ssegate_heartbeats_total"),
             last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),
@@ -139,12 +142,18 @@ impl Metrics {
     pub fn number_routes(&self, routes: &[Route]) -> Result<Vec<u16>, TooManyRoutes> {
         let count = |path: &str| {
             let label = path.to_owned();
-            metrics::with_local_recorder(&self.recorder, || RouteMetrics {
+            metrics::with_local_recorder(&self.recorder, || {
+                RouteMetrics {
                 events: self
                     .totals
                     .deliveries
                     .beside(counter!("ssegate_events_sent_total", "route" => label.clone())),
                 bytes: counter!("ssegate_bytes_sent_total", "route" => label.clone()),
+                ended: EndReason::ALL.map(|reason| {
+                    let reason = reason.as_str();
+                    counter!("ssegate_streams_ended_total", "route" => label.clone(), "reason" => reason)
+                }),
+            }
             })
         };
         self.routes.numbers(routes.iter().map(|route| route.path.as_str()), count)
@@ -370,6 +379,14 @@ fn describe() {
     describe_counter!("ssegate_auth_failures_total", "Refused tokens, by reason.");
     describe_counter!("ssegate_events_sent_total", "Events written, by route.");
     describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
+    describe_counter!(
+        "ssegate_streams_ended_total",
+        "Streams of clients that ended because they are over, by route and reason."
+    );
+    describe_counter!(
+        "ssegate_streams_reopened_total",
+        "Streams to which an entry was added after the one that ends them."
+    );
     describe_counter!("ssegate_heartbeats_total", "Keepalives sent to silent streams.");
     describe_counter!("ssegate_reader_entries_total", "Entries read from the source.");
     describe_counter!(

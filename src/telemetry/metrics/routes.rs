@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::{ArcSwap, Guard};
 use metrics::Counter;
 
+use crate::sse::EndReason;
+
 /// The counters of one route.
 #[derive(Clone)]
 pub struct RouteMetrics {
@@ -13,6 +15,15 @@ pub struct RouteMetrics {
     pub events: Counter,
     /// Bytes written, with frames and control events.
     pub bytes: Counter,
+    /// Streams that ended because they are over, by [`EndReason::ALL`].
+    pub ended: [Counter; EndReason::ALL.len()],
+}
+
+impl RouteMetrics {
+    /// The counter of streams that are over for this reason.
+    pub fn ended(&self, reason: EndReason) -> &Counter {
+        &self.ended[reason as usize]
+    }
 }
 
 /// A subscriber stores the number of its route in 16 bits.
@@ -64,7 +75,12 @@ mod tests {
     use super::*;
 
     fn numbers(routes: &Routes, paths: &[&str]) -> Result<Vec<u16>, TooManyRoutes> {
-        let count = |_: &str| RouteMetrics { events: Counter::noop(), bytes: Counter::noop() };
+        let none = Counter::noop;
+        let count = |_: &str| RouteMetrics {
+            events: none(),
+            bytes: none(),
+            ended: EndReason::ALL.map(|_| none()),
+        };
         routes.numbers(paths.iter().copied(), count)
     }
 

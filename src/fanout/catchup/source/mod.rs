@@ -1,9 +1,8 @@
 //! In the past: pages of the source, until the ring reaches back to the client.
 
 use super::machine::{Action, CatchUp, End, Phase};
-use super::run::Run;
 use crate::fanout::wire::{WireFormat, WritePosition};
-use crate::sse::{Gap, Reason, StreamId};
+use crate::sse::{EndReason, Gap, Reason, StreamId};
 use crate::stream::Ring;
 use crate::stream::continuity::Continuity;
 use crate::stream::replay::{Opened, Page};
@@ -20,10 +19,14 @@ impl CatchUp {
             // A page has one rendering.
             let format = WireFormat { rendering: 0, ..self.format };
             let batches = vec![page.batch.clone()];
-            return Action::Write(Run { batches, format, at: backfill.at });
+            let at = backfill.at;
+            return Action::Write(self.run(batches, format, at));
         }
         let generation = ring.generation();
         if generation != backfill.generation {
+            if backfill.began_ahead != Some(ring.base()) && self.is_at_end {
+                return Action::End(End::over(EndReason::Marker));
+            }
             if backfill.began_ahead != Some(ring.base()) {
                 self.phase = Phase::NewGeneration;
                 return Action::Again;

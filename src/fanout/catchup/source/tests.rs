@@ -44,7 +44,8 @@ pub(super) async fn step(driver: &mut Driver) -> bool {
 
 /// What the machine wants next, the topic being as it is.
 fn next(machine: &mut CatchUp, topic: &Topic) -> Action {
-    machine.next(&TopicView::of(&topic.state(), usize::MAX))
+    let rules = machine.rules.clone();
+    machine.next(&TopicView::of(&topic.state(), &rules, usize::MAX))
 }
 
 fn id(ms: u64) -> StreamId {
@@ -235,6 +236,6 @@ async fn old_entries_that_are_new_cut_no_level_client() {
     let backfill = Backfill::new(Continuity::after(id(old - 1)), 1);
     let format = subscriber.format;
     let (late, _body) = driver(subscriber, Phase::Source(backfill));
-    let run = Run { batches: vec![batch], format, at: WritePosition::default() };
+    let run = late.machine.run(vec![batch], format, WritePosition::default());
     assert!(late.is_late(&run));
 }

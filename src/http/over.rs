@@ -1,0 +1,126 @@
+//! Whether a client that was admitted gets a stream: the stream may be over, or its key may not be there.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::admission::StreamRequest;
+use super::start_param;
+use crate::config::{Absent, Ended};
+use crate::sse::StreamId;
+use crate::state::State;
+use crate::stream::start::Start;
+use crate::stream::{Lease, ReaderState, StreamEnd, Topic};
+
+/// A live start on a key whose tail is not known waits this long for the source.
+const TAIL_WAIT: Duration = Duration::from_secs(2);
+/// Whether a key has come is looked at this often, besides when its reader has news.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why a client that was admitted gets no stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoStream {
+    /// It cannot be served now.
+    Refused(&'static str),
+    /// The stream is over, or there is none.
+    Over,
+    /// The same, and the client is to hear of the end again.
+    EndAgain,
+}
+
+/// Where the client's stream begins, once the source has told whether there is one.
+pub(super) async fn find_start(
+    state: &State,
+    stream: &StreamRequest,
+    lease: &Lease,
+) -> Result<Start, NoStream> {
+    let (asked, route, topic) = (stream.plan.start, stream.route(), lease.topic());
+    wait_for_tail(topic, asked).await.map_err(NoStream::Refused)?;
+    if topic.state().reader != ReaderState::Up {
+        // Nobody can tell: the stream will.
+        return Ok(asked);
+    }
+    let has_heard = matches!(asked, Start::After(id) if id != StreamId::ZERO);
+    if !topic.state().exists() {
+        if has_heard && route.rules.end().is_some() {
+            let gone = timeout(TAIL_WAIT, state.fanout.replays.is_gone(topic)).await;
+            return match (gone, route.ended) {
+                (Ok(Ok(true)), Ended::NoContent) => Err(NoStream::Over),
+                (Ok(Ok(true)), Ended::Replay) => Err(NoStream::EndAgain),
+                _ => Ok(asked),
+            };
+        }
+        if let Absent::NoContent(patience) = route.absent {
+            wait_for_key(state, topic, patience).await?;
+        }
+    }
+    let Some(marker) = route.rules.end() else { return Ok(asked) };
+    let at = match asked {
+        Start::After(id) => Some(id),
+        Start::Live => None,
+        _ => return Ok(asked),
+    };
+    let end = timeout(TAIL_WAIT, state.fanout.replays.end(topic, marker)).await;
+    match (end, route.ended) {
+        (Ok(Ok(StreamEnd::Ended(end))), ended) if at.is_none_or(|at| at >= end) => match ended {
+            Ended::NoContent => Err(NoStream::Over),
+            Ended::Replay => Ok(start_param::of_route(route.start)),
+        },
+        _ => Ok(asked),
+    }
+}
+
+/// Waits until the topic knows its tail; an error's code where the key cannot be read.
+async fn wait_for_tail(topic: &Topic, start: Start) -> Result<(), &'static str> {
+    let is_start_known = matches!(start, Start::After(_) | Start::Since(_) | Start::Earliest);
+    let mut news = topic.subscribe();
+    let known = async {
+        loop {
+            if let Some(outcome) = tail_known(topic, is_start_known) {
+                return outcome;
+            }
+            // An error says that news was missed, which is news as well.
+            let _ = news.recv().await;
+        }
+    };
+    match timeout(TAIL_WAIT, known).await {
+        Ok(outcome) => outcome,
+        Err(_) if is_start_known => Ok(()),
+        Err(_) => Err("source"),
+    }
+}
+
+fn tail_known(topic: &Topic, is_start_known: bool) -> Option<Result<(), &'static str>> {
+    let state = topic.state();
+    match state.reader {
+        ReaderState::Refused(code) => Some(Err(code)),
+        // Only now: the source may soon say that the key cannot be read, so a known start waits, too.
+        ReaderState::Away(_) if is_start_known => Some(Ok(())),
+        _ if state.ring.generation() > 0 => Some(Ok(())),
+        _ => None,
+    }
+}
+
+/// Waits until the key is there, but no longer than this, and not while the gateway drains.
+async fn wait_for_key(state: &State, topic: &Topic, patience: Duration) -> Result<(), NoStream> {
+    let mut news = topic.subscribe();
+    let here = async {
+        loop {
+            {
+                let topic = topic.state();
+                match topic.reader {
+                    ReaderState::Refused(code) => return Err(NoStream::Refused(code)),
+                    ReaderState::Up if !topic.exists() => {}
+                    // If the source is away, the stream will tell.
+                    _ => return Ok(()),
+                }
+            }
+            // A lagged channel is news as well.
+            let _ = timeout(LOOK_INTERVAL, news.recv()).await;
+        }
+    };
+    tokio::select! {
+        here = timeout(patience, here) => here.unwrap_or(Err(NoStream::Over)),
+        () = state.fanout.draining.cancelled() => Err(NoStream::Refused("drain")),
+    }
+}

@@ -1,0 +1,129 @@
+//! What a topic knows of its stream's end. Each route names the entry that ends a stream in its own way, so the answer
+//! is kept for each of these markers that some client has; a topic whose clients have none keeps nothing.
+
+use crate::sse::{EndMarker, Entry, StreamId};
+
+/// Whether a stream is over, as far as one marker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// Its last entry is no end.
+    Open,
+    /// Its last entry is the end, and has this id.
+    Ended(StreamId),
+    /// It had ended, and its key is gone.
+    Gone,
+}
+
+/// Whether the stream is over, by marker.
+#[derive(Debug, Default)]
+pub struct Ends {
+    known: Vec<(EndMarker, StreamEnd)>,
+}
+
+impl Ends {
+    /// Whether the stream is over; `None`: nobody has asked the source yet.
+    pub fn find(&self, marker: &EndMarker) -> Option<StreamEnd> {
+        self.known.iter().find(|(known, _)| known == marker).map(|(_, end)| *end)
+    }
+
+    /// Whether it is over as any marker says.
+    pub fn is_over(&self) -> bool {
+        self.known.iter().any(|(_, end)| *end != StreamEnd::Open)
+    }
+
+    /// The source was asked: its stream's last entry is this.
+    pub(super) fn note(&mut self, marker: &EndMarker, last: Option<&Entry>) {
+        if self.find(marker).is_none() {
+            self.known.push((marker.clone(), end_at(marker, last)));
+        }
+    }
+
+    /// The reader has found these entries; how often the stream had ended, and went on.
+    pub(super) fn move_over<'a>(
+        &mut self,
+        entries: &(impl Iterator<Item = &'a Entry> + Clone),
+    ) -> u64 {
+        let mut most = 0;
+        for (marker, end) in &mut self.known {
+            let mut reopened = 0;
+            for entry in entries.clone() {
+                reopened += u64::from(matches!(*end, StreamEnd::Ended(at) if at < entry.id));
+                *end = end_at(marker, Some(entry));
+            }
+            most = most.max(reopened);
+        }
+        most
+    }
+
+    /// The stream was recreated, or its key is gone.
+    pub(super) fn new_generation(&mut self) {
+        for (_, end) in &mut self.known {
+            *end = if *end == StreamEnd::Open { StreamEnd::Open } else { StreamEnd::Gone };
+        }
+    }
+}
+
+fn end_at(marker: &EndMarker, last: Option<&Entry>) -> StreamEnd {
+    let end = last.filter(|last| marker.is(last));
+    end.map_or(StreamEnd::Open, |end| StreamEnd::Ended(end.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: StreamId = StreamId { ms: 1, seq: 0 };
+
+    fn marker(value: &str) -> EndMarker {
+        EndMarker { field: "type".into(), equals: vec![value.into()] }
+    }
+
+    fn entries(values: &[&str]) -> Vec<Entry> {
+        let fields = |value: &str| vec![("type".into(), value.to_owned().into())];
+        let ids = (1..).map(|ms| StreamId { ms, seq: 0 });
+        values.iter().zip(ids).map(|(value, id)| Entry { id, fields: fields(value) }).collect()
+    }
+
+    #[test]
+    fn each_marker_has_its_own_answer() {
+        let (done, error) = (marker("done"), marker("error"));
+        let mut ends = Ends::default();
+        assert_eq!(ends.find(&done), None);
+        ends.move_over(&entries(&["done"]).iter());
+        assert!(!ends.is_over(), "nobody asks for the end");
+        let last = entries(&["done"]);
+        ends.note(&done, last.first());
+        ends.note(&error, last.first());
+        assert_eq!(ends.find(&done), Some(StreamEnd::Ended(FIRST)));
+        assert_eq!(ends.find(&error), Some(StreamEnd::Open));
+        assert!(ends.is_over());
+    }
+
+    #[test]
+    fn an_entry_behind_the_end_reopens_the_stream_and_is_counted() {
+        let done = marker("done");
+        let mut ends = Ends::default();
+        ends.note(&done, None);
+        assert_eq!(ends.move_over(&entries(&["done"]).iter()), 0, "it was open");
+        assert_eq!(
+            ends.move_over(&entries(&["done"]).iter()),
+            0,
+            "its reader is behind the question"
+        );
+        assert_eq!(ends.move_over(&entries(&["done", "more", "done", "more"]).iter()), 2);
+        assert_eq!(ends.find(&done), Some(StreamEnd::Open));
+    }
+
+    #[test]
+    fn a_new_life_clears_the_end_and_is_no_reopening() {
+        let done = marker("done");
+        let mut ends = Ends::default();
+        ends.note(&done, entries(&["done"]).first());
+        ends.new_generation();
+        assert_eq!(ends.find(&done), Some(StreamEnd::Gone));
+        assert_eq!(ends.move_over(&entries(&["first", "second"]).iter()), 0);
+        assert_eq!(ends.find(&done), Some(StreamEnd::Open));
+        ends.new_generation();
+        assert_eq!(ends.find(&done), Some(StreamEnd::Open));
+    }
+}
