@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::HeaderMap;
+
 mod auth;
 mod cors;
 pub mod diagnostics;
@@ -324,8 +326,8 @@ pub struct Route {
     pub absent: Absent,
     /// What a client gets that comes back at or past the end of its stream.
     pub ended: Ended,
-    /// Further headers of its responses, as names and values.
-    pub headers: Vec<(String, String)>,
+    /// Further headers of its streams' responses.
+    pub headers: HeaderMap,
     /// How its streams speak and end.
     pub rules: Arc<StreamRules>,
 }

@@ -105,14 +105,21 @@ impl fmt::Display for WrittenValue {
                 let elements: Vec<String> = elements.iter().map(|(_, e)| e.to_string()).collect();
                 write!(f, "[{}]", elements.join(", "))
             }
+            Self::Table(items) if items.is_empty() => f.write_str("{}"),
             Self::Table(items) => {
-                let item = |item: &Item| format!("{} = {}", item.name, item.value);
+                let item = |item: &Item| format!("{} = {}", key(&item.name), item.value);
                 let items: Vec<String> = items.iter().map(item).collect();
                 write!(f, "{{ {} }}", items.join(", "))
             }
             Self::Other(what) => f.write_str(what),
         }
     }
+}
+
+/// A key of a table, in quotes where TOML asks for them.
+fn key(name: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if !name.is_empty() && name.bytes().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
 /// A basic string of TOML, on one line. JSON escapes all that TOML requires, except DEL.

@@ -13,6 +13,23 @@ fn with_routes(routes: &str) -> Result<Loaded, Faults> {
 }
 
 #[test]
+fn every_scalar_of_a_section_has_its_variable() {
+    for setting in read(MINIMAL).settings.iter().filter(|setting| setting.section != "route") {
+        let name = format!("SSEGATE_{}_{}", setting.section, setting.key);
+        let name = name.replace('.', "_").to_uppercase();
+        let value = setting.value.trim_matches(['"', '[', ']']).replace("\", \"", ",");
+        let loaded = under(&[(&name, &value)]).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(loaded.config, read(MINIMAL).config, "{name}={value}");
+        assert!(
+            loaded
+                .settings
+                .iter()
+                .any(|setting| setting.location == Location::Variable(name.clone()))
+        );
+    }
+}
+
+#[test]
 fn routes_and_source_may_come_from_the_environment_alone() {
     let loaded = with_routes("/events/{name}=events:{name};/logs=siem:logs,event=log").unwrap();
     assert_eq!(loaded.file, ConfigFile::None);

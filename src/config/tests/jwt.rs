@@ -60,7 +60,7 @@ fn a_route_that_needs_tokens_needs_keys_and_a_rule_for_each_variable() {
     let keys = format!("keys = [{}]", key("\"HS256\"", "secret_file", &secret));
     for (rule, told) in [
         ("", "f:9:10: route.access = \"jwt\": any valid token would open every {name}"),
-        ("match = {}", "f:10:9: route.match = {  }: does not mention {name}"),
+        ("match = {}", "f:10:9: route.match = {}: does not mention {name}"),
         (
             "match = { nam = \"s\" }",
             "f:10:9: route.match = { nam = \"s\" }: {nam} is not a variable of the path \"/events/{name}\"; did you mean \"name\"?",

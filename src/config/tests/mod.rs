@@ -14,6 +14,7 @@ mod jwt;
 mod limits;
 mod proxy;
 mod refused;
+mod rules;
 mod source;
 
 const SHIPPED: &str = include_str!("../../../gateway.toml");
@@ -215,23 +216,6 @@ fn the_environment_overrides_the_file() {
     let url = Location::Variable("SSEGATE_SOURCE_URL".into());
     assert_eq!(setting(&loaded, "source", "url").location, url);
     assert_eq!(setting(&loaded, "source", "block").location, Location::Default);
-}
-
-#[test]
-fn every_scalar_of_a_section_has_its_variable() {
-    for setting in read(MINIMAL).settings.iter().filter(|setting| setting.section != "route") {
-        let name = format!("SSEGATE_{}_{}", setting.section, setting.key);
-        let name = name.replace('.', "_").to_uppercase();
-        let value = setting.value.trim_matches(['"', '[', ']']).replace("\", \"", ",");
-        let loaded = under(&[(&name, &value)]).unwrap_or_else(|faults| panic!("{faults}"));
-        assert_eq!(loaded.config, read(MINIMAL).config, "{name}={value}");
-        assert!(
-            loaded
-                .settings
-                .iter()
-                .any(|setting| setting.location == Location::Variable(name.clone()))
-        );
-    }
 }
 
 #[test]

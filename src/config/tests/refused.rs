@@ -205,7 +205,6 @@ fn an_unreadable_secret_is_reported_at_its_line() {
 #[test]
 fn unusable_routes_are_faults() {
     let cases = [
-        ("event = \"\"", "8:9: route.event = \"\": not an event's name"),
         ("event = \"a\\nb\"", "8:9: route.event = \"a\\nb\": not an event's name"),
         (
             "event = { otherwise = \"a\" }",

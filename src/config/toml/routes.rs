@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::access;
 use super::reader::ConfigReader;
 use super::section::{Found, Section};
+use super::{access, rules};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{
-    Absent, Ended, KeyTemplate, PathTemplate, Replay, Route, RouteStart, Signals, StreamRules,
-};
-use crate::sse::{CONTROL_EVENT, Controls, Data, EventName, Rendering, is_event_name};
+use crate::config::{KeyTemplate, PathTemplate, Replay, Route};
+use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
 
 /// The types of events that `EventSource` itself dispatches.
 const EVENT_SOURCES_OWN: [&str; 2] = ["open", "error"];
@@ -31,24 +29,32 @@ struct BuiltIn {
 const DEMO: BuiltIn =
     BuiltIn { path: Some("/events/{name}"), key: Some("events:{name}"), access: Some("public") };
 
+/// What other sections say, as far as routes depend on it.
+#[derive(Clone, Copy)]
+pub(super) struct OtherSections {
+    /// Whether there are keys that verify tokens.
+    pub(super) has_keys: bool,
+    /// `source.block`
+    pub(super) block: Duration,
+}
+
 /// Every route, the more specific first: the first that matches a path serves it.
-/// `has_keys`: there are keys that verify tokens.
 pub(super) fn routes(
     reader: &mut ConfigReader<'_>,
     root_of_file: &mut Vec<Item>,
-    has_keys: bool,
+    others: OtherSections,
 ) -> Vec<Route> {
     let mut routes: Vec<(Route, Location)> = Vec::new();
     if let Some(text) = reader.routes {
         // They come in place of the file's, and are public where nothing verifies tokens.
-        let access = Some(if has_keys { "jwt" } else { "public" });
+        let access = Some(if others.has_keys { "jwt" } else { "public" });
         let before = reader.go_to(text);
         let mut root = items_of(reader, text);
         read_tables(
             reader,
             &mut root,
             BuiltIn { access, ..BuiltIn::default() },
-            has_keys,
+            others,
             &mut routes,
         );
         if reader.has_no_fault() && routes.is_empty() {
@@ -58,11 +64,11 @@ pub(super) fn routes(
         reader.go_back_to(before);
         units::take(root_of_file, "route");
     } else {
-        read_tables(reader, root_of_file, BuiltIn::default(), has_keys, &mut routes);
+        read_tables(reader, root_of_file, BuiltIn::default(), others, &mut routes);
     }
     if routes.is_empty() && reader.demo {
         let section = Section::route(reader, Vec::new());
-        routes.extend(route(section, &Location::Demo, DEMO, has_keys));
+        routes.extend(route(section, &Location::Demo, DEMO, others));
     }
     routes.sort_by(|(a, _), (b, _)| a.path.by_specificity(&b.path));
     routes.into_iter().map(|(route, _)| route).collect()
@@ -81,12 +87,12 @@ fn read_tables(
     reader: &mut ConfigReader<'_>,
     root: &mut Vec<Item>,
     built_in: BuiltIn,
-    has_keys: bool,
+    others: OtherSections,
     routes: &mut Vec<(Route, Location)>,
 ) {
     for (at, items) in tables(reader, root) {
         let header = reader.location(at);
-        let read = route(Section::route(reader, items), &header, built_in, has_keys);
+        let read = route(Section::route(reader, items), &header, built_in, others);
         let Some((route, location)) = read else { continue };
         check_ambiguity(reader, &route, &location, routes);
         routes.push((route, location));
@@ -141,7 +147,7 @@ fn route(
     mut section: Section<'_, '_>,
     header: &Location,
     built_in: BuiltIn,
-    has_keys: bool,
+    others: OtherSections,
 ) -> Option<(Route, Location)> {
     let path = section.required(
         "path",
@@ -164,40 +170,31 @@ fn route(
         "there is no default; write access = \"public\" if everybody may read it",
         access::access,
     );
-    let access = access::rules(&mut section, access, path.as_ref().map(|(path, _)| path), has_keys);
+    let access =
+        access::rules(&mut section, access, path.as_ref().map(|(path, _)| path), others.has_keys);
     let rendering = Rendering {
         event: event(&mut section),
         data: data(&mut section),
         missing: missing(&mut section),
-        controls: Controls::Event,
-        end: None,
+        ..Rendering::default()
     };
     let replay = section.read("replay", WrittenValue::Integer(10_000), replay).0;
-    let signals =
-        section.word("signals", &[("comment", Signals::Comment), ("event", Signals::Event)]).0;
+    let rules = rules::rules(&mut section, rendering, replay, others.block);
     if let (Some(path), Some(key)) = (&path, &key) {
         check_variables(&mut section, path, key);
     }
     section.end();
     let ((path, found), (key, _)) = (path?, key?);
-    let rules = StreamRules {
-        rendering,
-        signals,
-        stalled: Duration::ZERO,
-        ends_at_gap: false,
-        end_data: None,
-        cuts: false,
-    };
     let route = Route {
         path,
         key,
         access: access?,
         replay,
-        start: RouteStart::Live,
-        absent: Absent::Wait,
-        ended: Ended::NoContent,
-        headers: Vec::new(),
-        rules: Arc::new(rules),
+        start: rules.start,
+        absent: rules.absent,
+        ended: rules.ended,
+        headers: rules.headers,
+        rules: Arc::new(rules.streams),
     };
     Some((route, found.location))
 }
@@ -271,10 +268,10 @@ fn fixed_name(written: &WrittenValue) -> Result<String, String> {
             "taken: the control events of the gateway have this name; choose another".into()
         );
     }
-    if is_event_name(name) {
+    if name.is_empty() || is_event_name(name) {
         return Ok(name.clone());
     }
-    Err("not an event's name; write one line of text".into())
+    Err("not an event's name; write one line of text, or \"\" for events without a name".into())
 }
 
 fn data(section: &mut Section<'_, '_>) -> Data {
@@ -297,7 +294,7 @@ fn data_fields(written: &WrittenValue) -> Result<Data, String> {
     }
 }
 
-fn field_name(written: &WrittenValue) -> Result<String, String> {
+pub(super) fn field_name(written: &WrittenValue) -> Result<String, String> {
     match written {
         WrittenValue::Text(name) if !name.is_empty() => Ok(name.clone()),
         _ => Err("not an entry's field; write its name, as in \"payload\"".into()),
