@@ -19,6 +19,10 @@ use hyper::body::Frame;
 /// `write_stall` is not stalled. An HTTP/2 frame carries no more by default.
 pub(super) const PIECE_BYTES: usize = 16 << 10;
 
+/// h2 drops what it has not written yet of a stream that is cut, and its connection writes in a task of its own. What
+/// a client does not take within this it is not told; it knows by the cut that it does not have everything.
+const CUT_DELAY: Duration = Duration::from_millis(100);
+
 /// hyper's end: the body.
 pub struct Body(Slot);
 
@@ -128,6 +132,7 @@ impl Sink {
                 self.end().await;
             } else {
                 self.has_room().await;
+                tokio::time::sleep(CUT_DELAY).await;
             }
             Ok::<_, io::Error>(())
         };

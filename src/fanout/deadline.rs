@@ -1,11 +1,13 @@
 //! When something is due for a subscriber, and what: its age, the end of its token, and the warning of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Subscriber;
-use super::signal::is_up;
 use crate::sse::{Control, EndReason};
 use crate::telemetry::metrics::DisconnectReason;
+
+/// Whether a stream has stalled is looked at this often, once its time has come.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +16,6 @@ pub(super) enum Deadline {
     Warning(Control),
     /// To end the stream: with this in its closing frame, for this reason.
     End(Option<Control>, DisconnectReason),
-}
-
-impl Deadline {
-    /// The stream is over.
-    fn over(reason: EndReason) -> Self {
-        Self::End(Some(Control::End { reason }), DisconnectReason::Ended(reason))
-    }
 }
 
 impl Subscriber {
@@ -58,24 +53,28 @@ impl Subscriber {
         Some(Deadline::Warning(Control::Expiring { seconds: seconds as u64 }))
     }
 
-    /// When the next deadline is of a subscriber that is level with the tail.
+    /// When to look next whether the stream of a subscriber that is level with the tail has to end.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        [self.next_deadline(), self.stalled_at()].into_iter().flatten().min()
+        let now = Instant::now();
+        let stalled = self.stalled_at().map(|at| if at <= now { now + LOOK_INTERVAL } else { at });
+        [self.next_deadline(), stalled].into_iter().flatten().min()
     }
 
-    /// The end of a stream that is level with the tail, and to which no entry came for its route's `stalled`.
-    pub(super) fn stalled_end(&self, now: Instant) -> Option<Deadline> {
-        let is_stalled = self.stalled_at().is_some_and(|at| at <= now);
-        is_stalled.then(|| Deadline::over(EndReason::Stalled))
+    /// The end of a stream that is level with the tail, and to which no entry came for its route's `stalled`. Only
+    /// an answer after that time shows that none came: the source may be away without anybody knowing yet.
+    pub(super) fn stalled_end(&self) -> Option<Deadline> {
+        let at = self.stalled_at()?;
+        let is_stalled = self.topic().state().answered.is_some_and(|answered| answered >= at);
+        let reason = EndReason::Stalled;
+        let over = Deadline::End(Some(Control::End { reason }), DisconnectReason::Ended(reason));
+        is_stalled.then_some(over)
     }
 
     fn stalled_at(&self) -> Option<Instant> {
         let stalled = Some(self.rules.stalled).filter(|stalled| !stalled.is_zero())?;
         let state = self.topic().state();
-        // While the source is away nobody knows whether an entry came.
-        let since = if is_up(&state.reader) { state.last_entry } else { Some(Instant::now()) };
-        let since = since.max(state.up_since).unwrap_or(self.opened).max(self.opened);
-        Some(since + stalled)
+        let since = Some(self.opened).max(state.last_entry).max(state.reader_changed);
+        since.map(|since| since + stalled)
     }
 
     /// The warning was given.

@@ -72,9 +72,11 @@ pub struct TopicState {
     pub ends: Ends,
     /// When its reader last found an entry.
     pub last_entry: Option<Instant>,
-    /// Since when its reader is connected.
-    pub up_since: Option<Instant>,
+    /// When its reader was last lost, or was back.
+    pub reader_changed: Option<Instant>,
     /// When its reader last had an answer.
+    pub answered: Option<Instant>,
+    /// The same by the clock.
     pub last_answer: SystemTime,
     /// Each shard with its position in the ring; the reader waits for the slowest.
     pub shards: Vec<(usize, u64)>,
@@ -123,7 +125,8 @@ impl Topic {
             idle_since: Instant::now(),
             ends: Ends::default(),
             last_entry: None,
-            up_since: None,
+            reader_changed: None,
+            answered: None,
             last_answer: SystemTime::now(),
             shards: Vec::new(),
             onlookers: 0,
@@ -214,6 +217,7 @@ impl Topic {
     pub fn answered(&self) {
         let mut state = self.state();
         state.last_answer = SystemTime::now();
+        state.answered = Some(Instant::now());
         state.status.failure = None;
         drop(state);
         self.set_reader(ReaderState::Up);
@@ -233,7 +237,7 @@ impl Topic {
             state.reader = reader;
             if changed {
                 state.status.since = SystemTime::now();
-                state.up_since = Some(Instant::now());
+                state.reader_changed = Some(Instant::now());
             }
             changed
         };

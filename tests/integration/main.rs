@@ -8,6 +8,8 @@ mod support;
 
 /// The operator's listener.
 mod admin;
+/// Streams that end.
+mod answers;
 /// The command line: check, overrides, exit codes, tail, the demo.
 mod cli;
 /// Pages of other origins.

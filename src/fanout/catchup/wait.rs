@@ -97,7 +97,7 @@ impl Driver {
                     self.send_keepalive()?;
                 }
                 if let Some(Deadline::End(control, reason)) =
-                    self.subscriber.stalled_end(Instant::now()).filter(|_| self.machine.is_between_events())
+                    self.subscriber.stalled_end().filter(|_| self.machine.is_between_events())
                 {
                     return Err(End::Disconnect(control, reason));
                 }

@@ -114,7 +114,7 @@ impl Shard {
         for slot in 0..self.members.capacity() {
             yield_at(slot).await;
             let Some(member) = self.members.get(slot) else { continue };
-            let stalled = || member.subscriber.stalled_end(now);
+            let stalled = || member.subscriber.stalled_end();
             match member.subscriber.deadline(now, self.draining).or_else(stalled) {
                 Some(Deadline::End(control, reason)) => self.disconnect(slot, control, reason),
                 Some(Deadline::Warning(control)) => self.warn(slot, control),
