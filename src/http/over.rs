@@ -60,7 +60,7 @@ pub(super) async fn find_start(
         Start::Live => None,
         _ => return Ok(asked),
     };
-    let end = timeout(TAIL_WAIT, state.fanout.replays.end(topic, marker)).await;
+    let end = timeout(TAIL_WAIT, state.fanout.replays.end(topic, marker, at)).await;
     match (end, route.ended) {
         (Ok(Ok(StreamEnd::Ended(end))), ended) if at.is_none_or(|at| at >= end) => match ended {
             Ended::NoContent => Err(NoStream::Over),

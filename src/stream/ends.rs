@@ -14,6 +14,14 @@ pub enum StreamEnd {
     Gone,
 }
 
+impl StreamEnd {
+    /// As this marker says of the stream's last entry.
+    pub(super) fn at(marker: &EndMarker, last: Option<&Entry>) -> Self {
+        let end = last.filter(|last| marker.is(last));
+        end.map_or(Self::Open, |end| Self::Ended(end.id))
+    }
+}
+
 /// Whether the stream is over, by marker.
 #[derive(Debug, Default)]
 pub struct Ends {
@@ -34,7 +42,7 @@ impl Ends {
     /// The source was asked: its stream's last entry is this.
     pub(super) fn note(&mut self, marker: &EndMarker, last: Option<&Entry>) {
         if self.find(marker).is_none() {
-            self.known.push((marker.clone(), end_at(marker, last)));
+            self.known.push((marker.clone(), StreamEnd::at(marker, last)));
         }
     }
 
@@ -48,7 +56,7 @@ impl Ends {
             let mut reopened = 0;
             for entry in entries.clone() {
                 reopened += u64::from(matches!(*end, StreamEnd::Ended(at) if at < entry.id));
-                *end = end_at(marker, Some(entry));
+                *end = StreamEnd::at(marker, Some(entry));
             }
             most = most.max(reopened);
         }
@@ -61,11 +69,6 @@ impl Ends {
             *end = if *end == StreamEnd::Open { StreamEnd::Open } else { StreamEnd::Gone };
         }
     }
-}
-
-fn end_at(marker: &EndMarker, last: Option<&Entry>) -> StreamEnd {
-    let end = last.filter(|last| marker.is(last));
-    end.map_or(StreamEnd::Open, |end| StreamEnd::Ended(end.id))
 }
 
 #[cfg(test)]

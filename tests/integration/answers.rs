@@ -14,6 +14,8 @@ mod controls;
 mod ends;
 /// Streams that end at a gap.
 mod gaps;
+/// Random histories.
+mod histories;
 /// A change of each key while clients are there.
 mod reloads;
 /// Streams that are ended for another reason than their marker.

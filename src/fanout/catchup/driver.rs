@@ -224,7 +224,7 @@ impl Driver {
         let rules = self.subscriber.rules.clone();
         let resolving = async {
             if let Some(marker) = rules.end() {
-                fanout.replays.end(&topic, marker).await?;
+                fanout.replays.end(&topic, marker, None).await?;
             }
             if let Some(resolved) = now {
                 return Ok(resolved);

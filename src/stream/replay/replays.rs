@@ -9,7 +9,7 @@ use super::recent::RecentPages;
 use super::single_flight::SingleFlight;
 use crate::config::{Config, Replay};
 use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
-use crate::sse::{EndMarker, StreamId};
+use crate::sse::{EndMarker, Entry, StreamId};
 use crate::stream::StreamEnd;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::lookup::{self, StreamQuery};
@@ -111,30 +111,50 @@ impl Replays {
     }
 
     /// Whether the stream of `topic` is over, as this marker says. The source is asked once; after that the reader
-    /// sees how it goes on.
-    pub async fn end(&self, topic: &Topic, marker: &EndMarker) -> Result<StreamEnd, Error> {
+    /// sees how it goes on, but for a client `at` an id that the reader has still to come to.
+    pub async fn end(
+        &self,
+        topic: &Topic,
+        marker: &EndMarker,
+        at: Option<StreamId>,
+    ) -> Result<StreamEnd, Error> {
         let permit = topic.backfill_permits.acquire().await;
         let _permit = permit.expect("the semaphore is never closed");
         loop {
             let (asked_at, read_up_to) = {
                 let state = topic.state();
-                if let Some(end) = state.ends.find(marker) {
-                    return Ok(end);
+                let read_up_to = state.ring.tail();
+                let is_read = at.is_none_or(|at| at <= read_up_to);
+                match state.ends.find(marker) {
+                    Some(end) if is_read || end != StreamEnd::Open => return Ok(end),
+                    _ => ((state.ring.next_seq(), state.ring.generation()), read_up_to),
                 }
-                ((state.ring.next_seq(), state.ring.generation()), state.ring.tail())
             };
-            let _permit = self.permits.acquire().await;
-            let mut last = self.source.newest(&topic.key, None, 1).await?;
-            if last.first().is_none_or(|last| last.id < read_up_to)
-                && self.query(topic).waited_for_primary().await?
-            {
-                // A replica was behind.
-                last = self.source.newest(&topic.key, None, 1).await?;
-            }
+            let last = self.last_entry(topic, read_up_to).await?;
             let mut state = topic.state();
             if (state.ring.next_seq(), state.ring.generation()) == asked_at {
-                state.ends.note(marker, last.first());
+                state.ends.note(marker, last.as_ref());
             }
+            if state.ends.find(marker).is_some() {
+                return Ok(StreamEnd::at(marker, last.as_ref()));
+            }
+        }
+    }
+
+    async fn last_entry(
+        &self,
+        topic: &Topic,
+        read_up_to: StreamId,
+    ) -> Result<Option<Entry>, Error> {
+        let _permit = self.permits.acquire().await;
+        let last = async || Ok::<_, Error>(self.source.newest(&topic.key, None, 1).await?.pop());
+        let found = last().await?;
+        let is_behind = found.as_ref().is_none_or(|last| last.id < read_up_to);
+        // A replica may be behind.
+        if is_behind && self.query(topic).waited_for_primary().await? {
+            last().await
+        } else {
+            Ok(found)
         }
     }
 
