@@ -327,7 +327,7 @@ pub struct Route {
     /// What a client gets that comes back at or past the end of its stream.
     pub ended: Ended,
     /// Further headers of its streams' responses.
-    pub headers: HeaderMap,
+    pub headers: Arc<HeaderMap>,
     /// How its streams speak and end.
     pub rules: Arc<StreamRules>,
 }

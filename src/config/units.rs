@@ -135,6 +135,14 @@ pub(super) fn text(written: &WrittenValue) -> Result<String, String> {
     }
 }
 
+/// The name of an entry's field.
+pub(super) fn field(written: &WrittenValue) -> Result<String, String> {
+    match written {
+        WrittenValue::Text(name) if !name.is_empty() => Ok(name.clone()),
+        _ => Err("not an entry's field; write its name, as in \"payload\"".into()),
+    }
+}
+
 pub(super) fn flag(written: &WrittenValue) -> Result<bool, String> {
     match written {
         WrittenValue::Flag(flag) => Ok(*flag),

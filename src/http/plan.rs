@@ -19,8 +19,10 @@ pub struct Plan {
     pub start: Start,
     /// Whether the body is sent in chunks, as HTTP/1.1 does.
     pub framed: bool,
-    /// Headers of its response, besides those that every stream has.
+    /// Headers of its response, besides those that every stream has; its refusal has them, too.
     pub headers: HeaderMap,
+    /// Headers that its route gives the response of a stream, and no other.
+    pub stream_headers: Arc<HeaderMap>,
     /// The principal that its token names.
     pub principal: Option<Arc<str>>,
     /// When its token ends, where it has one.

@@ -58,6 +58,7 @@ pub fn stream_head(plan: &Plan) -> Vec<u8> {
     if plan.framed {
         append_header(&mut head, "transfer-encoding", b"chunked");
     }
+    append_headers(&mut head, &plan.stream_headers);
     end_of_head(head, &plan.headers)
 }
 
@@ -67,6 +68,7 @@ pub(super) fn stream_response<B>(plan: &Plan, body: B) -> Response<B> {
     for (name, value) in STREAM_HEADERS {
         response.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
+    response.headers_mut().extend(HeaderMap::clone(&plan.stream_headers));
     response.headers_mut().extend(plan.headers.clone());
     response
 }
@@ -77,10 +79,14 @@ fn append_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-fn end_of_head(mut head: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
+fn append_headers(head: &mut Vec<u8>, headers: &HeaderMap) {
     for (name, value) in headers {
-        append_header(&mut head, name.as_str(), value.as_bytes());
+        append_header(head, name.as_str(), value.as_bytes());
     }
+}
+
+fn end_of_head(mut head: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
+    append_headers(&mut head, headers);
     head.extend_from_slice(b"\r\n");
     head
 }

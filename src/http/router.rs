@@ -130,13 +130,14 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     };
     check_accept(request.headers())?;
     check_bodiless(request.headers())?;
-    let start = start_param::start(request, route.replay).map_err(|why| bad(&why))?;
+    let start = start_param::start(request, route.replay, route.start).map_err(|why| bad(&why))?;
     let plan = Plan {
         route: index,
         key: route.key.key(&variables),
         start,
         framed: request.version() == Version::HTTP_11,
         headers: HeaderMap::new(),
+        stream_headers: route.headers.clone(),
         principal: admission.principal,
         token: admission.token,
         credential: admission.credential,

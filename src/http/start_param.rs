@@ -2,6 +2,7 @@
 //!
 //! The operator of a page writes its URL; the client adds a last event id to that, in the header or, where it
 //! cannot, in the query. So an id wins over every beginning, and what is wrong with it is told in the stream.
+//! A client that names neither begins where its route says.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,9 +14,13 @@ use crate::config::{Replay, RouteStart, duration};
 use crate::sse::StreamId;
 use crate::stream::start::Start;
 
-/// Where the client asks to begin, or what is wrong with the beginning in its query. Of several ids the last
-/// counts, and those of the header after those of the query: a browser adds it to the URL that it began with.
-pub fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, String> {
+/// Where the client begins, or what is wrong with the beginning in its query. Of several ids the last counts,
+/// and those of the header after those of the query: a browser adds it to the URL that it began with.
+pub fn start<B>(
+    request: &Request<B>,
+    replay: Replay,
+    route_start: RouteStart,
+) -> Result<Start, String> {
     let query: Vec<_> =
         url::form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).collect();
     let in_query = query.iter().filter(|(name, _)| is_last_event_id(name));
@@ -24,14 +29,15 @@ pub fn start<B>(request: &Request<B>, replay: Replay) -> Result<Start, String> {
     let in_header =
         headers.filter_map(|value| position(&String::from_utf8_lossy(value.as_bytes())));
     let in_header: Vec<_> = in_header.collect();
-    let is_id = |start: &&Start| **start != Start::Earliest;
+    let is_id = |start: &&Start| !matches!(start, Start::Earliest | Start::Live);
     if let Some(id) = in_header.iter().rev().chain(in_query.iter().rev()).find(is_id) {
         return Ok(*id);
     }
-    if !in_header.is_empty() {
-        return Ok(Start::Earliest);
+    if let Some(word) = in_header.last() {
+        return Ok(*word);
     }
-    beginning(&query, in_query.first().copied(), replay)
+    let named = beginning(&query, &in_query, replay)?;
+    Ok(named.unwrap_or_else(|| of_route(route_start)))
 }
 
 /// Where a client begins that names no beginning.
@@ -40,13 +46,8 @@ pub(super) fn of_route(start: RouteStart) -> Start {
         RouteStart::Live => Start::Live,
         RouteStart::Earliest => Start::Earliest,
         RouteStart::Newest(count) => Start::Newest(count),
-        RouteStart::Back(back) => Start::Since(ms_ago(back)),
+        RouteStart::Back(back) => since_back(back),
     }
-}
-
-fn ms_ago(back: Duration) -> u64 {
-    let back_ms = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
-    u64::try_from(Timestamp::now().as_millisecond().saturating_sub(back_ms)).unwrap_or(0)
 }
 
 /// Clients write the name in many ways: `last_event_id`, `lastEventId`, `Last-Event-ID`.
@@ -56,33 +57,35 @@ fn is_last_event_id(name: &str) -> bool {
 }
 
 /// What one last event id, or what stands in its place, means; `None`: it is empty. One that is no id of ours
-/// is another server's.
+/// is another server's, unless it is a word that clients of other servers begin with. `0-0` is ours: the id of
+/// a stream without entries, after which nothing may be missing.
 fn position(value: &str) -> Option<Start> {
     match value.trim() {
         "" => None,
-        "earliest" => Some(Start::Earliest),
+        "earliest" | "-1" | "0" => Some(Start::Earliest),
+        "$" => Some(Start::Live),
         value => Some(StreamId::parse_short(value).map_or(Start::Unknown, Start::After)),
     }
 }
 
-/// The beginning that the URL names, without an id; `so_far` is `earliest`, if that is named.
+/// The beginning that the URL names, without an id; `words` are those in the place of one.
 fn beginning(
     query: &[(Cow<'_, str>, Cow<'_, str>)],
-    so_far: Option<Start>,
+    words: &[Start],
     replay: Replay,
-) -> Result<Start, String> {
-    let mut start = so_far;
+) -> Result<Option<Start>, String> {
+    let mut named = words.to_vec();
     for (name, value) in query {
-        let wanted = match &**name {
-            "last" => newest(value, replay)?,
-            "since" => since(value)?,
-            _ => continue,
-        };
-        if start.replace(wanted).is_some_and(|before| before != wanted) {
-            return Err("earliest, last and since exclude each other".into());
+        match &**name {
+            "last" => named.push(newest(value, replay)?),
+            "since" => named.push(since(value)?),
+            _ => {}
         }
     }
-    Ok(start.unwrap_or(Start::Live))
+    if named.iter().any(|start| *start != named[0]) {
+        return Err("earliest, $, last and since exclude each other".into());
+    }
+    Ok(named.first().copied())
 }
 
 fn newest(value: &str, replay: Replay) -> Result<Start, String> {
@@ -99,15 +102,21 @@ fn newest(value: &str, replay: Replay) -> Result<Start, String> {
 
 fn since(value: &str) -> Result<Start, String> {
     const EXPECTED: &str = "since: expected a time back, as in 90s, 15m or 2h, or RFC 3339, as in 2026-01-31T12:00:00Z";
-    let now_ms = Timestamp::now().as_millisecond();
-    let since_ms = match duration(value) {
-        Some(back) => now_ms.saturating_sub(i64::try_from(back.as_millis()).unwrap_or(i64::MAX)),
-        // In a query "+" is a space; in an offset it means itself.
-        None => {
-            value.replace(' ', "+").parse::<Timestamp>().map_err(|_| EXPECTED)?.as_millisecond()
-        }
-    };
-    Ok(Start::Since(u64::try_from(since_ms).unwrap_or(0)))
+    if let Some(back) = duration(value) {
+        return Ok(since_back(back));
+    }
+    // In a query "+" is a space; in an offset it means itself.
+    let time: Timestamp = value.replace(' ', "+").parse().map_err(|_| EXPECTED)?;
+    Ok(since_ms(time.as_millisecond()))
+}
+
+fn since_back(back: Duration) -> Start {
+    let back_ms = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+    since_ms(Timestamp::now().as_millisecond().saturating_sub(back_ms))
+}
+
+fn since_ms(time_ms: i64) -> Start {
+    Start::Since(u64::try_from(time_ms).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -115,11 +124,15 @@ mod tests {
     use super::*;
 
     fn asked(query: &str, headers: &[&str]) -> Result<Start, String> {
+        asked_of(RouteStart::Live, query, headers)
+    }
+
+    fn asked_of(route: RouteStart, query: &str, headers: &[&str]) -> Result<Start, String> {
         let mut request = Request::get(format!("/events/a?{query}"));
         for value in headers {
             request = request.header("last-event-id", *value);
         }
-        start(&request.body(()).unwrap(), Replay::Newest(100))
+        start(&request.body(()).unwrap(), Replay::Newest(100), route)
     }
 
     fn after(ms: u64) -> Start {
@@ -131,9 +144,14 @@ mod tests {
         for (value, meant) in [
             ("5-0", after(5)),
             ("5", after(5)),
-            ("0", after(0)),
             ("0-0", after(0)),
             ("earliest", Start::Earliest),
+            ("0", Start::Earliest),
+            ("-1", Start::Earliest),
+            ("$", Start::Live),
+            ("$$", Start::Unknown),
+            ("-2", Start::Unknown),
+            ("00", Start::Unknown),
             ("garbage", Start::Unknown),
             ("1-2-3", Start::Unknown),
             ("01-0", Start::Unknown),
@@ -165,11 +183,51 @@ mod tests {
             ("last=2", &["earliest"], Start::Earliest),
             ("last=2", &["5"], after(5)),
             ("last=2&last=2&lastEventId=", &[], Start::Newest(2)),
+            ("last=2", &["$"], Start::Live),
+            ("last=2", &["earliest", "$"], Start::Live),
+            ("lastEventId=earliest", &["$"], Start::Live),
+            ("lastEventId=5-0", &["$"], after(5)),
+            ("lastEventId=-1&last_event_id=0", &[], Start::Earliest),
         ] {
             assert_eq!(asked(query, headers), Ok(meant), "{query} {headers:?}");
         }
-        for contradiction in ["last=2&last=3", "last=2&since=1h", "last_event_id=earliest&last=2"] {
+        for contradiction in [
+            "last=2&last=3",
+            "last=2&since=1h",
+            "last_event_id=earliest&last=2",
+            "last_event_id=$&last=2",
+            "last_event_id=$&lastEventId=-1",
+        ] {
             assert!(asked(contradiction, &[]).is_err(), "{contradiction}");
         }
+    }
+
+    #[test]
+    fn a_client_that_names_no_beginning_begins_where_its_route_says() {
+        let newest = RouteStart::Newest(7);
+        for (route, meant) in [
+            (RouteStart::Live, Start::Live),
+            (RouteStart::Earliest, Start::Earliest),
+            (newest, Start::Newest(7)),
+        ] {
+            for (query, headers) in [("", &[][..]), ("last_event_id=", &[]), ("a=b", &[""])] {
+                assert_eq!(asked_of(route, query, headers), Ok(meant), "{query} {headers:?}");
+            }
+        }
+        let back = RouteStart::Back(Duration::from_secs(900));
+        let before = Timestamp::now().as_millisecond() - 900_000;
+        let Ok(Start::Since(ms)) = asked_of(back, "", &[]) else { panic!("not a time") };
+        assert!((before..before + 600_000).contains(&i64::try_from(ms).unwrap()), "{ms}");
+        for (query, headers, meant) in [
+            ("last=2", &[][..], Start::Newest(2)),
+            ("last_event_id=$", &[], Start::Live),
+            ("", &["$"], Start::Live),
+            ("", &["-1"], Start::Earliest),
+            ("", &["5-0"], after(5)),
+            ("", &["garbage"], Start::Unknown),
+        ] {
+            assert_eq!(asked_of(newest, query, headers), Ok(meant), "{query} {headers:?}");
+        }
+        assert!(asked_of(newest, "last=x", &[]).is_err());
     }
 }

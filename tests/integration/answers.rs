@@ -14,12 +14,18 @@ mod controls;
 mod ends;
 /// Streams that end at a gap.
 mod gaps;
+/// Further headers of a stream's response.
+mod headers;
 /// Random histories.
 mod histories;
+/// What comes over each version of HTTP.
+mod protocols;
 /// A change of each key while clients are there.
 mod reloads;
 /// Streams that are ended for another reason than their marker.
 mod stalled;
+/// Where a client begins that names no beginning.
+mod start;
 
 /// A gateway with a route of these keys, and one for the same streams without.
 struct Scene {

@@ -193,7 +193,7 @@ fn route(
         start: rules.start,
         absent: rules.absent,
         ended: rules.ended,
-        headers: rules.headers,
+        headers: Arc::new(rules.headers),
         rules: Arc::new(rules.streams),
     };
     Some((route, found.location))
@@ -249,7 +249,7 @@ fn event_name(written: &WrittenValue) -> Result<EventName, String> {
     let (mut field, mut otherwise) = (None, DEFAULT_EVENT.to_owned());
     for item in items {
         match item.name.as_str() {
-            "field" => field = Some(field_name(&item.value)?),
+            "field" => field = Some(units::field(&item.value)?),
             "otherwise" => otherwise = fixed_name(&item.value)?,
             name => return Err(format!("unknown key \"{name}\"; it takes field and otherwise")),
         }
@@ -280,24 +280,17 @@ fn data(section: &mut Section<'_, '_>) -> Data {
 
 fn data_fields(written: &WrittenValue) -> Result<Data, String> {
     let WrittenValue::List(elements) = written else {
-        let field = field_name(written)?;
+        let field = units::field(written)?;
         return Ok(if field == "*" { Data::All } else { Data::Field(field) });
     };
     let fields: Vec<String> =
-        elements.iter().map(|(_, field)| field_name(field)).collect::<Result<_, _>>()?;
+        elements.iter().map(|(_, field)| units::field(field)).collect::<Result<_, _>>()?;
     if fields.is_empty() {
         return Err("names no field; write \"*\" for all of them".into());
     }
     match fields.iter().enumerate().find(|&(index, field)| fields[..index].contains(field)) {
         Some((_, field)) => Err(format!("names the field \"{field}\" twice")),
         None => Ok(Data::Fields(fields)),
-    }
-}
-
-pub(super) fn field_name(written: &WrittenValue) -> Result<String, String> {
-    match written {
-        WrittenValue::Text(name) if !name.is_empty() => Ok(name.clone()),
-        _ => Err("not an entry's field; write its name, as in \"payload\"".into()),
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 
+use super::headers;
 use super::section::{Found, Section};
-use super::{headers, routes};
 use crate::config::units::{self, WrittenValue};
 use crate::config::{Absent, Ended, Replay, RouteStart, Signals, StreamRules};
 use crate::sse::{Controls, EndMarker, Rendering};
@@ -86,7 +86,7 @@ fn end_marker(written: &WrittenValue) -> Result<Option<EndMarker>, String> {
     let (mut field, mut equals) = (None, None);
     for item in items {
         match item.name.as_str() {
-            "field" => field = Some(routes::field_name(&item.value)?),
+            "field" => field = Some(units::field(&item.value)?),
             "equals" => equals = Some(ends(&item.value)?),
             name => return Err(format!("unknown key \"{name}\"; it takes field and equals")),
         }
