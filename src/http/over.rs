@@ -41,32 +41,29 @@ pub(super) async fn find_start(
         return Ok(asked);
     }
     let has_heard = matches!(asked, Start::After(id) if id != StreamId::ZERO);
-    if !topic.state().exists() {
-        if has_heard && route.rules.end().is_some() {
-            let gone = timeout(TAIL_WAIT, state.fanout.replays.is_gone(topic)).await;
-            return match (gone, route.ended) {
-                (Ok(Ok(true)), Ended::NoContent) => Err(NoStream::Over),
-                (Ok(Ok(true)), Ended::Replay) => Err(NoStream::EndAgain),
-                _ => Ok(asked),
-            };
-        }
-        if let Absent::NoContent(patience) = route.absent {
-            wait_for_key(state, topic, patience).await?;
-        }
+    let end = route.rules.end();
+    if let Absent::NoContent(patience) = route.absent
+        && !(has_heard && end.is_some())
+    {
+        wait_for_key(state, topic, patience).await?;
     }
-    let Some(marker) = route.rules.end() else { return Ok(asked) };
     let at = match asked {
         Start::After(id) => Some(id),
         Start::Live => None,
         _ => return Ok(asked),
     };
+    let Some(marker) = end else { return Ok(asked) };
     let end = timeout(TAIL_WAIT, state.fanout.replays.end(topic, marker, at)).await;
-    match (end, route.ended) {
-        (Ok(Ok(StreamEnd::Ended(end))), ended) if at.is_none_or(|at| at >= end) => match ended {
-            Ended::NoContent => Err(NoStream::Over),
-            Ended::Replay => Ok(start_param::of_route(route.start)),
-        },
-        _ => Ok(asked),
+    let (is_over, is_gone) = match end {
+        Ok(Ok(StreamEnd::Ended(end))) => (at.is_none_or(|at| at >= end), false),
+        Ok(Ok(StreamEnd::Absent | StreamEnd::Gone)) => (has_heard, has_heard),
+        Ok(Ok(StreamEnd::Open) | Err(_)) | Err(_) => (false, false),
+    };
+    match route.ended {
+        _ if !is_over => Ok(asked),
+        Ended::NoContent => Err(NoStream::Over),
+        Ended::Replay if is_gone => Err(NoStream::EndAgain),
+        Ended::Replay => Ok(start_param::of_route(route.start)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a topic knows of its stream's end. Each route names the entry that ends a stream in its own way, so the answer
 //! is kept for each of these markers that some client has; a topic whose clients have none keeps nothing.
 
+use std::time::Instant;
+
 use crate::sse::{EndMarker, Entry, StreamId};
 
 /// Whether a stream is over, as far as one marker says.
@@ -10,7 +12,9 @@ pub enum StreamEnd {
     Open,
     /// Its last entry is the end, and has this id.
     Ended(StreamId),
-    /// It had ended, and its key is gone.
+    /// There is no such key.
+    Absent,
+    /// There is no such key any more, and it had ended.
     Gone,
 }
 
@@ -25,24 +29,48 @@ impl StreamEnd {
 /// Whether the stream is over, by marker.
 #[derive(Debug, Default)]
 pub struct Ends {
-    known: Vec<(EndMarker, StreamEnd)>,
+    known: Vec<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    marker: EndMarker,
+    end: StreamEnd,
+    /// When the source was asked last, and said so.
+    asked: Instant,
 }
 
 impl Ends {
     /// Whether the stream is over; `None`: nobody has asked the source yet.
     pub fn find(&self, marker: &EndMarker) -> Option<StreamEnd> {
-        self.known.iter().find(|(known, _)| known == marker).map(|(_, end)| *end)
+        self.known(marker).map(|known| known.end)
+    }
+
+    /// The same, where the source has said so to a question that was asked after `since`.
+    pub(super) fn asked_since(&self, marker: &EndMarker, since: Instant) -> Option<StreamEnd> {
+        self.known(marker).filter(|known| known.asked >= since).map(|known| known.end)
+    }
+
+    fn known(&self, marker: &EndMarker) -> Option<&Known> {
+        self.known.iter().find(|known| known.marker == *marker)
     }
 
     /// Whether it is over as any marker says.
     pub fn is_over(&self) -> bool {
-        self.known.iter().any(|(_, end)| *end != StreamEnd::Open)
+        let is_over = |end| matches!(end, StreamEnd::Ended(_) | StreamEnd::Gone);
+        self.known.iter().any(|known| is_over(known.end))
     }
 
-    /// The source was asked: its stream's last entry is this.
-    pub(super) fn note(&mut self, marker: &EndMarker, last: Option<&Entry>) {
-        if self.find(marker).is_none() {
-            self.known.push((marker.clone(), StreamEnd::at(marker, last)));
+    /// The source was asked at this time, and answered so. What the reader sees of a stream counts for more.
+    pub(super) fn note(&mut self, marker: &EndMarker, end: StreamEnd, asked: Instant) {
+        match self.known.iter_mut().find(|known| known.marker == *marker) {
+            Some(known)
+                if known.end == end || (known.end, end) == (StreamEnd::Gone, StreamEnd::Absent) =>
+            {
+                known.asked = asked
+            }
+            Some(_) => {}
+            None => self.known.push(Known { marker: marker.clone(), end, asked }),
         }
     }
 
@@ -52,7 +80,7 @@ impl Ends {
         entries: &(impl Iterator<Item = &'a Entry> + Clone),
     ) -> u64 {
         let mut most = 0;
-        for (marker, end) in &mut self.known {
+        for Known { marker, end, .. } in &mut self.known {
             let mut reopened = 0;
             for entry in entries.clone() {
                 reopened += u64::from(matches!(*end, StreamEnd::Ended(at) if at < entry.id));
@@ -65,8 +93,11 @@ impl Ends {
 
     /// The stream was recreated, or its key is gone.
     pub(super) fn new_generation(&mut self) {
-        for (_, end) in &mut self.known {
-            *end = if *end == StreamEnd::Open { StreamEnd::Open } else { StreamEnd::Gone };
+        for Known { end, .. } in &mut self.known {
+            *end = match *end {
+                StreamEnd::Ended(_) | StreamEnd::Gone => StreamEnd::Gone,
+                StreamEnd::Open | StreamEnd::Absent => StreamEnd::Open,
+            };
         }
     }
 }
@@ -87,6 +118,10 @@ mod tests {
         values.iter().zip(ids).map(|(value, id)| Entry { id, fields: fields(value) }).collect()
     }
 
+    fn note(ends: &mut Ends, marker: &EndMarker, last: Option<&Entry>) {
+        ends.note(marker, StreamEnd::at(marker, last), Instant::now());
+    }
+
     #[test]
     fn each_marker_has_its_own_answer() {
         let (done, error) = (marker("done"), marker("error"));
@@ -95,8 +130,8 @@ mod tests {
         ends.move_over(&entries(&["done"]).iter());
         assert!(!ends.is_over(), "nobody asks for the end");
         let last = entries(&["done"]);
-        ends.note(&done, last.first());
-        ends.note(&error, last.first());
+        note(&mut ends, &done, last.first());
+        note(&mut ends, &error, last.first());
         assert_eq!(ends.find(&done), Some(StreamEnd::Ended(FIRST)));
         assert_eq!(ends.find(&error), Some(StreamEnd::Open));
         assert!(ends.is_over());
@@ -106,7 +141,7 @@ mod tests {
     fn an_entry_behind_the_end_reopens_the_stream_and_is_counted() {
         let done = marker("done");
         let mut ends = Ends::default();
-        ends.note(&done, None);
+        note(&mut ends, &done, None);
         assert_eq!(ends.move_over(&entries(&["done"]).iter()), 0, "it was open");
         assert_eq!(
             ends.move_over(&entries(&["done"]).iter()),
@@ -121,7 +156,7 @@ mod tests {
     fn a_new_life_clears_the_end_and_is_no_reopening() {
         let done = marker("done");
         let mut ends = Ends::default();
-        ends.note(&done, entries(&["done"]).first());
+        note(&mut ends, &done, entries(&["done"]).first());
         ends.new_generation();
         assert_eq!(ends.find(&done), Some(StreamEnd::Gone));
         assert_eq!(ends.move_over(&entries(&["first", "second"]).iter()), 0);

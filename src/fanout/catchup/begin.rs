@@ -83,7 +83,9 @@ impl CatchUp {
         if let Some((gap, id)) = resolved.gap {
             self.tell_gap(gap, id);
         }
-        if let (Start::Live | Start::Unknown, StartPoint::Ring(_, tail)) = (asked, resolved.from) {
+        if let (Start::Live | Start::Unknown, StartPoint::Ring(_, tail), None) =
+            (asked, resolved.from, self.over)
+        {
             // Level by definition; whatever came since is news already.
             self.tell_live(tail);
         }

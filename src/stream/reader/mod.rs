@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::config;
@@ -13,7 +14,7 @@ use crate::limits::Share;
 use crate::source::{Connection, Error, ErrorClass, LARGE_REPLIES, Source};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 use crate::stream::continuity::Verdict;
-use crate::stream::{Hub, Item, Pushed, ReadFailure, ReaderState, Topic};
+use crate::stream::{Hub, Item, Pushed, ReadFailure, ReaderState, Topic, TopicState};
 use crate::telemetry::metrics::{Metrics, Scope};
 use crate::telemetry::throttle::LogThrottle;
 
@@ -63,16 +64,13 @@ impl Readers {
     async fn close_when_abandoned(&self, topic: &Arc<Topic>) {
         loop {
             topic.abandoned.notified().await;
-            let linger = {
-                let state = topic.state();
-                let is_refused = matches!(state.reader, ReaderState::Refused(_));
-                let is_useful = (state.ring.next_seq() > 0 || is_refused) && !state.ends.is_over();
-                if is_useful { self.config.load().linger } else { Duration::ZERO }
-            };
-            tokio::time::sleep(linger).await;
+            let linger = self.config.load().linger;
+            // Its stream may end meanwhile. Elapsed: nobody came.
+            let _ = timeout(linger, becomes_useless(topic)).await;
             let is_idle = {
                 let state = topic.state();
-                state.clients == 0 && state.idle_since.elapsed() >= linger
+                let is_due = is_useless(&state) || state.idle_since.elapsed() >= linger;
+                state.clients == 0 && is_due
             };
             if is_idle && self.hub.close(topic) {
                 return;
@@ -269,6 +267,20 @@ impl Readers {
         self.metrics.gap(Scope::Reader, gap);
         Item::Gap(gap, id)
     }
+}
+
+/// Returns once the topic has nothing to offer to a subscriber that comes back.
+async fn becomes_useless(topic: &Topic) {
+    let mut news = topic.subscribe();
+    while !is_useless(&topic.state()) {
+        // A lagged channel is news as well.
+        let _ = news.recv().await;
+    }
+}
+
+fn is_useless(topic: &TopicState) -> bool {
+    let is_refused = matches!(topic.reader, ReaderState::Refused(_));
+    topic.ends.is_over() || topic.ring.next_seq() == 0 && !is_refused
 }
 
 /// For the operator: how far the reader is, and which server it reads from.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::bounds::{PageMemory, ReadPermits};
 use super::page::{Generation, Opened, Page, PageKey};
@@ -9,7 +10,7 @@ use super::recent::RecentPages;
 use super::single_flight::SingleFlight;
 use crate::config::{Config, Replay};
 use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
-use crate::sse::{EndMarker, Entry, StreamId};
+use crate::sse::{EndMarker, StreamId};
 use crate::stream::StreamEnd;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::lookup::{self, StreamQuery};
@@ -110,58 +111,62 @@ impl Replays {
         self.resumes.get((generation, replay, id), ask, |_| true).await
     }
 
-    /// Whether the stream of `topic` is over, as this marker says. The source is asked once; after that the reader
-    /// sees how it goes on, but for a client `at` an id that the reader has still to come to.
+    /// Whether the stream of `topic` is over, as this marker says, for a client `at` this id. Where it may be over the
+    /// source is asked for those who came by then: an entry that was added before they came is not overlooked, and a
+    /// herd asks few times.
     pub async fn end(
         &self,
         topic: &Topic,
         marker: &EndMarker,
         at: Option<StreamId>,
     ) -> Result<StreamEnd, Error> {
+        let came = Instant::now();
         let permit = topic.backfill_permits.acquire().await;
         let _permit = permit.expect("the semaphore is never closed");
         loop {
             let (asked_at, read_up_to) = {
                 let state = topic.state();
                 let read_up_to = state.ring.tail();
-                let is_read = at.is_none_or(|at| at <= read_up_to);
-                match state.ends.find(marker) {
-                    Some(end) if is_read || end != StreamEnd::Open => return Ok(end),
-                    _ => ((state.ring.next_seq(), state.ring.generation()), read_up_to),
+                let is_open = state.ends.find(marker) == Some(StreamEnd::Open);
+                if is_open && state.exists() && at.is_none_or(|at| at <= read_up_to) {
+                    return Ok(StreamEnd::Open);
                 }
+                if let Some(end) = state.ends.asked_since(marker, came) {
+                    return Ok(end);
+                }
+                ((state.ring.next_seq(), state.ring.generation()), read_up_to)
             };
-            let last = self.last_entry(topic, read_up_to).await?;
+            let asked = Instant::now();
+            let end = self.ask_end(topic, marker, read_up_to).await?;
             let mut state = topic.state();
             if (state.ring.next_seq(), state.ring.generation()) == asked_at {
-                state.ends.note(marker, last.as_ref());
+                state.ends.note(marker, end, asked);
             }
             if state.ends.find(marker).is_some() {
-                return Ok(StreamEnd::at(marker, last.as_ref()));
+                return Ok(end);
             }
         }
     }
 
-    async fn last_entry(
+    async fn ask_end(
         &self,
         topic: &Topic,
+        marker: &EndMarker,
         read_up_to: StreamId,
-    ) -> Result<Option<Entry>, Error> {
+    ) -> Result<StreamEnd, Error> {
         let _permit = self.permits.acquire().await;
+        let query = self.query(topic);
         let last = async || Ok::<_, Error>(self.source.newest(&topic.key, None, 1).await?.pop());
-        let found = last().await?;
+        let mut found = last().await?;
         let is_behind = found.as_ref().is_none_or(|last| last.id < read_up_to);
         // A replica may be behind.
-        if is_behind && self.query(topic).waited_for_primary().await? {
-            last().await
-        } else {
-            Ok(found)
+        if is_behind && query.waited_for_primary().await? {
+            found = last().await?;
         }
-    }
-
-    /// Whether the key of `topic` is gone, which its reader did not find. A replica is not believed alone.
-    pub async fn is_gone(&self, topic: &Topic) -> Result<bool, Error> {
-        let _permit = self.permits.acquire().await;
-        lookup::is_gone(self.query(topic)).await
+        match found {
+            None if query.look().await? == StreamState::Missing => Ok(StreamEnd::Absent),
+            found => Ok(StreamEnd::at(marker, found.as_ref())),
+        }
     }
 
     /// Where a subscriber goes on that has all up to `last_id` of a stream that was recreated.

@@ -72,14 +72,6 @@ pub(crate) async fn resolve_recreated(
     Ok(rule::recreated(last_id, query.info().await?.as_ref()))
 }
 
-/// Whether there is no such key, on the primary either.
-pub(crate) async fn is_gone(query: StreamQuery<'_>) -> Result<bool, Error> {
-    if query.info().await?.is_some() {
-        return Ok(false);
-    }
-    Ok(!query.waited_for_primary().await? || query.info().await?.is_none())
-}
-
 fn behind_its_reader() -> Error {
     let message = "the stream ends before what its reader has read".to_owned();
     Error { class: ErrorClass::Away, code: "LAGGING", message }
@@ -90,7 +82,7 @@ impl StreamQuery<'_> {
         self.source.info(self.key).await
     }
 
-    async fn look(self) -> Result<StreamState, Error> {
+    pub(crate) async fn look(self) -> Result<StreamState, Error> {
         Ok(self.info().await?.map_or(StreamState::Missing, StreamState::Stream))
     }
 

@@ -227,6 +227,24 @@ fn an_ended_stream_costs_nothing() {
     });
 }
 
+/// The reader lingers for who may come back, until there is nothing to come back to.
+#[test]
+fn a_stream_that_ends_after_its_last_client_has_left_costs_nothing_either() {
+    on_redis(ROUTE, |redis, gateway, _| {
+        let scene = Scene { gateway };
+        let mut client = scene.open("");
+        client.live();
+        scene.publish(&["one"]);
+        assert_eq!(client.entry().data, "one");
+        client.leave();
+        let metric = |name| scene.gateway.metric(name);
+        eventually("the client has left", || metric("ssegate_clients") == 0.0);
+        assert_eq!(metric("ssegate_readers"), 1.0);
+        redis.add("events:a", "[END]");
+        eventually("its reader has gone", || metric("ssegate_readers") == 0.0);
+    });
+}
+
 #[test]
 fn the_operator_sees_that_a_stream_has_ended() {
     everywhere(ROUTE, |scene| {

@@ -13,7 +13,7 @@ use crate::support::redis::Redis;
 use crate::support::seed;
 
 const ROUTE: &str = "end = { field = \"payload\", equals = \"[END]\" }\nstart = \"earliest\"";
-const HISTORIES: usize = 25;
+const HISTORIES: usize = 30;
 const STEPS: usize = 14;
 
 /// One stream as it is, and its clients.
@@ -83,10 +83,7 @@ impl History<'_> {
 
     fn listen(&mut self) {
         let mut client = Client::open(&self.scene.gateway.address, &self.path());
-        for (id, _) in &self.entries {
-            assert_eq!(client.entry().last_event_id, *id);
-        }
-        client.live();
+        self.hears(&mut client, &self.entries);
         self.listeners.push(Listener { client, due: VecDeque::new() });
     }
 
@@ -125,11 +122,19 @@ impl History<'_> {
 
     /// These entries, and then where the stream is.
     fn hears(&self, client: &mut Client, entries: &[(String, bool)]) {
+        let mut is_live = false;
         for (id, _) in entries {
-            assert_eq!(client.event().last_event_id, *id);
+            let mut event = client.event();
+            if event.event_type == "ssegate" {
+                // Its reader was a little behind.
+                assert!(!std::mem::replace(&mut is_live, true), "{event:?}");
+                event = client.event();
+            }
+            assert_eq!(event.last_event_id, *id);
         }
         match self.entries.last() {
             Some((id, true)) => hears_the_end(client, id),
+            _ if is_live => {}
             _ => drop(client.live()),
         }
     }
@@ -193,5 +198,5 @@ fn each_client_learns_of_the_end_exactly_where_it_is() {
         (0..STEPS).for_each(|_| history.step(&mut tally));
     }
     let Tally { ends, over, gone, rests, resets } = &tally;
-    assert!(*ends.min(over).min(rests) > 10 && *gone.min(resets) > 0, "{tally:?}");
+    assert!(*ends.min(over).min(rests).min(gone).min(resets) > 5, "{tally:?}");
 }
