@@ -10,6 +10,8 @@ mod absent;
 mod bodies;
 /// In which form control events are sent, and what comes in place of the last one.
 mod controls;
+/// What its page in docs/ shows.
+mod documented;
 /// The end of a stream, and what clients get when they come back.
 mod ends;
 /// Streams that end at a gap.
