@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::documents::{block, section};
 use crate::support::browser::Browser;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::redis::Redis;
+use crate::support::redis::{Answer, Redis};
 use crate::support::{Folder, eventually};
 
 const PAGE: &str = "docs/answers.md";
@@ -38,10 +38,10 @@ fn produce(redis: &Redis, tokens: &str) -> bool {
 }
 
 /// The gateway with the route that is shown, where nobody waits as long as in production.
-fn gateway(redis: &Redis) -> Gateway {
+fn started(redis: &Redis, change: impl Fn(Setup) -> Setup) -> Gateway {
     let route = block(PAGE, "The route", "toml");
     assert!(route.contains("\"90s\""), "{route}");
-    Setup::redis(redis).routes(&route.replace("\"90s\"", "\"1s\"")).start_ready()
+    change(Setup::redis(redis).routes(&route.replace("\"90s\"", "\"1s\""))).start_ready()
 }
 
 /// Follows the answer on a page of the gateway's origin; its calls are in `window.calls`.
@@ -68,7 +68,7 @@ fn is_told(browser: &Browser, expected: &[&str]) {
 #[test]
 fn the_page_follows_the_producer_to_the_end() {
     let redis = Redis::start();
-    let gateway = gateway(&redis);
+    let gateway = started(&redis, |setup| setup);
     let browser = Browser::start();
     // Nobody answers.
     follow(&browser, &gateway);
@@ -79,26 +79,40 @@ fn the_page_follows_the_producer_to_the_end() {
         follow(&browser, &gateway);
         is_told(&browser, &whole);
     }
-    // The connection is lost after the first token.
-    redis.run(&["DEL", "answer:a"]);
-    redis.run(&["XADD", "answer:a", "1-0", "payload", r#"{"text": "Hel"}"#]);
+}
+
+#[test]
+fn the_page_resumes_where_it_was_cut() {
+    let redis = Redis::start();
+    let gateway = started(&redis, |setup| {
+        setup.set("server", "max_connection_age = \"1s\"").set("server", "retry = \"100ms\"")
+    });
+    let browser = Browser::start();
+    let add = |id: &str, field: &str, value: &str| {
+        redis.run(&["XADD", "answer:a", id, field, value]);
+    };
+    add("1-0", "payload", r#"{"text": "Hel"}"#);
     follow(&browser, &gateway);
-    is_told(&browser, &whole[..1]);
-    drop(gateway);
-    let lives = redis.run(&["PTTL", "answer:a"]);
-    assert_eq!(lives, crate::support::redis::Answer::Number(-1));
+    is_told(&browser, &["token: Hel"]);
+    let rotated = "ssegate_client_disconnects_total{reason=\"rotated\"}";
+    eventually("it was cut and is back", || {
+        gateway.metric(rotated) >= 1.0 && gateway.metric("ssegate_clients") == 1.0
+    });
+    add("2-0", "payload", r#"{"text": "lo"}"#);
+    add("3-0", "type", "done");
+    is_told(&browser, &["token: Hel", "token: lo", "over: marker"]);
 }
 
 #[test]
 fn the_page_hears_of_a_failure() {
     let redis = Redis::start();
-    let gateway = gateway(&redis);
+    let gateway = started(&redis, |setup| setup);
     let browser = Browser::start();
     assert!(!produce(&redis, "(1 / n for n in (1, 0))"));
     follow(&browser, &gateway);
     is_told(&browser, &["token: 1", "failed: division by zero", "over: marker"]);
     let expires = redis.run(&["TTL", "answer:a"]);
-    let crate::support::redis::Answer::Number(seconds) = expires else { panic!("{expires:?}") };
+    let Answer::Number(seconds) = expires else { panic!("{expires:?}") };
     assert!((1..=600).contains(&seconds), "{seconds}");
 }
 
