@@ -67,7 +67,7 @@ impl Ends {
             Some(known)
                 if known.end == end || (known.end, end) == (StreamEnd::Gone, StreamEnd::Absent) =>
             {
-                known.asked = asked
+                known.asked = asked;
             }
             Some(_) => {}
             None => self.known.push(Known { marker: marker.clone(), end, asked }),
