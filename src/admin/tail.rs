@@ -16,7 +16,7 @@ use crate::http::response::text;
 use crate::limits::{ClientIdentity, LimitExceeded};
 use crate::sse::parse::{Event, Item, Parser};
 use crate::sse::unframed;
-use crate::sse::{Control, Controls, StreamId, write_control};
+use crate::sse::{Control, Controls, Rendering, StreamId, write_control};
 use crate::state::State;
 use crate::stream::{Lease, ReaderState, Ring, Topic};
 
@@ -73,7 +73,10 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     }
     let serving = state.serving();
     let routes = serving.config.routes.iter().filter(|route| route.key.may_be(key));
-    let renderings: Vec<_> = routes.map(|route| &route.rules.rendering).collect();
+    // The operator sees gaps, whether the route's clients do or not.
+    let renderings: Vec<_> = routes
+        .map(|route| Rendering { controls: Controls::Event, ..route.rules.rendering.clone() })
+        .collect();
     let mut lease = match state.hub.open_known(key) {
         Some(lease) => lease,
         None if renderings.is_empty() => {
@@ -89,7 +92,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
         )?,
     };
     // A reload may have removed its route; its subscribers have a rendering.
-    let rendering = lease.render_any(&renderings).unwrap_or(0);
+    let rendering = lease.render_any(&renderings.iter().collect::<Vec<_>>()).unwrap_or(0);
     Ok(Tail { onlooker: Onlooker::new(lease), rendering, seq: None, reader: ReaderState::Starting })
 }
 

@@ -28,6 +28,8 @@ mod reloads;
 mod stalled;
 /// Where a client begins that names no beginning.
 mod start;
+/// `ssegate tail`.
+mod tail;
 
 /// A gateway with a route of these keys, and one for the same streams without.
 struct Scene {
