@@ -223,7 +223,9 @@ impl Driver {
         let Beginning { asked, replay, now, .. } = beginning;
         let rules = self.subscriber.rules.clone();
         let resolving = async {
-            if let Some(marker) = rules.end() {
+            if let Some(marker) = rules.end()
+                && topic.state().ends.find(marker).is_none()
+            {
                 fanout.replays.end(&topic, marker, None).await?;
             }
             if let Some(resolved) = now {
