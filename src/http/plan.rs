@@ -19,6 +19,8 @@ pub struct Plan {
     pub start: Start,
     /// Whether the body is sent in chunks, as HTTP/1.1 does.
     pub framed: bool,
+    /// Whether a body that is left incomplete tells that its stream is not over.
+    pub cuts: bool,
     /// Headers of its response, besides those that every stream has; its refusal has them, too.
     pub headers: HeaderMap,
     /// Headers that its route gives the response of a stream, and no other.

@@ -52,6 +52,10 @@ pub(super) const TOO_LARGE_STATUS: u16 = 431;
 /// The head of a stream's response, for a socket that has left hyper.
 pub fn stream_head(plan: &Plan) -> Vec<u8> {
     let mut head = status_line(plan.framed, "200 OK").into_bytes();
+    // With it Node's fetch takes the body for whole where it is not.
+    if !(plan.framed && plan.cuts) {
+        append_header(&mut head, "connection", b"close");
+    }
     for (name, value) in STREAM_HEADERS {
         append_header(&mut head, name, value.as_bytes());
     }
@@ -101,6 +105,7 @@ pub(super) fn refused(plan: &Plan, retry_after: Duration, reason: &str) -> Vec<u
 /// A whole response without a body, where the stream is over or there is none.
 pub(super) fn over(plan: &Plan) -> Vec<u8> {
     let mut head = status_line(plan.framed, "204 No Content").into_bytes();
+    append_header(&mut head, "connection", b"close");
     append_header(&mut head, "cache-control", b"no-store");
     end_of_head(head, &plan.headers)
 }
@@ -125,7 +130,7 @@ pub(super) fn closing(
     let status = status_line(framed, &format!("{} {reason}", status.as_u16()));
     let length = message.len() + 1;
     let head = format!(
-        "{status}content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\ncontent-length: {length}\r\n"
+        "{status}connection: close\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\ncontent-length: {length}\r\n"
     );
     let mut response = end_of_head(head.into_bytes(), headers);
     response.extend_from_slice(message.as_bytes());
@@ -160,5 +165,5 @@ fn refused_body(reason: &str) -> String {
 fn status_line(framed: bool, status: &str) -> String {
     let version = if framed { "1.1" } else { "1.0" };
     let date = httpdate::fmt_http_date(std::time::SystemTime::now());
-    format!("HTTP/{version} {status}\r\ndate: {date}\r\nconnection: close\r\n")
+    format!("HTTP/{version} {status}\r\ndate: {date}\r\n")
 }

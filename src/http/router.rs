@@ -137,6 +137,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         start,
         framed: request.version() == Version::HTTP_11,
         headers: HeaderMap::new(),
+        cuts: route.rules.cuts,
         stream_headers: route.headers.clone(),
         principal: admission.principal,
         token: admission.token,

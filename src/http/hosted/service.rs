@@ -43,7 +43,8 @@ pub(super) async fn answer(
         }
         Decision::Stream(mut plan) => {
             plan.framed = false;
-            if request.version() < Version::HTTP_2 {
+            // Not where Node's fetch would take a body for whole that is left incomplete.
+            if request.version() < Version::HTTP_2 && !plan.cuts {
                 // A client comes back over another connection, perhaps to another gateway.
                 plan.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
