@@ -32,7 +32,9 @@ class Overheard(OpenAI):
 
 
 base_url, path = sys.argv[1:]
-client = Overheard(base_url=base_url, api_key="none", max_retries=0)
+# It asks for JSON of its own accord, for a stream as well; a gateway of event streams has none.
+headers = {"Accept": "text/event-stream"}
+client = Overheard(base_url=base_url, api_key="none", max_retries=0, default_headers=headers)
 try:
     chunks = client.get(path, cast_to=ChatCompletionChunk, stream=True, stream_cls=Stream[ChatCompletionChunk])
     for chunk in chunks:

@@ -8,6 +8,8 @@ mod support;
 
 /// The operator's listener.
 mod admin;
+/// Clients of other makes, for streams that end.
+mod ai_clients;
 /// Streams that end.
 mod answers;
 /// The command line: check, overrides, exit codes, tail, the demo.

@@ -4,6 +4,7 @@ pub mod address;
 pub mod browser;
 pub mod client;
 pub mod cluster;
+pub mod foreign;
 pub mod front;
 pub mod gateway;
 pub mod haproxy;
