@@ -32,9 +32,7 @@ class Overheard(OpenAI):
 
 
 base_url, path = sys.argv[1:]
-# It asks for JSON of its own accord, for a stream as well; a gateway of event streams has none.
-headers = {"Accept": "text/event-stream"}
-client = Overheard(base_url=base_url, api_key="none", max_retries=0, default_headers=headers)
+client = Overheard(base_url=base_url, api_key="none", max_retries=0)
 try:
     chunks = client.get(path, cast_to=ChatCompletionChunk, stream=True, stream_cls=Stream[ChatCompletionChunk])
     for chunk in chunks:
