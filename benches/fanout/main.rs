@@ -5,6 +5,7 @@
 //! The binary starts itself again as the floor and as the clients, so that each has its own CPU
 //! time. How to run it and how to read it: benches/README.md.
 
+mod answers;
 mod bare;
 mod clients;
 mod entry;

@@ -84,7 +84,7 @@ impl Scratch {
     /// The gateway as an operator would run it: one route, whose past is open, and all defaults but one,
     /// for all clients come from one host.
     pub(crate) fn start_gateway(&self, address: SocketAddr) -> Result<Process> {
-        self.start_gateway_with(address, free_address()?, "")
+        self.start_gateway_with(address, free_address()?, "", "")
     }
 
     /// The same, with publishing on.
@@ -93,7 +93,17 @@ impl Scratch {
         address: SocketAddr,
         admin: SocketAddr,
     ) -> Result<Process> {
-        self.start_gateway_with(address, admin, "admin.publish = true")
+        self.start_gateway_with(address, admin, "admin.publish = true", "")
+    }
+
+    /// The same, with more keys of the route.
+    pub(crate) fn start_gateway_of_answers(
+        &self,
+        address: SocketAddr,
+        admin: SocketAddr,
+        of_route: &str,
+    ) -> Result<Process> {
+        self.start_gateway_with(address, admin, "", of_route)
     }
 
     fn start_gateway_with(
@@ -101,6 +111,7 @@ impl Scratch {
         address: SocketAddr,
         admin: SocketAddr,
         more: &str,
+        of_route: &str,
     ) -> Result<Process> {
         let redis = self.redis();
         let redis = redis.display();
@@ -115,7 +126,8 @@ impl Scratch {
             path = "/events/{{name}}"
             key = "events:{{name}}"
             access = "public"
-            replay = "all""#
+            replay = "all"
+            {of_route}"#
         );
         fs::write(&config, text)?;
         let mut command = Command::new(&self.gateway);

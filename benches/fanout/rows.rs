@@ -19,6 +19,9 @@ const QUICK_IDLE: Duration = Duration::from_secs(5);
 /// Twice `limits.send_buffer`, for the kernel counts its own bookkeeping too, and a last segment.
 const SLOW_SOCKET_KIB: f64 = 2.0 * 128.0 + 64.0;
 
+/// Of streams that begin and end.
+const ANSWERS_SECONDS: u64 = 60;
+
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// A row: its name and one run of it.
@@ -27,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 16] = [
+pub(crate) const ROWS: [Row; 17] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -36,6 +39,7 @@ pub(crate) const ROWS: [Row; 16] = [
     Row { name: "process", run: process },
     Row { name: "overload", run: overload },
     Row { name: "publish", run: publish },
+    Row { name: "answers", run: answers },
     Row { name: "keys", run: keys },
     Row { name: "arrival", run: arrival },
     Row { name: "idle", run: idle },
@@ -185,6 +189,21 @@ fn publish(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
         Figure::new("CPU us/POST", 1, run.cpu_us_per_post),
         Figure::new("p50 ms", 2, run.p50_ms),
         Figure::new("p99 ms", 2, run.p99_ms),
+    ])
+}
+
+fn answers(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let seconds = if stage.quick { QUICK_SECONDS } else { ANSWERS_SECONDS };
+    let run = crate::answers::measure(stage.scratch, seconds)?;
+    Ok(vec![
+        Figure::new("streams", 0, run.streams as f64),
+        Figure::new("first entry, p50 ms", 2, run.p50_ms),
+        Figure::new("first entry, p99 ms", 2, run.p99_ms),
+        Figure::new("gateway's CPU ms/stream", 2, run.gateway_ms_per_stream),
+        Figure::new("Redis' CPU ms/stream", 2, run.redis_ms_per_stream),
+        Figure::new("grown KiB", 0, run.grown_bytes / 1024.0).goal(Goal::AtMost(1024.0)),
+        Figure::new("readers left", 0, run.left_readers).goal(Goal::AtMost(0.0)),
+        Figure::new("descriptors left", 0, run.left_descriptors).goal(Goal::AtMost(8.0)),
     ])
 }
 
