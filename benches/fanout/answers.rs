@@ -6,8 +6,8 @@ use std::collections::BinaryHeap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::OnceLock;
-use std::thread::{self, Scope, ScopedJoinHandle};
+use std::sync::{OnceLock, mpsc};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -71,19 +71,20 @@ pub(crate) fn measure(scratch: &Scratch, seconds: u64) -> Result<Answers> {
             thread::sleep(Duration::from_secs(seconds) / 3);
             gateway.memory()
         });
-        let clients = write(scope, &scratch.redis(), address, &added)?;
-        let seen: Result<Vec<_>> =
-            clients.into_iter().map(|client| client.join().expect("no panic")).collect();
-        anyhow::Ok((early.join().expect("no panic")?, seen?))
+        let (seen, all_seen) = mpsc::channel();
+        write(scope, &scratch.redis(), address, &added, seen)?;
+        let all_seen: Result<Vec<_>> = all_seen.into_iter().collect();
+        anyhow::Ok((early.join().expect("no panic")?, all_seen?))
     })?;
     let grown_bytes = gateway.memory()?.anonymous_bytes - after_a_third.anonymous_bytes;
     let cpu = gateway.cpu()?.since(cpu).total;
     let redis_cpu = crate::answers::redis_cpu(&scratch.redis())? - redis_cpu;
     let (left_readers, left_descriptors) = what_is_left(admin, descriptors)?;
-    let latency = |(seen, added): (&Instant, &OnceLock<Instant>)| {
-        seen.duration_since(*added.get().expect("its client has seen it"))
+    let latency = |(stream, seen): &(u64, Instant)| {
+        let added = usize::try_from(*stream).ok().and_then(|stream| added[stream].get());
+        seen.duration_since(*added.expect("its client has seen it"))
     };
-    let mut latencies: Vec<_> = first_seen.iter().zip(&added).map(latency).collect();
+    let mut latencies: Vec<_> = first_seen.iter().map(latency).collect();
     latencies.sort();
     let ms = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_secs_f64() * 1e3;
     drop::<Process>(gateway);
@@ -99,18 +100,20 @@ pub(crate) fn measure(scratch: &Scratch, seconds: u64) -> Result<Answers> {
     })
 }
 
-/// Each client's thread; it returns when the client saw the first entry.
-type Client<'scope> = ScopedJoinHandle<'scope, Result<Instant>>;
+/// A stream, and when its client saw the first entry.
+type Seen = Result<(u64, Instant)>;
 
-/// Opens clients and adds entries, each in its time; `added` gets the time of each stream's first one.
+/// Opens clients and adds entries, each in its time; `added` gets the time of each stream's first one, and `seen` what
+/// its client saw.
 fn write<'scope>(
     scope: &'scope Scope<'scope, '_>,
     redis: &Path,
     address: SocketAddr,
     added: &[OnceLock<Instant>],
-) -> Result<Vec<Client<'scope>>> {
+    seen: mpsc::Sender<Seen>,
+) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
-    let (mut clients, mut unanswered) = (Vec::new(), 0);
+    let mut unanswered = 0;
     let began = Instant::now();
     let due =
         |stream: u64| began + Duration::from_secs_f64(stream as f64 / STREAMS_PER_SECOND as f64);
@@ -124,10 +127,10 @@ fn write<'scope>(
         let key = format!("events:{stream}");
         let next = match step {
             Step::Open => {
-                let client = move || follow(address, stream);
-                clients.push(
-                    thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, client)?,
-                );
+                let seen = seen.clone();
+                // Whoever would take it has failed by then.
+                let client = move || drop(seen.send(follow(address, stream)));
+                thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, client)?;
                 Some((due + AHEAD, Step::Add(0)))
             }
             Step::Add(nth) => {
@@ -149,8 +152,7 @@ fn write<'scope>(
         };
         steps.extend(next.map(|(due, step)| Reverse((due, stream, step))));
     }
-    exchange(&mut redis, &mut unanswered)?;
-    Ok(clients)
+    exchange(&mut redis, &mut unanswered)
 }
 
 fn exchange(redis: &mut Redis, unanswered: &mut usize) -> Result<()> {
@@ -162,7 +164,7 @@ fn exchange(redis: &mut Redis, unanswered: &mut usize) -> Result<()> {
 }
 
 /// Hears a stream to its end; every entry has to come once, in order, and then the end.
-fn follow(address: SocketAddr, stream: u64) -> Result<Instant> {
+fn follow(address: SocketAddr, stream: u64) -> Seen {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     write!(socket, "GET /events/{stream} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
@@ -171,7 +173,8 @@ fn follow(address: SocketAddr, stream: u64) -> Result<Instant> {
         let line = line.context("a stream broke off")?;
         let Some(data) = line.strip_prefix("data: ") else {
             if line == "0" && has_ended {
-                return first_seen.context("a stream without entries");
+                let first_seen = first_seen.context("a stream without entries")?;
+                return Ok((stream, first_seen));
             }
             continue;
         };
