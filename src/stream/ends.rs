@@ -96,7 +96,9 @@ impl Ends {
         for Known { end, .. } in &mut self.known {
             *end = match *end {
                 StreamEnd::Ended(_) | StreamEnd::Gone => StreamEnd::Gone,
-                StreamEnd::Open | StreamEnd::Absent => StreamEnd::Open,
+                // The source was asked before the reader has noticed.
+                StreamEnd::Absent => StreamEnd::Absent,
+                StreamEnd::Open => StreamEnd::Open,
             };
         }
     }

@@ -6,7 +6,7 @@ use crate::config::Replay;
 use crate::fanout::Subscriber;
 use crate::fanout::signal::is_up;
 use crate::fanout::wire::WritePosition;
-use crate::sse::{Control, EndReason, StreamId};
+use crate::sse::{Control, EndReason, Gap, Reason, StreamId};
 use crate::stream::continuity::Continuity;
 use crate::stream::start::{Resolved, Start, StartPoint, resolve_now};
 use crate::stream::{StreamEnd, Topic};
@@ -62,6 +62,7 @@ impl CatchUp {
         resolved: Resolved,
         generation: u64,
         read_up_to: StreamId,
+        end: Option<StreamEnd>,
     ) -> &'static str {
         let served_from = match resolved.from {
             StartPoint::Ring(seq, last_id) => {
@@ -80,8 +81,16 @@ impl CatchUp {
                 "redis"
             }
         };
-        if let Some((gap, id)) = resolved.gap {
-            self.tell_gap(gap, id);
+        // The key may be gone before its reader has noticed.
+        let gone = match asked {
+            Start::After(id) if is_gone(end) => {
+                let gap = Gap { after: Some(id), next: None, lost: None, reason: Reason::Reset };
+                Some((gap, id)).filter(|_| id != StreamId::ZERO)
+            }
+            _ => None,
+        };
+        if let Some((gap, id)) = resolved.gap.or(gone) {
+            self.tell_first_gap(gap, id, end);
         }
         if let (Start::Live | Start::Unknown, StartPoint::Ring(_, tail), None) =
             (asked, resolved.from, self.over)
@@ -104,11 +113,23 @@ impl CatchUp {
             self.phase = Phase::Source(backfill.of_what_is_kept());
         }
         if let Some((gap, id)) = resolved.gap {
-            self.tell_gap(gap, id);
-            if end == Some(StreamEnd::Gone) && gap.next.is_none() {
-                // It had ended, and there is nothing to wait for.
-                self.over = Some(EndReason::Gap);
-            }
+            self.tell_first_gap(gap, id, end);
         }
     }
+
+    /// A gap with which the client begins, or begins again. Where the key of an ended stream is gone there is nothing
+    /// to wait for: the client keeps the id that it has, and gets 204 for it when it comes back.
+    fn tell_first_gap(&mut self, gap: Gap, id: StreamId, end: Option<StreamEnd>) {
+        let heard = self.delivery.last_id.filter(|id| *id != StreamId::ZERO);
+        let Some(heard) = heard.filter(|_| is_gone(end) && gap.next.is_none()) else {
+            return self.tell_gap(gap, id);
+        };
+        self.tell_gap(gap, heard);
+        self.over = Some(EndReason::Gap);
+    }
+}
+
+/// Whether there was a stream, as far as the source said last, and is none.
+fn is_gone(end: Option<StreamEnd>) -> bool {
+    matches!(end, Some(StreamEnd::Gone | StreamEnd::Absent))
 }

@@ -239,7 +239,9 @@ impl Driver {
             Some(Err(error)) => return self.failed(&error).await,
             None => return Ok(()),
         };
-        let served_from = self.machine.resolved(beginning, resolved, generation, read_up_to);
+        let marker = self.subscriber.rules.end();
+        let end = marker.and_then(|marker| topic.state().ends.find(marker));
+        let served_from = self.machine.resolved(beginning, resolved, generation, read_up_to, end);
         if matches!(asked, Start::After(_) | Start::Unknown) {
             let invalid = if asked == Start::Unknown { "invalid" } else { "gap" };
             let result = if resolved.gap.is_some() { invalid } else { served_from };

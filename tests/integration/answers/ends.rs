@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
-use super::{Scene, everywhere, on_redis, raw_head};
+use super::{Scene, everywhere, on_redis, raw_head, routes};
 use crate::support::client::Client;
 use crate::support::eventually;
+use crate::support::gateway::Setup;
 use crate::support::multiplexed::{End, Session};
+use crate::support::redis::Redis;
 
 const ROUTE: &str = r#"end = { field = "payload", equals = ["[END]", "[ERROR]"] }"#;
 const FROM_THE_START: &str = r#"
@@ -179,6 +181,27 @@ fn who_is_at_the_marker_when_its_key_goes_hears_the_end() {
         let mut next = scene.open("?last_event_id=earliest");
         assert_eq!(next.entry().data, "next life");
     });
+}
+
+#[test]
+fn who_came_while_the_source_was_away_is_told_that_its_key_is_gone() {
+    let mut redis = Redis::start();
+    let gateway = Setup::redis(&redis).routes(&routes(ROUTE)).start_ready();
+    let scene = Scene { gateway };
+    let ids = scene.publish(&["one", "[END]"]);
+    redis.kill();
+    // The one lacks the end, the other has it.
+    let clients: Vec<_> = ids.into_iter().map(|id| (scene.resume(&id), id)).collect();
+    redis.launch();
+    for (mut client, id) in clients {
+        let gap =
+            json!({"type": "gap", "after": id, "next": null, "lost": null, "reason": "reset"});
+        // It keeps its id, for which it gets 204.
+        assert_eq!(client.control(), (gap, id.clone()));
+        assert_eq!(client.rest(), Vec::new());
+        assert!(!client.complete);
+        assert_eq!(scene.status(&format!("?last_event_id={id}")), 204);
+    }
 }
 
 #[test]
