@@ -8,6 +8,7 @@ use ssegate::sse::StreamId;
 
 use crate::history::{Allowed, Gap, Heard, History, What, account};
 
+mod ends;
 mod group;
 pub mod proof;
 
@@ -93,6 +94,8 @@ struct Client<'a> {
     doubled: usize,
     recovery: Duration,
     late: bool,
+    /// It was away when the key went, and is told no more than that the stream is over.
+    is_left_behind: bool,
     violations: Vec<String>,
 }
 
@@ -107,18 +110,22 @@ impl<'a> Client<'a> {
             doubled: 0,
             recovery: Duration::ZERO,
             late: false,
+            is_left_behind: false,
             violations: Vec::new(),
         }
     }
 
     fn check(&mut self, heard: &[Heard]) {
         self.delivered = heard.iter().filter_map(Heard::number).collect();
+        self.check_end(heard);
         let groups = self.walk(heard);
         let mut balance = Balance::default();
         let gaps = heard.iter().filter(|heard| matches!(heard.what, What::Gap(_)));
         let last_gap = gaps.map(|gap| gap.at).max().unwrap_or_default();
         for group in &groups {
-            self.settle(group, last_gap, &mut balance);
+            if group.until.is_some() || !self.is_left_behind {
+                self.settle(group, last_gap, &mut balance);
+            }
         }
         self.close(&balance);
         let Allowed { at_least, reasons, .. } = self.history.allowed;
@@ -127,7 +134,9 @@ impl<'a> Client<'a> {
             self.violations
                 .push(format!("it was told of a {reasons:?} {gaps} times, not {at_least}"));
         }
-        self.check_recovery(heard);
+        if self.history.ending.is_none() {
+            self.check_recovery(heard);
+        }
     }
 
     /// Each thing heard by itself and against the one before; the gaps, sorted in between the entries.
@@ -135,7 +144,7 @@ impl<'a> Client<'a> {
         let mut groups = Vec::new();
         let mut group = Group::after(self.history.due_from - 1, None);
         let (mut seen, mut came_back) = (HashSet::new(), false);
-        for Heard { what, .. } in heard {
+        for (index, Heard { what, .. }) in heard.iter().enumerate() {
             match what {
                 What::Entry(id, number) => {
                     self.check_entry(*id, *number);
@@ -166,12 +175,14 @@ impl<'a> Client<'a> {
                         seen.clear();
                     }
                 }
-                What::Closed(why) if !self.history.allowed.may_close(why) => {
+                What::Closed(why)
+                    if !self.history.allowed.may_close(why) && !self.is_ended(&heard[..index]) =>
+                {
                     self.violations.push(format!("its connection ended: {why}"));
                 }
                 What::Wrong(what) => self.violations.push(what.clone()),
                 What::Opened(_) => came_back = true,
-                What::Signal(_) | What::Closed(_) => {}
+                What::Signal(_) | What::Closed(_) | What::End(_) | What::Over => {}
             }
         }
         groups.push(group);

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::chunks::Chunks;
-use crate::history::{AMID_AN_EVENT, Gap, Heard, What};
+use crate::history::{AMID_AN_EVENT, CUT, FINISHED, Gap, Heard, What};
 use crate::payload;
 use crate::support::ends_between_events;
 use crate::support::waiting::pause_of_the_scenario_in_a_task;
@@ -36,12 +36,19 @@ pub struct Record {
     heard: Mutex<Vec<Heard>>,
     live: AtomicBool,
     last: AtomicU64,
+    /// In nanoseconds since the beginning; zero: never.
+    over: AtomicU64,
 }
 
 impl Record {
     pub fn new(began: Instant) -> Self {
-        let (heard, live, last) = (Mutex::default(), AtomicBool::new(false), AtomicU64::new(0));
-        Self { began, heard, live, last }
+        let (heard, live) = (Mutex::default(), AtomicBool::new(false));
+        Self { began, heard, live, last: AtomicU64::new(0), over: AtomicU64::new(0) }
+    }
+
+    /// Whether it was told after this time, counted from the beginning, that the stream is over.
+    pub fn is_over_since(&self, time: Duration) -> bool {
+        Duration::from_nanos(self.over.load(Ordering::Relaxed)) > time
     }
 
     /// Whether it ever got the mark that it is level with the tail.
@@ -60,12 +67,16 @@ impl Record {
     }
 
     fn note(&self, what: What) {
+        let at = self.began.elapsed();
         match &what {
+            What::Over => {
+                self.over.store(u64::try_from(at.as_nanos()).unwrap(), Ordering::Relaxed);
+            }
             What::Entry(_, number) => self.last.store(*number, Ordering::Relaxed),
             What::Signal(signal) if signal == "live" => self.live.store(true, Ordering::Relaxed),
             _ => {}
         }
-        self.heard.lock().unwrap().push(Heard { at: self.began.elapsed(), what });
+        self.heard.lock().unwrap().push(Heard { at, what });
     }
 }
 
@@ -88,18 +99,23 @@ pub struct Client {
     pub rng: fastrand::Rng,
 }
 
-/// One connection that was lost.
-struct Lost(String);
+/// Why there is no stream any more.
+enum Lost {
+    /// The connection was lost.
+    Closed(String),
+    /// There is none to be had: it is over.
+    Over,
+}
 
 impl From<std::io::Error> for Lost {
     fn from(error: std::io::Error) -> Self {
-        Self(error.to_string())
+        Self::Closed(error.to_string())
     }
 }
 
 impl From<h2::Error> for Lost {
     fn from(error: h2::Error) -> Self {
-        Self(error.to_string())
+        Self::Closed(error.to_string())
     }
 }
 
@@ -113,15 +129,19 @@ impl Drop for Driver {
 }
 
 impl Client {
-    /// Listens until it is dropped.
+    /// Listens until it is dropped. Where the stream is over it comes back all the same, as a page does that is
+    /// loaded anew.
     pub async fn run(mut self) {
         let mut parser = Parser::new();
         loop {
-            let Err(Lost(why)) = match self.speaks {
+            let Err(lost) = match self.speaks {
                 Speaks::Http2 => self.http2(&mut parser).await,
                 Speaks::Http1 | Speaks::Old => self.connection(&mut parser).await,
             };
-            self.record.note(What::Closed(why));
+            self.record.note(match lost {
+                Lost::Closed(why) => What::Closed(why),
+                Lost::Over => What::Over,
+            });
             parser.reconnect();
             let wait = parser.reconnection_time().unwrap_or(PAUSE).min(LONGEST_PAUSE);
             let pause = wait.mul_f64(0.5 + self.rng.f64() / 2.0);
@@ -139,7 +159,7 @@ impl Client {
                 break end + 4;
             }
             if stream.read_buf(&mut input).await? == 0 || input.len() > HEAD_BYTES {
-                return Err(Lost("no head".into()));
+                return Err(Lost::Closed("no head".into()));
             }
         };
         let body = input.split_off(head_bytes);
@@ -151,7 +171,8 @@ impl Client {
         loop {
             let length = stream.read(&mut piece).await?;
             if length == 0 {
-                return Err(Lost(if between_events { "its end" } else { AMID_AN_EVENT }.into()));
+                let why = if between_events { "its end" } else { AMID_AN_EVENT };
+                return Err(Lost::Closed(why.into()));
             }
             self.take(parser, &mut chunks, &piece[..length])?;
             // With its chunk's end, or without.
@@ -172,6 +193,9 @@ impl Client {
         }
         let (response, _) = sender.send_request(request.body(()).unwrap(), true)?;
         let response = response.await?;
+        if response.status() == 204 && response.headers()["cache-control"] == "no-store" {
+            return Err(Lost::Over);
+        }
         if response.status() != 200 || response.headers()["content-type"] != MEDIA_TYPE {
             return Err(self.wrong(format!("not a stream: {response:?}")));
         }
@@ -182,13 +206,14 @@ impl Client {
             let piece = match piece {
                 // How HTTP/2 ends a stream that cannot be finished.
                 Err(error) if error.is_reset() && !between_events => break,
+                Err(error) if error.is_reset() => return Err(Lost::Closed(CUT.into())),
                 piece => piece?,
             };
             body.flow_control().release_capacity(piece.len())?;
             self.take(parser, &mut None, &piece)?;
             between_events = ends_between_events(&piece);
         }
-        Err(Lost(if between_events { "its end" } else { AMID_AN_EVENT }.into()))
+        Err(Lost::Closed(if between_events { FINISHED } else { AMID_AN_EVENT }.into()))
     }
 
     fn is_old(&self) -> bool {
@@ -208,6 +233,11 @@ impl Client {
     /// How the body is framed. An `EventSource` gives up for ever on anything but a stream.
     fn framing(&self, head: &str) -> Result<Option<Chunks>, Lost> {
         let lower = head.to_ascii_lowercase();
+        if lower.split(' ').nth(1) == Some("204")
+            && lower.contains("\r\ncache-control: no-store\r\n")
+        {
+            return Err(Lost::Over);
+        }
         let ok = lower.split(' ').nth(1) == Some("200")
             && lower.contains(&format!("\r\ncontent-type: {MEDIA_TYPE}\r\n"));
         let chunked = lower.contains("\r\ntransfer-encoding: chunked\r\n");
@@ -219,7 +249,7 @@ impl Client {
 
     fn wrong(&self, what: String) -> Lost {
         self.record.note(What::Wrong(what));
-        Lost("it sent what it may not".into())
+        Lost::Closed("it sent what it may not".into())
     }
 
     fn take(
@@ -242,7 +272,7 @@ impl Client {
             self.record.note(understand(item));
         }
         match chunks {
-            Some(chunks) if chunks.complete() => Err(Lost("the last chunk".into())),
+            Some(chunks) if chunks.complete() => Err(Lost::Closed(FINISHED.into())),
             _ => Ok(()),
         }
     }
@@ -269,6 +299,9 @@ pub fn understand(item: Item) -> What {
 fn control(event: &Event) -> Option<What> {
     let control: serde_json::Value = serde_json::from_str(&event.data).ok()?;
     let kind = control["type"].as_str()?;
+    if kind == "end" && control["reason"] == "marker" {
+        return Some(What::End(event.last_event_id.parse().ok()?));
+    }
     if kind != "gap" {
         let known = ["live", "drain", "unavailable", "ping", "source"].contains(&kind);
         return known.then(|| What::Signal(kind.to_owned()));

@@ -37,9 +37,13 @@ pub enum What {
     Entry(StreamId, u64),
     /// Entries are missing.
     Gap(Gap),
+    /// The stream is over; the last event id that came with it.
+    End(StreamId),
+    /// It was not admitted, for the stream is over (`204`).
+    Over,
     /// Another control event, or a comment, that is known.
     Signal(String),
-    /// The connection ended, or could not be had; it comes back. [`AMID_AN_EVENT`], or why else.
+    /// The connection ended, or could not be had; it comes back. [`AMID_AN_EVENT`], [`CUT`], [`FINISHED`], or why else.
     Closed(String),
     /// Something that no gateway may send.
     Wrong(String),
@@ -62,6 +66,12 @@ impl Heard {
 /// How a connection ended if its last event is not whole.
 pub const AMID_AN_EVENT: &str = "its end, amid an event";
 
+/// How a stream over HTTP/2 ended that was cut: what the client had not taken is dropped, be it a gap.
+pub const CUT: &str = "its end, between two events, by a reset";
+
+/// How a connection ended if its body is whole: with its last chunk, or the end of its stream.
+pub const FINISHED: &str = "the end of a whole body";
+
 /// What is there for this long has to be read by a gateway that is well, even on a loaded machine.
 const DUE: Duration = Duration::from_secs(1);
 
@@ -78,12 +88,29 @@ pub struct Allowed {
     pub tears: bool,
     /// Whether Redis itself may lose what it has acknowledged.
     pub redis_loses: bool,
+    /// Whether the stream ends, and every client is to learn of it.
+    pub ends: bool,
+}
+
+/// The end of the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// The number of the entry that ends it.
+    pub marker: u64,
+    /// When its key was about to go, if it did.
+    pub gone: Option<Duration>,
+    /// When Redis was about to go away, if it did: who comes then may get a stream again.
+    pub away: Option<Duration>,
 }
 
 impl Allowed {
     /// Whether a connection may end like this.
     pub fn may_close(&self, why: &str) -> bool {
-        if why == AMID_AN_EVENT { self.tears } else { self.closes }
+        match why {
+            AMID_AN_EVENT => self.tears,
+            CUT => self.closes || self.ends && self.tears,
+            _ => self.closes,
+        }
     }
 }
 
@@ -108,6 +135,8 @@ pub struct History {
     pub limit: Duration,
     /// What the fault may do.
     pub allowed: Allowed,
+    /// How the stream ended, if it did.
+    pub ending: Option<Ending>,
 }
 
 impl History {

@@ -6,6 +6,7 @@ use crate::history::Allowed;
 use crate::scene::{Scene, Stage};
 
 mod around;
+mod ends;
 mod process;
 mod stream;
 mod wire;
@@ -51,8 +52,14 @@ impl Over {
 }
 
 /// Nothing is lost, and the clients stay.
-const HARMLESS: Allowed =
-    Allowed { reasons: &[], at_least: 0, closes: false, tears: false, redis_loses: false };
+const HARMLESS: Allowed = Allowed {
+    reasons: &[],
+    at_least: 0,
+    closes: false,
+    tears: false,
+    redis_loses: false,
+    ends: false,
+};
 /// Nothing is lost, but clients have to come back.
 const CLOSES: Allowed = Allowed { closes: true, tears: true, ..HARMLESS };
 /// The same, and each of them has whole events.
@@ -69,6 +76,14 @@ const RESETS_AND_CLOSES: Allowed = Allowed { closes: true, ..RESETS };
 
 /// A reset where the new primary had not everything.
 const FAILS_OVER: Allowed = Allowed { reasons: &["reset"], redis_loses: true, ..HARMLESS };
+
+/// The stream ends: no connection ends but at its end, and nothing is lost.
+const ENDS: Allowed = Allowed { ends: true, ..HARMLESS };
+const ENDS_AND_CLOSES: Allowed = Allowed { ends: true, ..CLOSES };
+/// The key goes as well: what a client lacks then is told, and its body is cut.
+const GOES: Allowed = Allowed { reasons: &["reset"], tears: true, ..ENDS };
+/// Who is away when it goes gets nothing but 204.
+const GOES_AND_CLOSES: Allowed = Allowed { closes: true, ..GOES };
 
 const fn fault(
     name: &'static str,
@@ -162,5 +177,27 @@ pub const FAULTS: &[Fault] = &[
         Stage::GatewayBehindProxy,
         CLOSES_GENTLY,
         process::gateway_terminated_amid_events,
+    ),
+    fault("end-gateway-killed", Stage::Plain, ENDS_AND_CLOSES, ends::gateway_killed),
+    fault(
+        "end-gateway-killed-amid-events",
+        Stage::GatewayBehindProxy,
+        ENDS_AND_CLOSES,
+        ends::gateway_killed_amid_events,
+    ),
+    fault("end-redis-killed", Stage::Durable, ENDS, ends::redis_killed),
+    fault("end-redis-emptied", Stage::Plain, GOES, ends::redis_emptied),
+    fault("end-key-gone-at-once", Stage::Plain, GOES, ends::key_gone_at_once),
+    fault(
+        "end-key-gone-behind-clients",
+        Stage::GatewayBehindProxy,
+        GOES,
+        ends::key_gone_behind_clients,
+    ),
+    fault(
+        "end-key-gone-without-clients",
+        Stage::GatewayBehindProxy,
+        GOES_AND_CLOSES,
+        ends::key_gone_without_clients,
     ),
 ];

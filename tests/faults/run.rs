@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use crate::checker::{Findings, check};
 use crate::client::Record;
-use crate::history::{Fate, History};
+use crate::history::{Ending, Fate, History};
 use crate::nemesis::{Fault, Over};
 use crate::payload;
 use crate::scene::{Plan, Scene};
@@ -49,7 +49,9 @@ fn play(fault: &Fault, scene: &mut Scene) -> History {
     for _ in 0..scene.rng.u64(0..30) {
         assert!(scene.writing.lock().add(), "Redis takes an entry");
     }
-    let records = scene.let_clients_in();
+    let ends = fault.allowed.ends;
+    let paths = if ends { ["/answer", "/answer-told"] } else { ["/events", "/told"] };
+    let records = scene.let_clients_in(paths);
     let due_from = scene.writing.lock().next();
     let rng = scene.rng.fork();
     scene.writing.begin(RATE, rng);
@@ -57,6 +59,12 @@ fn play(fault: &Fault, scene: &mut Scene) -> History {
 
     let over = (fault.inflict)(scene);
     let deadline = over.at + over.limit + PATIENCE;
+    if ends {
+        let healed = over.at - scene.began;
+        holds_by(deadline, || records.iter().all(|record| record.is_over_since(healed)));
+        scene.wait(300, 700);
+        return remember(fault, scene, over, due_from, &records);
+    }
     holds_by(deadline, || heard_of_what_came_after(scene, over, &records));
     scene.wait(300, 700);
     scene.writing.end();
@@ -90,7 +98,10 @@ fn remember(
     due_from: u64,
     records: &[Arc<Record>],
 ) -> History {
-    let written = scene.writing.lock().written().to_vec();
+    let (written, marker) = {
+        let writer = scene.writing.lock();
+        (writer.written().to_vec(), writer.marker())
+    };
     let kept = scene.kept().into_iter().map(|(id, data)| {
         let number = payload::number(&data).expect("what the writer wrote");
         let fate = written[usize::try_from(number).unwrap() - 1];
@@ -111,5 +122,6 @@ fn remember(
         healed: over.at - scene.began,
         limit: over.limit,
         allowed: fault.allowed,
+        ending: marker.map(|marker| Ending { marker, gone: scene.gone, away: scene.away }),
     }
 }

@@ -103,6 +103,12 @@ pub struct Scene {
     pub host: String,
     /// Numbers that were deleted one by one, and when that began.
     pub deleted: HashMap<u64, Duration>,
+    /// When the key of the ended stream was about to go.
+    pub gone: Option<Duration>,
+    /// When Redis was about to go away after the stream's end.
+    pub away: Option<Duration>,
+    /// What each client has heard so far.
+    pub records: Vec<Arc<Record>>,
     removals: Mutex<Vec<Duration>>,
     blueprint: Blueprint,
     redis_side: Option<Proxy>,
@@ -146,6 +152,9 @@ impl Scene {
             folder,
             host,
             deleted: HashMap::new(),
+            gone: None,
+            away: None,
+            records: Vec::new(),
             removals: Mutex::default(),
             blueprint,
             redis_side,
@@ -220,14 +229,14 @@ impl Scene {
         self.client_side.as_ref().expect("the stage has one")
     }
 
-    /// Clients come, of every kind; each one's record.
-    pub fn let_clients_in(&mut self) -> Vec<Arc<Record>> {
+    /// Clients come, of every kind, to one or the other of these paths; each one's record.
+    pub fn let_clients_in(&mut self, paths: [&'static str; 2]) -> Vec<Arc<Record>> {
         let address =
             self.client_side.as_ref().map_or(self.gateway_address(), |proxy| proxy.address);
         let records: Vec<_> =
             (0..self.plan.clients).map(|_| Arc::new(Record::new(self.began))).collect();
         for (index, record) in records.iter().enumerate() {
-            let path = if index % 3 == 2 { "/told" } else { "/events" };
+            let path = paths[usize::from(index % 3 == 2)];
             let speaks = match index % 5 {
                 3 if self.plan.long => Speaks::Http2,
                 4 => Speaks::Old,
@@ -238,6 +247,7 @@ impl Scene {
             self.clients.spawn_on(client.run(), &self.runtime);
         }
         eventually("every client is live", || records.iter().all(|record| record.is_live()));
+        self.records.clone_from(&records);
         records
     }
 

@@ -16,6 +16,8 @@ use crate::support::redis::{Answer, Connection};
 
 /// The stream's key.
 pub const KEY: &str = "events:a";
+/// The field that ends the stream, as the routes have it.
+const MARKER: [&str; 2] = ["type", "done"];
 /// After a refusal, or where there is no Redis.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -28,13 +30,15 @@ pub struct Writer {
     written: Vec<Fate>,
     /// The ids' clock is this much slow; zero: Redis chooses.
     behind: Duration,
+    /// The number of the entry that ends the stream.
+    marker: Option<u64>,
 }
 
 impl Writer {
     /// Writes to the Redis behind this unix socket.
     pub fn new(began: Instant, rng: fastrand::Rng, socket: PathBuf) -> Self {
         let (connection, written, behind) = (None, Vec::new(), Duration::ZERO);
-        Self { began, rng, socket, connection, written, behind }
+        Self { began, rng, socket, connection, written, behind, marker: None }
     }
 
     /// What became of each entry so far.
@@ -45,6 +49,16 @@ impl Writer {
     /// The number that the next entry gets.
     pub fn next(&self) -> u64 {
         self.written.len() as u64 + 1
+    }
+
+    /// The number of the entry that ends the stream, once that is known.
+    pub fn marker(&self) -> Option<u64> {
+        self.marker
+    }
+
+    /// So many more entries, and then the one that ends the stream.
+    pub fn end_after(&mut self, count: u64) {
+        self.marker = Some(self.next() + count);
     }
 
     /// Writes to another Redis from now on.
@@ -142,7 +156,11 @@ impl Writer {
         if let Some(keep) = &keep {
             words.extend(["MAXLEN", keep]);
         }
-        words.extend([&*id, "payload", &body]);
+        words.push(&*id);
+        if self.marker == Some(self.next()) {
+            words.extend(MARKER);
+        }
+        words.extend(["payload", &body]);
         let fate = if self.connection.is_some() { Fate::Unknown } else { Fate::Refused };
         self.send(&words);
         self.written.push(fate);

@@ -13,6 +13,8 @@ use crate::client::understand;
 use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, What};
 use crate::{payload, publishers};
 
+mod ends;
+
 /// What is caught, and how that is shown.
 pub const CASES: &[(&str, fn())] = &[
     ("nothing where nothing is wrong", sound_histories_pass),
@@ -36,6 +38,13 @@ pub const CASES: &[(&str, fn())] = &[
     ("a late recovery", a_late_recovery_is_caught),
     ("a client left behind", a_client_that_hears_no_more_is_caught),
     ("a publish that was told otherwise than it ended", publishers::wrong_outcomes_are_caught),
+    ("an end where nothing ends", ends::an_end_needs_a_marker),
+    ("an end told to who lacks it", ends::an_end_is_told_to_who_has_it),
+    ("a stream after the end", ends::nobody_gets_a_stream_after_the_end),
+    ("a 204 before the end", ends::nobody_is_over_before_the_end),
+    ("a half answer that looks whole", ends::only_the_end_ends_a_body),
+    ("a client that never learns of the end", ends::everybody_learns_of_the_end),
+    ("a loss in silence with the key", ends::who_is_there_when_the_key_goes_is_told),
     ("what Redis lost only where it still has it", an_entry_that_redis_lost_is_no_loss_of_ours),
 ];
 
@@ -76,7 +85,9 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
             closes: true,
             tears: false,
             redis_loses: false,
+            ends: false,
         },
+        ending: None,
     }
 }
 

@@ -30,6 +30,19 @@ key = "events:a"
 access = "public"
 replay = "all"
 signals = "event"
+[[route]]
+path = "/answer"
+key = "events:a"
+access = "public"
+replay = "all"
+end = { field = "type", equals = ["done"] }
+[[route]]
+path = "/answer-told"
+key = "events:a"
+access = "public"
+replay = "all"
+signals = "event"
+end = { field = "type", equals = ["done"] }
 "#;
 
 /// How a gateway is configured.

@@ -1,0 +1,138 @@
+//! Holds what a client heard against the end of its stream: it learns of it, where it is and not before, and
+//! gets no stream afterwards. Nothing else may look like it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ssegate::sse::StreamId;
+
+use super::{Client, Group};
+use crate::history::{AMID_AN_EVENT, CUT, Ending, FINISHED, Gap, Heard, What};
+
+/// What a client knows of the end, thing by thing.
+struct Knowledge {
+    ending: Ending,
+    healed: Duration,
+    marker_id: Option<StreamId>,
+    /// It has the entry that ends the stream.
+    has_marker: bool,
+    /// It was told of a gap that covers it.
+    lacks_marker: bool,
+    /// It was told of the end, in the stream or by 204.
+    was_told: bool,
+    /// Of that after the fault for the first time.
+    over: Option<Duration>,
+}
+
+impl Client<'_> {
+    /// Whether the stream may end here: at its end, or at the gap that takes the place of what is gone.
+    pub(super) fn is_ended(&self, heard: &[Heard]) -> bool {
+        let gone = self.history.ending.is_some_and(|ending| ending.gone.is_some());
+        let said = heard.iter().rev().find(|heard| !matches!(heard.what, What::Signal(_)));
+        said.is_some_and(|said| match &said.what {
+            What::End(_) => true,
+            What::Gap(_) => gone,
+            _ => false,
+        })
+    }
+
+    pub(super) fn check_end(&mut self, heard: &[Heard]) {
+        let Some(ending) = self.history.ending else {
+            let told = |heard: &&Heard| matches!(heard.what, What::End(_) | What::Over);
+            if let Some(told) = heard.iter().find(told) {
+                self.violations.push(format!("{told:?}, and nothing ends"));
+            }
+            return;
+        };
+        let mut knowledge = Knowledge {
+            ending,
+            healed: self.history.healed,
+            marker_id: self.history.acknowledged(ending.marker).map(|(id, _)| id),
+            has_marker: false,
+            lacks_marker: false,
+            was_told: false,
+            over: None,
+        };
+        for (index, Heard { at, what }) in heard.iter().enumerate() {
+            match what {
+                What::Entry(_, number) => knowledge.has_marker |= *number == ending.marker,
+                What::Gap(gap) => knowledge.lacks_marker |= self.covers_end(gap, &knowledge),
+                What::End(id) => self.hear_end(*id, &mut knowledge),
+                What::Over => self.hear_over(*at, was_cut(&heard[..index]), &mut knowledge),
+                What::Opened(_) if knowledge.was_told && !knowledge.may_be_away(*at) => {
+                    self.violations.push(format!("it got a stream after the end, at {at:.3?}"));
+                }
+                What::Closed(why) if why == FINISHED && !ends_with_end(&heard[..index]) => {
+                    self.violations.push(format!("its body ended as if it was whole, at {at:.3?}"));
+                }
+                _ => {}
+            }
+        }
+        self.close_end(&knowledge);
+    }
+
+    fn covers_end(&self, gap: &Gap, knowledge: &Knowledge) -> bool {
+        let mut alone = Group::after(0, None);
+        alone.gaps.push(gap.clone());
+        let of_end = |id| alone.covers(knowledge.ending.marker, id, &HashMap::new());
+        knowledge.marker_id.is_some_and(of_end)
+    }
+
+    fn hear_end(&mut self, id: StreamId, knowledge: &mut Knowledge) {
+        if !knowledge.has_marker {
+            self.violations.push("it was told of the end without having it".into());
+        } else if Some(id) != knowledge.marker_id {
+            self.violations.push(format!("it was told of the end at {id}"));
+        }
+        knowledge.was_told = true;
+    }
+
+    /// A key that is gone says nothing of what a client lacks that was away when it went, or was cut amid an event
+    /// that could not be finished any more.
+    fn hear_over(&mut self, at: Duration, was_cut: bool, knowledge: &mut Knowledge) {
+        if at > knowledge.healed {
+            knowledge.over.get_or_insert(at);
+        }
+        knowledge.was_told = true;
+        if knowledge.has_marker || knowledge.lacks_marker || self.is_left_behind {
+            return;
+        }
+        let is_gone = knowledge.ending.gone.is_some_and(|gone| at > gone);
+        self.is_left_behind = is_gone && (was_cut || self.history.allowed.closes);
+        if !self.is_left_behind {
+            self.violations.push(format!("204 at {at:.3?}, and it lacks the end"));
+        }
+    }
+
+    fn close_end(&mut self, knowledge: &Knowledge) {
+        let Some(over) = knowledge.over else {
+            self.violations.push("it got no 204 after the fault".into());
+            return;
+        };
+        let limit = self.history.limit;
+        self.recovery = over - knowledge.healed;
+        self.late = self.recovery > limit;
+        if self.late {
+            let recovery = self.recovery;
+            self.violations.push(format!("204 only {recovery:.1?} after the fault, not {limit:?}"));
+        }
+    }
+}
+
+impl Knowledge {
+    /// Whether nobody can tell that the stream is over, for Redis is away.
+    fn may_be_away(&self, at: Duration) -> bool {
+        self.over.is_none() && self.ending.away.is_some_and(|away| at > away)
+    }
+}
+
+/// Whether the body before broke off.
+fn was_cut(heard: &[Heard]) -> bool {
+    let closed = heard.last().map(|last| &last.what);
+    matches!(closed, Some(What::Closed(why)) if [AMID_AN_EVENT, CUT].contains(&&**why))
+}
+
+/// Whether the stream was told to be over before the body ended.
+fn ends_with_end(heard: &[Heard]) -> bool {
+    heard.last().is_some_and(|last| matches!(last.what, What::End(_)))
+}
