@@ -38,17 +38,29 @@ struct Known {
     end: StreamEnd,
     /// When the source was asked last, and said so.
     asked: Instant,
+    /// The source has said that the stream went on after this end; the reader is still to see how.
+    is_passed: bool,
+}
+
+impl Known {
+    fn now(&self) -> StreamEnd {
+        if self.is_passed { StreamEnd::Open } else { self.end }
+    }
+
+    fn set(&mut self, end: StreamEnd) {
+        (self.end, self.is_passed) = (end, false);
+    }
 }
 
 impl Ends {
     /// Whether the stream is over; `None`: nobody has asked the source yet.
     pub fn find(&self, marker: &EndMarker) -> Option<StreamEnd> {
-        self.known(marker).map(|known| known.end)
+        self.known(marker).map(Known::now)
     }
 
     /// The same, where the source has said so to a question that was asked after `since`.
     pub(super) fn asked_since(&self, marker: &EndMarker, since: Instant) -> Option<StreamEnd> {
-        self.known(marker).filter(|known| known.asked >= since).map(|known| known.end)
+        self.known(marker).filter(|known| known.asked >= since).map(Known::now)
     }
 
     fn known(&self, marker: &EndMarker) -> Option<&Known> {
@@ -58,7 +70,7 @@ impl Ends {
     /// Whether it is over as any marker says.
     pub fn is_over(&self) -> bool {
         let is_over = |end| matches!(end, StreamEnd::Ended(_) | StreamEnd::Gone);
-        self.known.iter().any(|known| is_over(known.end))
+        self.known.iter().any(|known| is_over(known.now()))
     }
 
     /// The source was asked at this time, and answered so. What the reader sees of a stream counts for more.
@@ -67,10 +79,16 @@ impl Ends {
             Some(known)
                 if known.end == end || (known.end, end) == (StreamEnd::Gone, StreamEnd::Absent) =>
             {
-                known.asked = asked;
+                (known.asked, known.is_passed) = (asked, false);
+            }
+            // Its reader is behind; how often the stream was reopened is counted when it is not.
+            Some(known) if matches!(known.end, StreamEnd::Ended(_)) && end != StreamEnd::Absent => {
+                known.is_passed = true;
             }
             Some(_) => {}
-            None => self.known.push(Known { marker: marker.clone(), end, asked }),
+            None => {
+                self.known.push(Known { marker: marker.clone(), end, asked, is_passed: false });
+            }
         }
     }
 
@@ -80,11 +98,11 @@ impl Ends {
         entries: &(impl Iterator<Item = &'a Entry> + Clone),
     ) -> u64 {
         let mut most = 0;
-        for Known { marker, end, .. } in &mut self.known {
+        for known in &mut self.known {
             let mut reopened = 0;
             for entry in entries.clone() {
-                reopened += u64::from(matches!(*end, StreamEnd::Ended(at) if at < entry.id));
-                *end = StreamEnd::at(marker, Some(entry));
+                reopened += u64::from(matches!(known.end, StreamEnd::Ended(at) if at < entry.id));
+                known.set(StreamEnd::at(&known.marker, Some(entry)));
             }
             most = most.max(reopened);
         }
@@ -93,13 +111,13 @@ impl Ends {
 
     /// The stream was recreated, or its key is gone.
     pub(super) fn new_generation(&mut self) {
-        for Known { end, .. } in &mut self.known {
-            *end = match *end {
+        for known in &mut self.known {
+            known.set(match known.end {
                 StreamEnd::Ended(_) | StreamEnd::Gone => StreamEnd::Gone,
                 // The source was asked before the reader has noticed.
                 StreamEnd::Absent => StreamEnd::Absent,
                 StreamEnd::Open => StreamEnd::Open,
-            };
+            });
         }
     }
 }
@@ -152,6 +170,20 @@ mod tests {
         );
         assert_eq!(ends.move_over(&entries(&["done", "more", "done", "more"]).iter()), 2);
         assert_eq!(ends.find(&done), Some(StreamEnd::Open));
+    }
+
+    #[test]
+    fn a_reader_behind_the_source_ends_nobody() {
+        let done = marker("done");
+        let mut ends = Ends::default();
+        note(&mut ends, &done, entries(&["done"]).first());
+        note(&mut ends, &done, entries(&["done", "more"]).last());
+        assert_eq!(ends.find(&done), Some(StreamEnd::Open));
+        assert!(!ends.is_over());
+        assert_eq!(ends.move_over(&entries(&["done", "more"])[1..].iter()), 1);
+        assert_eq!(ends.find(&done), Some(StreamEnd::Open));
+        assert_eq!(ends.move_over(&entries(&["done", "more", "done"])[2..].iter()), 0);
+        assert!(ends.is_over());
     }
 
     #[test]
