@@ -72,7 +72,8 @@ pub(crate) fn measure(scratch: &Scratch, seconds: u64) -> Result<Answers> {
             gateway.memory()
         });
         let (seen, all_seen) = mpsc::channel();
-        write(scope, &scratch.redis(), address, &added, seen)?;
+        write(scope, &scratch.redis(), address, &added, &seen)?;
+        drop(seen);
         let all_seen: Result<Vec<_>> = all_seen.into_iter().collect();
         anyhow::Ok((early.join().expect("no panic")?, all_seen?))
     })?;
@@ -110,7 +111,7 @@ fn write<'scope>(
     redis: &Path,
     address: SocketAddr,
     added: &[OnceLock<Instant>],
-    seen: mpsc::Sender<Seen>,
+    seen: &mpsc::Sender<Seen>,
 ) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
     let mut unanswered = 0;
