@@ -64,7 +64,7 @@ impl Subscriber {
     /// an answer after that time shows that none came: the source may be away without anybody knowing yet.
     pub(super) fn stalled_end(&self) -> Option<Deadline> {
         let at = self.stalled_at()?;
-        let is_stalled = self.topic().state().answered.is_some_and(|answered| answered >= at);
+        let is_stalled = self.topic().state().delivered.is_some_and(|delivered| delivered >= at);
         let reason = EndReason::Stalled;
         let over = Deadline::End(Some(Control::End { reason }), DisconnectReason::Ended(reason));
         is_stalled.then_some(over)

@@ -44,14 +44,15 @@ impl Subscriber {
         self.lease.topic()
     }
 
-    /// Whether its stream may be over with one of these batches: catch-up sees to that.
-    pub(super) fn may_end_in(&self, batches: &[Arc<Batch>]) -> bool {
+    /// Whether its stream may be over with an item of these batches from `from_seq` on: catch-up sees to that.
+    pub(super) fn may_end_in(&self, batches: &[Arc<Batch>], from_seq: u64) -> bool {
         let (rules, rendering) = (&self.rules, usize::from(self.format.rendering));
         let ends = |batch: &Arc<Batch>| {
             batch.ends_stream(rendering)
-                || rules.ends_at_gap && batch.next_gap(rendering, batch.first_seq).is_some()
+                || rules.ends_at_gap && batch.next_gap(rendering, from_seq).is_some()
         };
-        (rules.ends_at_gap || rules.end().is_some()) && batches.iter().any(ends)
+        let mut ahead = batches.iter().filter(|batch| batch.end_seq() > from_seq);
+        (rules.ends_at_gap || rules.end().is_some()) && ahead.any(ends)
     }
 
     /// Counts bytes that its client took, for its route and for the access log.

@@ -45,7 +45,11 @@ pub(super) async fn find_start(
     if let Absent::NoContent(patience) = route.absent
         && !(has_heard && end.is_some())
     {
-        wait_for_key(state, topic, patience).await?;
+        match wait_for_key(state, topic, patience).await {
+            // Its reader may be behind.
+            Err(NoStream::Over) if !is_absent(state, topic).await => {}
+            outcome => outcome?,
+        }
     }
     let at = match asked {
         Start::After(id) => Some(id),
@@ -96,6 +100,10 @@ fn tail_known(topic: &Topic, is_start_known: bool) -> Option<Result<(), &'static
         _ if state.ring.generation() > 0 => Some(Ok(())),
         _ => None,
     }
+}
+
+async fn is_absent(state: &State, topic: &Topic) -> bool {
+    matches!(timeout(TAIL_WAIT, state.fanout.replays.is_absent(topic)).await, Ok(Ok(true)))
 }
 
 /// Waits until the key is there, but no longer than this, and not while the gateway drains.

@@ -163,7 +163,8 @@ impl Batch {
 
     /// The first item from `from_seq` on that tells of missing entries, if there is one.
     pub fn next_gap(&self, rendering: usize, from_seq: u64) -> Option<u64> {
-        let unsent = self.rendered(rendering).unsent.iter().map(|(index, _)| index);
+        let rendered = self.rendered.iter().filter(|(number, _)| *number == rendering);
+        let unsent = rendered.flat_map(|(_, made)| &made.unsent).map(|(index, _)| index);
         let seqs = self.gaps.iter().chain(unsent).map(|index| self.first_seq + *index as u64);
         seqs.filter(|seq| *seq >= from_seq).min()
     }

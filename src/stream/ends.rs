@@ -35,32 +35,34 @@ pub struct Ends {
 #[derive(Debug)]
 struct Known {
     marker: EndMarker,
-    end: StreamEnd,
-    /// When the source was asked last, and said so.
-    asked: Instant,
+    /// As the reader sees it; `None`: the source is asked, and the reader has found nothing since.
+    end: Option<StreamEnd>,
     /// The source has said that the stream went on after this end; the reader is still to see how.
     is_passed: bool,
+    /// What the source has answered last, and when it was asked.
+    answer: Option<(Instant, StreamEnd)>,
 }
 
 impl Known {
-    fn now(&self) -> StreamEnd {
-        if self.is_passed { StreamEnd::Open } else { self.end }
+    fn now(&self) -> Option<StreamEnd> {
+        if self.is_passed { Some(StreamEnd::Open) } else { self.end }
     }
 
     fn set(&mut self, end: StreamEnd) {
-        (self.end, self.is_passed) = (end, false);
+        (self.end, self.is_passed) = (Some(end), false);
     }
 }
 
 impl Ends {
-    /// Whether the stream is over; `None`: nobody has asked the source yet.
+    /// Whether the stream is over; `None`: nobody knows yet.
     pub fn find(&self, marker: &EndMarker) -> Option<StreamEnd> {
-        self.known(marker).map(Known::now)
+        self.known(marker)?.now()
     }
 
-    /// The same, where the source has said so to a question that was asked after `since`.
+    /// What the source has answered to a question that was asked after `since`.
     pub(super) fn asked_since(&self, marker: &EndMarker, since: Instant) -> Option<StreamEnd> {
-        self.known(marker).filter(|known| known.asked >= since).map(Known::now)
+        let (asked, end) = self.known(marker)?.answer?;
+        (asked >= since).then_some(end)
     }
 
     fn known(&self, marker: &EndMarker) -> Option<&Known> {
@@ -69,26 +71,37 @@ impl Ends {
 
     /// Whether it is over as any marker says.
     pub fn is_over(&self) -> bool {
-        let is_over = |end| matches!(end, StreamEnd::Ended(_) | StreamEnd::Gone);
+        let is_over = |end| matches!(end, Some(StreamEnd::Ended(_) | StreamEnd::Gone));
         self.known.iter().any(|known| is_over(known.now()))
     }
 
-    /// The source was asked at this time, and answered so. What the reader sees of a stream counts for more.
-    pub(super) fn note(&mut self, marker: &EndMarker, end: StreamEnd, asked: Instant) {
-        match self.known.iter_mut().find(|known| known.marker == *marker) {
-            Some(known)
-                if known.end == end || (known.end, end) == (StreamEnd::Gone, StreamEnd::Absent) =>
-            {
-                (known.asked, known.is_passed) = (asked, false);
-            }
+    /// The source is going to be asked: what the reader finds from now on counts for more than the answer.
+    pub(super) fn expect(&mut self, marker: &EndMarker) {
+        if self.known(marker).is_none() {
+            let marker = marker.clone();
+            self.known.push(Known { marker, end: None, is_passed: false, answer: None });
+        }
+    }
+
+    /// The source was asked at this time, and answered so; its stream's last entry has the id `last`.
+    pub(super) fn note(
+        &mut self,
+        marker: &EndMarker,
+        end: StreamEnd,
+        last: Option<StreamId>,
+        asked: Instant,
+    ) {
+        let known = self.known.iter_mut().find(|known| known.marker == *marker);
+        let Some(known) = known else { return };
+        known.answer = Some((asked, end));
+        match known.end {
+            None => known.end = Some(end),
+            Some(StreamEnd::Ended(at)) if end == StreamEnd::Ended(at) => known.is_passed = false,
             // Its reader is behind; how often the stream was reopened is counted when it is not.
-            Some(known) if matches!(known.end, StreamEnd::Ended(_)) && end != StreamEnd::Absent => {
+            Some(StreamEnd::Ended(at)) if last.is_some_and(|last| last > at) => {
                 known.is_passed = true;
             }
             Some(_) => {}
-            None => {
-                self.known.push(Known { marker: marker.clone(), end, asked, is_passed: false });
-            }
         }
     }
 
@@ -101,7 +114,8 @@ impl Ends {
         for known in &mut self.known {
             let mut reopened = 0;
             for entry in entries.clone() {
-                reopened += u64::from(matches!(known.end, StreamEnd::Ended(at) if at < entry.id));
+                let has_ended = matches!(known.end, Some(StreamEnd::Ended(at)) if at < entry.id);
+                reopened += u64::from(has_ended);
                 known.set(StreamEnd::at(&known.marker, Some(entry)));
             }
             most = most.max(reopened);
@@ -113,10 +127,10 @@ impl Ends {
     pub(super) fn new_generation(&mut self) {
         for known in &mut self.known {
             known.set(match known.end {
-                StreamEnd::Ended(_) | StreamEnd::Gone => StreamEnd::Gone,
+                Some(StreamEnd::Ended(_) | StreamEnd::Gone) => StreamEnd::Gone,
                 // The source was asked before the reader has noticed.
-                StreamEnd::Absent => StreamEnd::Absent,
-                StreamEnd::Open => StreamEnd::Open,
+                Some(StreamEnd::Absent) => StreamEnd::Absent,
+                Some(StreamEnd::Open) | None => StreamEnd::Open,
             });
         }
     }
@@ -139,7 +153,9 @@ mod tests {
     }
 
     fn note(ends: &mut Ends, marker: &EndMarker, last: Option<&Entry>) {
-        ends.note(marker, StreamEnd::at(marker, last), Instant::now());
+        ends.expect(marker);
+        let end = StreamEnd::at(marker, last);
+        ends.note(marker, end, last.map(|last| last.id), Instant::now());
     }
 
     #[test]

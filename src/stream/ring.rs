@@ -189,6 +189,11 @@ impl Ring {
         self.generation <= 1 || seq > self.generation_seq
     }
 
+    /// Whether another generation begins with the item `seq`.
+    pub fn begins_generation(&self, seq: u64) -> bool {
+        self.generation > 1 && seq == self.generation_seq
+    }
+
     /// How many entries are among the items from `seq` on; the others are gaps.
     pub fn entries_from(&self, seq: u64) -> u64 {
         self.from(seq).map(|batch| batch.entries_from(seq)).sum()

@@ -74,8 +74,8 @@ pub struct TopicState {
     pub last_entry: Option<Instant>,
     /// When its reader was last lost, or was back.
     pub reader_changed: Option<Instant>,
-    /// When its reader last had an answer.
-    pub answered: Option<Instant>,
+    /// When its reader last had an answer, and all of it in the ring.
+    pub delivered: Option<Instant>,
     /// The same by the clock.
     pub last_answer: SystemTime,
     /// Each shard with its position in the ring; the reader waits for the slowest.
@@ -126,7 +126,7 @@ impl Topic {
             ends: Ends::default(),
             last_entry: None,
             reader_changed: None,
-            answered: None,
+            delivered: None,
             last_answer: SystemTime::now(),
             shards: Vec::new(),
             onlookers: 0,
@@ -217,10 +217,14 @@ impl Topic {
     pub fn answered(&self) {
         let mut state = self.state();
         state.last_answer = SystemTime::now();
-        state.answered = Some(Instant::now());
         state.status.failure = None;
         drop(state);
         self.set_reader(ReaderState::Up);
+    }
+
+    /// What the reader's last answer brought is in the ring.
+    pub fn has_delivered(&self) {
+        self.state().delivered = Some(Instant::now());
     }
 
     /// The reader cannot read, and tries again in a while.

@@ -20,7 +20,9 @@ impl CatchUp {
             let state = subscriber.topic().state();
             let mut marker = subscriber.rules.end().into_iter();
             // Whether the stream is over has to be found out before the client may wait for more.
-            let is_end_known = marker.all(|marker| state.ends.find(marker).is_some());
+            let is_end_known = marker.all(|marker| {
+                matches!(state.ends.find(marker), Some(StreamEnd::Open | StreamEnd::Absent))
+            });
             (state.ring.tail(), is_up(&state.reader) && is_end_known)
         };
         if let (Start::Live, Some(Resolved { from: StartPoint::Ring(seq, tail), gap: None })) =

@@ -281,7 +281,7 @@ impl CatchUp {
     fn next_in_ring(&mut self, at: WritePosition, topic: &TopicView<'_>) -> Action {
         let ring = topic.ring;
         let generation = ring.knows_generation(at.seq).then(|| ring.generation());
-        if self.is_at_end && generation.is_none() {
+        if self.is_at_end && ring.begins_generation(at.seq) {
             // What comes next is of another life.
             return Action::End(End::over(EndReason::Marker));
         }
@@ -338,7 +338,7 @@ impl CatchUp {
         self.unsent.extend_from_slice(&done.rest);
         self.delivery.last_id = run.id_before(done.position.seq).or(self.delivery.last_id);
         if done.position != run.at {
-            self.is_at_end = run.ends_stream_at(done.position);
+            self.is_at_end = run.ends_stream_at(done.position) && self.is_at_end_of_page();
         }
         if run.has_passed_gap(done.position.seq) {
             self.over = Some(EndReason::Gap);
@@ -351,6 +351,12 @@ impl CatchUp {
             Phase::Start(_) | Phase::NewGeneration => {}
         }
         done
+    }
+
+    /// Whether the source had nothing after its page; outside of pages there is none.
+    fn is_at_end_of_page(&self) -> bool {
+        let Phase::Source(Backfill { page: Some(page), .. }) = &self.phase else { return true };
+        page.batch.ids().last() == Some(&page.end())
     }
 
     pub(super) fn tell_gap(&mut self, gap: Gap, id: StreamId) {

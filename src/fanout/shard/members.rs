@@ -33,9 +33,9 @@ impl Shard {
     pub(super) fn admit(&mut self, joining: Joining) {
         let Joining { socket, subscriber, next_seq, mut delivery } = joining;
         let agrees = delivery.source_down != is_up(&self.reader);
-        let missing = self
-            .missing(&subscriber, next_seq)
-            .filter(|missing| agrees && !self.is_refused() && !subscriber.may_end_in(missing));
+        let missing = self.missing(&subscriber, next_seq).filter(|missing| {
+            agrees && !self.is_refused() && !subscriber.may_end_in(missing, next_seq)
+        });
         let Some(missing) = missing else {
             // Catch-up brings what is missing, and tells of Redis.
             let phase = Phase::Ring(WritePosition { seq: next_seq, offset: 0 });

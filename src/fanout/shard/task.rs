@@ -168,8 +168,8 @@ impl Shard {
             if member.has_until >= end {
                 continue;
             }
-            if member.subscriber.may_end_in(batches) {
-                let seq = self.position.max(member.has_until);
+            let seq = self.position.max(member.has_until);
+            if member.subscriber.may_end_in(batches, seq) {
                 self.leave_to_catch_up(slot, WritePosition { seq, offset: 0 }, Vec::new());
                 continue;
             }

@@ -15,10 +15,12 @@ enum First<T> {
 }
 
 /// Runs the hyper half, and the catch-up half once `opened` returns one, to the end of both. A client is cut
-/// by dropping the hyper half; otherwise the client has `write_stall` to take the end of the body.
+/// by dropping the hyper half; otherwise the client has `write_stall` to take the end of the body, after `finish` has
+/// told hyper that nothing comes after it.
 pub(super) async fn run_both<H: Future>(
     hyper: H,
     mut opened: impl FnMut() -> Option<CatchUpHalf>,
+    finish: impl FnOnce(Pin<&mut H>),
     write_stall: Duration,
 ) -> Option<H::Output> {
     let mut hyper = pin!(Some(hyper));
@@ -46,7 +48,8 @@ pub(super) async fn run_both<H: Future>(
     match first.await {
         First::CatchUp(BodyEnd::Part) => None,
         First::CatchUp(BodyEnd::All) => {
-            let running = hyper.as_mut().as_pin_mut()?;
+            let mut running = hyper.as_mut().as_pin_mut()?;
+            finish(running.as_mut());
             timeout(write_stall, running).await.ok()
         }
         First::Hyper(output) => {

@@ -48,7 +48,13 @@ pub(in crate::http) async fn serve_http1<C>(
         .max_headers(most_fields(header_bytes))
         .max_buf_size(header_bytes)
         .serve_connection(TokioIo::new(connection), service);
-    let mut served = pin!(run_both(http, || mailbox.take(), write_stall));
+    let mut served = pin!(run_both(
+        http,
+        || mailbox.take(),
+        // A client that would ask for another stream here comes back over another connection.
+        |http| http.graceful_shutdown(),
+        write_stall,
+    ));
     let until_stream = async {
         tokio::select! {
             outcome = &mut served => Some(outcome),

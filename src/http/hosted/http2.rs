@@ -187,7 +187,7 @@ where
         let open = OpenStream::new(self.open.clone());
         tokio::spawn(async move {
             let hyper_half = MAILBOX.scope(mailbox.clone(), hyper_half);
-            run_both(hyper_half, || mailbox.take(), write_stall).await;
+            run_both(hyper_half, || mailbox.take(), |_| (), write_stall).await;
             drop(open);
         });
     }

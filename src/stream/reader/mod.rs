@@ -179,6 +179,7 @@ impl Readers {
             progress.advance(read.continuity, read.entries.last());
             report_status(topic, progress, &connection);
             self.deliver(topic, progress, read);
+            topic.has_delivered();
             if connection.is_to_be_redialed() {
                 return Ok(());
             }

@@ -123,50 +123,55 @@ impl Replays {
         let came = Instant::now();
         let permit = topic.backfill_permits.acquire().await;
         let _permit = permit.expect("the semaphore is never closed");
-        loop {
-            let (asked_at, read_up_to) = {
-                let state = topic.state();
-                let read_up_to = state.ring.tail();
-                let is_open = state.ends.find(marker) == Some(StreamEnd::Open);
-                if is_open && state.exists() && at.is_none_or(|at| at <= read_up_to) {
-                    return Ok(StreamEnd::Open);
-                }
-                if let Some(end) = state.ends.asked_since(marker, came) {
-                    return Ok(end);
-                }
-                ((state.ring.next_seq(), state.ring.generation()), read_up_to)
-            };
-            let asked = Instant::now();
-            let end = self.ask_end(topic, marker, read_up_to).await?;
+        let read_up_to = {
             let mut state = topic.state();
-            if (state.ring.next_seq(), state.ring.generation()) == asked_at {
-                state.ends.note(marker, end, asked);
+            let read_up_to = state.ring.tail();
+            let is_open = state.ends.find(marker) == Some(StreamEnd::Open);
+            if is_open && state.exists() && at.is_none_or(|at| at <= read_up_to) {
+                return Ok(StreamEnd::Open);
             }
-            if state.ends.find(marker).is_some() {
+            if let Some(end) = state.ends.asked_since(marker, came) {
                 return Ok(end);
             }
-        }
+            state.ends.expect(marker);
+            read_up_to
+        };
+        let asked = Instant::now();
+        let (end, last) = self.ask_end(topic, marker, read_up_to).await?;
+        topic.state().ends.note(marker, end, last, asked);
+        Ok(end)
     }
 
+    /// What the source says of the end, and the id of the stream's last entry.
     async fn ask_end(
         &self,
         topic: &Topic,
         marker: &EndMarker,
         read_up_to: StreamId,
-    ) -> Result<StreamEnd, Error> {
+    ) -> Result<(StreamEnd, Option<StreamId>), Error> {
         let _permit = self.permits.acquire().await;
         let query = self.query(topic);
         let last = async || Ok::<_, Error>(self.source.newest(&topic.key, None, 1).await?.pop());
         let mut found = last().await?;
-        let is_behind = found.as_ref().is_none_or(|last| last.id < read_up_to);
         // A replica may be behind.
-        if is_behind && query.waited_for_primary().await? {
+        let may_be_behind =
+            found.as_ref().is_none_or(|last| last.id < read_up_to || marker.is(last));
+        if may_be_behind && query.waited_for_primary().await? {
             found = last().await?;
         }
-        match found {
-            None if query.look().await? == StreamState::Missing => Ok(StreamEnd::Absent),
-            found => Ok(StreamEnd::at(marker, found.as_ref())),
-        }
+        let end = match &found {
+            None if query.look().await? == StreamState::Missing => StreamEnd::Absent,
+            found => StreamEnd::at(marker, found.as_ref()),
+        };
+        Ok((end, found.map(|last| last.id)))
+    }
+
+    /// Whether there is no such key, on the primary either.
+    pub async fn is_absent(&self, topic: &Topic) -> Result<bool, Error> {
+        let _permit = self.permits.acquire().await;
+        let query = self.query(topic);
+        let is_missing = async || Ok::<_, Error>(query.look().await? == StreamState::Missing);
+        Ok(is_missing().await? && (!query.waited_for_primary().await? || is_missing().await?))
     }
 
     /// Where a subscriber goes on that has all up to `last_id` of a stream that was recreated.

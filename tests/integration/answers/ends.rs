@@ -230,6 +230,23 @@ fn the_end_is_sent_again_where_the_route_says_so() {
     });
 }
 
+/// Nothing is new to a client that begins with what is new.
+#[test]
+fn where_the_end_is_sent_again_a_live_client_hears_of_it_at_once() {
+    everywhere(&format!("{ROUTE}\nended = \"replay\""), |scene| {
+        let mut plain = Client::open(&scene.gateway.address, "/plain/a");
+        plain.live();
+        let mut first = scene.open("");
+        first.live();
+        let ids = scene.publish(&["[END]"]);
+        hears_to_the_end(first, &["[END]"], &ids[0]);
+        for mut client in [scene.open(""), scene.resume(&ids[0])] {
+            client.live();
+            ends(&mut client, &ids[0]);
+        }
+    });
+}
+
 #[test]
 fn an_ended_stream_costs_nothing() {
     on_redis(ROUTE, |redis, gateway, _| {
