@@ -52,7 +52,7 @@ pub(in crate::http) async fn serve_http1<C>(
         http,
         || mailbox.take(),
         // A client that would ask for another stream here comes back over another connection.
-        |http| http.graceful_shutdown(),
+        http1::Connection::graceful_shutdown,
         write_stall,
     ));
     let until_stream = async {
