@@ -19,6 +19,11 @@ pub enum StreamEnd {
 }
 
 impl StreamEnd {
+    /// Whether there is no such key.
+    pub fn is_gone(self) -> bool {
+        matches!(self, Self::Absent | Self::Gone)
+    }
+
     /// As this marker says of the stream's last entry.
     pub(super) fn at(marker: &EndMarker, last: Option<&Entry>) -> Self {
         let end = last.filter(|last| marker.is(last));

@@ -9,11 +9,12 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::StreamRules;
 use crate::sse::StreamId;
 
 use super::batch::{Batch, Item, Unsent};
 use super::catchup_positions::CatchUpRegistry;
-use super::ends::Ends;
+use super::ends::{Ends, StreamEnd};
 use super::renderings::Renderings;
 use super::ring::Ring;
 use super::sizes::Sizes;
@@ -314,6 +315,11 @@ impl Drop for Topic {
 }
 
 impl TopicState {
+    /// Whether the stream is over, as a client with these rules has it; `None`: nobody knows, or the rules name no end.
+    pub fn end(&self, rules: &StreamRules) -> Option<StreamEnd> {
+        rules.end().and_then(|marker| self.ends.find(marker))
+    }
+
     /// Whether there is such a key, as its reader saw last.
     pub fn exists(&self) -> bool {
         self.status.source_last_id.is_some()

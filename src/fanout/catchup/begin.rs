@@ -18,12 +18,13 @@ impl CatchUp {
         let now = resolve_now(subscriber.topic(), replay, asked);
         let (tail, is_up) = {
             let state = subscriber.topic().state();
-            let mut marker = subscriber.rules.end().into_iter();
             // Whether the stream is over has to be found out before the client may wait for more.
-            let is_end_known = marker.all(|marker| {
-                matches!(state.ends.find(marker), Some(StreamEnd::Open | StreamEnd::Absent))
-            });
-            (state.ring.tail(), is_up(&state.reader) && is_end_known)
+            let goes_on = subscriber.rules.end().is_none()
+                || matches!(
+                    state.end(&subscriber.rules),
+                    Some(StreamEnd::Open | StreamEnd::Absent)
+                );
+            (state.ring.tail(), is_up(&state.reader) && goes_on)
         };
         if let (Start::Live, Some(Resolved { from: StartPoint::Ring(seq, tail), gap: None })) =
             (asked, &now)
@@ -64,7 +65,7 @@ impl CatchUp {
         resolved: Resolved,
         generation: u64,
         read_up_to: StreamId,
-        end: Option<StreamEnd>,
+        is_gone: bool,
     ) -> &'static str {
         let served_from = match resolved.from {
             StartPoint::Ring(seq, last_id) => {
@@ -85,14 +86,14 @@ impl CatchUp {
         };
         // The key may be gone before its reader has noticed.
         let gone = match asked {
-            Start::After(id) if is_gone(end) => {
+            Start::After(id) if is_gone => {
                 let gap = Gap { after: Some(id), next: None, lost: None, reason: Reason::Reset };
                 Some((gap, id)).filter(|_| id != StreamId::ZERO)
             }
             _ => None,
         };
         if let Some((gap, id)) = resolved.gap.or(gone) {
-            self.tell_first_gap(gap, id, end);
+            self.tell_first_gap(gap, id, is_gone);
         }
         if let (Start::Live | Start::Unknown, StartPoint::Ring(_, tail), None) =
             (asked, resolved.from, self.over)
@@ -108,30 +109,25 @@ impl CatchUp {
         &mut self,
         resolved: Resolved,
         generation: u64,
-        end: Option<StreamEnd>,
+        is_gone: bool,
     ) {
         if let StartPoint::Source(after) = resolved.from {
             let backfill = Backfill::new(Continuity::after(after), generation);
             self.phase = Phase::Source(backfill.of_what_is_kept());
         }
         if let Some((gap, id)) = resolved.gap {
-            self.tell_first_gap(gap, id, end);
+            self.tell_first_gap(gap, id, is_gone);
         }
     }
 
     /// A gap with which the client begins, or begins again. Where the key of an ended stream is gone there is nothing
     /// to wait for: the client keeps the id that it has, and gets 204 for it when it comes back.
-    fn tell_first_gap(&mut self, gap: Gap, id: StreamId, end: Option<StreamEnd>) {
+    fn tell_first_gap(&mut self, gap: Gap, id: StreamId, is_gone: bool) {
         let heard = self.delivery.last_id.filter(|id| *id != StreamId::ZERO);
-        let Some(heard) = heard.filter(|_| is_gone(end) && gap.next.is_none()) else {
+        let Some(heard) = heard.filter(|_| is_gone && gap.next.is_none()) else {
             return self.tell_gap(gap, id);
         };
         self.tell_gap(gap, heard);
         self.over = Some(EndReason::Gap);
     }
-}
-
-/// Whether there was a stream, as far as the source said last, and is none.
-fn is_gone(end: Option<StreamEnd>) -> bool {
-    matches!(end, Some(StreamEnd::Gone | StreamEnd::Absent))
 }

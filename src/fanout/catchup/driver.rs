@@ -16,9 +16,9 @@ use crate::fanout::deadline::Deadline;
 use crate::fanout::socket::watched;
 use crate::fanout::writer::SubscriberWriter;
 use crate::fanout::{Fanout, Socket, Subscriber, close};
-use crate::stream::CatchUpPosition;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::Start;
+use crate::stream::{CatchUpPosition, StreamEnd};
 use crate::telemetry::metrics::{DisconnectReason, Scope};
 
 /// A catch-up subscriber with its client's connection.
@@ -228,20 +228,26 @@ impl Driver {
             {
                 fanout.replays.end(&topic, marker, None).await?;
             }
-            if let Some(resolved) = now {
-                return Ok(resolved);
-            }
             let replays = &fanout.replays;
-            replays.resolve(&topic, generation, read_up_to, rendering, replay, asked).await
+            let resolved = match now {
+                Some(resolved) => resolved,
+                None => {
+                    replays
+                        .resolve(&topic, generation, read_up_to, rendering, replay, asked)
+                        .await?
+                }
+            };
+            // What is remembered of a key that was gone may be older than the stream that is there by now.
+            let was_gone = topic.state().end(&rules).is_some_and(StreamEnd::is_gone);
+            Ok((resolved, was_gone && replays.is_absent(&topic).await?))
         };
-        let resolved = match self.meanwhile(resolving).await? {
+        let (resolved, is_gone) = match self.meanwhile(resolving).await? {
             Some(Ok(resolved)) => resolved,
             Some(Err(error)) => return self.failed(&error).await,
             None => return Ok(()),
         };
-        let marker = self.subscriber.rules.end();
-        let end = marker.and_then(|marker| topic.state().ends.find(marker));
-        let served_from = self.machine.resolved(beginning, resolved, generation, read_up_to, end);
+        let served_from =
+            self.machine.resolved(beginning, resolved, generation, read_up_to, is_gone);
         if matches!(asked, Start::After(_) | Start::Unknown) {
             let invalid = if asked == Start::Unknown { "invalid" } else { "gap" };
             let result = if resolved.gap.is_some() { invalid } else { served_from };
@@ -255,14 +261,17 @@ impl Driver {
         let topic = self.subscriber.topic().clone();
         let (generation, end) = {
             let state = topic.state();
-            let marker = self.subscriber.rules.end();
-            (state.ring.generation(), marker.and_then(|marker| state.ends.find(marker)))
+            (state.ring.generation(), state.end(&self.subscriber.rules))
         };
         let (fanout, last_id) = (self.fanout.clone(), self.machine.delivery.last_id);
         let resolving = fanout.replays.new_generation(&topic, last_id);
         match self.meanwhile(resolving).await? {
             Some(Ok(resolved)) => {
-                self.machine.generation_resolved(resolved, generation, end);
+                self.machine.generation_resolved(
+                    resolved,
+                    generation,
+                    end.is_some_and(StreamEnd::is_gone),
+                );
                 self.count_gaps();
                 Ok(())
             }

@@ -148,7 +148,7 @@ impl DeliveryState {
 impl<'a> TopicView<'a> {
     /// As a stream with these rules sees it, of which no more than `max_bytes` is written in one go.
     pub(super) fn of(topic: &'a TopicState, rules: &StreamRules, max_bytes: usize) -> Self {
-        let end = rules.end().and_then(|marker| topic.ends.find(marker));
+        let end = topic.end(rules);
         let (ring, reader) = (&topic.ring, &topic.reader);
         Self { ring, reader, end, max_bytes: max_bytes.min(RUN_BYTES) }
     }
