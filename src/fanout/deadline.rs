@@ -55,8 +55,10 @@ impl Subscriber {
 
     /// When to look next whether the stream of a subscriber that is level with the tail has to end.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let stalled = self.stalled_at().map(|at| if at <= now { now + LOOK_INTERVAL } else { at });
+        let stalled = self.stalled_at().map(|at| {
+            let now = Instant::now();
+            if at <= now { now + LOOK_INTERVAL } else { at }
+        });
         [self.next_deadline(), stalled].into_iter().flatten().min()
     }
 

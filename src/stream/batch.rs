@@ -250,3 +250,21 @@ impl Rendered {
 fn write_gap(out: &mut Vec<u8>, rendering: &Rendering, gap: Gap, id: StreamId) {
     write_control(out, rendering.controls, Some(id), Control::Gap(gap));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shard has batches that are older than the rendering of a client that has just joined.
+    #[test]
+    fn a_batch_may_be_asked_about_a_rendering_that_it_lacks() {
+        let id = StreamId { ms: 5, seq: 0 };
+        let gap = Gap { after: None, next: None, lost: None, reason: Reason::Trimmed };
+        let rendering = Rendering::default();
+        let items = [Item::Gap(gap, id), Item::Entry(Entry { id, fields: Vec::new() })];
+        let batch = Batch::encode_for(&items, [(1, &rendering)].into_iter(), 1000);
+        assert_eq!((batch.next_gap(1, 0), batch.next_gap(1, 1)), (Some(0), Some(1)));
+        assert_eq!((batch.next_gap(0, 0), batch.next_gap(0, 1)), (Some(0), None));
+        assert!(!batch.ends_stream(0));
+    }
+}

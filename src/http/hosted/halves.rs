@@ -15,12 +15,12 @@ enum First<T> {
 }
 
 /// Runs the hyper half, and the catch-up half once `opened` returns one, to the end of both. A client is cut
-/// by dropping the hyper half; otherwise the client has `write_stall` to take the end of the body, after `finish` has
-/// told hyper that nothing comes after it.
+/// by dropping the hyper half; otherwise the client has `write_stall` to take the end of the body. Once the head is
+/// written, `begun` tells hyper what comes after the body.
 pub(super) async fn run_both<H: Future>(
     hyper: H,
     mut opened: impl FnMut() -> Option<CatchUpHalf>,
-    finish: impl FnOnce(Pin<&mut H>),
+    mut begun: impl FnMut(Pin<&mut H>),
     write_stall: Duration,
 ) -> Option<H::Output> {
     let mut hyper = pin!(Some(hyper));
@@ -34,12 +34,16 @@ pub(super) async fn run_both<H: Future>(
             {
                 return Poll::Ready(First::CatchUp(end));
             }
-            let running = hyper.as_mut().as_pin_mut().expect("it is dropped below, not before");
-            if let Poll::Ready(output) = running.poll(context) {
+            let running = hyper.as_mut().as_pin_mut();
+            let mut running = running.expect("it is dropped below, not before");
+            if let Poll::Ready(output) = running.as_mut().poll(context) {
                 return Poll::Ready(First::Hyper(output));
             }
             let is_new = catch_up.is_none();
             catch_up = catch_up.take().or_else(&mut opened);
+            if is_new && catch_up.is_some() {
+                begun(running);
+            }
             if !catch_up.as_ref().is_some_and(|half| is_new || half.can_go_on()) {
                 return Poll::Pending;
             }
@@ -48,8 +52,7 @@ pub(super) async fn run_both<H: Future>(
     match first.await {
         First::CatchUp(BodyEnd::Part) => None,
         First::CatchUp(BodyEnd::All) => {
-            let mut running = hyper.as_mut().as_pin_mut()?;
-            finish(running.as_mut());
+            let running = hyper.as_mut().as_pin_mut()?;
             timeout(write_stall, running).await.ok()
         }
         First::Hyper(output) => {

@@ -51,7 +51,7 @@ pub(in crate::http) async fn serve_http1<C>(
     let mut served = pin!(run_both(
         http,
         || mailbox.take(),
-        // A client that would ask for another stream here comes back over another connection.
+        // One stream to a connection, though not each head says so.
         http1::Connection::graceful_shutdown,
         write_stall,
     ));

@@ -115,6 +115,42 @@ fn a_drained_stream_of_http1_is_whole() {
     assert_eq!(gateway.wait().code(), Some(0));
 }
 
+/// On a route with an end the head does not say that the connection closes, but no second stream comes over it.
+#[test]
+fn an_ended_stream_of_http1_is_whole_and_one_that_is_cut_is_not() {
+    let authority = Authority::new();
+    let route = "[[route]]\npath = \"/events/{name}\"\nkey = \"events:{name}\"\naccess = \"public\"\n\
+        end = { field = \"payload\", equals = \"[END]\" }\n";
+    let setup = Setup::memory().tls(&authority.sign("127.0.0.1")).routes(route);
+    let gateway = setup.start_ready();
+    let open = |path: &str| {
+        let mut tls = connect(&gateway, &authority, &rustls::version::TLS13, &[b"http/1.1"]);
+        tls.write_all(format!("GET /events/{path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .unwrap();
+        tls
+    };
+    let (mut ended, mut cut) = (open("a"), open("b"));
+    eventually("both are open", || gateway.metric("ssegate_clients") == 2.0);
+    ended.write_all(b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    gateway.publish("events:a", "[END]");
+    let mut answer = String::new();
+    ended.read_to_string(&mut answer).unwrap();
+    assert!(!answer.contains("connection: close"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert!(
+        answer.contains("\"reason\":\"marker\"") && answer.ends_with("\r\n0\r\n\r\n"),
+        "{answer}"
+    );
+    gateway.signal("TERM");
+    let mut answer = Vec::new();
+    let _ = cut.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.contains("\"type\":\"drain\"") && !answer.ends_with("\r\n0\r\n\r\n"),
+        "{answer}"
+    );
+}
+
 #[test]
 fn a_client_that_leaves_http1_over_tls_has_left() {
     let authority = Authority::new();
