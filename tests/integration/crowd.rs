@@ -221,6 +221,9 @@ fn misbehave(runtime: &tokio::runtime::Runtime, redis: &Redis, gateway: &Gateway
         resetting.push(later);
         kept.push([deaf, half, pipelining, garbage]);
     }
+    // Who comes after the entries hears none, and is never slow. Those that shut down or reset have left.
+    let staying = (100 + 5 * EACH) as f64;
+    within(LONG, "those that stay are subscribed", || gateway.metric("ssegate_clients") >= staying);
     let sippers = Sippers::begin(sippers);
     add_all(redis, 50, large);
     for later in &mut resetting {
