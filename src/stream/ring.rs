@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::batch::Batch;
+use super::batch::{Batch, Item};
 use crate::config;
-use crate::sse::StreamId;
+use crate::sse::{Reason, StreamId};
 
 /// The recent batches of a topic. Every item has a number (`seq`) that is never used again. Ids have an order
 /// only within one generation of the stream: the ring counts these.
@@ -23,6 +23,9 @@ pub struct Ring {
     generation_seq: u64,
     /// The stream's generations, as this topic saw them; zero: nothing was read yet.
     generation: u64,
+    /// The gaps of deleted entries that are here, and the last that was: the item, and the id that a client has who
+    /// was told of it.
+    deletions: VecDeque<(u64, StreamId)>,
 }
 
 /// What the ring knows of an id.
@@ -48,6 +51,7 @@ impl Ring {
             base: StreamId::ZERO,
             generation_seq: 0,
             generation: 0,
+            deletions: VecDeque::new(),
         }
     }
 
@@ -97,6 +101,20 @@ impl Ring {
         self.shrink_to(self.limits.bytes, needed_seq);
     }
 
+    /// Of the items that are pushed next: where they tell of deleted entries.
+    pub(super) fn note_deletions(&mut self, items: &[Item]) {
+        for (seq, item) in (self.next_seq..).zip(items) {
+            match item {
+                // The entry before such a gap may have its id.
+                Item::Gap(gap, id) if gap.reason == Reason::Deleted => {
+                    let told = id.next().filter(|_| gap.after == Some(*id));
+                    self.deletions.push_back((seq, told.unwrap_or(*id)));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Drops the oldest batches before `needed_seq`, until the rest has at most `bytes` and the limit of
     /// entries. The last batch stays, unless `bytes` is zero.
     pub(super) fn shrink_to(&mut self, bytes: usize, needed_seq: u64) {
@@ -111,6 +129,10 @@ impl Ring {
             }
             self.bytes -= first.size_bytes();
             self.batches.pop_front();
+            let first_seq = self.first_seq();
+            while self.deletions.get(1).is_some_and(|(seq, _)| *seq < first_seq) {
+                self.deletions.pop_front();
+            }
         }
     }
 
@@ -118,6 +140,7 @@ impl Ring {
     pub(super) fn start_generation(&mut self, base: StreamId) {
         self.generation += 1;
         self.generation_seq = self.next_seq;
+        self.deletions.clear();
         (self.floor, self.tail, self.base) = (base, base, base);
     }
 
@@ -182,6 +205,19 @@ impl Ring {
     /// The first item after `id`, if everything after `id` is here.
     pub fn reach(&self, id: StreamId) -> Option<u64> {
         (id >= self.floor && id <= self.tail).then(|| self.first_after(id))
+    }
+
+    /// Whether somebody who had all up to `id`, and comes back to the ring at `seq`, has missed the gap of an entry that
+    /// was deleted: such a gap comes late, and may come after the entries around it.
+    pub fn has_told_of_deletion(&self, id: StreamId, seq: u64) -> bool {
+        let mut before = self.deletions.iter().rev().skip_while(|(at, _)| *at >= seq);
+        before.next().is_some_and(|(_, told)| id < *told)
+    }
+
+    /// The first entry from `seq` on, if it is here.
+    pub fn first_entry(&self, seq: u64) -> Option<StreamId> {
+        let mut entries = (seq..self.next_seq).filter(|seq| !self.is_gap(*seq));
+        entries.next().and_then(|seq| self.id_of(seq))
     }
 
     /// Whether a client at `seq` was told of this generation, and not only of an earlier one.

@@ -202,6 +202,7 @@ impl Topic {
         if entries > 0 {
             state.last_entry = Some(Instant::now());
         }
+        state.ring.note_deletions(items);
         state.ring.push(batch, needed);
         self.account_bytes(before, state.ring.size_bytes());
         drop(state);

@@ -118,6 +118,7 @@ pub const FAULTS: &[Fault] = &[
     fault("trimmed-past-reader", Stage::Plain, TRIMS, stream::trimmed_past_reader),
     fault("burst-over-maxlen", Stage::Plain, TRIMS, stream::burst_over_maxlen),
     fault("entries-deleted", Stage::Plain, DELETES, stream::entries_deleted),
+    fault("deleted-beside-heavy-looks", Stage::Plain, DELETES, stream::deleted_beside_heavy_looks),
     fault("last-id-set", Stage::Plain, HARMLESS, stream::last_id_set),
     fault("last-id-set-back", Stage::Plain, RESETS, stream::last_id_set_back),
     fault("string-in-its-place", Stage::Plain, RESETS_AND_CLOSES, stream::string_in_its_place),

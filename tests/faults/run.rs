@@ -13,6 +13,7 @@ use crate::history::{Ending, Fate, History};
 use crate::nemesis::{Fault, Over};
 use crate::payload;
 use crate::scene::{Plan, Scene};
+use crate::support::pause_of_the_scenario;
 use crate::support::waiting::holds_by;
 
 /// Entries a second that the writer writes of its own.
@@ -68,6 +69,9 @@ fn play(fault: &Fault, scene: &mut Scene) -> History {
     holds_by(deadline, || heard_of_what_came_after(scene, over, &records));
     scene.wait(300, 700);
     scene.writing.end();
+    if !scene.deleted.is_empty() {
+        pause_of_the_scenario(scene.block(), "the next entry has a look, which tells of deletions");
+    }
     // The second of them ends everything: what comes twice comes before it.
     for _ in 0..2 {
         scene.writing.lock().add();

@@ -18,6 +18,8 @@ use crate::support::redis::{Answer, Connection};
 pub const KEY: &str = "events:a";
 /// The field that ends the stream, as the routes have it.
 const MARKER: [&str; 2] = ["type", "done"];
+/// Of an entry with which a look is heavy.
+const HEAVY_BYTES: usize = 20_000;
 /// After a refusal, or where there is no Redis.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -75,6 +77,16 @@ impl Writer {
     /// One entry; whether Redis took it.
     pub fn add(&mut self) -> bool {
         self.burst(1, None)
+    }
+
+    /// The same, of an entry so large that no look at the stream is light while it is the first.
+    pub fn add_heavy(&mut self) -> bool {
+        let index = self.written.len();
+        self.connect();
+        self.send_filled(HEAVY_BYTES, None, None);
+        let answer = self.answer();
+        self.note(index, answer.as_ref());
+        matches!(self.written[index], Fate::Added(..))
     }
 
     /// So many entries at once, trimming to so many each time; whether Redis took all of them.
@@ -145,6 +157,10 @@ impl Writer {
             1..10 => self.rng.usize(1_000..5_000),
             _ => self.rng.usize(0..300),
         };
+        self.send_filled(fill_bytes, keep, id);
+    }
+
+    fn send_filled(&mut self, fill_bytes: usize, keep: Option<u64>, id: Option<StreamId>) {
         let body = payload::body(self.next(), fill_bytes);
         let id = match id {
             Some(id) => id.to_string(),

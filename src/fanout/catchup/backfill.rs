@@ -19,6 +19,8 @@ pub(in crate::fanout) struct Backfill {
     /// Deletions up to this id the client need not be told of any more; `None`: of none that there were
     /// when it came.
     pub(super) deletions_told: Option<StreamId>,
+    /// The client had all up to this id; `None`: it asked for what is kept.
+    had: Option<StreamId>,
     /// Where it began, if that is beyond all that the reader had then. Should the reader find that the stream
     /// was recreated right there, the client is in that generation already.
     pub(super) began_ahead: Option<StreamId>,
@@ -27,9 +29,9 @@ pub(in crate::fanout) struct Backfill {
 impl Backfill {
     /// After `from`, in a stream in this generation.
     pub(super) fn new(from: Continuity, generation: u64) -> Self {
-        let deletions_told = Some(StreamId::ZERO);
+        let (deletions_told, had) = (Some(StreamId::ZERO), Some(from.cursor()));
         let at = WritePosition::default();
-        Self { from, generation, page: None, at, deletions_told, began_ahead: None }
+        Self { from, generation, page: None, at, deletions_told, had, began_ahead: None }
     }
 
     /// With so many bytes of the first item written already.
@@ -40,7 +42,7 @@ impl Backfill {
 
     /// For a client that asked for what is kept, not for what follows an entry that it has.
     pub(super) fn of_what_is_kept(self) -> Self {
-        Self { deletions_told: None, from: self.from.without_holes_told(), ..self }
+        Self { deletions_told: None, had: None, from: self.from.without_holes_told(), ..self }
     }
 
     /// For a client whose beginning was found out when the reader had read up to `tail`.
@@ -79,6 +81,12 @@ impl Backfill {
     /// The page is behind.
     pub(super) fn go_on_after(&mut self, page: &Page) {
         (self.from, self.page, self.at) = (page.next, None, WritePosition::default());
+    }
+
+    /// Whether the reader has told of a deletion, before this item of the ring, that the client knows nothing of.
+    pub(super) fn has_missed_deletion(&self, ring: &Ring, seq: u64) -> bool {
+        let is_untold = self.deletions_told == Some(StreamId::ZERO);
+        is_untold && self.had.is_some_and(|had| ring.has_told_of_deletion(had, seq))
     }
 
     /// The number in the ring of the first item that the client has not, if the ring has all from there on.

@@ -159,6 +159,7 @@ impl Driver {
         // Waited for before anything is taken from the ring, which may move on meanwhile.
         let permit = if self.replays() { Some(fanout.replay_permit().await) } else { None };
         let action = self.next_action();
+        self.count_gaps();
         // Nothing else needs it.
         let permit = permit.filter(|_| matches!(action, Action::Write(_)));
         match action {

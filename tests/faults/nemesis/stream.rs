@@ -108,6 +108,16 @@ pub(super) fn entries_deleted(scene: &mut Scene) -> Over {
     })
 }
 
+/// Before they are read, and where nothing but a look can tell of it, which is seldom taken.
+pub(super) fn deleted_beside_heavy_looks(scene: &mut Scene) -> Over {
+    let mut writer = scene.writing.lock();
+    run(scene, &["XTRIM", KEY, "MAXLEN", "0"]);
+    assert!(writer.add_heavy(), "Redis takes an entry");
+    drop(writer);
+    scene.gateway_has_read_all();
+    rounds(scene, delete_some_of_a_burst)
+}
+
 fn delete_some_of_a_burst(scene: &mut Scene) {
     let chosen: Vec<bool> = (0..scene.rng.u64(1..40)).map(|_| scene.rng.bool()).collect();
     let now = scene.began.elapsed();

@@ -35,8 +35,12 @@ impl CatchUp {
             (backfill.generation, backfill.began_ahead) = (generation, None);
         }
         if let Some(seq) = backfill.reached_by(ring, self.format) {
+            let has_missed_deletion = backfill.has_missed_deletion(ring, seq);
             self.phase = Phase::Ring(WritePosition { seq, offset: 0 });
             self.delivery.goes_on_after(ring.id_before(seq));
+            if has_missed_deletion {
+                self.tell_missed_deletion(ring.first_entry(seq), ring.id_before(seq));
+            }
             return Action::Again;
         }
         Action::ReadPage { after: backfill.from, generation }
@@ -91,6 +95,12 @@ impl CatchUp {
         let gap = Gap { after: Some(from.cursor()), next, lost: None, reason: Reason::Deleted };
         self.tell_gap(gap, next.map_or(page.end(), StreamId::prev));
         Ok(())
+    }
+
+    /// Tells of what the reader told of while the client was not in the ring.
+    fn tell_missed_deletion(&mut self, next: Option<StreamId>, id: StreamId) {
+        let (after, reason) = (self.delivery.last_id, Reason::Deleted);
+        self.tell_gap(Gap { after, next, lost: None, reason }, next.map_or(id, StreamId::prev));
     }
 
     /// Whether it holds a page in memory.

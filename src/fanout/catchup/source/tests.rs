@@ -78,6 +78,51 @@ async fn a_client_ahead_of_the_reader_does_not_go_back_when_the_ring_moves_on() 
     assert_eq!(backfill.from.cursor(), id(20));
 }
 
+/// What the machine tells, of a client that had all up to `had` and reads the source past all that the reader tells.
+fn told_past_the_reader(had: u64, items: &[&[Item]]) -> String {
+    let test = TestFanout::of("[ring]\nentries = 2");
+    let (subscriber, lease) = test.unattached("a");
+    let topic = lease.topic();
+    topic.start_generation(id(10));
+    let generation = topic.state().ring.generation();
+    let phase = Phase::Source(Backfill::new(Continuity::after(id(had)), generation));
+    let delivery = DeliveryState { last_id: Some(id(had)), ..DeliveryState::default() };
+    let mut machine = CatchUp::at(&subscriber, phase, delivery, Vec::new());
+    for items in items {
+        topic.push(items, 1000);
+    }
+    let Phase::Source(backfill) = &mut machine.phase else { panic!("it begins there") };
+    backfill.from = Continuity::after(topic.state().ring.tail());
+    assert!(matches!(next(&mut machine, topic), Action::Again));
+    assert!(matches!(machine.phase, Phase::Ring(_)));
+    String::from_utf8(machine.unsent).unwrap()
+}
+
+/// A deletion is told late, in front of entries that came long after it.
+#[tokio::test]
+async fn a_client_in_the_past_is_told_of_a_deletion_that_the_reader_told_of_meanwhile() {
+    let deleted = |after: u64, next: StreamId| {
+        let reason = Reason::Deleted;
+        let gap = Gap { after: Some(id(after)), next: Some(next), lost: Some(1), reason };
+        Item::Gap(gap, next.prev())
+    };
+    let late: [&[Item]; 3] = [&[entry(20)], &[deleted(20, id(30)), entry(30)], &[entry(40)]];
+    let told = told_past_the_reader(20, &late);
+    assert!(
+        told.contains(r#""after":"40-0","next":null,"lost":null,"reason":"deleted""#),
+        "{told}"
+    );
+    let evicted: [&[Item]; 3] = [late[0], late[1], &[entry(40), entry(50)]];
+    assert_ne!(told_past_the_reader(20, &evicted), "", "the ring has forgotten the gap");
+    assert_eq!(told_past_the_reader(30, &evicted), "", "it was told before it left");
+    let next = StreamId { ms: 20, seq: 1 };
+    assert_ne!(told_past_the_reader(20, &[&[deleted(20, next)]]), "", "the gap has the entry's id");
+    let trimmed =
+        Gap { after: Some(id(20)), next: Some(id(30)), lost: Some(1), reason: Reason::Trimmed };
+    let trimmed = [Item::Gap(trimmed, id(30).prev()), entry(30)];
+    assert_eq!(told_past_the_reader(20, &[&trimmed]), "", "its pages tell of that");
+}
+
 fn filled(ms: u64) -> Entry {
     Entry { id: id(ms), fields: vec![("payload".into(), "x".into())] }
 }
