@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING, USER_AGENT,
+};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::time::{sleep, timeout};
@@ -100,6 +102,9 @@ struct Tail<'a, O, N> {
     source_up: bool,
     /// The server has said that the stream is over.
     is_over: bool,
+    /// The last event's id, and whether the event had none of its own: one that stands for the end has none.
+    last_id: String,
+    is_without_id: bool,
     /// `None`: the notes do not go to a terminal.
     progress: Option<Progress>,
 }
@@ -112,9 +117,11 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             let problem = "holds control characters; give the id as the server sent it, such as 1700000000000-0";
             return Err(Failure::Usage(format!("--last-event-id {last_event_id:?} {problem}")));
         }
-        let parser = Parser::new().with_last_event_id(last_event_id);
+        let parser = Parser::new().with_last_event_id(last_event_id.clone());
         let progress = options.progress.then(Progress::begin);
-        Ok(Self { url, out, notes, parser, source_up: true, is_over: false, progress })
+        let (last_id, is_without_id, is_over) = (last_event_id, false, false);
+        let source_up = true;
+        Ok(Self { url, out, notes, parser, source_up, is_over, last_id, is_without_id, progress })
     }
 
     async fn follow(&mut self) -> Result<(), Failure> {
@@ -172,12 +179,13 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
         if answer.status() != StatusCode::OK || !is_event_stream(&answer) {
             return Err(Failure::Refused(refusal(&self.url, answer).await));
         }
-        self.source_up = true;
+        (self.source_up, self.is_without_id) = (true, false);
         if let Some(progress) = &mut self.progress {
             progress.connected();
         }
         self.note(&format!("connected to {} {}", authority(&self.url), self.position()));
-        self.read(answer.into_body()).await
+        let tells_its_end = answer.headers().contains_key(TRANSFER_ENCODING);
+        self.read(answer.into_body(), tells_its_end).await
     }
 
     fn request(&self) -> Result<Request<Empty<Bytes>>, Failure> {
@@ -195,7 +203,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
         })
     }
 
-    async fn read(&mut self, mut body: Incoming) -> Result<End, Failure> {
+    async fn read(&mut self, mut body: Incoming, tells_its_end: bool) -> Result<End, Failure> {
         let mut items = Vec::new();
         while let Some(frame) = self.meanwhile(body.frame()).await {
             let bytes = match frame {
@@ -212,13 +220,18 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             self.out.flush().map_err(Failure::Output)?;
             fed.map_err(|error: TooLarge| Failure::Refused(format!("the stream holds {error}")))?;
         }
-        if self.is_over {
+        if self.is_over || self.is_without_id && tells_its_end {
             return Ok(End::Over("the stream has ended"));
         }
         Ok(End::Lost("the server closed the stream".to_owned()))
     }
 
     fn show(&mut self, item: Item) -> Result<(), Failure> {
+        if let Item::Event(event) = &item {
+            let is_repeated = event.last_event_id == self.last_id && !self.last_id.is_empty();
+            self.is_without_id = is_repeated && event.event_type != CONTROL_EVENT;
+            self.last_id.clone_from(&event.last_event_id);
+        }
         match item {
             Item::Event(event) if event.event_type == CONTROL_EVENT => {
                 self.show_control(&event.data);

@@ -140,6 +140,19 @@ fn finished() -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_whole_body_after_an_event_without_an_id_of_its_own_is_the_end() {
+    let whole = |last: &str| chunked(&format!("id: 1-0\ndata: one\n\n{last}"), 100);
+    let (outcome, asked) = tail_answers([whole("data: [DONE]\n\n")]).await;
+    assert!(outcome.end.is_ok() && asked.len() == 1);
+    assert!(outcome.notes.contains("the stream has ended after 1-0"), "{}", outcome.notes);
+    let drained = "data: no end\n\nevent: ssegate\ndata: {\"type\":\"drain\"}\n\n";
+    for answer in [whole(drained), whole("")] {
+        let (outcome, asked) = tail_answers([answer, finished()]).await;
+        assert!(outcome.end.is_ok() && asked.len() == 2, "{}", outcome.notes);
+    }
+}
+
+#[tokio::test]
 async fn prints_events_and_resumes_after_the_last_one() {
     let first = stream("retry: 100\n\nid: 5-0\nevent: log\ndata: a\ndata: b\n\nid: 6-0\ndata: cut");
     let second = stream("id: 6-0\ndata: c\n\n");
@@ -179,10 +192,10 @@ async fn starts_after_the_id_it_is_given() {
 
 #[tokio::test]
 async fn chunk_boundaries_do_not_matter() {
-    let body = "retry: 100\r\n\r\nid: 5-0\r\nevent: log\r\ndata: one\r\ndata: two\r\n\r\n: keepalive\r\n\r\ndata: x\r\r";
+    let body = "retry: 100\r\n\r\nid: 5-0\r\nevent: log\r\ndata: one\r\ndata: two\r\n\r\n: keepalive\r\n\r\ndata: x\r\rid: 6-0\rdata: y\r\r";
     for size in [1, 7] {
         let (outcome, _) = tail_answers([chunked(body, size), finished()]).await;
-        assert_eq!(outcome.out, "5-0 - log one\\ntwo\n5-0 - message x\n");
+        assert_eq!(outcome.out, "5-0 - log one\\ntwo\n5-0 - message x\n6-0 - message y\n");
         assert!(outcome.notes.contains("the server closed the stream;"), "{}", outcome.notes);
     }
 }

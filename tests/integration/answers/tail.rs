@@ -16,6 +16,20 @@ fn tail(scene: &Scene, arguments: &[&str]) -> (String, String, Option<i32>) {
     (text(output.stdout), text(output.stderr), output.status.code())
 }
 
+/// No control event tells of the end, and who asks again gets it all again.
+#[test]
+fn tail_stops_at_the_last_event_of_an_answer_that_is_replayed() {
+    let keys = "controls = \"none\"\non_gap = \"end\"\nended = \"replay\"\nend_data = \"[DONE]\"";
+    everywhere(&format!("{ROUTE}\n{keys}"), |scene| {
+        let ids = scene.publish(&["one", "[END]"]);
+        let (out, notes, code) = tail(scene, &[]);
+        assert_eq!(code, Some(0), "{notes}");
+        let payloads: Vec<_> = out.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(payloads, ["one", "[END]", "[DONE]"]);
+        assert!(notes.contains(&format!("the stream has ended after {}", ids[1])), "{notes}");
+    });
+}
+
 #[test]
 fn tail_prints_the_end_and_exits_with_0() {
     for controls in ["event", "comment"] {
