@@ -1,21 +1,29 @@
 //! Only the end ends a body cleanly: to many clients a body that ends is a whole answer.
 
+use serde_json::json;
+
 use super::ends::hears_to_the_end;
 use super::{Scene, on_redis, routes};
+use crate::support::Folder;
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
 use crate::support::multiplexed::{End, Session};
 use crate::support::redis::Redis;
+use crate::support::token::{SECRET, hs256, seconds_from_now};
 
 const ROUTE: &str = r#"end = { field = "payload", equals = "[END]" }"#;
 const CLEAN: &str = "end = { field = \"payload\", equals = \"[END]\" }\ncut = \"clean\"";
 
 /// Streams over HTTP/1.1 and HTTP/2, open in the middle of an answer.
 fn open_both(scene: &Scene) -> (Client, Session, u32) {
-    let mut client = scene.open("");
+    open_both_with(scene, &[])
+}
+
+fn open_both_with(scene: &Scene, headers: &[(&str, &str)]) -> (Client, Session, u32) {
+    let mut client = Client::with(&scene.gateway.address, "/events/a", headers);
     client.live();
     let mut session = Session::open(&scene.gateway.address);
-    let stream = session.stream("/events/a");
+    let stream = session.get("/events/a", headers);
     session.live(stream);
     scene.publish(&["half"]);
     assert_eq!(client.entry().data, "half");
@@ -55,6 +63,24 @@ fn an_age_limit_leaves_the_body_incomplete() {
         let gateway = setup.set("server", "max_connection_age = \"2s\"").start_ready();
         let scene = Scene { gateway };
         are_closed(open_both(&scene), None, is_whole);
+    }
+}
+
+#[test]
+fn the_end_of_a_token_leaves_the_body_incomplete() {
+    for (route, is_whole) in [(ROUTE, false), (CLEAN, true)] {
+        let credentials = Folder::new();
+        std::fs::write(credentials.0.join("jwt"), SECRET).unwrap();
+        let jwt = "access = \"jwt\"\nmatch = \"any\"";
+        let setup = Setup::memory()
+            .routes(&routes(route).replacen("access = \"public\"", jwt, 1))
+            .set("auth.jwt", "keys = [{ alg = \"HS256\", secret_file = \"jwt\" }]")
+            .set("auth.jwt", "warn = \"0s\"")
+            .credentials(credentials);
+        let scene = Scene { gateway: setup.start_ready() };
+        let token = format!("Bearer {}", hs256(&json!({"exp": seconds_from_now(6)})));
+        let streams = open_both_with(&scene, &[("authorization", &token)]);
+        are_closed(streams, Some("expired"), is_whole);
     }
 }
 
