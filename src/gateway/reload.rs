@@ -119,7 +119,7 @@ impl Reload {
         for topic in state.hub.all() {
             let is_wanted =
                 |made: &_| now.config.routes.iter().any(|route| route.rules.rendering == *made);
-            topic.state().renderings.replace(is_wanted);
+            topic.state().replace_renderings(is_wanted);
         }
         state.metrics.unsafe_choices(&now.config.risks());
         (self.set_log)(&now.config.log);

@@ -80,6 +80,11 @@ impl Ends {
         self.known.iter().any(|known| is_over(known.now()))
     }
 
+    /// Forgets what no marker among these says.
+    pub(super) fn keep(&mut self, is_used: impl Fn(&EndMarker) -> bool) {
+        self.known.retain(|known| is_used(&known.marker));
+    }
+
     /// The source is going to be asked: what the reader finds from now on counts for more than the answer.
     pub(super) fn expect(&mut self, marker: &EndMarker) {
         if self.known(marker).is_none() {

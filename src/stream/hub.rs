@@ -57,7 +57,7 @@ impl Lease {
 
     fn rendered(&mut self, number: Option<usize>) {
         if let Some(before) = std::mem::replace(&mut self.rendering, number) {
-            self.topic.state().renderings.leave(before);
+            self.topic.state().leave_rendering(before);
         }
     }
 
@@ -72,7 +72,7 @@ impl Drop for Lease {
         let mut state = self.topic.state();
         state.clients -= 1;
         if let Some(number) = self.rendering {
-            state.renderings.leave(number);
+            state.leave_rendering(number);
         }
         if state.clients == 0 {
             state.idle_since = Instant::now();

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::StreamRules;
-use crate::sse::StreamId;
+use crate::sse::{Rendering, StreamId};
 
 use super::batch::{Batch, Item, Unsent};
 use super::catchup_positions::CatchUpRegistry;
@@ -319,6 +319,23 @@ impl TopicState {
     /// Whether the stream is over, as a client with these rules has it; `None`: nobody knows, or the rules name no end.
     pub fn end(&self, rules: &StreamRules) -> Option<StreamEnd> {
         rules.end().and_then(|marker| self.ends.find(marker))
+    }
+
+    /// A client with the rendering of this number has left.
+    pub(super) fn leave_rendering(&mut self, number: usize) {
+        self.renderings.leave(number);
+        self.forget_ends();
+    }
+
+    /// The routes have other renderings now, which are `wanted`; so have they other markers.
+    pub fn replace_renderings(&mut self, wanted: impl Fn(&Rendering) -> bool) {
+        self.renderings.replace(wanted);
+        self.forget_ends();
+    }
+
+    fn forget_ends(&mut self) {
+        let Self { renderings, ends, .. } = self;
+        ends.keep(|marker| renderings.iter().any(|(_, made)| made.end.as_ref() == Some(marker)));
     }
 
     /// Whether there is such a key, as its reader saw last.

@@ -3,6 +3,8 @@
 
 use super::ends::hears_to_the_end;
 use super::{Scene, routes};
+use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 
@@ -42,6 +44,34 @@ fn an_end_that_is_added_is_known_of_streams_that_are_read_already() {
     scene.publish(&["and more"]);
     assert_eq!(open.entry().data, "and more");
     assert_eq!(client.entry().data, "and more");
+}
+
+/// As long as somebody is there who began with it, it counts.
+#[test]
+fn an_end_that_is_removed_is_forgotten_with_its_last_client() {
+    let redis = Redis::start();
+    let scene = started(&redis, END);
+    let mut open = scene.open("");
+    open.live();
+    let mut plain = Client::open(&scene.gateway.address, "/plain/a");
+    plain.live();
+    let is_ended = || scene.gateway.streams()[0]["ended"] == true;
+    let ids = scene.publish(&["[END]"]);
+    hears_to_the_end(open, &["[END]"], &ids[0]);
+    assert!(is_ended());
+    scene.publish(&["more"]);
+    let mut open = scene.resume(&ids[0]);
+    assert_eq!(open.entry().data, "more");
+    reload(&scene.gateway, &redis, "start = \"earliest\"");
+    let ids = scene.publish(&["[END]"]);
+    open.live();
+    hears_to_the_end(open, &["[END]"], &ids[0]);
+    eventually("nobody asks for the end any more", || !is_ended());
+    reload(&scene.gateway, &redis, END);
+    assert_eq!(scene.status(&format!("?last_event_id={}", ids[0])), 204);
+    assert!(is_ended());
+    reload(&scene.gateway, &redis, "");
+    assert!(!is_ended());
 }
 
 #[test]
