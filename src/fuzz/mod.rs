@@ -134,14 +134,14 @@ static GATE: LazyLock<Gate> =
 pub fn request(data: &[u8]) {
     let Some(request) = parsed(data) else { return };
     match router::decide(&CONFIG, &GATE, &request) {
-        Decision::Stream(plan) => {
+        Decision::Stream(plan) | Decision::Head(plan) => {
             let is_guarded = CONFIG.routes[plan.route].access != Access::Public;
             assert_eq!(plan.unavailable.is_some(), is_guarded);
             let value = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             let key = plan.key.replace(['{', '}'], "");
             assert!(key.len() <= 2 * 128 + 16, "{key}");
             assert!(key.chars().all(|c| value(c) || c == ':'), "{key}");
-            assert_eq!(request.method(), Method::GET);
+            assert!([Method::GET, Method::HEAD].contains(request.method()));
             assert!(!String::from_utf8_lossy(&response::stream_head(&plan)).contains("\n\n"));
         }
         Decision::Respond(response) => {

@@ -4,6 +4,7 @@
 //! - `server`: what a connection speaks; uses `proxy_header`, `request_head`, `rewind`
 //! - `router`, `plan`, `response`, `request`: what a request gets; uses `cors`, `forwarded`, `start_param`
 //! - `admission`: a stream's permit, topic and subscriber, or its refusal; `reauthorize`: the check after a reload
+//! - `over`: whether there is a stream to give; `head`: what `HEAD` gets of one
 //! - `refused_heads`: what hyper refuses by itself, over HTTP/1
 //! - `takeover`: streams whose socket leaves hyper (HTTP/1)
 //! - `hosted`: streams that stay with hyper (HTTP/2, TLS); uses `frame_limit`, `lingering_close`
@@ -12,6 +13,7 @@ mod admission;
 pub mod cors;
 pub mod forwarded;
 mod frame_limit;
+mod head;
 mod hosted;
 pub mod inherited;
 mod lingering_close;

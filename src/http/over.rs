@@ -34,6 +34,26 @@ pub(super) async fn find_start(
     stream: &StreamRequest,
     lease: &Lease,
 ) -> Result<Start, NoStream> {
+    let absent = stream.route().absent;
+    let patience = if let Absent::NoContent(patience) = absent { patience } else { Duration::ZERO };
+    find(state, stream, lease, patience).await
+}
+
+/// Whether there is one now, for who does not wait for the key.
+pub(super) async fn is_there(
+    state: &State,
+    stream: &StreamRequest,
+    lease: &Lease,
+) -> Result<(), NoStream> {
+    find(state, stream, lease, Duration::ZERO).await.map(drop)
+}
+
+async fn find(
+    state: &State,
+    stream: &StreamRequest,
+    lease: &Lease,
+    patience: Duration,
+) -> Result<Start, NoStream> {
     let (asked, route, topic) = (stream.plan.start, stream.route(), lease.topic());
     wait_for_tail(topic, asked).await.map_err(NoStream::Refused)?;
     if topic.state().reader != ReaderState::Up {
@@ -42,9 +62,7 @@ pub(super) async fn find_start(
     }
     let has_heard = matches!(asked, Start::After(id) if id != StreamId::ZERO);
     let end = route.rules.end();
-    if let Absent::NoContent(patience) = route.absent
-        && !(has_heard && end.is_some())
-    {
+    if route.absent != Absent::Wait && !(has_heard && end.is_some()) {
         match wait_for_key(state, topic, patience).await {
             // Its reader may be behind.
             Err(NoStream::Over) if !is_absent(state, topic).await => {}

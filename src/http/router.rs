@@ -17,12 +17,14 @@ use super::response::{self, demo_page, stream_response, text};
 use super::{cors, request_head, start_param};
 use crate::auth::grant::AuthContext;
 use crate::auth::{Admission, Denied, Gate, host};
-use crate::config::{Config, Route};
+use crate::config::{Absent, Config, Route};
 
 /// What a request gets.
 pub enum Decision {
     /// A stream.
     Stream(Plan),
+    /// The head of a stream, if there is one: the source has to tell.
+    Head(Plan),
     /// An ordinary response.
     Respond(Response<Full<Bytes>>),
 }
@@ -34,6 +36,10 @@ pub fn decide<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Decision
         Ok(Decision::Stream(mut plan)) => {
             plan.headers.extend(headers);
             Decision::Stream(plan)
+        }
+        Ok(Decision::Head(mut plan)) => {
+            plan.headers.extend(headers);
+            Decision::Head(plan)
         }
         Ok(Decision::Respond(mut response)) => {
             response.headers_mut().extend(headers);
@@ -149,6 +155,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     };
     if request.method() == Method::HEAD {
         return match unavailable {
+            None if may_be_over(route) => Ok(Decision::Head(plan)),
             None => Ok(Decision::Respond(stream_response(&plan, Full::default()))),
             Some(_) => Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now")),
         };
@@ -169,6 +176,11 @@ fn check_host<B>(config: &Config, request: &Request<B>) -> Result<(), Refusal> {
     } else {
         Err(text(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here (server.hosts)"))
     }
+}
+
+/// Whether the source may say that there is no stream.
+fn may_be_over(route: &Route) -> bool {
+    route.rules.end().is_some() || route.absent != Absent::Wait
 }
 
 /// A route's index, the route, and its variables in a request.

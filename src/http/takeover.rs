@@ -19,6 +19,7 @@ use tokio::io::AsyncWriteExt;
 use tracing::debug;
 
 use super::admission::{StreamRequest, refusal_event};
+use super::head;
 use super::listener::Connection;
 use super::over::{NoStream, find_start};
 use super::plan::Plan;
@@ -132,11 +133,17 @@ impl Service<Request<Incoming>> for Requests {
                 count_response(&self.state, &serving, self.requester, &request, status);
                 Answer::Now(Some(response))
             }
+            Decision::Head(plan) => Answer::Later(Box::pin(head_alone(
+                (self.state.clone(), serving),
+                self.requester,
+                plan,
+                request,
+            ))),
             Decision::Stream(plan) if request.body().is_end_stream() => {
                 self.stream.put(StreamRequest::new(serving, self.requester, plan, &request));
                 Answer::Now(None)
             }
-            Decision::Stream(plan) => Answer::AfterBody(Box::pin(after_body(
+            Decision::Stream(plan) => Answer::Later(Box::pin(after_body(
                 (self.state.clone(), serving),
                 (self.requester, self.stream.clone()),
                 plan,
@@ -144,6 +151,17 @@ impl Service<Request<Incoming>> for Requests {
             ))),
         }
     }
+}
+
+async fn head_alone(
+    (state, serving): (Arc<State>, Arc<Serving>),
+    requester: Requester,
+    plan: Plan,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let response = head::answer((&state, &serving), requester, plan, &request).await;
+    count_response(&state, &serving, requester, &request, response.status().as_u16());
+    response
 }
 
 /// The refusal of a stream that is asked for with content; without any the stream goes to the slot.
@@ -166,8 +184,8 @@ async fn after_body(
 pub(super) enum Answer {
     /// Known with the head.
     Now(Option<Response<Full<Bytes>>>),
-    /// The end of the request's body decides.
-    AfterBody(Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>),
+    /// The end of the request's body decides, or the source.
+    Later(Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>),
 }
 
 impl Future for Answer {
@@ -176,7 +194,7 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Now(response) => response.take().map_or(Poll::Pending, |it| Poll::Ready(Ok(it))),
-            Self::AfterBody(answer) => answer.as_mut().poll(context).map(Ok),
+            Self::Later(answer) => answer.as_mut().poll(context).map(Ok),
         }
     }
 }

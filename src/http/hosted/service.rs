@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::mailbox::Mailbox;
 use crate::fanout::{Body, Subscriber, cut_after, follow_in_body};
 use crate::http::admission::{StreamRequest, refusal_event};
+use crate::http::head;
 use crate::http::over::{NoStream, find_start};
 use crate::http::request::{BODY_END_TIME, Requester, count_response, decide, has_content};
 use crate::http::response;
@@ -37,6 +38,7 @@ pub(super) async fn answer(
     let serving = state.serving();
     let response = match decide(state, &serving, &request) {
         Decision::Respond(response) => response,
+        Decision::Head(plan) => head::answer((state, &serving), requester, plan, &request).await,
         // The router sees only headers, and over HTTP/2 a body needs none.
         Decision::Stream(_) if has_content(request.body_mut()).await => {
             *router::unwanted_body(&serving.config, &serving.gate, request.headers())

@@ -58,6 +58,25 @@ fn the_response_of_a_stream_has_them_beside_its_own() {
 }
 
 #[test]
+fn head_is_answered_as_get_is_where_the_stream_is_over() {
+    let end = "end = { field = \"payload\", equals = \"[END]\" }\nabsent = \"204\"";
+    on_both_sources(&route("/answers", end), |gateway| {
+        let ids = ["one", "[END]"].map(|payload| gateway.publish("events:a", payload));
+        let [before, after] = ids.map(|id| format!("Last-Event-ID: {id}"));
+        for protocol in PROTOCOLS {
+            let head = |path, header: &str| whole(protocol, gateway, path, &["-I", "-H", header]);
+            for over in [head("/answers/a", &after), head("/answers/of-nobody", "X-Nothing: 1")] {
+                assert_eq!(over.head.split(' ').nth(1), Some("204"), "{}", over.head);
+                assert_fields(&over, &[("cache-control", "no-store")]);
+            }
+            let goes_on = head("/answers/a", &before);
+            assert_eq!(goes_on.head.split(' ').nth(1), Some("200"), "{}", goes_on.head);
+            assert_fields(&goes_on, &OWN);
+        }
+    });
+}
+
+#[test]
 fn a_page_of_another_origin_gets_them_and_may_read() {
     let setup = Setup::memory().set("cors", &format!("origins = [{ORIGIN:?}]"));
     let gateway = setup.routes(&routes()).start_ready();
