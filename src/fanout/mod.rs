@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::sse::{Control, StreamId};
 use crate::stream::Topic;
 use crate::stream::replay::Replays;
-use crate::telemetry::metrics::{DisconnectReason, Metrics};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::LogThrottle;
 
 mod access_record;
@@ -136,21 +136,11 @@ impl Fanout {
         let full = smallest.is_none_or(|shard| shard.subscribers() >= SHARD_MIN_SUBSCRIBERS);
         if full && shards.len() < self.settings().workers {
             let number = self.opened_shards.fetch_add(1, Ordering::Relaxed);
-            match shard::open(self, &topic, number) {
-                Ok(shard) => shards.push(shard),
-                Err(error) if self.failures_told.allows("shard") => {
-                    tracing::warn!(key = %topic.key, %error, "no descriptor for one more shard: its subscribers join another, or are closed and come back; raise LimitNOFILE=");
-                }
-                Err(_) => {}
-            }
+            shards.push(shard::open(self, &topic, number));
         }
-        if let Some(shard) = shards.iter().min_by_key(|shard| shard.subscribers()) {
-            return shard.send(Joining { socket, subscriber, next_seq, delivery });
-        }
-        drop(shards);
-        subscriber.ended(&self.metrics, DisconnectReason::Error);
-        let frame = self.closing_frame(&subscriber, delivery.last_id, None);
-        close(self, socket, subscriber, frame.bytes);
+        let smallest = shards.iter().min_by_key(|shard| shard.subscribers());
+        let shard = smallest.expect("where there is none, one was opened");
+        shard.send(Joining { socket, subscriber, next_seq, delivery });
     }
 
     /// A permit to write, for a subscriber that replays. Where there are several workers, one of them is left to
@@ -220,7 +210,7 @@ impl Fanout {
     /// A subscriber ends because its socket cannot be watched; more of them are logged as any end of a stream.
     fn warn_unwatched(&self, subscriber: &Subscriber, error: &io::Error) {
         if self.failures_told.allows("watch") {
-            tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back");
+            tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back; where descriptors have run out, raise LimitNOFILE=");
         }
     }
 

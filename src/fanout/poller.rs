@@ -1,12 +1,12 @@
-//! A shard's own epoll: tells which of its sockets have input, which is how a client leaves.
+//! Tells which sockets of a shard have input, which is how a client leaves.
 //!
-//! Sockets that wait in no runtime's reactor cost a few bytes each; the epoll itself is watched
-//! through one `AsyncFd`.
+//! A single socket is watched by the runtime itself. Several are in an epoll of the shard's own: sockets that wait in no
+//! runtime's reactor cost a few bytes each, and the epoll itself is watched through one `AsyncFd`.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -19,7 +19,57 @@ const EVENTS_PER_TURN: usize = 256;
 /// What a socket is watched for.
 const WATCHED: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
 
+/// Watches several sockets.
 pub(super) struct SocketPoller(AsyncFd<OwnedFd>);
+
+/// A socket, and whether the runtime watches it by itself.
+pub(super) enum MemberSocket {
+    /// A [`SocketPoller`] does.
+    Bare(Socket),
+    /// It does, whoever else does.
+    Watched(Box<AsyncFd<Socket>>),
+}
+
+impl MemberSocket {
+    pub(super) fn watched(socket: Socket) -> io::Result<Self> {
+        Ok(Self::Watched(Box::new(watched(socket, Interest::READABLE)?)))
+    }
+
+    pub(super) fn get(&self) -> &Socket {
+        match self {
+            Self::Bare(socket) => socket,
+            Self::Watched(watched) => watched.get_ref(),
+        }
+    }
+
+    /// The socket, which the runtime watches no longer.
+    pub(super) fn into_bare(self) -> Socket {
+        match self {
+            Self::Bare(socket) => socket,
+            Self::Watched(watched) => watched.into_inner(),
+        }
+    }
+
+    /// Returns once it has input that was not read yet; never for one that the runtime does not watch.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        let Self::Watched(watched) = self else { return std::future::pending().await };
+        loop {
+            let mut ready = watched.readable().await?;
+            if has_input(watched.get_ref()) {
+                ready.retain_ready();
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+fn has_input(socket: &Socket) -> bool {
+    let mut looked_at = [PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // An interrupted call finds nothing; input that is there makes the socket ready again.
+    poll(&mut looked_at, Some(&at_once)).is_ok_and(|ready| ready > 0)
+}
 
 impl SocketPoller {
     pub(super) fn new() -> io::Result<Self> {

@@ -42,7 +42,7 @@ impl TestFanout {
         let settings = Settings::new(&config, true, false);
         let fanout = Arc::new(Fanout::new(settings.into(), metrics, replays));
         let hub = Hub::new(config.ring.clone(), config.limits.readers);
-        let limits = Limits::new(&config.limits, 10_000).unwrap();
+        let limits = Limits::new(&config, 10_000).unwrap();
         Self { config, source, fanout, hub, limits, grants: Arc::default() }
     }
 

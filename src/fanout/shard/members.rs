@@ -1,5 +1,6 @@
 //! Who is in a shard: subscribers that join, that leave for catch-up, and that are disconnected.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use super::task::{Member, Shard, WRITE_BYTES};
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::catchup::{CatchUp, DeliveryState, Phase, catch_up};
 use crate::fanout::deadline::Deadline;
+use crate::fanout::poller::{MemberSocket, SocketPoller};
 use crate::fanout::signal::is_up;
 use crate::fanout::wire::{WritePosition, id_before};
 use crate::fanout::{Socket, Subscriber, close, uring};
@@ -72,17 +74,40 @@ impl Shard {
     pub(super) fn take_in(&mut self, socket: Socket, subscriber: Subscriber, next_seq: u64) {
         let due = subscriber.next_end();
         let has_until = next_seq.max(self.position);
+        let is_watched = self.members.is_empty() && self.poller.is_none();
+        let socket =
+            if is_watched { MemberSocket::watched(socket) } else { Ok(MemberSocket::Bare(socket)) };
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.fanout.warn_unwatched(&subscriber, &error);
+                self.subscribers.fetch_sub(1, Ordering::Relaxed);
+                return subscriber.ended(&self.fanout.metrics, DisconnectReason::Error);
+            }
+        };
         let slot = self.members.insert(Member { socket, subscriber, has_until });
-        let member = &self.members[slot];
-        if let Err(error) = self.poller.add(slot, &member.socket) {
-            self.fanout.warn_unwatched(&member.subscriber, &error);
-            return self.remove(slot, DisconnectReason::Error);
+        if !is_watched && let Err(error) = self.watch(slot) {
+            self.fanout.warn_unwatched(&self.members[slot].subscriber, &error);
+            return self.disconnect(slot, None, DisconnectReason::Error);
         }
         if self.draining {
             self.set_expiry(slot, self.fanout.drain_expiry());
         } else if let Some(due) = due {
             self.note_deadline(due);
         }
+    }
+
+    /// Has an epoll watch a member's socket; the first time, those of all members.
+    fn watch(&mut self, slot: usize) -> io::Result<()> {
+        if let Some(poller) = &self.poller {
+            return poller.add(slot, self.members[slot].socket.get());
+        }
+        let poller = SocketPoller::new()?;
+        for (slot, member) in &self.members {
+            poller.add(slot, member.socket.get())?;
+        }
+        self.poller = Some(poller);
+        Ok(())
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -156,15 +181,17 @@ impl Shard {
         if slots <= FEW_SLOTS || self.members.len() > slots / SPARSE {
             return;
         }
-        let poller = &self.poller;
-        self.members.compact(|member, _, slot| poller.move_to(slot, &member.socket).is_ok());
+        let Some(poller) = &self.poller else { return };
+        self.members.compact(|member, _, slot| poller.move_to(slot, member.socket.get()).is_ok());
         self.members.shrink_to_fit();
     }
 
     pub(super) fn take(&mut self, slot: usize) -> Option<Member> {
         let member = self.members.try_remove(slot)?;
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
-        self.poller.remove(&member.socket);
+        if let Some(poller) = &self.poller {
+            poller.remove(member.socket.get());
+        }
         Some(member)
     }
 
@@ -179,7 +206,7 @@ impl Shard {
         let last_id = self.topic.state().ring.told_before(from.seq);
         let delivery = DeliveryState { last_id, live: true, source_down: !is_up(&self.reader) };
         let machine = CatchUp::left_by_shard(&self.topic, &subscriber, from, delivery, rest);
-        catch_up(&self.fanout, socket, subscriber, machine);
+        catch_up(&self.fanout, socket.into_bare(), subscriber, machine);
     }
 
     pub(super) fn disconnect(
@@ -192,6 +219,6 @@ impl Shard {
         let id = self.last_id(&member);
         let frame = self.fanout.closing_frame(&member.subscriber, id, control);
         member.subscriber.ended(&self.fanout.metrics, reason);
-        close(&self.fanout, member.socket, member.subscriber, frame.bytes);
+        close(&self.fanout, member.socket.into_bare(), member.subscriber, frame.bytes);
     }
 }

@@ -1,7 +1,6 @@
 //! Subscribers of one topic that are level with the tail: one task, one loop, one write for each.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,7 +19,7 @@ mod tests;
 /// What comes into a shard's loop from outside.
 pub(super) enum ShardMessage {
     /// A subscriber that is to stay.
-    Join(Joining),
+    Join(Box<Joining>),
     /// The question whether the loop goes round.
     Probe(Probe),
     /// Grants were revoked, perhaps some of its subscribers'.
@@ -61,7 +60,7 @@ impl ShardHandle {
         self.subscribers.fetch_add(1, Ordering::Relaxed);
         // The shard lives as long as its topic, and the subscriber holds that open; when the runtime
         // itself ends the subscriber ends with it.
-        let _ = self.inbox.send(ShardMessage::Join(joining));
+        let _ = self.inbox.send(ShardMessage::Join(Box::new(joining)));
     }
 
     /// Sends a message; a probe comes back even from a shard that has ended.
@@ -70,14 +69,10 @@ impl ShardHandle {
     }
 }
 
-/// Opens a shard at the topic's tail. Fails where there is no descriptor for it.
-pub(super) fn open(
-    fanout: &Arc<Fanout>,
-    topic: &Arc<Topic>,
-    number: usize,
-) -> io::Result<ShardHandle> {
+/// Opens a shard at the topic's tail.
+pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> ShardHandle {
     let (inbox, receiver) = mpsc::unbounded_channel();
     let subscribers = Arc::new(AtomicUsize::new(0));
-    task::spawn(fanout, topic, number, subscribers.clone(), receiver)?;
-    Ok(ShardHandle { number, inbox, subscribers })
+    task::spawn(fanout, topic, number, subscribers.clone(), receiver);
+    ShardHandle { number, inbox, subscribers }
 }

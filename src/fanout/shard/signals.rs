@@ -41,7 +41,8 @@ impl Shard {
             let due: Vec<_> = slots
                 .map(|slot| (slot, signal_for(&self.members[slot].subscriber, signal, &mut shared)))
                 .collect();
-            let sends = due.iter().map(|(slot, bytes)| (&self.members[*slot].socket, &**bytes));
+            let sends =
+                due.iter().map(|(slot, bytes)| (self.members[*slot].socket.get(), &**bytes));
             uring::send(at_once, sends, &mut outcomes);
             for ((slot, bytes), outcome) in due.iter().zip(outcomes.drain(..)) {
                 self.signalled(*slot, bytes, &outcome);
@@ -60,7 +61,7 @@ impl Shard {
         let mut bytes = Vec::new();
         format.append_control(id, control, &mut bytes);
         let bytes = Bytes::from(bytes);
-        let outcome = member.socket.send(&bytes);
+        let outcome = member.socket.get().send(&bytes);
         self.signalled(slot, &bytes, &outcome);
     }
 

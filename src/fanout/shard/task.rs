@@ -10,11 +10,11 @@ use tokio::sync::broadcast;
 
 use super::{Inbox, ShardMessage};
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
-use crate::fanout::poller::SocketPoller;
+use crate::fanout::poller::{MemberSocket, SocketPoller};
 use crate::fanout::signal::Signal;
 use crate::fanout::socket::Input;
 use crate::fanout::wire::WritePosition;
-use crate::fanout::{Fanout, Socket, Subscriber};
+use crate::fanout::{Fanout, Subscriber};
 use crate::stream::{Batch, ReaderState, Topic};
 use crate::telemetry::metrics::DisconnectReason;
 
@@ -26,7 +26,7 @@ const MESSAGES_PER_TURN: usize = 32;
 
 /// One subscriber of a shard.
 pub(super) struct Member {
-    pub(super) socket: Socket,
+    pub(super) socket: MemberSocket,
     pub(super) subscriber: Subscriber,
     /// Its client has everything before this, which may be ahead of the shard.
     pub(super) has_until: u64,
@@ -39,7 +39,8 @@ pub(super) struct Shard {
     pub(super) topic: Arc<Topic>,
     pub(super) members: Slab<Member>,
     pub(super) subscribers: Arc<AtomicUsize>,
-    pub(super) poller: SocketPoller,
+    /// Watches the members' sockets; `None` as long as there was no more than one at once.
+    pub(super) poller: Option<SocketPoller>,
     /// Everything before this item was written to every member.
     pub(super) position: u64,
     /// There may be more in the ring already.
@@ -58,12 +59,11 @@ pub(super) fn spawn(
     number: usize,
     subscribers: Arc<AtomicUsize>,
     inbox: Inbox,
-) -> io::Result<()> {
+) {
     let news = topic.subscribe();
-    let shard = Shard::at_tail(fanout, topic, number, subscribers)?;
+    let shard = Shard::at_tail(fanout, topic, number, subscribers);
     // Not tracked: a shard lives as long as its topic, which outlives the last subscriber.
     tokio::spawn(shard.run(inbox, news));
-    Ok(())
 }
 
 impl Shard {
@@ -72,28 +72,28 @@ impl Shard {
         topic: &Arc<Topic>,
         number: usize,
         subscribers: Arc<AtomicUsize>,
-    ) -> io::Result<Self> {
-        let poller = SocketPoller::new()?;
+    ) -> Self {
         let (position, reader) = {
             let mut state = topic.state();
             let position = state.ring.next_seq();
             state.shards.push((number, position));
             (position, state.reader.clone())
         };
-        Ok(Self {
+        Self {
             number,
             fanout: fanout.clone(),
             topic: topic.clone(),
-            members: Slab::new(),
+            // Of ten thousand keys most have one client.
+            members: Slab::with_capacity(1),
             subscribers,
-            poller,
+            poller: None,
             position,
             behind: false,
             reader,
             last_write: Instant::now(),
             next_deadline: None,
             draining: false,
-        })
+        }
     }
 
     pub(super) async fn run(mut self, mut inbox: Inbox, mut news: broadcast::Receiver<()>) {
@@ -120,7 +120,7 @@ impl Shard {
                         self.receive(message).await;
                     }
                 }
-                Ok(slots) = self.poller.readable() => self.read_input(&slots),
+                Ok(slots) = self.readable() => self.read_input(&slots),
                 () = tokio::time::sleep_until(wake.into()) => self.tick().await,
             }
         }
@@ -194,7 +194,7 @@ impl Shard {
         let members = &self.members;
         let at_once = self.fanout.settings().at_once;
         let not_whole =
-            broadcast.send(at_once, |slot| (&members[slot].socket, &members[slot].subscriber));
+            broadcast.send(at_once, |slot| (members[slot].socket.get(), &members[slot].subscriber));
         for (slot, sent) in not_whole {
             match sent {
                 Sent::Short(done) => {
@@ -207,9 +207,20 @@ impl Shard {
 
     pub(super) async fn receive(&mut self, message: ShardMessage) {
         match message {
-            ShardMessage::Join(joining) => self.admit(joining),
+            ShardMessage::Join(joining) => self.admit(*joining),
             ShardMessage::Probe(probe) => drop(probe),
             ShardMessage::RecheckGrants => self.apply_deadlines(Instant::now()).await,
+        }
+    }
+
+    /// The slots of some members whose sockets have input.
+    pub(super) async fn readable(&self) -> io::Result<Vec<usize>> {
+        if let Some(poller) = &self.poller {
+            return poller.readable().await;
+        }
+        match self.members.iter().next() {
+            Some((slot, member)) => member.socket.readable().await.map(|()| vec![slot]),
+            None => std::future::pending().await,
         }
     }
 
@@ -217,7 +228,7 @@ impl Shard {
     pub(super) fn read_input(&mut self, slots: &[usize]) {
         for slot in slots {
             let Some(member) = self.members.get(*slot) else { continue };
-            if member.socket.discard_input() == Input::Closed {
+            if member.socket.get().discard_input() == Input::Closed {
                 self.remove(*slot, DisconnectReason::Client);
             }
         }

@@ -19,7 +19,7 @@ use crate::telemetry::metrics::DisconnectReason;
 
 fn shard(test: &TestFanout) -> (Shard, Lease) {
     let (_, lease) = test.unattached("events:a");
-    (Shard::at_tail(&test.fanout, lease.topic(), 0, Arc::default()).unwrap(), lease)
+    (Shard::at_tail(&test.fanout, lease.topic(), 0, Arc::default()), lease)
 }
 
 /// A new member, and its client's end.
@@ -74,7 +74,7 @@ async fn a_crowd_that_has_left_costs_nothing_and_those_who_stay_are_known() {
     assert_eq!((shard.members.len(), shard.members.capacity()), (10, 10));
     // The shard still knows whose socket tells of an end.
     drop(clients.remove(3));
-    let slots = timeout(Duration::from_secs(20), shard.poller.readable()).await.unwrap().unwrap();
+    let slots = timeout(Duration::from_secs(20), shard.readable()).await.unwrap().unwrap();
     shard.read_input(&slots);
     assert_eq!(shard.members.len(), 9);
     shard.signal(Signal::of_silence(&ReaderState::Up)).await;
