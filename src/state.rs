@@ -135,6 +135,8 @@ impl State {
             buffered_limit_bytes: config.ring.total_bytes,
             redis_connected: self.source_up.load(Ordering::Relaxed),
             redis_commands: self.readers.source.command_durations(),
+            redis_connections: self.readers.source.connections(),
+            shared_reads: self.readers.source.shared_reads(),
             command_connections: self.readers.source.command_connections(),
         }
     }

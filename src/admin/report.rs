@@ -1,6 +1,7 @@
 //! What the gateway is doing, for the operator: `/streams`, `/state`, and the log on SIGUSR1. Reports are
 //! bounded, and do not identify clients.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
@@ -11,7 +12,7 @@ use tracing::info;
 use crate::config::Address;
 use crate::state::State;
 use crate::stream::replay::PAGES_BYTES;
-use crate::stream::{self, ReaderState, Topic};
+use crate::stream::{self, ConnectionStatus, ReaderState, Topic};
 
 /// `/state` and the log list this many streams, those with the most clients.
 const MOST_STREAMS: usize = 100;
@@ -39,6 +40,7 @@ struct StreamReport {
     since: SystemTime,
     last_answer: SystemTime,
     server: Option<String>,
+    connection: Option<ConnectionStatus>,
     source_last_id: Option<String>,
     lag_entries: Option<u64>,
     ended: bool,
@@ -106,6 +108,7 @@ pub fn whole(state: &State) -> Value {
         "source": {
             "place": state.config().source.place(),
             "up": now.redis_connected,
+            "connections": now.redis_connections.iter().copied().collect::<HashMap<_, _>>(),
             "seen": state.source_seen.load(Ordering::Relaxed),
             "links": links.collect::<Vec<_>>(),
         },
@@ -196,6 +199,7 @@ impl StreamReport {
             since: state.status.since,
             last_answer: state.last_answer,
             server: state.status.server.as_ref().map(Address::to_string),
+            connection: state.status.connection,
             source_last_id: state.status.source_last_id.map(|id| id.to_string()),
             lag_entries: state.status.lag_entries,
             ended: state.ends.is_over(),
@@ -225,6 +229,9 @@ impl StreamReport {
             "since": rfc3339(self.since),
             "last_answer": rfc3339(self.last_answer),
             "server": self.server,
+            "connection": self.connection.map(
+                |connection| json!({ "number": connection.number, "shared": connection.is_shared }),
+            ),
             "source_last_id": self.source_last_id,
             "lag_entries": self.lag_entries,
             "ended": self.ended,
@@ -254,6 +261,8 @@ impl StreamReport {
             waits_for = self.waits_for,
             since = rfc3339(self.since),
             server = self.server,
+            connection = self.connection.map(|connection| connection.number),
+            connection_shared = self.connection.is_some_and(|connection| connection.is_shared),
             last_id = self.last_id,
             source_last_id = self.source_last_id,
             lag_entries = self.lag_entries,

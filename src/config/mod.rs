@@ -157,6 +157,8 @@ pub struct Source {
     pub tls: Option<Tls>,
     /// The server to read from.
     pub read_from: ReadFrom,
+    /// Connections of readers to each server; beyond it they share. 0: one for each stream key.
+    pub connections: usize,
     /// Upper bound of `XREAD COUNT`.
     pub read_count: u64,
     /// `XREAD BLOCK`.
@@ -175,6 +177,21 @@ impl Source {
             Some(rest) if self.tls.is_some() => format!("rediss{rest}"),
             _ => place,
         }
+    }
+
+    /// Connections that so many readers may have to one server.
+    pub fn reader_connections_to_each(&self, readers: usize) -> usize {
+        if self.connections == 0 { readers } else { readers.min(self.connections) }
+    }
+
+    /// The same to all servers that the URL names.
+    pub fn reader_connections(&self, readers: usize) -> usize {
+        let servers = match &self.location {
+            SourceLocation::Memory => 0,
+            SourceLocation::Server { .. } | SourceLocation::Sentinel { .. } => 1,
+            SourceLocation::Cluster { nodes, .. } => nodes.len(),
+        };
+        readers.min(self.reader_connections_to_each(readers).saturating_mul(servers))
     }
 }
 

@@ -63,7 +63,7 @@ impl Gateway {
         mut inherited: Inherited,
         descriptors: usize,
     ) -> Result<Self, BindError> {
-        let limits = Limits::new(&config.limits, descriptors)?;
+        let limits = Limits::new(&config, descriptors)?;
         let (public, admin) = bind::listeners(&config, &mut inherited)?;
         let metrics = Arc::new(Metrics::new(&config.routes));
         let at_once = config.server.io_uring && serving::sends_at_once();

@@ -76,7 +76,7 @@ impl Reload {
         let mut restart_required = loaded.keep_restart_required(&before.config, &self.started);
         let Loaded { mut config, warnings, .. } = loaded;
         restart_required.extend(self.keep_guard(&mut config, &before.config, &restart_required)?);
-        let bounds = Arc::new(self.state.limits.bounds_of(&config.limits)?);
+        let bounds = Arc::new(self.state.limits.bounds_of(&config)?);
         let at_once = if config.server.io_uring == before.config.server.io_uring {
             before.settings.at_once
         } else {

@@ -1,6 +1,6 @@
 //! What the configuration and the process' open files allow.
 
-use crate::config;
+use crate::config::{self, Config};
 
 /// Descriptors for listeners, logs, the runtime, publishing, and the operator's connections.
 const OWN_DESCRIPTORS: usize = 128;
@@ -36,32 +36,43 @@ pub struct TooFewDescriptors {
 pub struct Division {
     /// For listeners, logs and the runtime.
     pub own: usize,
-    /// For readers and their shards.
+    /// For readers' connections and for shards.
     pub readers: usize,
+    /// Of these, for connections.
+    pub reader_connections: usize,
     /// For connections: streams, and pending ones.
     pub connections: usize,
 }
 
 impl Division {
     /// Divides so many.
-    pub fn of(config: &config::Limits, descriptors: usize) -> Self {
-        // A stream key takes its reader's connection and its shard's epoll.
-        let readers = config.readers.saturating_mul(2).min(descriptors / 4);
+    pub fn of(config: &Config, descriptors: usize) -> Self {
+        let readers = config.limits.readers;
+        let reader_connections = config.source.reader_connections(readers);
+        // A stream key with several clients takes its shard's epoll as well.
+        let readers = readers.saturating_add(reader_connections).min(descriptors / 4);
         let connections = descriptors.saturating_sub(OWN_DESCRIPTORS + readers);
-        Self { own: OWN_DESCRIPTORS, readers, connections }
+        Self { own: OWN_DESCRIPTORS, readers, reader_connections, connections }
+    }
+
+    /// Stream keys for which the readers' part is enough.
+    pub fn stream_keys(&self) -> usize {
+        // Fewer keys than connections have one each.
+        self.readers.saturating_sub(self.reader_connections).max(self.readers / 2)
     }
 }
 
 impl Bounds {
     /// With `descriptors` open files allowed to the process.
-    pub fn new(config: &config::Limits, descriptors: usize) -> Result<Self, TooFewDescriptors> {
+    pub fn new(config: &Config, descriptors: usize) -> Result<Self, TooFewDescriptors> {
         let Division { connections: max_connections, .. } = Division::of(config, descriptors);
         let room = max_connections - max_connections / PENDING_PART;
         if room < MIN_CLIENTS {
             return Err(TooFewDescriptors { descriptors, clients: room });
         }
+        let config = config.limits.clone();
         let max_clients = if config.clients == 0 { room } else { config.clients.min(room) };
-        Ok(Self { max_clients, max_connections, config: config.clone() })
+        Ok(Self { max_clients, max_connections, config })
     }
 
     /// Streams in all.

@@ -11,7 +11,7 @@ use super::arrivals::Arrivals;
 use super::bounds::{Bounds, TooFewDescriptors};
 use super::identity::{ClientIdentity, LimitExceeded, network};
 use super::shares::{Count, Share, Shares};
-use crate::config;
+use crate::config::{self, Config};
 
 /// Counts of what is limited.
 pub struct Limits {
@@ -34,10 +34,7 @@ pub struct Permit {
 
 impl Limits {
     /// With `descriptors` open files allowed to the process.
-    pub fn new(
-        config: &config::Limits,
-        descriptors: usize,
-    ) -> Result<Arc<Self>, TooFewDescriptors> {
+    pub fn new(config: &Config, descriptors: usize) -> Result<Arc<Self>, TooFewDescriptors> {
         Ok(Arc::new(Self {
             bounds: ArcSwap::from_pointee(Bounds::new(config, descriptors)?),
             descriptors,
@@ -49,7 +46,7 @@ impl Limits {
     }
 
     /// The bounds that this configuration has with our open files.
-    pub fn bounds_of(&self, config: &config::Limits) -> Result<Bounds, TooFewDescriptors> {
+    pub fn bounds_of(&self, config: &Config) -> Result<Bounds, TooFewDescriptors> {
         Bounds::new(config, self.descriptors)
     }
 

@@ -3,14 +3,18 @@ use std::time::Instant;
 
 use super::arrivals::Arrivals;
 use super::*;
-use crate::config;
+use crate::config::{self, Config};
 
 fn limits(change: impl FnOnce(&mut config::Limits)) -> Arc<Limits> {
-    let text =
-        "[source]\nurl = \"memory:\"\n[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"";
-    let mut config = config::parse(text, "test", &[], false).unwrap().config.limits;
-    change(&mut config);
-    Limits::new(&config, 1000).unwrap()
+    Limits::new(&config("memory:", change), 1000).unwrap()
+}
+
+fn config(url: &str, change: impl FnOnce(&mut config::Limits)) -> Config {
+    let route = "[[route]]\npath = \"/a\"\nkey = \"a\"\naccess = \"public\"";
+    let text = format!("[source]\nurl = \"{url}\"\n{route}");
+    let mut config = config::parse(&text, "test", &[], false).unwrap().config;
+    change(&mut config.limits);
+    config
 }
 
 fn at(address: &str) -> ClientIdentity {
@@ -25,9 +29,31 @@ fn named(principal: &str) -> ClientIdentity {
 fn descriptors_bound_the_clients_and_leave_some_to_pending_connections() {
     let all = 1000 - 128 - 250;
     assert_eq!(limits(|_| {}).bounds().max_clients(), all - all / 16);
-    let all = 1000 - 128 - 20;
+    let all = 1000 - 128 - 10;
     assert_eq!(limits(|config| config.readers = 10).bounds().max_clients(), all - all / 16);
     assert_eq!(limits(|config| config.clients = 5).bounds().max_clients(), 5);
+}
+
+/// A shard for each, and no more connections than `source.connections` to each server.
+#[test]
+fn stream_keys_beyond_the_readers_connections_take_one_descriptor_each() {
+    let cluster = "redis-cluster://a:1,b:2";
+    for (url, connections, readers, for_readers) in [
+        ("memory:", 64, 100, 100),
+        ("redis://a", 64, 50, 2 * 50),
+        ("redis://a", 64, 1000, 1000 + 64),
+        ("redis://a", 0, 1000, 2 * 1000),
+        (cluster, 64, 100, 2 * 100),
+        (cluster, 64, 1000, 1000 + 2 * 64),
+    ] {
+        let mut config = config(url, |limits| limits.readers = readers);
+        config.source.connections = connections;
+        let division = Division::of(&config, 10_000);
+        assert_eq!((division.readers, division.stream_keys()), (for_readers, readers), "{url}");
+        // A quarter of the open files is the most, and what fits into that is told.
+        let division = Division::of(&config, 200);
+        assert!(division.readers <= 50 && division.stream_keys() <= 50, "{url}");
+    }
 }
 
 #[test]
@@ -144,8 +170,7 @@ fn lower_bounds_keep_the_clients_that_are_here_and_refuse_new_ones() {
     let limits = limits(|config| (config.clients, config.clients_per_ip) = (4, 3));
     let admit = |address: &str| limits.admit(&limits.bounds(), &at(address));
     let mut held: Vec<_> = (0..3).map(|_| admit("192.0.2.1").unwrap()).collect();
-    let mut config = limits.bounds().config.clone();
-    (config.clients, config.clients_per_ip) = (3, 2);
+    let config = config("memory:", |config| (config.clients, config.clients_per_ip) = (3, 2));
     limits.set_bounds(limits.bounds_of(&config).unwrap().into());
     assert_eq!(limits.clients(), 3);
     assert_eq!(admit("192.0.2.2").err(), Some(LimitExceeded("clients")));
@@ -160,6 +185,5 @@ fn lower_bounds_keep_the_clients_that_are_here_and_refuse_new_ones() {
 
 #[test]
 fn too_few_descriptors_are_an_error() {
-    let config = limits(|_| {}).bounds().config.clone();
-    assert!(Limits::new(&config, 80).is_err());
+    assert!(Limits::new(&config("memory:", |_| {}), 80).is_err());
 }

@@ -8,16 +8,19 @@ use crate::config::{Address, Config, SourceLocation};
 use crate::sse::{Entry, StreamId};
 use crate::telemetry::histogram::Histogram;
 
+mod connection;
 mod memory;
 mod redis;
 
 #[cfg(test)]
 pub(crate) use memory::Others;
 
+pub use connection::Connection;
 use redis::commands::CommandConnections;
 pub use redis::commands::{Answer, Inspector, ServerKind};
 #[cfg(any(test, fuzzing))]
 pub use redis::fuzz_reply as fuzz_redis_reply;
+use redis::tail::ReaderLink;
 pub use redis::{COMMAND_CONNECTIONS, LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
 
 /// What holds the streams. Cheap to clone.
@@ -192,9 +195,11 @@ impl Source {
         match self {
             Self::Memory(memory) => Ok(Connection::Memory(memory.clone())),
             Self::Redis(redis) => {
-                let opening =
-                    redis::tail::ReaderConnection::open(redis.tail.clone(), key, was_lost);
-                Ok(Connection::Redis(Box::new(Box::pin(opening).await?)))
+                let opening = redis::tail::connect(redis.tail.clone(), key, was_lost);
+                Ok(match Box::pin(opening).await? {
+                    ReaderLink::Own(reader) => Connection::Redis(reader),
+                    ReaderLink::Shared(reader) => Connection::Shared(reader),
+                })
             }
         }
     }
@@ -283,6 +288,22 @@ impl Source {
         }
     }
 
+    /// Open connections to Redis, by what they are used for. Those for publishing are not among them.
+    pub fn connections(&self) -> [(&'static str, usize); 4] {
+        match self {
+            Self::Memory(_) => ["reader", "shared", "reading", "link"].map(|used| (used, 0)),
+            Self::Redis(redis) => redis.tail.connections(),
+        }
+    }
+
+    /// Reads of several streams over one connection that have found entries.
+    pub fn shared_reads(&self) -> u64 {
+        match self {
+            Self::Memory(_) => 0,
+            Self::Redis(redis) => redis.tail.shared_reads(),
+        }
+    }
+
     /// How long Redis takes to answer; `None`: the source is embedded.
     pub fn command_durations(&self) -> Option<&Histogram> {
         match self {
@@ -304,85 +325,6 @@ impl Source {
         match self {
             Self::Memory(_) => Ok(()),
             Self::Redis(redis) => Box::pin(redis.tail.check(is_shown)).await,
-        }
-    }
-}
-
-/// The connection of one reader; dropping it closes it.
-pub enum Connection {
-    /// The embedded source.
-    Memory(memory::Memory),
-    /// A Redis server.
-    Redis(Box<redis::tail::ReaderConnection>),
-}
-
-impl Connection {
-    /// Reads, and waits up to `block` for an entry. After an error the connection cannot be used any more.
-    pub async fn read(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
-        match self {
-            Self::Memory(memory) => Ok(memory.read_blocking(ask, block).await),
-            Self::Redis(reader) => reader.read(ask, block).await,
-        }
-    }
-
-    /// The state of the stream; `None`: there is no such key.
-    pub async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
-        match self {
-            Self::Memory(memory) => Ok(memory.info(key)),
-            Self::Redis(reader) => reader.info(key).await,
-        }
-    }
-
-    /// The last reply is no longer in memory. A reader calls this before it waits for anything but the next
-    /// reply: other readers may be waiting for the permit of a large one.
-    pub fn release_permit(&mut self) {
-        match self {
-            Self::Memory(_) => {}
-            Self::Redis(reader) => reader.release_permit(),
-        }
-    }
-
-    /// The server that it leads to; `None`: the source is embedded.
-    pub fn server(&self) -> Option<&Address> {
-        match self {
-            Self::Memory(_) => None,
-            Self::Redis(reader) => Some(reader.server()),
-        }
-    }
-
-    /// Whether another connection should be opened in its place: the server's name may lead to another one now.
-    pub fn is_to_be_redialed(&self) -> bool {
-        match self {
-            Self::Memory(_) => false,
-            Self::Redis(reader) => reader.is_to_be_redialed(),
-        }
-    }
-
-    /// Fails if the server is an orphaned replica: one that has lost its primary and still answers, but with
-    /// nothing new. To be called after a read that found nothing.
-    pub async fn check_orphaned(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Redis(reader) => Box::pin(reader.check_orphaned()).await,
-        }
-    }
-
-    /// Reports a lag that a reader found in the server's replies: another server is read from, if there is one.
-    pub fn report_lagging(&self, error: &Error) {
-        if let Self::Redis(reader) = self {
-            reader.report_lagging(error);
-        }
-    }
-
-    /// As [`Source::primary_snapshot`], for the server that this connection leads to.
-    pub async fn primary_snapshot(
-        &self,
-        key: &str,
-        patience: Duration,
-    ) -> Result<Option<StreamState>, Error> {
-        match self {
-            Self::Memory(_) => Ok(None),
-            Self::Redis(reader) => Box::pin(reader.primary_snapshot(key, patience)).await,
         }
     }
 }

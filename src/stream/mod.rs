@@ -21,5 +21,5 @@ pub use hub::{Hub, Lease, TooManyReaders};
 pub use renderings::Renderings;
 pub use ring::{Ring, RingLookup};
 pub use sizes::Sizes;
-pub use status::{ReadFailure, ReaderStatus};
+pub use status::{ConnectionStatus, ReadFailure, ReaderStatus};
 pub use topic::{Pushed, ReaderState, Topic, TopicState};

@@ -12,12 +12,23 @@ pub struct ReaderStatus {
     pub since: SystemTime,
     /// The server that it reads from, or has read from last.
     pub server: Option<Address>,
+    /// The connection over which it waits for entries.
+    pub connection: Option<ConnectionStatus>,
     /// The end of the stream at the last answer.
     pub source_last_id: Option<StreamId>,
     /// Entries after what it had read then; `None` where Redis does not count.
     pub lag_entries: Option<u64>,
     /// Why it cannot read; `None` while it can.
     pub failure: Option<ReadFailure>,
+}
+
+/// A connection of a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionStatus {
+    /// Its number among those to its server.
+    pub number: u64,
+    /// Whether other readers share it.
+    pub is_shared: bool,
 }
 
 /// Why a reader cannot read.
@@ -34,6 +45,7 @@ impl Default for ReaderStatus {
         Self {
             since: SystemTime::now(),
             server: None,
+            connection: None,
             source_last_id: None,
             lag_entries: None,
             failure: None,

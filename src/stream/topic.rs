@@ -20,8 +20,9 @@ use super::ring::Ring;
 use super::sizes::Sizes;
 use super::status::{ReadFailure, ReaderStatus};
 
-/// How many announcements a receiver may lag behind. It may skip any: what is new is in the ring.
-const NEWS_KEPT: usize = 16;
+/// How many announcements a receiver may lag behind. It may skip any: what is new is in the ring. Each costs memory for
+/// each stream key.
+const NEWS_KEPT: usize = 2;
 
 /// Reads of one stream's past at once. In a herd only subscribers that no page serves read another one: the
 /// more of them at once, the more pages hold the same entries.

@@ -52,6 +52,7 @@ function showOverview(data) {
     ["Replays", `${number(data.replays.now)} of ${number(data.replays.limit)}`],
     ["Memory of streams", `${size(data.rings.bytes)} of ${size(data.rings.limit_bytes)}`],
     ...readersBy(data.streams).map(([server, count]) => [`Readers at ${server}`, number(count)]),
+    ["Connections of readers", `${number(data.source.connections.reader)} of one each, ${number(data.source.connections.shared)} shared`],
     ...data.source.links.map(({ server, in_use, idle }) => [`Links to ${server}`, `${in_use} in use, ${idle} idle`]),
     ["Source", data.source.place],
   ]);

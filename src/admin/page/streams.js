@@ -68,10 +68,16 @@ function showRow({ stream, tr, cells, rate: perSecond }) {
   const [state, why] = cells.reader.children, slow = stream.reader === "up" && WAITS[stream.waits_for];
   pill(state, slow ? "warn" : READERS[stream.reader] ?? "wait", stream.reader);
   write(why, stream.error ?? slow ?? "");
-  const title = [stream.reader, stream.error_text, slow, stream.server && `reads from ${stream.server}`].filter(Boolean).join("; ");
+  const title = [stream.reader, stream.error_text, slow, readsFrom(stream)].filter(Boolean).join("; ");
   if (cells.reader.title !== title) cells.reader.title = title;
   if (stream.key === followed) tr.setAttribute("aria-current", "true");
   else tr.removeAttribute("aria-current");
+}
+
+// The server, and which connection to it; nothing for the embedded source.
+function readsFrom({ server, connection }) {
+  const over = connection && `, ${connection.shared ? "shared connection" : "connection"} ${connection.number}`;
+  return server && `reads from ${server}${over ?? ""}`;
 }
 
 const VALUES = {

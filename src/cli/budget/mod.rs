@@ -17,6 +17,8 @@ const LIVE_CLIENT_BYTES: u64 = 281;
 const BEHIND_CLIENT_BYTES: u64 = 8 << 10;
 /// and for one over HTTP/2 whose window stays shut: its stream, a piece, and what h2 holds.
 const STALLED_CLIENT_BYTES: u64 = 40 << 10;
+/// For a reader whose stream key is quiet, besides its clients: tasks, topic, ring (measured: benches/RESULTS.md).
+const READER_BYTES: u64 = 10 << 10;
 /// For a pending connection: its task,
 const PENDING_BYTES: u64 = 4 << 10;
 /// and so often what it has sent: it is read ahead, and over HTTP/2 it is counted so.
@@ -25,6 +27,8 @@ const HEADS_PER_PENDING: u64 = 2;
 const KERNEL_CONNECTION_BYTES: u64 = 4 << 10;
 /// Linux doubles what `SO_SNDBUF` is set to, for its own bookkeeping (socket(7)).
 const KERNEL_DOUBLES: u64 = 2;
+/// To a cluster, for the map of its slots.
+const SLOTS_CONNECTIONS: u64 = 1;
 /// Ports that a host has for connections to one address and port: Linux's default range has 28,232.
 const EPHEMERAL_PORTS: u64 = 28_000;
 /// What a proxy needs besides streams: listeners, other connections, logs.
@@ -41,8 +45,8 @@ pub struct Budget {
 impl Budget {
     /// Computes them for `open_files`; fails where the gateway itself would.
     pub fn new(config: &Config, open_files: usize) -> Result<Self, TooFewDescriptors> {
-        let bounds = Bounds::new(&config.limits, open_files)?;
-        let division = Division::of(&config.limits, open_files);
+        let bounds = Bounds::new(config, open_files)?;
+        let division = Division::of(config, open_files);
         Ok(Self { open_files, division, bounds, config: config.clone() })
     }
 
@@ -52,6 +56,17 @@ impl Budget {
 
     fn readers(&self) -> u64 {
         self.config.limits.readers as u64
+    }
+
+    /// Connections of readers to all servers of Redis.
+    fn reader_connections(&self) -> u64 {
+        self.division.reader_connections as u64
+    }
+
+    /// Stream keys for each of these connections, if all are read.
+    fn keys_per_connection(&self) -> u64 {
+        let connections = self.reader_connections();
+        if connections == 0 { 0 } else { self.readers().div_ceil(connections) }
     }
 
     /// What limits the number of clients.
@@ -66,6 +81,10 @@ impl Budget {
 
     fn rings_bytes(&self) -> u64 {
         self.config.ring.total_bytes as u64
+    }
+
+    fn readers_bytes(&self) -> u64 {
+        self.readers().saturating_mul(READER_BYTES)
     }
 
     /// Each reader may hold an entry that its ring has no room for.
@@ -101,7 +120,8 @@ impl Budget {
     fn process_bytes(&self) -> u64 {
         let rest = self.rings_bytes() + self.replies_bytes() + self.pending_bytes();
         let clients = self.each_client(STALLED_CLIENT_BYTES);
-        rest.saturating_add(self.largest_entries_bytes()).saturating_add(clients)
+        let readers = self.readers_bytes().saturating_add(self.largest_entries_bytes());
+        rest.saturating_add(readers).saturating_add(clients)
     }
 
     /// What Linux holds for the sockets of clients that take nothing.
@@ -111,21 +131,35 @@ impl Budget {
     }
 
     /// Connections to all servers of Redis; cluster nodes that source.url does not name add theirs.
-    pub(super) fn redis_connections(&self) -> u64 {
+    fn redis_connections(&self) -> u64 {
         let source = &self.config.source;
         let replica = u64::from(source.read_from == ReadFrom::Replica);
-        let publishing = COMMAND_CONNECTIONS as u64;
-        let (servers, others, publishing) = match &source.location {
+        let (servers, others) = match &source.location {
             SourceLocation::Memory => return 0,
-            SourceLocation::Server { .. } => (1 + replica, 0, publishing),
-            SourceLocation::Sentinel { sentinels, .. } => {
-                (1 + replica, sentinels.len() as u64, publishing)
-            }
-            // One more reads the map of slots.
-            SourceLocation::Cluster { nodes, .. } => (nodes.len() as u64, 1, nodes.len() as u64),
+            SourceLocation::Server { .. } => (1 + replica, 0),
+            SourceLocation::Sentinel { sentinels, .. } => (1 + replica, sentinels.len() as u64),
+            SourceLocation::Cluster { nodes, .. } => (nodes.len() as u64, SLOTS_CONNECTIONS),
         };
-        let publishing = if self.config.admin.publish { publishing } else { 0 };
-        self.readers() + servers * SHARED_LINKS as u64 + others + publishing
+        let (primaries, publishing) = self.publishing();
+        let shared = servers * SHARED_LINKS as u64;
+        self.reader_connections() + shared + others + primaries * publishing
+    }
+
+    /// Those of them that one server may see.
+    pub(super) fn connections_to_each(&self) -> u64 {
+        let readers = self.config.source.reader_connections_to_each(self.config.limits.readers);
+        let is_cluster = matches!(self.config.source.location, SourceLocation::Cluster { .. });
+        let others = if is_cluster { SLOTS_CONNECTIONS } else { 0 };
+        (readers + SHARED_LINKS) as u64 + others + self.publishing().1
+    }
+
+    /// Primaries that are published to, and connections to each of them.
+    fn publishing(&self) -> (u64, u64) {
+        match &self.config.source.location {
+            _ if !self.config.admin.publish => (0, 0),
+            SourceLocation::Cluster { nodes, .. } => (nodes.len() as u64, 1),
+            _ => (1, COMMAND_CONNECTIONS as u64),
+        }
     }
 
     /// Connections of a proxy in front, which has two for each client.
@@ -153,6 +187,7 @@ impl Budget {
             "readers": self.readers(),
             "process_bytes": {
                 "rings": self.rings_bytes(),
+                "readers": self.readers_bytes(),
                 "largest_entries": self.largest_entries_bytes(),
                 "replies": self.replies_bytes(),
                 "pending": self.pending_bytes(),
@@ -165,6 +200,8 @@ impl Budget {
                 "worst": self.kernel_bytes(),
             },
             "redis_connections": self.redis_connections(),
+            "reader_connections": self.reader_connections(),
+            "keys_per_connection": self.keys_per_connection(),
             "proxy_connections": self.proxy_connections(),
             "upstream_addresses": self.upstream_addresses(),
         })
@@ -197,7 +234,7 @@ mod tests {
         let wanting = budget(&format!("{url}clients = 100000"), 1000);
         assert_eq!(wanting.clients_bound_by(), "open files");
         assert!(wanting.lines().contains("limits.clients asks for 100,000"), "{}", wanting.lines());
-        assert!(wanting.lines().contains("no more than 125 fit"), "{}", wanting.lines());
+        assert!(wanting.lines().contains("no more than 250 fit"), "{}", wanting.lines());
     }
 
     #[test]
@@ -213,6 +250,31 @@ mod tests {
         assert_eq!((each, all), (20, 200));
         assert!(lines.contains("20 KiB each, most of it twice limits.header_bytes"), "{lines}");
         assert_eq!(of("32KiB").0, 68);
+    }
+
+    #[test]
+    fn readers_have_so_many_connections_and_share_them() {
+        let of = |source: &str, readers: usize| {
+            let toml = format!("[source]\n{source}\n[limits]\nreaders = {readers}");
+            let budget = budget(&toml, 100_000);
+            let all = (budget.redis_connections(), budget.connections_to_each());
+            (all, budget.keys_per_connection(), budget.lines())
+        };
+        let server = "url = \"redis://a\"";
+        let (others, map) = (SHARED_LINKS as u64, SLOTS_CONNECTIONS);
+        let (all, keys, lines) = of(server, 10_000);
+        assert_eq!((all, keys), ((64 + others, 64 + others), 157));
+        assert!(lines.contains("64 for readers (source.connections)"), "{lines}");
+        assert!(lines.contains("one XREAD asks for all of them"), "{lines}");
+        let (all, keys, lines) = of(server, 50);
+        assert_eq!((all, keys), ((50 + others, 50 + others), 1));
+        assert!(!lines.contains("keys per connection"), "{lines}");
+        let (all, keys, lines) = of(&format!("{server}\nconnections = 0"), 10_000);
+        assert_eq!((all, keys), ((10_000 + others, 10_000 + others), 1));
+        assert!(lines.contains("one for each reader"), "{lines}");
+        let (all, keys, lines) = of("url = \"redis-cluster://a,b,c\"", 10_000);
+        assert_eq!((all, keys), ((3 * (64 + others) + map, 64 + others + map), 53));
+        assert!(lines.contains("wait for their turn"), "{lines}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     BEHIND_CLIENT_BYTES, Budget, EPHEMERAL_PORTS, KERNEL_CONNECTION_BYTES, LIVE_CLIENT_BYTES,
-    PROXY_SPARE, STALLED_CLIENT_BYTES, kernel_send_buffer,
+    PROXY_SPARE, READER_BYTES, STALLED_CLIENT_BYTES, kernel_send_buffer,
 };
 use crate::config::{Access, Config, ConfigFile, Listen, SourceLocation};
 use crate::limits::Division;
@@ -60,17 +60,18 @@ impl Budget {
                 grouped(self.config.limits.clients as u64)
             ),
         };
-        let both = self.division.readers / 2;
-        let keys = if both < self.config.limits.readers {
+        let fit = self.division.stream_keys();
+        let keys = if fit < self.config.limits.readers {
             format!(
                 "limits.readers; with all clients connected, no more than {} fit",
-                grouped(both as u64)
+                grouped(fit as u64)
             )
         } else {
             "limits.readers".to_owned()
         };
-        let Division { own, readers, connections } = self.division;
-        let [own, readers, connections] = [own, readers, connections].map(|n| grouped(n as u64));
+        let Division { own, readers, reader_connections, connections } = self.division;
+        let [own, readers, of_readers, connections] =
+            [own, readers, reader_connections, connections].map(|n| grouped(n as u64));
         vec![
             ("clients", grouped(self.clients()), bound),
             ("stream keys", grouped(self.readers()), keys),
@@ -83,7 +84,7 @@ impl Budget {
                 "open files",
                 grouped(self.open_files as u64),
                 format!(
-                    "{own} for the gateway, {readers} for readers (two each), {connections} for connections"
+                    "{own} for the gateway, {readers} for readers (one each, and {of_readers} connections to Redis), {connections} for connections of clients"
                 ),
             ),
         ]
@@ -96,6 +97,11 @@ impl Budget {
         let behind = self.each_client(BEHIND_CLIENT_BYTES);
         vec![
             ("rings", size(self.rings_bytes()), "ring.total_bytes".into()),
+            (
+                "readers",
+                size(self.readers_bytes()),
+                format!("{} each, while its stream key is quiet", size(READER_BYTES)),
+            ),
             (
                 "largest entries",
                 size(self.largest_entries_bytes()),
@@ -144,19 +150,50 @@ impl Budget {
     }
 
     fn neighbour_rows(&self) -> Vec<Row> {
-        let redis = match self.config.source.location {
+        let mut rows = vec![(
+            "Redis connections",
+            grouped(self.redis_connections()),
+            self.redis_connections_note(),
+        )];
+        rows.extend(self.shared_reads_row());
+        rows.extend(self.proxy_rows());
+        rows
+    }
+
+    fn redis_connections_note(&self) -> String {
+        let to_each = self.config.source.reader_connections_to_each(self.config.limits.readers);
+        let readers = if self.keys_per_connection() > 1 {
+            format!("{} for readers (source.connections)", grouped(to_each as u64))
+        } else {
+            "one for each reader".to_owned()
+        };
+        match self.config.source.location {
             SourceLocation::Memory => "the source is in this process".to_owned(),
             SourceLocation::Cluster { .. } => format!(
-                "one for each reader, {SHARED_LINKS} to each node, and {SHARED_LINKS} to each node that source.url does not name"
+                "{readers} and {SHARED_LINKS} others to each node; nodes that source.url does not name add theirs"
             ),
             SourceLocation::Server { .. } | SourceLocation::Sentinel { .. } => {
-                "one for each reader, and shared ones; maxclients of Redis has to be higher"
-                    .to_owned()
+                format!("{readers}, and others; maxclients of Redis has to be higher")
             }
+        }
+    }
+
+    /// What sharing a connection comes to, where readers do.
+    fn shared_reads_row(&self) -> Option<Row> {
+        let keys = self.keys_per_connection();
+        let note = match self.config.source.location {
+            _ if keys <= 1 => return None,
+            SourceLocation::Cluster { .. } => {
+                "if all are read: those of one slot are read together, and the others wait for their turn, so their entries come later"
+            }
+            _ => "if all are read: one XREAD asks for all of them; busy ones keep their own",
         };
+        Some(("keys per connection", grouped(keys), note.to_owned()))
+    }
+
+    fn proxy_rows(&self) -> Vec<Row> {
         let proxy = self.proxy_connections();
         vec![
-            ("Redis connections", grouped(self.redis_connections()), redis),
             (
                 "nginx connections",
                 grouped(proxy),

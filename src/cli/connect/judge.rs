@@ -72,12 +72,12 @@ pub(super) fn eviction(maxmemory: &Answer, policy: &Answer) -> Judgement {
     (level, "eviction", text)
 }
 
-/// `needed`: the connections that the gateway may open.
+/// `needed`: the connections that the gateway may open to it.
 pub(super) fn max_clients(maxclients: &Answer, needed: u64) -> Judgement {
     let allowed = maxclients.text();
     if allowed.parse::<u64>().is_ok_and(|allowed| allowed < needed) {
         let text = format!(
-            "maxclients {allowed}, and the gateway may need {needed} connections: raise it, or lower limits.readers"
+            "maxclients {allowed}, and the gateway may need {needed} connections: raise it, or let readers share fewer (source.connections)"
         );
         return (Level::Wrong, "maxclients", text);
     }

@@ -27,7 +27,7 @@ pub(super) struct Findings(Vec<Finding>);
 /// Asks all servers, one after another; no question takes longer than 2 s.
 pub(super) async fn connect(config: &Config, budget: &Budget) -> Findings {
     let needs =
-        Needs { connections: budget.redis_connections(), reply_bytes: budget.reply_bytes() };
+        Needs { connections: budget.connections_to_each(), reply_bytes: budget.reply_bytes() };
     let (servers, mut findings) = topology::servers(config).await;
     for address in servers {
         findings.extend(of_server(config, &address, needs).await);

@@ -13,7 +13,7 @@ const ROUND_TRIPS: usize = 5;
 /// What the gateway will ask of a server.
 #[derive(Clone, Copy)]
 pub(super) struct Needs {
-    /// Connections at most.
+    /// Connections to it at most.
     pub(super) connections: u64,
     /// Bytes of the largest reply that a reader aims at.
     pub(super) reply_bytes: u64,
@@ -28,6 +28,7 @@ pub(super) async fn server(server: &Inspector, config: &Config, needs: Needs) ->
     });
     judged.extend(role(server, config).await);
     judged.extend(access::access(server, config).await);
+    judged.extend(access::shared_reads(server, config).await);
     judged.extend(settings(server, needs).await);
     judged.extend(keys(server, config).await);
     judged.extend(time(server).await);

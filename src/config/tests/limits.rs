@@ -11,7 +11,7 @@ fn one_address_may_open_a_quarter_of_the_readers_by_default() {
             setting(&loaded, "limits", "readers_per_ip").value.clone(),
         )
     };
-    assert_eq!(readers_per_ip(""), (250, "250".into()));
+    assert_eq!(readers_per_ip(""), (2500, "2500".into()));
     assert_eq!(readers_per_ip("readers = 1"), (1, "1".into()));
     assert_eq!(readers_per_ip("readers = 10\nreaders_per_ip = 10"), (10, "10".into()));
 }

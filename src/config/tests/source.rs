@@ -65,6 +65,17 @@ fn settings_of_another_kind_of_source_are_faults() {
 }
 
 #[test]
+fn a_single_connection_is_a_fault_and_none_is_no_limit() {
+    assert_told(
+        with_source("url = \"redis://h\"\nconnections = 1"),
+        "gateway.toml:3:15: source.connections = 1: over one connection the gateway waits",
+    );
+    let connections = |lines: &str| with_source(lines).unwrap().config.source.connections;
+    assert_eq!(connections("url = \"redis://h\"\nconnections = 0"), 0);
+    assert_eq!(connections("url = \"redis://h\""), 64);
+}
+
+#[test]
 fn unusable_files_of_tls_are_faults() {
     let with = |lines: &str| with_source(&format!("url = \"rediss://h\"\n{lines}"));
     assert_told(

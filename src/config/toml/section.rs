@@ -199,11 +199,21 @@ impl<'r, 'a> Section<'r, 'a> {
         least: u32,
         most: u32,
     ) -> usize {
+        self.count_found(key, default, least, most).0
+    }
+
+    pub(super) fn count_found(
+        &mut self,
+        key: &'static str,
+        default: u32,
+        least: u32,
+        most: u32,
+    ) -> (usize, Found) {
         let [default, least, most] =
             [default, least, most].map(|number| WrittenValue::Integer(number.into()));
         let read = |written: &WrittenValue| units::within(written, units::count, &least, &most);
-        let (number, _) = self.read(key, default, read);
-        usize::try_from(number).expect("a number up to a u32 fits")
+        let (number, found) = self.read(key, default, read);
+        (usize::try_from(number).expect("a number up to a u32 fits"), found)
     }
 
     pub(super) fn size_bytes(

@@ -150,7 +150,7 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
     let clients_per_key = section.count("clients_per_key", 0, 0, ANY);
     let new_clients_per_second = section.count("new_clients_per_second", 0, 0, ANY);
     let new_clients_per_second_per_ip = section.count("new_clients_per_second_per_ip", 0, 0, ANY);
-    let readers = section.count("readers", 1000, 1, ANY);
+    let readers = section.count("readers", 10_000, 1, ANY);
     let limits = Limits {
         clients,
         clients_per_ip,

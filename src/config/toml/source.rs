@@ -29,6 +29,13 @@ pub(super) fn source(mut section: Section<'_, '_>) -> Source {
             "a connection is silent for so long while nothing is added, and balancers and firewalls drop silent connections, many after a minute; write 60s or less",
         );
     }
+    let (connections, connections_found) = section.count_found("connections", 64, 0, 100_000);
+    if connections == 1 {
+        section.fault(
+            &connections_found,
+            "over one connection the gateway waits for entries, over another it reads them; write 2 or more, or 0 for one to each stream key",
+        );
+    }
     let source = Source {
         location: url.location,
         username,
@@ -37,6 +44,7 @@ pub(super) fn source(mut section: Section<'_, '_>) -> Source {
         sentinel_password,
         tls,
         read_from,
+        connections,
         read_count: section.count("read_count", 500, 1, 100_000) as u64,
         block,
         max_entry_bytes: section.size_bytes("max_entry", "1MiB", "1B", "512MiB").0,

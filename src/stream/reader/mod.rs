@@ -14,7 +14,9 @@ use crate::limits::Share;
 use crate::source::{Connection, Error, ErrorClass, LARGE_REPLIES, Source};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 use crate::stream::continuity::Verdict;
-use crate::stream::{Hub, Item, Pushed, ReadFailure, ReaderState, Topic, TopicState};
+use crate::stream::{
+    ConnectionStatus, Hub, Item, Pushed, ReadFailure, ReaderState, Topic, TopicState,
+};
 use crate::telemetry::metrics::{Metrics, Scope};
 use crate::telemetry::throttle::LogThrottle;
 
@@ -157,16 +159,18 @@ impl Readers {
             let ask = history.ask(progress.ask(&topic.key, self.config.load().read_count));
             let reply = connection.read(ask, block).await;
             let reply = reply.inspect_err(|error| {
-                if error.code == "IO" {
+                if error.code == "IO" && !connection.is_shared() {
                     progress.was_lost();
                 }
             })?;
+            let Some(reply) = reply else { return Ok(()) };
             progress.was_answered();
             let judged =
                 history.judge(reply, progress.continuity, &topic.key, &mut connection).await;
             let judged = judged.inspect_err(|error| connection.report_lagging(error))?;
             let Some(read) = judged else { continue };
             if read.is_nothing() {
+                connection.release_permit();
                 connection.check_orphaned().await?;
             }
             if *failures > 0 {
@@ -287,8 +291,10 @@ fn is_useless(topic: &TopicState) -> bool {
 /// For the operator: how far the reader is, and which server it reads from.
 fn report_status(topic: &Topic, progress: &Progress, connection: &Connection) {
     let server = connection.server();
+    let is_shared = connection.is_shared();
     let mut state = topic.state();
     let status = &mut state.status;
+    status.connection = connection.number().map(|number| ConnectionStatus { number, is_shared });
     status.lag_entries = progress.continuity.behind();
     status.source_last_id = progress.continuity.end();
     if status.server.as_ref() != server {

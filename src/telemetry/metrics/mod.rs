@@ -12,6 +12,7 @@ use crate::sse::{EndReason, Gap, Reason};
 use crate::telemetry::histogram::{Histogram, LIFE_SECONDS, WORK_SECONDS};
 use crate::telemetry::version;
 
+mod describe;
 mod labels;
 mod process;
 mod routes;
@@ -21,6 +22,7 @@ pub use labels::{DisconnectReason, Scope};
 pub use routes::{RouteMetrics, TooManyRoutes};
 pub use totals::Totals;
 
+use describe::describe;
 use labels::REFUSALS;
 use routes::Routes;
 
@@ -89,6 +91,10 @@ pub struct Gauges<'a> {
     pub redis_commands: Option<&'a Histogram>,
     /// What became of the connections for commands: each event, and how often it happened.
     pub command_connections: [(&'static str, u64); 3],
+    /// Connections to Redis, by what they are used for.
+    pub redis_connections: [(&'static str, usize); 4],
+    /// Reads of several streams that have found entries.
+    pub shared_reads: u64,
 }
 
 impl Metrics {
@@ -292,6 +298,12 @@ impl Metrics {
         self.buffered_bytes.set(now.buffered_bytes as f64);
         self.buffered_limit_bytes.set(now.buffered_limit_bytes as f64);
         self.redis_connected.set(f64::from(u8::from(now.redis_connected)));
+        metrics::with_local_recorder(&self.recorder, || {
+            for (used, connections) in now.redis_connections {
+                gauge!("ssegate_redis_connections", "use" => used).set(connections as f64);
+            }
+            counter!("ssegate_shared_reads_total").absolute(now.shared_reads);
+        });
         for (event, times) in now.command_connections {
             metrics::with_local_recorder(&self.recorder, || {
                 counter!("ssegate_redis_command_connections_total", "event" => event)
@@ -334,78 +346,6 @@ const LATENCY_HELP: &str = "Time from an entry's id to the write to the socket, 
 const FANOUT_HELP: &str =
     "Time from the reply of a read to its last write to the live subscribers, for each shard.";
 const COMMANDS_HELP: &str = "Time from a command to its answer or failure, including the wait for a connection, without blocking reads.";
-
-fn describe() {
-    use metrics::{describe_counter, describe_gauge};
-    describe_gauge!(
-        "ssegate_build_info",
-        "Version of the gateway, and the commit that it was built from."
-    );
-    describe_gauge!("ssegate_unsafe_config", "Unsafe choices of the configuration, by name.");
-    describe_gauge!(
-        "ssegate_config_last_reload_successful",
-        "Whether the last reload was applied."
-    );
-    describe_gauge!(
-        "ssegate_config_last_reload_success_timestamp_seconds",
-        "When a configuration was last applied, at the start or by a reload."
-    );
-    describe_gauge!("ssegate_clients", "Streams open.");
-    describe_gauge!("ssegate_clients_limit", "Streams that may be open.");
-    describe_gauge!("ssegate_connections_pending", "Public connections that are not streams yet.");
-    describe_gauge!("ssegate_readers", "Stream keys with a reader.");
-    describe_gauge!("ssegate_readers_limit", "Stream keys that may have a reader.");
-    describe_gauge!("ssegate_redis_connected", "Whether the source answered the last probe.");
-    describe_gauge!(
-        "ssegate_reader_last_poll_timestamp_seconds",
-        "Last answer to the reader that has waited longest."
-    );
-    describe_gauge!(
-        "ssegate_reader_lag_entries",
-        "Entries that the reader furthest behind had still to read at its last answer (Redis 7)."
-    );
-    describe_gauge!(
-        "ssegate_buffered_bytes",
-        "Bytes of events in memory, which all clients share."
-    );
-    describe_gauge!("ssegate_buffered_limit_bytes", "Bytes of events that may be in memory.");
-    describe_counter!("ssegate_connections_accepted_total", "Connections on public listeners.");
-    describe_counter!("ssegate_http_responses_total", "Responses by status code.");
-    describe_counter!("ssegate_client_disconnects_total", "Ended streams, by reason.");
-    describe_counter!(
-        "ssegate_rejected_total",
-        "Refused streams, requests and connections, by reason."
-    );
-    describe_counter!("ssegate_auth_failures_total", "Refused tokens, by reason.");
-    describe_counter!("ssegate_events_sent_total", "Events written, by route.");
-    describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
-    describe_counter!(
-        "ssegate_streams_ended_total",
-        "Streams of clients that ended because they are over, by route and reason."
-    );
-    describe_counter!(
-        "ssegate_streams_reopened_total",
-        "Streams to which an entry was added after the one that ends them."
-    );
-    describe_counter!("ssegate_heartbeats_total", "Keepalives sent to silent streams.");
-    describe_counter!("ssegate_reader_entries_total", "Entries read from the source.");
-    describe_counter!(
-        "ssegate_reader_bytes_total",
-        "Bytes read from the source: names and values of fields."
-    );
-    describe_counter!("ssegate_reader_errors_total", "Failures of readers, by code.");
-    describe_counter!("ssegate_redis_reconnects_total", "Readers that reconnected to Redis.");
-    describe_counter!(
-        "ssegate_redis_command_connections_total",
-        "Connections for publishing to Redis that failed, were opened again, or were closed as unresponsive."
-    );
-    describe_counter!("ssegate_resume_total", "Resumes, by where they were served from.");
-    describe_counter!("ssegate_gaps_total", "Gap events, by scope and reason.");
-    describe_counter!(
-        "ssegate_entries_lost_total",
-        "Entries that gap events reported as missing, where their number is known."
-    );
-}
 
 fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::client::role::Role;
 use crate::config::Address;
+use crate::source::{Error, ErrorClass};
 
 /// A replica may be without its primary for this long. It finds a primary that was restarted, or replaced in a
 /// failover, within a few seconds. A full copy takes longer, and until then nothing new arrives.
@@ -27,9 +29,21 @@ struct Sighting {
 }
 
 impl OrphanedReplicas {
-    /// Notes whether this replica is orphaned; returns since when it is.
-    pub(crate) fn note(&self, address: &Address, is_orphaned: bool) -> Option<Instant> {
-        self.note_at(Instant::now(), address, is_orphaned)
+    /// Notes the role of a server; returns since when it has been an orphaned replica, and fails if that was too long.
+    pub(crate) fn judge(
+        &self,
+        address: &Address,
+        role: Option<&Role>,
+    ) -> Result<Option<Instant>, Error> {
+        let is_orphaned = matches!(role, Some(Role::Replica { is_connected: false, .. }));
+        let since = self.note_at(Instant::now(), address, is_orphaned);
+        if since.is_none_or(|since| since.elapsed() < ORPHAN_PATIENCE) {
+            return Ok(since);
+        }
+        let message = format!(
+            "{address} is a replica without its primary and gets nothing new; see INFO replication there"
+        );
+        Err(Error { class: ErrorClass::Away, code: "LAGGING", message })
     }
 
     fn note_at(&self, now: Instant, address: &Address, is_orphaned: bool) -> Option<Instant> {

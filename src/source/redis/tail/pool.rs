@@ -1,4 +1,4 @@
-//! Shared connections: up to four links to each server, for everything that does not block.
+//! Shared connections: a few links to each server, for everything that does not block.
 //!
 //! An exchange waits for one of the server's permits, takes an idle link or opens one, and puts the link back.
 //! A link that failed, or whose exchange was abandoned, is closed instead.
@@ -8,11 +8,12 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::request::Request;
 use super::client::resp::Value;
 use super::client::{ANSWER_TIMEOUT, Link, Login, in_time, too_late};
+use super::login_refusals::LoginRefusals;
 use super::topology::Node;
 use crate::config::Address;
 use crate::source::redis::refusal::error_reply;
@@ -22,15 +23,15 @@ use crate::source::{Error, ErrorClass, PoolStatus};
 pub const SHARED_LINKS: usize = 4;
 /// After a failed connect, no shared link to that server is opened for this long.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// A server that refused the login is asked again after this, by one link for all: many are refused together, where
-/// a password has expired, and each attempt costs the server a hash.
-const LOGIN_PAUSE: Duration = Duration::from_secs(2);
 /// A server that is not used for this long is forgotten when another one is used for the first time.
 const SERVER_KEPT: Duration = Duration::from_secs(60);
 
 /// The shared links to all servers.
 pub(super) struct Pool {
     login: Login,
+    /// At most so many to each server.
+    links: usize,
+    refusals: Arc<LoginRefusals>,
     servers: Mutex<HashMap<Address, ServerEntry>>,
 }
 
@@ -42,7 +43,7 @@ struct ServerEntry {
 /// The shared links to one server.
 struct ServerPool {
     /// One for each link that is in use or being opened.
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// Held for one look at a time, never across an await.
     state: Mutex<PoolState>,
 }
@@ -52,20 +53,18 @@ struct PoolState {
     idle: Vec<Link>,
     last_answer: Option<Instant>,
     last_failure: Option<(Instant, Error)>,
-    last_refusal: Option<(Instant, Error)>,
     /// How often all links were retired: one that was in use then is not shared any more.
     retired: u64,
 }
 
 impl Pool {
-    pub(super) fn new(login: Login) -> Self {
-        Self { login, servers: Mutex::default() }
+    pub(super) fn new(login: Login, links: usize, refusals: Arc<LoginRefusals>) -> Self {
+        Self { login, links, refusals, servers: Mutex::default() }
     }
 
     /// Opens a link that is not shared.
     pub(super) async fn connect(&self, node: &Node) -> Result<Link, Error> {
-        let server = self.server(&node.address);
-        server.may_log_in()?;
+        self.refusals.may_log_in(&node.address)?;
         let opened = in_time(ANSWER_TIMEOUT, "connecting", async {
             let mut link = Link::open(&node.address, &self.login).await?;
             node.verify(&mut link).await?;
@@ -73,7 +72,7 @@ impl Pool {
             Ok(link)
         });
         let opened = opened.await;
-        server.note_login(opened.as_ref().err());
+        self.refusals.note(&node.address, opened.as_ref().err());
         opened
     }
 
@@ -88,31 +87,54 @@ impl Pool {
         request: &Request,
     ) -> Result<Vec<Value>, Error> {
         let server = self.server(&node.address);
-        let _permit = server.permit(timeout, doing).await?;
-        in_time(timeout, doing, self.exchange_now(&server, node, request)).await
+        let permit = server.permit(timeout, doing).await?;
+        in_time(timeout, doing, self.exchange_now(server, permit, node, request)).await
     }
 
     async fn exchange_now(
         &self,
-        server: &ServerPool,
+        server: Arc<ServerPool>,
+        permit: OwnedSemaphorePermit,
         node: &Node,
         request: &Request,
     ) -> Result<Vec<Value>, Error> {
-        let retired = server.state().retired;
-        let mut link = self.link(server, node).await?;
-        link.asking = node.asking;
-        let answers = link.exchange(request).await?;
-        server.state().last_answer = Some(Instant::now());
+        let mut lease = self.lend(server, permit, node).await?;
+        let answers = lease.link().exchange(request).await?;
         let error = answers.iter().find_map(|answer| match answer {
             Value::Error(words) => Some(error_reply(words)).filter(|error| error.code != "ERR"),
             _ => None,
         });
+        lease.server.state().last_answer = Some(Instant::now());
         match &error {
-            Some(error) if error.class == ErrorClass::Login => server.note_login(Some(error)),
+            Some(error) if error.class == ErrorClass::Login => self.note_refusal(node, error),
             Some(error) if error.code == "READONLY" => self.retire(node),
-            _ => server.give_back(link, retired),
+            _ => lease.give_back(),
         }
         error.map_or(Ok(answers), Err)
+    }
+
+    /// Lends a link, for exchanges that its borrower judges.
+    pub(super) async fn lease(
+        &self,
+        node: &Node,
+        timeout: Duration,
+        doing: &str,
+    ) -> Result<Lease, Error> {
+        let server = self.server(&node.address);
+        let permit = server.permit(timeout, doing).await?;
+        in_time(timeout, doing, self.lend(server, permit, node)).await
+    }
+
+    async fn lend(
+        &self,
+        server: Arc<ServerPool>,
+        permit: OwnedSemaphorePermit,
+        node: &Node,
+    ) -> Result<Lease, Error> {
+        let retired = server.state().retired;
+        let mut link = self.link(&server, node).await?;
+        link.asking = node.asking;
+        Ok(Lease { link, server, retired, _permit: permit })
     }
 
     /// Shares no link to that server any more that is open now. What silenced one has silenced them all; and a name
@@ -126,14 +148,14 @@ impl Pool {
 
     /// A server wants a login from a link that is not shared.
     pub(super) fn note_refusal(&self, node: &Node, error: &Error) {
-        self.server(&node.address).note_login(Some(error));
+        self.refusals.note(&node.address, Some(error));
     }
 
     pub(super) fn links(&self) -> Vec<PoolStatus> {
         let servers = self.servers.lock().expect("no holder of the lock panics");
         let links = servers.iter().map(|(address, entry)| PoolStatus {
             server: address.clone(),
-            in_use: SHARED_LINKS - entry.pool.permits.available_permits(),
+            in_use: self.links - entry.pool.permits.available_permits(),
             idle: entry.pool.state().idle.len(),
         });
         links.collect()
@@ -165,12 +187,44 @@ impl Pool {
             servers.retain(|_, entry| now - entry.last_used < SERVER_KEPT);
         }
         let entry = servers.entry(address.clone()).or_insert_with(|| {
-            let permits = Semaphore::new(SHARED_LINKS);
+            let permits = Arc::new(Semaphore::new(self.links));
             let pool = Arc::new(ServerPool { permits, state: Mutex::default() });
             ServerEntry { last_used: now, pool }
         });
         entry.last_used = now;
         entry.pool.clone()
+    }
+}
+
+/// A link that is lent; dropping it closes the link.
+pub(super) struct Lease {
+    link: Link,
+    server: Arc<ServerPool>,
+    /// How often all links had been retired when it was taken.
+    retired: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    pub(super) fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    /// When the link was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.link.opened
+    }
+
+    /// No exchange is going on over the link, and Redis has answered the last one: others may have it.
+    pub(super) fn give_back(self) {
+        let Self { mut link, server, retired, .. } = self;
+        // Idle, it has no reply in memory.
+        link.release_permit();
+        let mut state = server.state();
+        state.last_answer = Some(Instant::now());
+        if state.retired == retired {
+            state.idle.push(link);
+        }
     }
 }
 
@@ -180,8 +234,8 @@ impl ServerPool {
     }
 
     /// Waits for a permit, as long as the server answers others: that our own queue is long says nothing about it.
-    async fn permit(&self, timeout: Duration, doing: &str) -> Result<SemaphorePermit<'_>, Error> {
-        let mut permit = pin!(self.permits.acquire());
+    async fn permit(&self, timeout: Duration, doing: &str) -> Result<OwnedSemaphorePermit, Error> {
+        let mut permit = pin!(self.permits.clone().acquire_owned());
         loop {
             if let Ok(permit) = tokio::time::timeout(timeout, &mut permit).await {
                 return Ok(permit.expect("the semaphore is never closed"));
@@ -194,31 +248,5 @@ impl ServerPool {
 
     fn take_idle(&self) -> Option<Link> {
         self.state().idle.pop()
-    }
-
-    /// The link can be shared, unless all were retired since it was taken.
-    fn give_back(&self, link: Link, retired: u64) {
-        let mut state = self.state();
-        if state.retired == retired {
-            state.idle.push(link);
-        }
-    }
-
-    /// Fails with the last refusal of a login, if that was just now; else this attempt is the one for all.
-    fn may_log_in(&self) -> Result<(), Error> {
-        let mut state = self.state();
-        let Some((when, refusal)) = &mut state.last_refusal else { return Ok(()) };
-        if when.elapsed() < LOGIN_PAUSE {
-            return Err(refusal.clone());
-        }
-        *when = Instant::now();
-        Ok(())
-    }
-
-    fn note_login(&self, error: Option<&Error>) {
-        let refusal = error.filter(|error| error.class == ErrorClass::Login);
-        if error.is_none() || refusal.is_some() {
-            self.state().last_refusal = refusal.map(|error| (Instant::now(), error.clone()));
-        }
     }
 }

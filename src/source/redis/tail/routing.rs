@@ -1,7 +1,7 @@
 //! [`Tail`]: sends a request to the server that holds the key, and follows redirections.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -12,8 +12,10 @@ use super::client::resp::Value;
 use super::client::{Login, in_time};
 use super::cut_looks::CutLooks;
 use super::holes::HoleMakers;
+use super::login_refusals::LoginRefusals;
 use super::orphaned_replicas::OrphanedReplicas;
-use super::pool::Pool;
+use super::pool::{Pool, SHARED_LINKS};
+use super::seats::{SeatCounts, Seats, reading_links};
 use super::topology::{Node, Purpose, Servers};
 use crate::config::{self, Address, Config, ReadFrom, SourceLocation};
 use crate::source::{Error, PoolStatus};
@@ -33,6 +35,12 @@ pub(in crate::source) struct Tail {
 struct Shared {
     servers: Servers,
     pool: Pool,
+    /// Links over which readers that share connections read what they were told of,
+    reading_pool: Pool,
+    /// and which readers those are.
+    seats: Seats,
+    /// Reads of several streams that have found entries.
+    reads_together: AtomicU64,
     read_from: ReadFrom,
     orphaned_replicas: OrphanedReplicas,
     hole_makers: HoleMakers,
@@ -51,10 +59,14 @@ impl Tail {
     pub(in crate::source) fn new(config: &Config) -> Self {
         let source = &config.source;
         let login = login(source);
+        let refusals = Arc::<LoginRefusals>::default();
         Self {
             shared: Arc::new(Shared {
                 servers: Servers::new(source, &login),
-                pool: Pool::new(login),
+                pool: Pool::new(login.clone(), SHARED_LINKS, refusals.clone()),
+                reading_pool: Pool::new(login, reading_links(source.connections), refusals),
+                seats: Seats::new(source.connections, most_groups(source)),
+                reads_together: AtomicU64::new(0),
                 read_from: source.read_from,
                 orphaned_replicas: OrphanedReplicas::default(),
                 hole_makers: HoleMakers::default(),
@@ -73,6 +85,31 @@ impl Tail {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.shared.pool
+    }
+
+    pub(super) fn reading_pool(&self) -> &Pool {
+        &self.shared.reading_pool
+    }
+
+    pub(super) fn seats(&self) -> &Seats {
+        &self.shared.seats
+    }
+
+    pub(super) fn note_shared_read(&self) {
+        self.shared.reads_together.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reads of several streams that have found entries.
+    pub(in crate::source) fn shared_reads(&self) -> u64 {
+        self.shared.reads_together.load(Ordering::Relaxed)
+    }
+
+    /// Connections, by what they are used for.
+    pub(in crate::source) fn connections(&self) -> [(&'static str, usize); 4] {
+        let SeatCounts { own, groups } = self.shared.seats.counts();
+        let open = |pool: &Pool| pool.links().iter().map(|links| links.in_use + links.idle).sum();
+        let (reading, links) = (open(self.reading_pool()), open(self.pool()));
+        [("reader", own), ("shared", groups), ("reading", reading), ("link", links)]
     }
 
     pub(super) fn read_from(&self) -> ReadFrom {
@@ -172,6 +209,14 @@ impl Tail {
             }
             redirections += 1;
         }
+    }
+}
+
+/// In a cluster one read cannot wait for keys of several slots: a second group would ask as often as the first one.
+fn most_groups(source: &config::Source) -> usize {
+    match source.location {
+        SourceLocation::Cluster { .. } => 1,
+        _ => usize::MAX,
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Link {
     silence: Duration,
     /// When the current request has to be answered; `None`: the caller sees to that.
     deadline: Option<Instant>,
+    /// When it was opened.
+    pub(crate) opened: std::time::Instant,
     /// How many commands of the last exchange were answered.
     pub(crate) answered: usize,
     /// In the last exchange, a command had to be sent again before it was answered.
@@ -72,6 +74,7 @@ impl Link {
             permit: None,
             silence: SILENCE,
             deadline: None,
+            opened: std::time::Instant::now(),
             answered: 0,
             was_late: false,
             asking: false,
@@ -86,6 +89,11 @@ impl Link {
     /// The last reply is no longer in memory.
     pub(crate) fn release_permit(&mut self) {
         self.permit = None;
+    }
+
+    /// What its owner may hold on to when it lends the link to somebody else.
+    pub(crate) fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.permit.take()
     }
 
     /// The server's role; `None`: this user may not ask.

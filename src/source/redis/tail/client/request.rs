@@ -23,6 +23,17 @@ impl Request {
         .and(words)
     }
 
+    /// Several commands.
+    pub(crate) fn all<'a>(commands: impl IntoIterator<Item = Vec<&'a [u8]>>) -> Self {
+        let none = Self {
+            bytes: Vec::new(),
+            starts: Vec::new(),
+            max_answer_bytes: usize::MAX,
+            repeats_last: false,
+        };
+        commands.into_iter().fold(none, |request, words| request.and(&words))
+    }
+
     /// Adds a command.
     pub(crate) fn and(mut self, words: &[&[u8]]) -> Self {
         self.starts.push(self.bytes.len());

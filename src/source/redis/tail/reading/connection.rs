@@ -1,20 +1,21 @@
-//! The connection that one reader has for itself. It follows the reader's key from server to server.
+//! The connection that one reader, or a group of them, has for itself. A reader's follows its key from server to
+//! server.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::looks::{Beside, Looks};
-use super::xread;
+use super::looks::Looks;
+use super::reads::{Reads, unless_replaced};
 use crate::config::{Address, ReadFrom};
-use crate::source::redis::tail::client::replies::{accepted, entries, number, stream_info};
+use crate::source::redis::tail::client::request::Request;
 use crate::source::redis::tail::client::resp::Value;
 use crate::source::redis::tail::client::role::Role;
 use crate::source::redis::tail::client::{ANSWER_TIMEOUT, Link, READ_TIMEOUT, in_time};
 use crate::source::redis::tail::orphaned_replicas::ORPHAN_PATIENCE;
 use crate::source::redis::tail::routing::{MAX_REDIRECTIONS, Tail};
-use crate::source::redis::tail::topology::{Node, Purpose, Servers};
+use crate::source::redis::tail::seats::Seat;
+use crate::source::redis::tail::topology::{Node, Servers};
 use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
-use crate::sse::StreamId;
 
 /// The connection of one reader; after an error it cannot be used any more.
 pub struct ReaderConnection {
@@ -28,6 +29,12 @@ pub struct ReaderConnection {
     orphaned_since: Option<Instant>,
     /// Where a primary is to be read from, and the server's name has led to a replica.
     replica: Option<ReplicaByName>,
+    /// When it was last known what the name leads to.
+    looked_behind_name: Instant,
+    /// Its right to a connection of its own; `None`: there is no limit, or it is a group's.
+    seat: Option<Seat>,
+    /// It was redirected to a server at which it has no seat.
+    is_misplaced: bool,
 }
 
 /// A replica that a name leads to.
@@ -42,22 +49,28 @@ struct ReplicaByName {
 /// a failover later than we do.
 const REDIAL: Duration = Duration::from_secs(3);
 
-/// After a blocking read that came back at once and found nothing, the next one waits for this.
-const UNASKED_PAUSE: Duration = Duration::from_millis(100);
-
 impl ReaderConnection {
-    /// Connects to the server where `key` is read. `was_lost`: there was a connection before.
-    pub(in crate::source) async fn open(
+    /// Connects to this server. `was_lost`: there was a connection before.
+    pub(in crate::source::redis::tail) async fn open(
         tail: Tail,
-        key: &str,
+        node: Node,
+        seat: Option<Seat>,
         was_lost: bool,
     ) -> Result<Self, Error> {
-        let node = tail.servers().find(key, Purpose::Reading).await?;
         let link = connect(&tail, &node).await;
         let link = link.inspect_err(|error| drop(tail.servers().report_failure(&node, error)))?;
-        let (is_role_denied, orphaned_since) = (false, None);
-        let (looks, replica) = (Looks::default(), None);
-        let mut reader = Self { tail, node, link, is_role_denied, looks, orphaned_since, replica };
+        let mut reader = Self {
+            tail,
+            node,
+            link,
+            is_role_denied: false,
+            looks: Looks::default(),
+            orphaned_since: None,
+            replica: None,
+            looked_behind_name: Instant::now(),
+            seat,
+            is_misplaced: false,
+        };
         reader.look_behind_name(was_lost).await?;
         Ok(reader)
     }
@@ -83,130 +96,86 @@ impl ReaderConnection {
         Ok(())
     }
 
-    /// Whether the server's name should be asked again, which may lead to another server by now.
+    /// The same once in a while: a server that becomes a replica tells only those who are in a read that waits, and who
+    /// reads for others often is in none.
+    pub(in crate::source::redis::tail) async fn look_behind_name_again(
+        &mut self,
+    ) -> Result<(), Error> {
+        if self.replica.is_some() || self.looked_behind_name.elapsed() < REDIAL {
+            return Ok(());
+        }
+        self.looked_behind_name = Instant::now();
+        self.look_behind_name(true).await
+    }
+
+    /// Whether another connection should be opened in its place: the server's name may lead to another server by
+    /// now, or the reader is to share one.
     pub(in crate::source) fn is_to_be_redialed(&self) -> bool {
-        self.replica.is_some_and(|at| at.is_demoted && at.opened.elapsed() >= REDIAL)
+        let is_to_move = self.seat.as_ref().is_some_and(|seat| seat.tally.is_to_move());
+        let is_old = |at: ReplicaByName| at.is_demoted && at.opened.elapsed() >= REDIAL;
+        self.is_misplaced || is_to_move || self.replica.is_some_and(is_old)
+    }
+
+    /// The number of this connection.
+    pub(in crate::source) fn number(&self) -> Option<u64> {
+        self.seat.as_ref().map(|seat| seat.id)
     }
 
     pub(in crate::source) fn server(&self) -> &Address {
         &self.node.address
     }
 
-    /// Reads, and waits up to `block` for an entry.
+    /// Reads, and waits up to `block` for an entry; `None`: another connection is to be opened first.
     pub(in crate::source) async fn read(
         &mut self,
         ask: ReadRequest<'_>,
         block: Duration,
-    ) -> Result<Reply, Error> {
-        // An orphaned replica gets no longer than its patience lasts. Zero would block for ever.
-        let left = |since: Instant| ORPHAN_PATIENCE.saturating_sub(since.elapsed());
-        let block = self.orphaned_since.map_or(block, |since| block.min(left(since)));
-        let block = self.replica.filter(|at| at.is_demoted).map_or(block, |_| block.min(REDIAL));
-        let block = block.max(Duration::from_millis(1));
+    ) -> Result<Option<Reply>, Error> {
+        let tally = self.seat.as_ref().map(|seat| seat.tally.clone());
+        let Some(tally) = tally else { return self.read_here(ask, block).await.map(Some) };
+        let reply = tokio::select! {
+            reply = self.read_here(ask, block) => reply?,
+            () = tally.to_move() => return Ok(None),
+        };
+        tally.add(&reply.entries);
+        Ok(Some(reply))
+    }
+
+    async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
+        let block = self.patience(block);
         for _ in 0..MAX_REDIRECTIONS {
-            match self.read_here(ask, block).await {
+            match self.reads().read(ask, Some(block), block).await {
                 Err(error) => self.follow(error).await?,
                 reply => return reply,
             }
         }
-        self.read_here(ask, block).await
+        self.reads().read(ask, Some(block), block).await
     }
 
-    async fn read_here(&mut self, ask: ReadRequest<'_>, block: Duration) -> Result<Reply, Error> {
-        let are_cut = self.tail.cut_looks().are_cut(ask.key);
-        let beside = if are_cut { Beside::Nothing } else { self.looks.beside_read() };
-        let since = Instant::now();
-        let mut answers = self.exchange(ask, Some(block), beside).await?.into_iter();
-        let entries = xread::found(ask, answers.next().unwrap_or(Value::Nil))?;
-        if entries.is_empty() && since.elapsed() < block / 2 {
-            // Something in between answers at once whatever we wait for.
-            tokio::time::sleep(UNASKED_PAUSE.min(block)).await;
-        }
-        let seen = match (beside, answers.next()) {
-            _ if are_cut => StreamState::Unseen,
-            (Beside::Look, Some(answer)) if !self.link.was_late => {
-                self.seen(ask.key, answer).await?
-            }
-            (Beside::Length, Some(length))
-                if !self.looks.is_due(entries.len() as u64, number(&length).ok(), block)
-                    && (entries.is_empty() || self.holds(ask.key, ask.after).await?) =>
-            {
-                StreamState::Unseen
-            }
-            _ if entries.is_empty() => self.look(ask.key).await?,
-            // What was trimmed before these entries does not show in a later look.
-            _ => return self.read_with_look(ask).await,
-        };
-        Ok(Reply { entries, seen })
+    /// An orphaned replica gets no longer than its patience lasts. Zero would block for ever.
+    fn patience(&self, block: Duration) -> Duration {
+        let left = |since: Instant| ORPHAN_PATIENCE.saturating_sub(since.elapsed());
+        let block = self.orphaned_since.map_or(block, |since| block.min(left(since)));
+        let block = self.replica.filter(|at| at.is_demoted).map_or(block, |_| block.min(REDIAL));
+        block.max(Duration::from_millis(1))
     }
 
-    /// Reads without waiting, and looks at the stream in the same moment.
-    async fn read_with_look(&mut self, ask: ReadRequest<'_>) -> Result<Reply, Error> {
-        let mut answers = self.exchange(ask, None, Beside::Look).await?.into_iter();
-        let entries = xread::found(ask, answers.next().unwrap_or(Value::Nil))?;
-        let seen = self.seen(ask.key, answers.next().unwrap_or(Value::Nil)).await?;
-        Ok(Reply { entries, seen })
-    }
-
-    async fn exchange(
+    /// Asks this server, whatever it redirects to.
+    pub(in crate::source::redis::tail) async fn ask(
         &mut self,
-        ask: ReadRequest<'_>,
-        block: Option<Duration>,
-        beside: Beside,
+        request: &Request,
     ) -> Result<Vec<Value>, Error> {
-        let request = xread::request(ask, block, beside).repeating_last();
-        let block = block.unwrap_or_default();
-        let exchange = self.link.exchange_blocking(&request, block, READ_TIMEOUT);
-        let answers = unless_replaced(&self.tail, &self.node, exchange).await;
-        if self.link.was_late {
-            self.looks.note_late();
-        }
-        answers.inspect_err(|error| {
-            if error.code == "IO" && beside == Beside::Look && self.link.answered == 1 {
-                self.tail.cut_looks().note_cut(ask.key);
-            }
-        })
+        self.ask_blocking(request, Duration::ZERO).await
     }
 
-    /// Whether the stream still holds the entry that a read went on from: then nothing was trimmed behind it.
-    async fn holds(&mut self, key: &str, id: StreamId) -> Result<bool, Error> {
-        let id = id.to_string();
-        let answer = self.ask(&["XRANGE", key, &id, &id]).await?;
-        Ok(!entries(accepted(answer)?)?.is_empty())
-    }
-
-    /// One command whose answer may weigh as much as entries do.
-    async fn ask(&mut self, words: &[&str]) -> Result<Value, Error> {
-        let bytes: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
-        let answer = in_time(READ_TIMEOUT, words[0], self.link.ask(&bytes));
-        unless_replaced(&self.tail, &self.node, answer).await
-    }
-
-    async fn look(&mut self, key: &str) -> Result<StreamState, Error> {
-        let answer = self.ask(&["XINFO", "STREAM", key]).await;
-        let answer = answer.inspect_err(|error| {
-            if error.code == "IO" {
-                self.tail.cut_looks().note_cut(key);
-            }
-        })?;
-        self.seen(key, answer).await
-    }
-
-    /// Where no look succeeds, the last entry tells where the stream ends.
-    async fn last_entry(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
-        let answer = self.ask(&["XREVRANGE", key, "+", "-", "COUNT", "1"]).await?;
-        let last = entries(accepted(answer)?)?.first().map(|entry| entry.id);
-        let end = last.unwrap_or_default();
-        Ok(last.map(|_| StreamInfo { last, last_generated: end, ..StreamInfo::default() }))
-    }
-
-    /// What a look says.
-    async fn seen(&mut self, key: &str, answer: Value) -> Result<StreamState, Error> {
-        self.tail.cut_looks().note_answer(key);
-        let weight_bytes = answer.weight_bytes();
-        let Some(info) = stream_info(answer)? else { return Ok(StreamState::Missing) };
-        self.looks.note(info.length, weight_bytes);
-        Ok(StreamState::Stream(self.tail.without_impossible_holes(&self.node, info).await))
+    /// The same for a request that Redis may hold back for `block`.
+    pub(in crate::source::redis::tail) async fn ask_blocking(
+        &mut self,
+        request: &Request,
+        block: Duration,
+    ) -> Result<Vec<Value>, Error> {
+        let exchange = self.link.exchange_blocking(request, block, READ_TIMEOUT);
+        unless_replaced(&self.tail, &self.node, exchange).await
     }
 
     pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
@@ -220,13 +189,12 @@ impl ReaderConnection {
     }
 
     async fn info_here(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
-        if self.tail.cut_looks().are_cut(key) {
-            return self.last_entry(key).await;
-        }
-        match self.look(key).await? {
-            StreamState::Stream(info) => Ok(Some(info)),
-            StreamState::Missing | StreamState::Unseen => Ok(None),
-        }
+        self.reads().info(key).await
+    }
+
+    fn reads(&mut self) -> Reads<'_> {
+        let Self { tail, node, link, looks, .. } = self;
+        Reads { tail, node, link, looks }
     }
 
     /// The last reply is no longer in memory: another large one may take its permit.
@@ -259,16 +227,9 @@ impl ReaderConnection {
         let asked = in_time(ANSWER_TIMEOUT, "ROLE", self.link.role());
         let role = unless_replaced(&self.tail, &self.node, asked).await?;
         self.is_role_denied = role.is_none();
-        let is_orphaned = matches!(role, Some(Role::Replica { is_connected: false, .. }));
-        self.orphaned_since = self.tail.orphaned_replicas().note(&self.node.address, is_orphaned);
-        if self.orphaned_since.is_none_or(|since| since.elapsed() < ORPHAN_PATIENCE) {
-            return Ok(role);
-        }
-        let message = format!(
-            "{} is a replica without its primary and gets nothing new; see INFO replication there",
-            self.node.address
-        );
-        Err(Error { class: ErrorClass::Away, code: "LAGGING", message })
+        let judged = self.tail.orphaned_replicas().judge(&self.node.address, role.as_ref());
+        self.orphaned_since = judged?;
+        Ok(role)
     }
 
     /// Reports a lag that was found in replies which were no errors, so that another server is read from.
@@ -289,6 +250,7 @@ impl ReaderConnection {
         let servers = self.tail.servers();
         let node = servers.report_failure(&self.node, &error);
         let node = node.ok_or_else(|| servers.explained(error))?;
+        self.is_misplaced |= self.seat.is_some() && !node.asking;
         self.link = connect(&self.tail, &node).await?;
         (self.node, self.is_role_denied, self.orphaned_since) = (node, false, None);
         self.looks = Looks::default();
@@ -296,7 +258,7 @@ impl ReaderConnection {
     }
 }
 
-fn is_redirection(error: &Error) -> bool {
+pub(in crate::source::redis::tail) fn is_redirection(error: &Error) -> bool {
     matches!(error.code, "MOVED" | "ASK" | "TRYAGAIN")
 }
 
@@ -306,28 +268,13 @@ async fn connect(tail: &Tail, node: &Node) -> Result<Link, Error> {
     Ok(link)
 }
 
-/// Does the work, and gives it up once another server is to be read from: `node` may be frozen, and its
-/// kernel accepts connections all the same.
-async fn unless_replaced<T>(
-    tail: &Tail,
-    node: &Node,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::select! {
-        outcome = work => outcome,
-        () = tail.servers().replaced(node) => {
-            let message = format!("{} is no longer the server to read from", node.address);
-            Err(Error { class: ErrorClass::Away, code: "FAILOVER", message })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::config;
+    use crate::source::redis::tail::topology::Purpose;
 
     #[tokio::test]
     async fn connecting_to_a_frozen_server_ends_once_the_sentinels_name_another_one() {
@@ -344,7 +291,8 @@ mod tests {
         let Servers::Sentinels(sentinels) = tail.servers() else { panic!("the url names one") };
         let address = frozen.local_addr().unwrap();
         sentinels.hear(1, Address::Tcp(address.ip().to_string(), address.port()));
-        let opening = ReaderConnection::open(tail.clone(), "a", false);
+        let node = tail.servers().find("a", Purpose::Reading).await.unwrap();
+        let opening = ReaderConnection::open(tail.clone(), node, None, false);
         let opening = tokio::spawn(async move { opening.await.err() });
         let _accepted = frozen.accept().await.unwrap();
         sentinels.hear(2, Address::Tcp("other".into(), 6379));

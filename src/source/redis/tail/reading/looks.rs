@@ -18,7 +18,7 @@ pub(super) enum Beside {
 
 /// The looks of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub(crate) struct Looks {
     last: Option<Look>,
     /// The user may not ask for the length.
     is_length_denied: bool,
@@ -32,11 +32,17 @@ struct Look {
     bytes: usize,
     /// The stream's length then, and the entries that were read since.
     length: u64,
+    has_read: bool,
 }
 
 impl Looks {
+    /// Whether a look costs little, as far as is known.
+    pub(crate) fn are_light(&self) -> bool {
+        self.last.as_ref().is_some_and(|look| look.bytes <= HEAVY_BYTES)
+    }
+
     pub(super) fn beside_read(&self) -> Beside {
-        let is_heavy = self.last.as_ref().is_some_and(|look| look.bytes > HEAVY_BYTES);
+        let is_heavy = self.last.is_some() && !self.are_light();
         match (self.is_asked_by_itself, is_heavy && !self.is_length_denied) {
             (true, _) => Beside::Nothing,
             (false, true) => Beside::Length,
@@ -52,13 +58,14 @@ impl Looks {
         self.is_length_denied |= length.is_none();
         let (Some(look), Some(length)) = (&mut self.last, length) else { return true };
         look.length += found;
-        let pause = if found > 0 { block } else { LONGEST_PAUSE };
+        look.has_read |= found > 0;
+        let pause = if look.has_read { block } else { LONGEST_PAUSE };
         look.length != length || look.when.elapsed() >= pause
     }
 
     /// A look has shown a stream of this length, and weighed so many bytes.
     pub(super) fn note(&mut self, length: u64, bytes: usize) {
-        self.last = Some(Look { when: Instant::now(), bytes, length });
+        self.last = Some(Look { when: Instant::now(), bytes, length, has_read: false });
     }
 
     /// The server did not answer a look beside a read until it was asked again.
@@ -90,6 +97,8 @@ mod tests {
         assert_eq!(looks.beside_read(), Beside::Length);
         assert!(!looks.is_due(1, Some(6), NEVER), "its time is not over");
         assert!(looks.is_due(1, Some(7), Duration::ZERO));
+        assert!(looks.is_due(0, Some(7), Duration::ZERO), "it was read since");
+        looks.note(7, HEAVY_BYTES + 1);
         assert!(!looks.is_due(0, Some(7), Duration::ZERO), "nothing has happened");
         assert!(looks.is_due(0, Some(6), NEVER), "something is gone");
         assert!(looks.is_due(2, Some(2), NEVER), "it is another stream");

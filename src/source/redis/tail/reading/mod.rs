@@ -4,9 +4,13 @@
 mod connection;
 mod looks;
 mod pages;
+mod reads;
 mod xread;
 
 pub(in crate::source) use connection::ReaderConnection;
+pub(super) use connection::is_redirection;
+pub(super) use looks::Looks;
 pub use pages::LOOK_BACK_BYTES;
+pub(super) use reads::{Reads, UNASKED_PAUSE, seen, unless_replaced};
 #[cfg(any(test, fuzzing))]
 pub use xread::fuzz_reply;

@@ -10,6 +10,7 @@ mod sentinel;
 mod slot;
 
 pub(super) use node::{Node, Purpose};
+pub(super) use slot::slot;
 
 use cluster::Cluster;
 use sentinel::Sentinels;

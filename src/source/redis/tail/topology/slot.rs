@@ -5,7 +5,7 @@
 pub(super) const SLOTS: u16 = 1 << 14;
 
 /// The slot of `key`. A hash tag, which is a text between the first braces, decides instead of the whole key.
-pub(super) fn slot(key: &str) -> u16 {
+pub(crate) fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
     let hashed = tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty()).unwrap_or(key);
     crc16(hashed.as_bytes()) % SLOTS

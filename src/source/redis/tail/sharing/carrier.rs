@@ -1,0 +1,165 @@
+//! The carrier: the task of a group. It waits for entries of all streams whose readers wait, and wakes those readers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::watch::{Manner, Watch, least_length};
+use crate::source::redis::tail::routing::Tail;
+use crate::source::redis::tail::seats::{Group, News, ServerSeats, Waiting};
+use crate::source::redis::tail::topology::Node;
+use crate::source::{Error, ErrorClass};
+
+/// The streams of a group are looked at in so many rounds, one after the other.
+const ROUNDS: u32 = 5;
+/// A reader that was told something waits again by then, unless its subscribers hold it up.
+const READING: Duration = Duration::from_millis(5);
+/// A group without readers ends after this.
+const LINGER: Duration = Duration::from_secs(1);
+/// The first wait after a failure; each further one is twice as long,
+const BACKOFF_FIRST: Duration = Duration::from_millis(25);
+/// but no longer than this.
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
+/// After so many connections that failed over their first read of several keys, keys are asked for in turn.
+const READS_THAT_FAIL: u32 = 2;
+
+/// Runs a group until it is closed, or has had no reader for a while. `was_lost`: its first reader was connected before.
+pub(super) async fn run(
+    tail: Tail,
+    node: Node,
+    seats: Arc<ServerSeats>,
+    group: Arc<Group>,
+    was_lost: bool,
+) {
+    let mut carrier = Carrier { tail, node, seats, group, was_lost, failures: 0 };
+    {
+        let _permit = carrier.seats.permit().await;
+        carrier.carry_until_useless().await;
+    }
+    if !carrier.seats.has_groups() {
+        // Nobody reads over them any more.
+        carrier.tail.reading_pool().retire(&carrier.node);
+    }
+}
+
+struct Carrier {
+    tail: Tail,
+    node: Node,
+    seats: Arc<ServerSeats>,
+    group: Arc<Group>,
+    /// It, or its first reader, has had a connection before.
+    was_lost: bool,
+    /// Connections in a row over which no read was answered.
+    failures: u32,
+}
+
+impl Carrier {
+    async fn carry_until_useless(&mut self) {
+        while self.until_somebody_waits().await {
+            let Err(error) = self.carry().await else { continue };
+            if error.class == ErrorClass::TooLarge {
+                // Each reads for itself, and then the entries that were too large are behind it.
+                self.group.tell_all(|| News::Due);
+                continue;
+            }
+            self.was_lost = true;
+            self.fail(&error);
+            let pause = BACKOFF_FIRST * 2_u32.saturating_pow(self.failures.min(16));
+            self.failures += 1;
+            sleep(pause.min(BACKOFF_LAST)).await;
+        }
+    }
+
+    /// Returns once a reader waits for news, and whether the group goes on.
+    async fn until_somebody_waits(&self) -> bool {
+        while !self.group.is_waited_for() {
+            let is_abandoned = timeout(LINGER, self.group.changed()).await.is_err();
+            if self.group.is_closed() || is_abandoned && self.seats.end(&self.group) {
+                return false;
+            }
+        }
+        !self.group.is_closed()
+    }
+
+    fn fail(&self, error: &Error) {
+        debug!(group = self.group.id, %error, "a shared connection failed; its readers come back");
+        self.tail.reading_pool().retire(&self.node);
+        if error.class == ErrorClass::Away {
+            self.tail.pool().retire(&self.node);
+        }
+        self.tail.servers().report_failure(&self.node, error);
+        self.group.tell_all(|| News::Lost(error.clone()));
+    }
+
+    /// Waits over one connection until the group ends, or the server's name is to be asked again.
+    async fn carry(&mut self) -> Result<(), Error> {
+        let mut watch = Watch::open(&self.tail, &self.node, self.was_lost).await?;
+        if self.failures >= READS_THAT_FAIL {
+            watch.manner = Manner::InTurn(Instant::now());
+        }
+        let mut looked: Option<Instant> = None;
+        while self.until_somebody_waits().await {
+            let Some(pace) = self.group.pace() else { continue };
+            self.seats.judge(Instant::now());
+            let length = (pace / ROUNDS).max(Duration::from_millis(1));
+            if looked.is_none_or(|when| when.elapsed() >= length) {
+                looked = Some(Instant::now());
+                self.look(&mut watch, length).await?;
+            }
+            let reads = self.group.reads();
+            if reads.is_empty() {
+                continue;
+            }
+            let began = Instant::now();
+            let found = watch.wait(&reads, length, &self.group).await?;
+            self.failures = 0;
+            if watch.connection.is_to_be_redialed() {
+                self.was_lost = true;
+                self.tail.reading_pool().retire(&self.node);
+                self.tail.pool().retire(&self.node);
+                self.group.tell_all(|| News::Moved);
+                return Ok(());
+            }
+            if found.is_empty() {
+                watch.check_server(length).await?;
+                continue;
+            }
+            self.tell(&found).await;
+            sleep(least_length(reads.len()).saturating_sub(began.elapsed())).await;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, found: &[Waiting]) {
+        self.tail.note_shared_read();
+        for waiting in found {
+            self.group.tell(waiting, News::Entries);
+        }
+        self.until_they_wait_again().await;
+    }
+
+    /// Looks at the streams that are due before the next round.
+    async fn look(&self, watch: &mut Watch<'_>, length: Duration) -> Result<(), Error> {
+        let due = self.group.looks(Instant::now() + length);
+        let (light, heavy): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|waiting| waiting.is_light);
+        for waiting in &heavy {
+            self.group.tell(waiting, News::Due);
+        }
+        watch
+            .look(&light, |waiting, look| {
+                self.group.tell(waiting, look);
+            })
+            .await?;
+        self.until_they_wait_again().await;
+        Ok(())
+    }
+
+    /// Gives the readers that were told something the time to wait again: they are part of the next read.
+    async fn until_they_wait_again(&self) {
+        let _ = timeout(READING, self.group.all_wait_again()).await;
+        self.group.wait_for_nobody();
+    }
+}

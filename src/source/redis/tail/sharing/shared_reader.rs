@@ -1,0 +1,296 @@
+//! A reader that shares a connection: it is told of entries, and reads them over a link that it borrows.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::config::{Address, ReadFrom};
+use crate::source::redis::tail::client::resp::Value;
+use crate::source::redis::tail::client::{ANSWER_TIMEOUT, READ_TIMEOUT, in_time};
+use crate::source::redis::tail::pool::Lease;
+use crate::source::redis::tail::reading::{
+    Looks, Reads, UNASKED_PAUSE, is_redirection, seen, unless_replaced,
+};
+use crate::source::redis::tail::routing::{MAX_REDIRECTIONS, Tail};
+use crate::source::redis::tail::seats::{News, Place, Seat, SeatKind};
+use crate::source::redis::tail::topology::{Node, Servers};
+use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
+
+/// The links that are borrowed may lead to another server than the connection that is shared, where a name leads to
+/// several, or to a new one. After so many reads of nothing they are opened again.
+const MISLED: u32 = 3;
+
+/// A group that has said nothing for so many times `source.block` is not relied upon.
+const SILENCE: u32 = 2;
+
+/// A reader that shares a connection; after an error it cannot be used any more.
+pub struct SharedReader {
+    tail: Tail,
+    node: Node,
+    seat: Seat,
+    looks: Looks,
+    /// When its first read began; `None`: nothing was read yet.
+    began: Option<Instant>,
+    /// Held for a large reply, as long as that is in memory.
+    permit: Option<OwnedSemaphorePermit>,
+    /// So often in a row it was told of entries, and found none.
+    misled: u32,
+    /// Its key is read at another server now.
+    is_misplaced: bool,
+    /// Its server is no orphaned replica.
+    is_settled: bool,
+}
+
+impl SharedReader {
+    pub(in crate::source::redis::tail) fn new(tail: Tail, node: Node, seat: Seat) -> Self {
+        Self {
+            tail,
+            node,
+            seat,
+            looks: Looks::default(),
+            began: None,
+            permit: None,
+            misled: 0,
+            is_misplaced: false,
+            is_settled: false,
+        }
+    }
+
+    /// Reads, and waits up to about `block` for an entry; `None`: another connection is to be opened first.
+    pub(in crate::source) async fn read(
+        &mut self,
+        ask: ReadRequest<'_>,
+        block: Duration,
+    ) -> Result<Option<Reply>, Error> {
+        let Some(began) = self.began else {
+            // What the server holds is yet to be seen, whatever the link is that it borrows.
+            self.began = Some(Instant::now());
+            return Box::pin(self.read_now(ask, block)).await.map(Some);
+        };
+        if self.misled > 0 {
+            tokio::time::sleep(UNASKED_PAUSE.min(block)).await;
+        }
+        if self.misled >= MISLED && matches!(self.tail.servers(), Servers::One(_)) {
+            self.tail.reading_pool().retire(&self.node);
+            return Ok(None);
+        }
+        let is_light = self.looks.are_light() && !self.tail.cut_looks().are_cut(ask.key);
+        let told = self.place().wait(ask.after, is_light, block);
+        // Whatever keeps its group from looking, its stream is read now and then.
+        let told = timeout(SILENCE * block + ANSWER_TIMEOUT, told).await;
+        match told.map_or(News::Due, |told| told.unwrap_or(News::Moved)) {
+            News::Look(_, opened) if opened > began => Ok(None),
+            News::Look(answer, _) => Box::pin(self.look(ask, answer, block, began)).await,
+            News::Due => Box::pin(self.read_told(ask, block, began)).await,
+            News::Entries => {
+                let reply = Box::pin(self.read_told(ask, block, began)).await?;
+                let found_none = reply.as_ref().is_some_and(|reply| reply.entries.is_empty());
+                self.misled = if found_none { self.misled + 1 } else { 0 };
+                Ok(reply)
+            }
+            News::Lost(error) => Err(error),
+            News::Moved => Ok(None),
+        }
+    }
+
+    fn place(&self) -> &Place {
+        match &self.seat.kind {
+            SeatKind::Shared(place) => place,
+            SeatKind::Own { .. } => unreachable!("it was made for a shared seat"),
+        }
+    }
+
+    /// What a look says, if it says that there is nothing to read; else what a read says.
+    async fn look(
+        &mut self,
+        ask: ReadRequest<'_>,
+        answer: Value,
+        pace: Duration,
+        began: Instant,
+    ) -> Result<Option<Reply>, Error> {
+        let seen = seen(&self.tail, &self.node, &mut self.looks, ask.key, answer).await;
+        let is_behind = match &seen {
+            Ok(StreamState::Stream(info)) => info.last.is_some_and(|last| last > ask.after),
+            Ok(StreamState::Missing | StreamState::Unseen) => false,
+            // It is its read that finds out what follows.
+            Err(_) => true,
+        };
+        match seen {
+            Ok(seen) if !is_behind => Ok(Some(Reply { entries: Vec::new(), seen })),
+            _ => self.read_told(ask, pace, began).await,
+        }
+    }
+
+    /// Reads what it was told of; `None`: over a link that may lead to another server than the last one.
+    async fn read_told(
+        &mut self,
+        ask: ReadRequest<'_>,
+        pace: Duration,
+        began: Instant,
+    ) -> Result<Option<Reply>, Error> {
+        let node = self.node.clone();
+        let outcome = match self.lease(&node).await {
+            Ok(lease) if lease.opened() > began => {
+                lease.give_back();
+                return Ok(None);
+            }
+            Ok(lease) => self.read_over(lease, &node, ask, pace).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Err(error) => self.read_elsewhere(error, ask, pace).await.map(Some),
+            reply => reply.map(Some),
+        }
+    }
+
+    async fn read_now(&mut self, ask: ReadRequest<'_>, pace: Duration) -> Result<Reply, Error> {
+        match self.read_at(&self.node.clone(), ask, pace).await {
+            Err(error) => self.read_elsewhere(error, ask, pace).await,
+            reply => reply,
+        }
+    }
+
+    /// Reads where an error redirects to.
+    async fn read_elsewhere(
+        &mut self,
+        mut error: Error,
+        ask: ReadRequest<'_>,
+        pace: Duration,
+    ) -> Result<Reply, Error> {
+        let mut node = self.node.clone();
+        for _ in 0..MAX_REDIRECTIONS {
+            node = self.redirected(&node, error)?;
+            match self.read_at(&node, ask, pace).await {
+                Err(next) => error = next,
+                reply => return reply,
+            }
+        }
+        Err(error)
+    }
+
+    /// The server that an error redirects to; fails with that error if there is none.
+    fn redirected(&mut self, node: &Node, error: Error) -> Result<Node, Error> {
+        if error.class == ErrorClass::Away && !is_redirection(&error) {
+            // What silenced one link has silenced them all.
+            self.tail.reading_pool().retire(node);
+            self.tail.pool().retire(node);
+        }
+        let servers = self.tail.servers();
+        let next = servers.report_failure(node, &error).ok_or_else(|| servers.explained(error))?;
+        self.is_misplaced |= !next.asking;
+        Ok(next)
+    }
+
+    async fn lease(&self, node: &Node) -> Result<Lease, Error> {
+        let lease = self.tail.reading_pool().lease(node, READ_TIMEOUT, "XREAD");
+        let mut lease = unless_replaced(&self.tail, node, lease).await?;
+        lease.link().limit_large_replies(self.tail.large_replies().clone());
+        Ok(lease)
+    }
+
+    async fn read_at(
+        &mut self,
+        node: &Node,
+        ask: ReadRequest<'_>,
+        pace: Duration,
+    ) -> Result<Reply, Error> {
+        let lease = self.lease(node).await?;
+        self.read_over(lease, node, ask, pace).await
+    }
+
+    async fn read_over(
+        &mut self,
+        mut lease: Lease,
+        node: &Node,
+        ask: ReadRequest<'_>,
+        pace: Duration,
+    ) -> Result<Reply, Error> {
+        let (tail, looks) = (&self.tail, &mut self.looks);
+        let mut reads = Reads { tail, node, link: lease.link(), looks };
+        let reply = reads.read(ask, None, pace).await;
+        self.permit = lease.link().take_permit();
+        give_back_unless_broken(lease, reply.as_ref().err());
+        self.seat.tally.add(reply.as_ref().map_or(&[], |reply| &reply.entries));
+        reply
+    }
+
+    /// The state of the stream; `None`: there is no such key.
+    pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
+        let mut node = self.node.clone();
+        for _ in 0..MAX_REDIRECTIONS {
+            match self.info_at(&node, key).await {
+                Err(error) => node = self.redirected(&node, error)?,
+                info => return info,
+            }
+        }
+        self.info_at(&node, key).await
+    }
+
+    async fn info_at(&mut self, node: &Node, key: &str) -> Result<Option<StreamInfo>, Error> {
+        let mut lease = self.lease(node).await?;
+        let (tail, looks) = (&self.tail, &mut self.looks);
+        let info = Reads { tail, node, link: lease.link(), looks }.info(key).await;
+        give_back_unless_broken(lease, info.as_ref().err());
+        info
+    }
+
+    /// Fails if the server is a replica that has been orphaned for too long. To be called after a read that found
+    /// nothing; the task of its group looks after that from then on.
+    pub(in crate::source) async fn check_orphaned(&mut self) -> Result<(), Error> {
+        let is_settled = std::mem::replace(&mut self.is_settled, true);
+        if is_settled || self.tail.read_from() != ReadFrom::Replica || self.node.must_be_primary {
+            return Ok(());
+        }
+        // Others may be waiting for a permit while they have the links.
+        self.permit = None;
+        let node = self.node.clone();
+        let mut lease = self.lease(&node).await?;
+        let role = in_time(ANSWER_TIMEOUT, "ROLE", lease.link().role()).await?;
+        lease.give_back();
+        let outcome = self.tail.orphaned_replicas().judge(&node.address, role.as_ref());
+        outcome.map(drop).inspect_err(|error| {
+            self.tail.servers().report_failure(&node, error);
+        })
+    }
+
+    pub(in crate::source) fn release_permit(&mut self) {
+        self.permit = None;
+    }
+
+    pub(in crate::source) fn server(&self) -> &Address {
+        &self.node.address
+    }
+
+    /// The number of the connection that it shares.
+    pub(in crate::source) fn group(&self) -> u64 {
+        self.place().group.id
+    }
+
+    /// Whether another connection should be opened in its place.
+    pub(in crate::source) fn is_to_be_redialed(&self) -> bool {
+        self.is_misplaced || self.seat.tally.is_to_move()
+    }
+
+    /// Reports a lag that was found in replies which were no errors, so that another server is read from.
+    pub(in crate::source) fn report_lagging(&self, error: &Error) {
+        if error.code == "LAGGING" {
+            self.tail.servers().report_failure(&self.node, error);
+        }
+    }
+
+    pub(in crate::source) async fn primary_snapshot(
+        &self,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<StreamState>, Error> {
+        self.tail.primary_snapshot_for(&self.node, key, patience).await
+    }
+}
+
+/// An error that is an answer leaves the link as it was.
+fn give_back_unless_broken(lease: Lease, error: Option<&Error>) {
+    if error.is_none_or(|error| error.class == ErrorClass::Key || is_redirection(error)) {
+        lease.give_back();
+    }
+}
