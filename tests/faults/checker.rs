@@ -19,6 +19,8 @@ const LATE: Duration = Duration::from_millis(500);
 /// How many violations are reported of a client, and of how many clients.
 const VIOLATIONS_REPORTED: usize = 5;
 const CLIENTS_REPORTED: usize = 3;
+/// And of all keys.
+const MOST_REPORTED: usize = 40;
 
 /// What the checker found.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,29 @@ pub struct Findings {
     pub violations: Vec<String>,
     /// Then: what one of the clients concerned heard, and what the gateway logged.
     pub evidence: String,
+}
+
+impl Findings {
+    /// Adds what was found of another key's clients.
+    pub fn add(&mut self, key: &str, other: Self) {
+        self.entries += other.entries;
+        self.deliveries += other.deliveries;
+        self.gaps += other.gaps;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.recovery = self.recovery.max(other.recovery);
+        if other.violations.is_empty() {
+            return;
+        }
+        let is_first = self.violations.is_empty();
+        self.only_late = other.only_late && (is_first || self.only_late);
+        if is_first {
+            self.evidence = other.evidence;
+        }
+        let room = MOST_REPORTED.saturating_sub(self.violations.len());
+        let reported = other.violations.iter().take(room);
+        self.violations.extend(reported.map(|what| format!("{key}: {what}")));
+    }
 }
 
 /// Checks every client.

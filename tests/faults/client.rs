@@ -93,7 +93,7 @@ pub enum Speaks {
 /// One client.
 pub struct Client {
     pub address: SocketAddr,
-    pub path: &'static str,
+    pub path: String,
     pub speaks: Speaks,
     pub record: Arc<Record>,
     pub rng: fastrand::Rng,
@@ -226,7 +226,7 @@ impl Client {
             "" => String::new(),
             id => format!("Last-Event-ID: {id}\r\n"),
         };
-        let path = self.path;
+        let path = &self.path;
         format!("GET {path} HTTP/{version}\r\nHost: x\r\nAccept: text/event-stream\r\n{resume}\r\n")
     }
 

@@ -76,7 +76,7 @@ pub const FINISHED: &str = "the end of a whole body";
 const DUE: Duration = Duration::from_secs(1);
 
 /// What a fault may do to the clients, beyond making them wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// Reasons of gaps that they may get; any other is a false alarm.
     pub reasons: &'static [&'static str],

@@ -3,7 +3,8 @@
 //! what the writer and the clients recorded. Nothing may be lost without a gap that says so, nothing come twice, out of
 //! order or torn, and everything has to be level again soon.
 //!
-//! `cargo test --test faults` runs each fault once and shortly; `-- --seeds 5` in earnest.
+//! `cargo test --test faults` runs each fault once and shortly, `-- --shared` where fifty keys share two connections
+//! to Redis; `-- --seeds 5` in earnest.
 
 #![allow(unreachable_pub, missing_docs, reason = "a test crate has no outside")]
 #![allow(clippy::pedantic, clippy::unwrap_used, reason = "a test fails where it is wrong")]
@@ -12,6 +13,7 @@ mod checker;
 mod chunks;
 mod client;
 mod history;
+mod neighbours;
 mod nemesis;
 mod payload;
 mod proxy;
@@ -59,6 +61,9 @@ struct Options {
     /// HTTP/2.
     #[arg(long)]
     long: bool,
+    /// Fifty keys share two connections to Redis, and each is checked.
+    #[arg(long)]
+    shared: bool,
     /// Clients in each run.
     #[arg(long, default_value_t = 20)]
     clients: usize,
@@ -101,7 +106,8 @@ fn once_more(row: &mut Row, fault: &Fault, plan: Plan, runtime: &Runtime) {
 fn inflict(options: &Options, faults: &[&Fault]) -> bool {
     let seed = options.seed.or_else(support::seed::of_environment);
     let seeds: Vec<u64> = seed.map_or((1..=options.seeds).collect(), |seed| vec![seed]);
-    let (clients, long) = (options.clients, options.long || seeds.len() > 1);
+    let (clients, shared) = (options.clients, options.shared);
+    let long = options.long || seeds.len() > 1;
     let runtime = support::swarm::runtime();
     let rows = faults.iter().map(|fault| Row { name: fault.name, runs: Vec::new() });
     let rows: Mutex<Vec<Row>> = Mutex::new(rows.collect());
@@ -109,7 +115,7 @@ fn inflict(options: &Options, faults: &[&Fault]) -> bool {
     let waiting: Mutex<VecDeque<(usize, u64)>> = Mutex::new(order.collect());
     let work = || {
         while let Some((fault, seed)) = { waiting.lock().unwrap().pop_front() } {
-            let plan = Plan { seed, clients, long };
+            let plan = Plan { seed, clients, shared, long };
             let findings = run::run(faults[fault], plan, runtime.handle());
             let row = &mut rows.lock().unwrap()[fault];
             row.runs.push((seed, findings));
@@ -125,11 +131,15 @@ fn inflict(options: &Options, faults: &[&Fault]) -> bool {
     });
     let mut rows = rows.into_inner().unwrap();
     let late = rows.iter_mut().zip(faults).filter(|(row, _)| row.is_only_late());
-    late.for_each(|(row, fault)| once_more(row, fault, Plan { seed: 0, clients, long }, &runtime));
+    late.for_each(|(row, fault)| {
+        once_more(row, fault, Plan { seed: 0, clients, shared, long }, &runtime)
+    });
     let failed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
     let long = if long { " --long" } else { "" };
+    let shared = if shared { " --shared" } else { "" };
     for row in &failed {
-        let again = |seed| format!("cargo test --test faults -- {} --seed {seed}{long}", row.name);
+        let again =
+            |seed| format!("cargo test --test faults -- {} --seed {seed}{long}{shared}", row.name);
         eprintln!("{}", row.complaint(again));
     }
     println!("\n{} of {} faults passed", rows.len() - failed.len(), rows.len());

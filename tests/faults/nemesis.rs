@@ -24,6 +24,8 @@ pub struct Fault {
     pub name: &'static str,
     pub stage: Stage,
     pub allowed: Allowed,
+    /// What it may do to the clients of other keys.
+    pub beside: Allowed,
     /// Inflicts it, and returns when it is over or, if it is a silence, has begun.
     pub inflict: fn(&mut Scene) -> Over,
 }
@@ -85,13 +87,26 @@ const GOES: Allowed = Allowed { reasons: &["reset"], tears: true, ..ENDS };
 /// Who is away when it goes gets nothing but 204.
 const GOES_AND_CLOSES: Allowed = Allowed { closes: true, ..GOES };
 
+/// It concerns all keys.
 const fn fault(
     name: &'static str,
     stage: Stage,
     allowed: Allowed,
     inflict: fn(&mut Scene) -> Over,
 ) -> Fault {
-    Fault { name, stage, allowed, inflict }
+    let beside = Allowed { at_least: 0, ends: false, ..allowed };
+    Fault { name, stage, allowed, beside, inflict }
+}
+
+/// It concerns one key; clients of the others may at most lose their connections, where all do.
+const fn of_key(
+    name: &'static str,
+    stage: Stage,
+    allowed: Allowed,
+    inflict: fn(&mut Scene) -> Over,
+) -> Fault {
+    let closes = allowed.closes && stage.has_client_side();
+    Fault { name, stage, allowed, beside: Allowed { closes, tears: closes, ..HARMLESS }, inflict }
 }
 
 /// All of them.
@@ -110,32 +125,32 @@ pub const FAULTS: &[Fault] = &[
     fault("clients-paused", Stage::Plain, HARMLESS, around::clients_paused),
     fault("right-withdrawn", Stage::Acl, CLOSES, around::right_withdrawn),
     fault("password-changed", Stage::Acl, HARMLESS, around::password_changed),
-    fault("key-deleted", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::deleted),
-    fault("key-unlinked", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::unlinked),
+    of_key("key-deleted", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::deleted),
+    of_key("key-unlinked", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::unlinked),
     fault("flushed", Stage::Plain, RESETS_AGAIN_AND_AGAIN, stream::flushed),
-    fault("ids-set-back", Stage::Plain, RESETS, stream::ids_set_back),
-    fault("trimmed-to-nothing", Stage::Plain, TRIMS, stream::trimmed_to_nothing),
-    fault("trimmed-past-reader", Stage::Plain, TRIMS, stream::trimmed_past_reader),
-    fault("burst-over-maxlen", Stage::Plain, TRIMS, stream::burst_over_maxlen),
-    fault("entries-deleted", Stage::Plain, DELETES, stream::entries_deleted),
-    fault("deleted-beside-heavy-looks", Stage::Plain, DELETES, stream::deleted_beside_heavy_looks),
-    fault("last-id-set", Stage::Plain, HARMLESS, stream::last_id_set),
-    fault("last-id-set-back", Stage::Plain, RESETS, stream::last_id_set_back),
-    fault("string-in-its-place", Stage::Plain, RESETS_AND_CLOSES, stream::string_in_its_place),
-    fault("string-and-back", Stage::Plain, CLOSES, stream::string_and_back),
-    fault(
+    of_key("ids-set-back", Stage::Plain, RESETS, stream::ids_set_back),
+    of_key("trimmed-to-nothing", Stage::Plain, TRIMS, stream::trimmed_to_nothing),
+    of_key("trimmed-past-reader", Stage::Plain, TRIMS, stream::trimmed_past_reader),
+    of_key("burst-over-maxlen", Stage::Plain, TRIMS, stream::burst_over_maxlen),
+    of_key("entries-deleted", Stage::Plain, DELETES, stream::entries_deleted),
+    of_key("deleted-beside-heavy-looks", Stage::Plain, DELETES, stream::deleted_beside_heavy_looks),
+    of_key("last-id-set", Stage::Plain, HARMLESS, stream::last_id_set),
+    of_key("last-id-set-back", Stage::Plain, RESETS, stream::last_id_set_back),
+    of_key("string-in-its-place", Stage::Plain, RESETS_AND_CLOSES, stream::string_in_its_place),
+    of_key("string-and-back", Stage::Plain, CLOSES, stream::string_and_back),
+    of_key(
         "trimmed-behind-clients",
         Stage::GatewayBehindProxy,
         TRIMS_AND_CLOSES,
         stream::trimmed_behind_clients,
     ),
-    fault(
+    of_key(
         "deleted-behind-clients",
         Stage::GatewayBehindProxy,
         DELETES_AND_CLOSES,
         stream::deleted_behind_clients,
     ),
-    fault(
+    of_key(
         "reset-behind-clients",
         Stage::GatewayBehindProxy,
         RESETS_AND_CLOSES,
@@ -188,14 +203,14 @@ pub const FAULTS: &[Fault] = &[
     ),
     fault("end-redis-killed", Stage::Durable, ENDS, ends::redis_killed),
     fault("end-redis-emptied", Stage::Plain, GOES, ends::redis_emptied),
-    fault("end-key-gone-at-once", Stage::Plain, GOES, ends::key_gone_at_once),
-    fault(
+    of_key("end-key-gone-at-once", Stage::Plain, GOES, ends::key_gone_at_once),
+    of_key(
         "end-key-gone-behind-clients",
         Stage::GatewayBehindProxy,
         GOES,
         ends::key_gone_behind_clients,
     ),
-    fault(
+    of_key(
         "end-key-gone-without-clients",
         Stage::GatewayBehindProxy,
         GOES_AND_CLOSES,

@@ -1,23 +1,26 @@
 //! One run of one fault: both sides go on, the nemesis strikes, and when all is level again the
 //! checker looks at what the writer and the clients recorded.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
 use crate::checker::{Findings, check};
 use crate::client::Record;
-use crate::history::{Ending, Fate, History};
-use crate::nemesis::{Fault, Over};
+use crate::history::{Allowed, Ending, Fate, History};
+use crate::nemesis::Fault;
 use crate::payload;
 use crate::scene::{Plan, Scene};
 use crate::support::pause_of_the_scenario;
 use crate::support::waiting::holds_by;
+use crate::writer::{KEY, Writer};
 
-/// Entries a second that the writer writes of its own.
+/// Times a second that the writer writes of its own, and where others write beside it.
 const RATE: u32 = 120;
+const RATE_OF_MANY: u32 = 60;
 /// What is not level this long after its limit will not be.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,8 +29,10 @@ pub fn run(fault: &Fault, plan: Plan, runtime: &Handle) -> Findings {
     let run = || {
         let rng = fastrand::Rng::with_seed(plan.seed ^ digest(fault.name));
         let mut scene = Scene::set(fault.stage, plan, rng, runtime);
-        let history = play(fault, &mut scene);
-        let mut findings = check(&history);
+        let mut findings = Findings::default();
+        for (key, history) in play(fault, &mut scene) {
+            findings.add(&key, check(&history));
+        }
         if !findings.violations.is_empty() {
             findings.evidence += &format!("--- the gateway's log ---\n{}", scene.log());
         }
@@ -46,7 +51,8 @@ fn digest(name: &str) -> u64 {
     name.bytes().fold(0, |digest, byte| digest.wrapping_mul(31).wrapping_add(u64::from(byte)))
 }
 
-fn play(fault: &Fault, scene: &mut Scene) -> History {
+/// What happened to the key that the fault is about, and to those beside it.
+fn play(fault: &Fault, scene: &mut Scene) -> Vec<(String, History)> {
     for _ in 0..scene.rng.u64(0..30) {
         assert!(scene.writing.lock().add(), "Redis takes an entry");
     }
@@ -54,59 +60,57 @@ fn play(fault: &Fault, scene: &mut Scene) -> History {
     let paths = if ends { ["/answer", "/answer-told"] } else { ["/events", "/told"] };
     let records = scene.let_clients_in(paths);
     let due_from = scene.writing.lock().next();
-    let rng = scene.rng.fork();
-    scene.writing.begin(RATE, rng);
+    scene.begin_beside();
+    let (rng, shared) = (scene.rng.fork(), scene.plan.shared);
+    scene.writing.begin(if shared { RATE_OF_MANY } else { RATE }, rng, Writer::add_some);
     scene.wait(200, 700);
 
     let over = (fault.inflict)(scene);
+    let healed = over.at - scene.began;
+    let healed_beside = scene.add_beside();
     let deadline = over.at + over.limit + PATIENCE;
     if ends {
-        let healed = over.at - scene.began;
         holds_by(deadline, || records.iter().all(|record| record.is_over_since(healed)));
         scene.wait(300, 700);
-        return remember(fault, scene, over, due_from, &records);
+    } else {
+        holds_by(deadline, || heard_of_what_came_after(scene, healed, &records));
+        scene.wait(300, 700);
+        scene.writing.end();
+        if !scene.deleted.is_empty() {
+            pause_of_the_scenario(
+                scene.block(),
+                "the next entry has a look, which tells of deletions",
+            );
+        }
+        // The second of them ends everything: what comes twice comes before it.
+        for _ in 0..2 {
+            scene.writing.lock().add();
+            let last = scene.writing.lock().last_added();
+            holds_by(deadline + PATIENCE, || records.iter().all(|record| record.last() == last));
+        }
     }
-    holds_by(deadline, || heard_of_what_came_after(scene, over, &records));
-    scene.wait(300, 700);
-    scene.writing.end();
-    if !scene.deleted.is_empty() {
-        pause_of_the_scenario(scene.block(), "the next entry has a look, which tells of deletions");
+    scene.end_beside(Instant::now() + PATIENCE);
+    let (limit, allowed) = (over.limit, fault.allowed);
+    let main = remember(scene, &scene.writing.lock(), due_from, &records);
+    let mut histories = vec![(KEY.to_owned(), History { healed, limit, allowed, ..main })];
+    let allowed = fault.beside;
+    for (key, beside) in scene.histories_beside() {
+        histories.push((key, History { healed: healed_beside, limit, allowed, ..beside }));
     }
-    // The second of them ends everything: what comes twice comes before it.
-    for _ in 0..2 {
-        scene.writing.lock().add();
-        let last = last_added(scene);
-        holds_by(deadline + PATIENCE, || records.iter().all(|record| record.last() == last));
-    }
-    remember(fault, scene, over, due_from, &records)
-}
-
-fn last_added(scene: &Scene) -> u64 {
-    let writer = scene.writing.lock();
-    let added = writer.written().iter().rposition(|fate| matches!(fate, Fate::Added(..)));
-    added.map_or(0, |index| index as u64 + 1)
+    histories
 }
 
 /// Whether every client has heard of an entry that was written after the fault.
-fn heard_of_what_came_after(scene: &Scene, over: Over, records: &[Arc<Record>]) -> bool {
-    let healed = over.at - scene.began;
+fn heard_of_what_came_after(scene: &Scene, healed: Duration, records: &[Arc<Record>]) -> bool {
     let after = |fate: &Fate| matches!(fate, Fate::Added(_, at) if *at > healed);
     let first = scene.writing.lock().written().iter().position(after);
     first.is_some_and(|index| records.iter().all(|record| record.last() > index as u64))
 }
 
-fn remember(
-    fault: &Fault,
-    scene: &Scene,
-    over: Over,
-    due_from: u64,
-    records: &[Arc<Record>],
-) -> History {
-    let (written, marker) = {
-        let writer = scene.writing.lock();
-        (writer.written().to_vec(), writer.marker())
-    };
-    let kept = scene.kept().into_iter().map(|(id, data)| {
+/// What happened to the key of this writer; the bounds are still to be set.
+pub fn remember(scene: &Scene, writer: &Writer, due_from: u64, records: &[Arc<Record>]) -> History {
+    let written = writer.written().to_vec();
+    let kept = scene.kept(writer.key()).into_iter().map(|(id, data)| {
         let number = payload::number(&data).expect("what the writer wrote");
         let fate = written[usize::try_from(number).unwrap() - 1];
         let given = matches!(fate, Fate::Added(given, _) if given.to_string() == id);
@@ -116,16 +120,19 @@ fn remember(
         );
         number
     });
+    let is_main = writer.key() == KEY;
+    let ending = writer.marker();
+    let ending = ending.map(|marker| Ending { marker, gone: scene.gone, away: scene.away });
     History {
         kept: kept.collect(),
         written,
         due_from,
-        deleted: scene.deleted.clone(),
+        deleted: if is_main { scene.deleted.clone() } else { HashMap::new() },
         removals: scene.removals(),
         clients: records.iter().map(|record| record.heard()).collect(),
-        healed: over.at - scene.began,
-        limit: over.limit,
-        allowed: fault.allowed,
-        ending: marker.map(|marker| Ending { marker, gone: scene.gone, away: scene.away }),
+        healed: Duration::ZERO,
+        limit: Duration::ZERO,
+        allowed: Allowed::default(),
+        ending,
     }
 }

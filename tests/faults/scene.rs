@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, Record, Speaks};
 use crate::history::Fate;
+use crate::neighbours::{NEIGHBOURS, Neighbours};
 use crate::proxy::{Proxy, Upstream};
 use crate::support::address::own_ip;
 use crate::support::gateway::Gateway;
@@ -31,6 +32,8 @@ pub const USER: &str = "gateway";
 pub const PASSWORD: &str = "in the beginning";
 /// The key that this user may read.
 pub const MAY_READ: &str = "%R~events:a";
+/// And the keys beside it.
+pub const MAY_READ_BESIDE: &str = "%R~beside:*";
 /// And how: the README says that a gateway needs no more.
 const COMMANDS: [&str; 6] =
     ["+xread", "+xrange", "+xrevrange", "+xinfo|stream", "+ping", "+select"];
@@ -69,8 +72,8 @@ impl Stage {
         matches!(self, Self::RedisBehindProxy | Self::BothBehindProxies)
     }
 
-    fn has_client_side(self) -> bool {
-        let both = self == Self::BothBehindProxies;
+    pub const fn has_client_side(self) -> bool {
+        let both = matches!(self, Self::BothBehindProxies);
         both || matches!(self, Self::GatewayBehindProxy | Self::CutsStalled | Self::CutsLate)
     }
 }
@@ -80,8 +83,17 @@ impl Stage {
 pub struct Plan {
     pub seed: u64,
     pub clients: usize,
+    /// Keys share connections to Redis.
+    pub shared: bool,
     /// Faults last as long as they do in earnest.
     pub long: bool,
+}
+
+impl Plan {
+    /// Keys beside the one that faults are about, each with a client.
+    pub fn neighbours(&self) -> usize {
+        if self.shared { NEIGHBOURS } else { 0 }
+    }
 }
 
 /// What a fault can lay hands on.
@@ -90,6 +102,7 @@ pub struct Scene {
     pub rng: fastrand::Rng,
     pub began: Instant,
     pub writing: Writing,
+    pub beside: Neighbours,
     pub gateway: Option<Gateway>,
     /// What earlier gateways of this run logged.
     pub logged: String,
@@ -134,16 +147,18 @@ impl Scene {
         let blueprint = Blueprint::new(stage, plan, &mut rng, url, &folder);
         if stage == Stage::Acl {
             let password = format!(">{PASSWORD}");
-            let user = ["ACL", "SETUSER", USER, "on", &password, "resetkeys", MAY_READ, "-@all"];
-            let user = [&user[..], &COMMANDS].concat();
+            let user = ["ACL", "SETUSER", USER, "on", &password, "-@all", "resetkeys"];
+            let user = [&user[..], &[MAY_READ, MAY_READ_BESIDE], &COMMANDS].concat();
             assert_eq!(redis.run(&user), Answer::Text("OK".into()));
         }
-        let writer = Writer::new(began, rng.fork(), redis.socket());
+        let writer = Writer::new(began, rng.fork(), KEY, redis.socket());
+        let beside = Neighbours::new(plan, began, &mut rng, redis);
         let mut scene = Self {
             plan,
             rng,
             began,
             writing: Writing::new(writer),
+            beside,
             gateway: None,
             logged: String::new(),
             servers,
@@ -205,7 +220,9 @@ impl Scene {
         let newest = self.writing.lock().written().iter().rev().find_map(newest);
         eventually("the gateway has read what was written", || {
             let streams = self.gateway().streams();
-            let read = streams[0]["last_id"].as_str().and_then(|id| id.parse::<StreamId>().ok());
+            let streams = streams.as_array().unwrap();
+            let stream = streams.iter().find(|stream| stream["key"] == KEY).unwrap();
+            let read = stream["last_id"].as_str().and_then(|id| id.parse::<StreamId>().ok());
             read >= newest
         });
     }
@@ -230,24 +247,29 @@ impl Scene {
     }
 
     /// Clients come, of every kind, to one or the other of these paths; each one's record.
-    pub fn let_clients_in(&mut self, paths: [&'static str; 2]) -> Vec<Arc<Record>> {
+    pub fn let_clients_in(&mut self, paths: [&str; 2]) -> Vec<Arc<Record>> {
+        let path = |index: usize| paths[usize::from(index % 3 == 2)].to_owned();
+        self.records = self.clients_at((0..self.plan.clients).map(path).collect());
+        self.records.clone()
+    }
+
+    /// A client at each of these paths, and its record.
+    pub fn clients_at(&mut self, paths: Vec<String>) -> Vec<Arc<Record>> {
         let address =
             self.client_side.as_ref().map_or(self.gateway_address(), |proxy| proxy.address);
-        let records: Vec<_> =
-            (0..self.plan.clients).map(|_| Arc::new(Record::new(self.began))).collect();
-        for (index, record) in records.iter().enumerate() {
-            let path = paths[usize::from(index % 3 == 2)];
+        let mut records = Vec::new();
+        for (index, path) in paths.into_iter().enumerate() {
             let speaks = match index % 5 {
                 3 if self.plan.long => Speaks::Http2,
                 4 => Speaks::Old,
                 _ => Speaks::Http1,
             };
-            let (record, rng) = (record.clone(), self.rng.fork());
+            let (record, rng) = (Arc::new(Record::new(self.began)), self.rng.fork());
+            records.push(record.clone());
             let client = Client { address, path, speaks, record, rng };
             self.clients.spawn_on(client.run(), &self.runtime);
         }
         eventually("every client is live", || records.iter().all(|record| record.is_live()));
-        self.records.clone_from(&records);
         records
     }
 
@@ -290,9 +312,9 @@ impl Scene {
         blueprint::block(self.plan)
     }
 
-    /// What the stream holds, as it was written.
-    pub fn kept(&self) -> Vec<(String, String)> {
-        let Answer::List(entries) = self.redis().run(&["XRANGE", KEY, "-", "+"]) else {
+    /// What the stream of this key holds, as it was written.
+    pub fn kept(&self, key: &str) -> Vec<(String, String)> {
+        let Answer::List(entries) = self.redis().run(&["XRANGE", key, "-", "+"]) else {
             panic!("no list of what is kept")
         };
         entries.into_iter().map(id_and_payload).collect()

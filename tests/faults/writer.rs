@@ -27,6 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct Writer {
     began: Instant,
     rng: fastrand::Rng,
+    key: Arc<str>,
     socket: PathBuf,
     connection: Option<Connection>,
     written: Vec<Fate>,
@@ -37,10 +38,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes to the Redis behind this unix socket.
-    pub fn new(began: Instant, rng: fastrand::Rng, socket: PathBuf) -> Self {
-        let (connection, written, behind) = (None, Vec::new(), Duration::ZERO);
-        Self { began, rng, socket, connection, written, behind, marker: None }
+    /// Writes to this key in the Redis behind this unix socket.
+    pub fn new(began: Instant, rng: fastrand::Rng, key: &str, socket: PathBuf) -> Self {
+        let (key, connection, written, behind) = (key.into(), None, Vec::new(), Duration::ZERO);
+        Self { began, rng, key, socket, connection, written, behind, marker: None }
+    }
+
+    /// The stream's key.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// What became of each entry so far.
@@ -51,6 +57,12 @@ impl Writer {
     /// The number that the next entry gets.
     pub fn next(&self) -> u64 {
         self.written.len() as u64 + 1
+    }
+
+    /// The number of the last entry that Redis took.
+    pub fn last_added(&self) -> u64 {
+        let added = self.written.iter().rposition(|fate| matches!(fate, Fate::Added(..)));
+        added.map_or(0, |index| index as u64 + 1)
     }
 
     /// The number of the entry that ends the stream, once that is known.
@@ -151,6 +163,11 @@ impl Writer {
         u64::try_from(now.as_millis()).unwrap()
     }
 
+    /// One entry, and now and then more; whether Redis took them.
+    pub fn add_some(&mut self, rng: &mut fastrand::Rng) -> bool {
+        self.burst(if rng.u32(0..20) == 0 { rng.u64(2..20) } else { 1 }, None)
+    }
+
     fn send_entry(&mut self, keep: Option<u64>, id: Option<StreamId>) {
         let fill_bytes = match self.rng.u32(0..100) {
             0 => self.rng.usize(10_000..60_000),
@@ -168,7 +185,8 @@ impl Writer {
             None => format!("{}-*", self.now_ms()),
         };
         let keep = keep.map(|keep| keep.to_string());
-        let mut words = vec!["XADD", KEY];
+        let key = self.key.clone();
+        let mut words = vec!["XADD", &*key];
         if let Some(keep) = &keep {
             words.extend(["MAXLEN", keep]);
         }
@@ -217,38 +235,44 @@ impl Writer {
     }
 }
 
-/// A writer that writes on its own, now and then more than one entry, until it is told to stop.
-pub struct Writing {
-    pub writer: Arc<Mutex<Writer>>,
+/// A writer, or some, that write on their own until they are told to stop.
+pub struct Writing<W = Writer> {
+    writer: Arc<Mutex<W>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Writing {
+impl<W: Send + 'static> Writing<W> {
     /// Not at it yet.
-    pub fn new(writer: Writer) -> Self {
+    pub fn new(writer: W) -> Self {
         Self { writer: Arc::new(Mutex::new(writer)), stop: Arc::default(), thread: None }
     }
 
     /// No other thread writes while this is held.
-    pub fn lock(&self) -> MutexGuard<'_, Writer> {
+    pub fn lock(&self) -> MutexGuard<'_, W> {
         self.writer.lock().unwrap()
     }
 
-    /// Writes about so many entries a second from now on.
-    pub fn begin(&mut self, rate: u32, mut rng: fastrand::Rng) {
+    /// Writes about so many times a second from now on.
+    pub fn begin(
+        &mut self,
+        rate: u32,
+        mut rng: fastrand::Rng,
+        write: impl Fn(&mut W, &mut fastrand::Rng) -> bool + Send + 'static,
+    ) {
         let (writer, stop) = (self.writer.clone(), self.stop.clone());
         self.thread = Some(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                let count = if rng.u32(0..20) == 0 { rng.u64(2..20) } else { 1 };
-                let taken = writer.lock().unwrap().burst(count, None);
+                let taken = write(&mut writer.lock().unwrap(), &mut rng);
                 let pause = Duration::from_secs(1).mul_f64(2.0 * rng.f64()) / rate;
                 let pause = if taken { pause } else { pause.max(PAUSE) };
                 pause_of_the_scenario(pause, "the rate of the writer");
             }
         }));
     }
+}
 
+impl<W> Writing<W> {
     /// Writes no more of its own.
     pub fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -258,7 +282,7 @@ impl Writing {
     }
 }
 
-impl Drop for Writing {
+impl<W> Drop for Writing<W> {
     fn drop(&mut self) {
         self.end();
     }

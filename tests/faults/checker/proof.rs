@@ -35,6 +35,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("a loss of what had long been there", an_entry_that_was_there_for_long_is_no_loss_of_redis),
     ("a loss of what nobody acknowledged", an_unacknowledged_entry_is_expected_where_it_is_kept),
     ("a connection that ended", a_closed_connection_is_caught),
+    ("what is wrong beside the key", what_is_found_beside_the_key_counts),
     ("a late recovery", a_late_recovery_is_caught),
     ("a client left behind", a_client_that_hears_no_more_is_caught),
     ("a publish that was told otherwise than it ended", publishers::wrong_outcomes_are_caught),
@@ -119,6 +120,20 @@ fn instead(of: &[u64], what: Vec<What>) -> Vec<What> {
     heard.retain(|heard| !of.iter().any(|number| *heard == entry(*number)));
     heard.splice(place..place, what);
     heard
+}
+
+fn what_is_found_beside_the_key_counts() {
+    let mut findings = passes(&history(&[], all()));
+    findings.add("beside:1", passes(&history(&[], all())));
+    assert_eq!((findings.entries, findings.violations.len()), (12, 0));
+    let mut late = history(&[], all());
+    late.limit = Duration::from_millis(50);
+    findings.add("beside:2", check(&late));
+    assert!(findings.only_late && findings.violations[0].starts_with("beside:2: client 0"));
+    findings.add("beside:3", check(&history(&[3], instead(&[3], Vec::new()))));
+    assert!(!findings.only_late && findings.lost == 1, "{:?}", findings.violations);
+    findings.add("beside:4", check(&late));
+    assert!(!findings.only_late && findings.violations.len() == 3);
 }
 
 fn sound_histories_pass() {

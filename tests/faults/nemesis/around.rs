@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Over;
-use crate::scene::{MAY_READ, PASSWORD, Scene, USER};
+use crate::scene::{MAY_READ, MAY_READ_BESIDE, PASSWORD, Scene, USER};
 use crate::support::pause_of_the_scenario;
 use crate::support::redis::Answer;
 
@@ -29,7 +29,7 @@ pub(super) fn clients_paused(scene: &mut Scene) -> Over {
 /// The right to read the key, and then to read at all, for a while each.
 pub(super) fn right_withdrawn(scene: &mut Scene) -> Over {
     let rights: [(&[&str], &[&str]); 2] =
-        [(&["resetkeys", "%R~another"], &["resetkeys", MAY_READ]), (&["-xread"], &["+xread"])];
+        [(&["resetkeys", MAY_READ_BESIDE], &[MAY_READ]), (&["-xread"], &["+xread"])];
     for (without, with) in rights {
         user(scene, without);
         // A read that is under way runs to its end.

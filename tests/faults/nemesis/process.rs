@@ -16,6 +16,7 @@ use crate::support::gateway::Gateway;
 use crate::support::redis::{Answer, Redis};
 use crate::support::sentinel::{NAME, newest_primary};
 use crate::support::{eventually, pause_of_the_scenario, within};
+use crate::writer::Writer;
 
 /// Sentinels take no longer than this.
 const FAILOVER: Duration = Duration::from_secs(30);
@@ -51,13 +52,13 @@ pub(super) fn redis_demoted(scene: &mut Scene) -> Over {
 pub(super) fn redis_relieved(scene: &mut Scene) -> Over {
     let swap = |scene: &Scene, old: usize, new: usize| {
         let (old, new) = (&scene.servers[old], &scene.servers[new]);
-        let mut writer = scene.writing.lock();
+        let (mut writer, mut beside) = (scene.writing.lock(), scene.beside.writing.lock());
         done(old, &["CLIENT", "PAUSE", "5000", "WRITE"]);
         eventually("the replica has everything", || offset(new) >= offset(old));
         done(new, &["REPLICAOF", "NO", "ONE"]);
         done(old, &["CLIENT", "UNPAUSE"]);
-        writer.redirect(new.socket());
-        drop(writer);
+        beside.iter_mut().chain([&mut *writer]).for_each(|writer| writer.redirect(new.socket()));
+        drop((writer, beside));
         old.follow(new);
     };
     swap(scene, 0, 1);
@@ -103,7 +104,9 @@ fn replaced(scene: &mut Scene, old: usize) -> Over {
         scene.primary = index.unwrap_or(old);
         scene.primary != old
     });
-    scene.writing.lock().redirect(scene.redis().socket());
+    let redirect = |writer: &mut Writer| writer.redirect(scene.redis().socket());
+    redirect(&mut scene.writing.lock());
+    scene.beside.writing.lock().iter_mut().for_each(redirect);
     eventually("the new primary answers writes", || scene.writing.lock().add());
     Over::now()
 }

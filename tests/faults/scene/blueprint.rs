@@ -18,6 +18,8 @@ const RINGS: [usize; 3] = [20, 200, 10_000];
 const SEND_BUFFERS_KIB: [usize; 2] = [16, 128];
 /// What a client may take nothing for, or be behind, where such are cut.
 const PATIENCE: &str = "1s";
+/// So few connections that most keys share one.
+const SHARED: &str = "connections = 2";
 const ROUTES: &str = r#"
 [[route]]
 path = "/events"
@@ -43,6 +45,11 @@ access = "public"
 replay = "all"
 signals = "event"
 end = { field = "type", equals = ["done"] }
+[[route]]
+path = "/beside/{name}"
+key = "beside:{name}"
+access = "public"
+replay = "all"
 "#;
 
 /// How a gateway is configured.
@@ -106,6 +113,7 @@ impl Blueprint {
             .set("ring", &format!("entries = {}", self.ring_entries))
             .set("limits", &format!("send_buffer = \"{}KiB\"", self.send_buffer_kib))
             .routes(ROUTES);
+        let setup = if self.plan.shared { setup.set("source", SHARED) } else { setup };
         match self.stage {
             Stage::Acl => setup
                 .set("source", &format!("username = \"{USER}\""))
@@ -130,7 +138,7 @@ pub(super) fn block(plan: Plan) -> Duration {
 
 /// Enough for a few clients more than there are.
 pub fn few_descriptors(plan: Plan) -> usize {
-    192 + 2 * plan.clients
+    192 + 2 * (plan.clients + plan.neighbours())
 }
 
 /// How far the gateway's clock is off is written here.

@@ -1,0 +1,104 @@
+//! Keys beside the one that a fault is about, where keys share connections to Redis: most of them quiet, one of them
+//! perhaps the busiest of all, each with a client. What a fault does to them is checked like the rest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::Record;
+use crate::history::History;
+use crate::run::remember;
+use crate::scene::{Plan, Scene};
+use crate::support::eventually;
+use crate::support::redis::Redis;
+use crate::support::waiting::holds_by;
+use crate::writer::{Writer, Writing};
+
+/// So many.
+pub const NEIGHBOURS: usize = 49;
+/// Writes a second to all of them together.
+const RATE: u32 = 20;
+/// Entries at once, of the busy one: more than the key that the fault is about gets.
+const BURST: u64 = 12;
+
+/// They, their writers and their clients.
+pub struct Neighbours {
+    pub writing: Writing<Vec<Writer>>,
+    /// Whether the first is busy, so that the key that the fault is about has no connection of its own.
+    is_first_busy: bool,
+    /// By key: what its client has heard so far,
+    pub records: Vec<Arc<Record>>,
+    /// and the number of the first entry that it has to hear of.
+    pub due_from: Vec<u64>,
+}
+
+impl Neighbours {
+    /// As many as the plan has.
+    pub fn new(plan: Plan, began: Instant, rng: &mut fastrand::Rng, redis: &Redis) -> Self {
+        let mut writer = |number: usize| {
+            Writer::new(began, rng.fork(), &format!("beside:{number}"), redis.socket())
+        };
+        let writers = (0..plan.neighbours()).map(&mut writer).collect();
+        let is_first_busy = plan.shared && rng.bool();
+        let writing = Writing::new(writers);
+        Self { writing, is_first_busy, records: Vec::new(), due_from: Vec::new() }
+    }
+}
+
+impl Scene {
+    /// Clients come to the neighbours, and their writers write.
+    pub fn begin_beside(&mut self) {
+        if !self.plan.shared {
+            return;
+        }
+        for writer in &mut *self.beside.writing.lock() {
+            for _ in 0..self.rng.u64(0..3) {
+                assert!(writer.add(), "Redis takes an entry");
+            }
+        }
+        let paths = (0..self.plan.neighbours()).map(|number| format!("/beside/{number}"));
+        self.beside.records = self.clients_at(paths.collect());
+        self.beside.due_from = self.beside.writing.lock().iter().map(Writer::next).collect();
+        let (rng, is_first_busy) = (self.rng.fork(), self.beside.is_first_busy);
+        self.beside.writing.begin(RATE, rng, move |writers, rng| {
+            if is_first_busy && rng.bool() {
+                return writers[0].burst(BURST, None);
+            }
+            let writer = rng.usize(..writers.len());
+            writers[writer].add_some(rng)
+        });
+    }
+
+    /// Each neighbour gets an entry now; when that began.
+    pub fn add_beside(&self) -> Duration {
+        let began = self.began.elapsed();
+        for writer in &mut *self.beside.writing.lock() {
+            eventually("Redis takes an entry", || writer.add());
+        }
+        began
+    }
+
+    /// What happened to each neighbour, by key.
+    pub fn histories_beside(&self) -> Vec<(String, History)> {
+        let writers = self.beside.writing.lock();
+        let clients = self.beside.due_from.iter().zip(&self.beside.records);
+        let history = |(writer, (due_from, record)): (&Writer, (&u64, _))| {
+            let history = remember(self, writer, *due_from, std::slice::from_ref(record));
+            (writer.key().to_owned(), history)
+        };
+        writers.iter().zip(clients).map(history).collect()
+    }
+
+    /// Each neighbour gets its last entries, and its client has until then to hear of them.
+    pub fn end_beside(&mut self, deadline: Instant) {
+        self.beside.writing.end();
+        // The second of them ends everything: what comes twice comes before it.
+        for _ in 0..2 {
+            self.add_beside();
+            let writers = self.beside.writing.lock();
+            let each = || writers.iter().zip(&self.beside.records);
+            holds_by(deadline, || {
+                each().all(|(writer, record)| record.last() == writer.last_added())
+            });
+        }
+    }
+}
