@@ -145,7 +145,7 @@ fn values_follow_what_happens() {
     clients.iter_mut().for_each(|client| drop(client.live()));
     assert_eq!(metric("ssegate_connections_accepted_total{proto=\"http1\"}"), accepted + 5.0);
     assert_eq!((metric("ssegate_clients"), metric("ssegate_clients_limit")), (5.0, 100.0));
-    assert_eq!((metric("ssegate_readers"), metric("ssegate_readers_limit")), (2.0, 1000.0));
+    assert_eq!((metric("ssegate_readers"), metric("ssegate_readers_limit")), (2.0, 10_000.0));
     assert_eq!(metric("ssegate_redis_connected"), 1.0);
     assert_eq!(metric("ssegate_http_responses_total{code=\"200\"}"), 5.0);
 

@@ -271,3 +271,75 @@ fn a_client_that_reads_slowly_delays_nobody_and_loses_nothing() {
         assert_eq!(slow.entry().data, large(entry), "entry {entry}");
     }
 }
+
+/// The reader of the crowd's key stops until its shards have sent more.
+#[test]
+fn a_reader_that_waits_for_its_crowd_does_not_hold_up_those_that_share_its_connection() {
+    const ENTRIES: usize = 300;
+    let runtime = swarm::crowd();
+    let redis = Redis::start();
+    let gateway = setup(&redis)
+        .set("source", "connections = 2\nread_count = 1")
+        .set("ring", "entries = 1")
+        .start_ready();
+    let open = |name| Client::open(&gateway.address, &format!("/events/{name}"));
+    let mut neighbours: Vec<_> = (0..5).map(open).collect();
+    neighbours.iter_mut().for_each(|client| drop(client.live()));
+    let crowd = Crowd::enter(&runtime, &gateway, 500, ENTRIES, small);
+    add_all(&redis, ENTRIES, small);
+    let last = redis.add("events:a", &small(ENTRIES));
+    let stream = || {
+        let streams = gateway.streams();
+        let mut streams = streams.as_array().unwrap().iter();
+        streams.find(|stream| stream["key"] == "events:a").unwrap().clone()
+    };
+    eventually("its reader waits for the crowd", || stream()["waits_for"] == "slow_clients");
+    for (name, neighbour) in neighbours.iter_mut().enumerate() {
+        let id = redis.add(&format!("events:{name}"), "x");
+        assert_eq!(neighbour.entry().last_event_id, id);
+    }
+    let stream = stream();
+    assert_eq!(stream["connection"]["shared"], true);
+    assert_ne!(stream["last_id"], last, "the crowd was still behind");
+    crowd.leave(&runtime);
+}
+
+/// How many clients the gateway has, once it has noticed who left.
+#[track_caller]
+fn has_clients(gateway: &Gateway, count: usize) {
+    let count = u32::try_from(count).unwrap();
+    eventually(&format!("it has {count} clients"), || is(gateway, "ssegate_clients", count));
+}
+
+#[test]
+fn a_key_with_one_client_costs_one_descriptor_and_whoever_leaves_a_key_is_noticed() {
+    const KEYS: usize = 200;
+    /// Connections of readers, those of other commands and of the operator, and io_uring.
+    const OTHERS: usize = 2 + 4 + 2 + 4;
+    let redis = Redis::start();
+    let gateway = setup(&redis).set("source", "connections = 2").start_ready();
+    let idle = idle_descriptors(&gateway);
+    let open = |key: usize| {
+        let mut client = Client::open(&gateway.address, &format!("/events/{key}"));
+        client.live();
+        client
+    };
+    let lone: Vec<_> = (0..KEYS).map(open).collect();
+    eventually("each client costs a descriptor, and its key none", || {
+        descriptors(gateway.pid()) <= idle + KEYS + OTHERS
+    });
+    let (mut lone, mut staying) = (lone.into_iter(), KEYS / 2);
+    lone.by_ref().take(staying).for_each(Client::leave);
+    has_clients(&gateway, staying);
+    // The first, the second and the third client of a key leave in every order.
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for (key, (order, first)) in (KEYS / 2..).zip(orders.into_iter().zip(lone.by_ref())) {
+        let mut visitors = [first, open(key), open(key)].map(Some);
+        staying += 2;
+        for visitor in order {
+            visitors[visitor].take().unwrap().leave();
+            staying -= 1;
+            has_clients(&gateway, staying);
+        }
+    }
+}

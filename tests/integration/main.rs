@@ -72,6 +72,8 @@ mod rooms;
 mod routes;
 /// Exactly once, in order, across the seam of replay and live.
 mod seam;
+/// Readers that share connections.
+mod sharing;
 /// Servers that stand in for Redis, and odd answers.
 mod stand_ins;
 /// Both sources: starting, resuming, replaying, publishing.

@@ -85,6 +85,26 @@ fn rejoin(address: &str, start: &str, last: u64, mut rng: fastrand::Rng) {
     assert_eq!(client.live(), (0, format!("{last}-0")));
 }
 
+/// Clients of other keys, so many that the key in question is read with theirs.
+fn neighbours(gateway: &Gateway) -> Vec<Client> {
+    let open = |key| Client::open(&gateway.address, &format!("/events/{key}"));
+    let mut neighbours: Vec<_> = (0..5).map(open).collect();
+    neighbours.iter_mut().for_each(|client| drop(client.live()));
+    neighbours
+}
+
+fn sharing(setup: Setup) -> Setup {
+    setup.set("source", "connections = 2")
+}
+
+/// What [`neighbours`] and [`sharing`] are for.
+#[track_caller]
+fn is_shared(gateway: &Gateway) {
+    let streams = gateway.streams();
+    let stream = streams.as_array().unwrap().iter().find(|stream| stream["key"] == KEY).cloned();
+    assert_eq!(stream.unwrap()["connection"]["shared"], true);
+}
+
 /// So many clients against a writer of so many entries.
 fn rejoins(redis: &Redis, gateway: &Gateway, clients: usize, entries: u64, payload_bytes: usize) {
     let (written, mut rng) = (AtomicU64::new(0), seed::rng());
@@ -119,13 +139,34 @@ fn each_entry_comes_once_and_in_order_however_often_a_client_returns() {
 }
 
 #[test]
-fn each_entry_comes_once_and_in_order_with_a_ring_that_is_too_small() {
+fn each_entry_comes_once_and_in_order_over_a_connection_that_is_shared() {
     let redis = Redis::start();
-    let gateway = Setup::redis(&redis)
+    let gateway = sharing(Setup::redis(&redis)).start_ready();
+    let _neighbours = neighbours(&gateway);
+    rejoins(&redis, &gateway, 30, 6000, 20);
+    is_shared(&gateway);
+}
+
+fn with_small_ring(redis: &Redis) -> Setup {
+    Setup::redis(redis)
         .set("ring", "entries = 50")
         .set("ring", "bytes = \"16KiB\"")
         .set("limits", "send_buffer = \"16KiB\"")
-        .start_ready();
+}
+
+#[test]
+fn each_entry_comes_once_and_in_order_with_a_small_ring_and_a_shared_connection() {
+    let redis = Redis::start();
+    let gateway = sharing(with_small_ring(&redis)).start_ready();
+    let _neighbours = neighbours(&gateway);
+    rejoins(&redis, &gateway, 20, 3000, 200);
+    is_shared(&gateway);
+}
+
+#[test]
+fn each_entry_comes_once_and_in_order_with_a_ring_that_is_too_small() {
+    let redis = Redis::start();
+    let gateway = with_small_ring(&redis).start_ready();
     rejoins(&redis, &gateway, 30, 4000, 200);
     let resumed = gateway.metric("ssegate_resume_total{result=\"redis\"}");
     assert!(resumed > 0.0, "the ring was never too small: {resumed}");
@@ -225,22 +266,35 @@ fn rejoin_trimmed(address: &str, last: u64, mut rng: fastrand::Rng) -> (u64, u64
 
 #[test]
 fn a_trim_in_the_meantime_is_never_silent() {
-    const ENTRIES: u64 = 6000;
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).set("ring", "entries = 20").start_ready();
+    trims(&redis, &gateway);
+}
+
+#[test]
+fn a_trim_in_the_meantime_is_never_silent_over_a_shared_connection() {
+    let redis = Redis::start();
+    let gateway = sharing(Setup::redis(&redis)).set("ring", "entries = 20").start_ready();
+    let _neighbours = neighbours(&gateway);
+    trims(&redis, &gateway);
+    is_shared(&gateway);
+}
+
+fn trims(redis: &Redis, gateway: &Gateway) {
+    const ENTRIES: u64 = 6000;
     std::thread::scope(|scope| {
         let (address, mut rng) = (&gateway.address, seed::rng());
         let clients: Vec<_> = (0..12)
             .map(|_| rng.fork())
             .map(|rng| scope.spawn(move || rejoin_trimmed(address, ENTRIES, rng)))
             .collect();
-        write_up_to(&redis, "100", ENTRIES, 20, &AtomicU64::new(0));
+        write_up_to(redis, "100", ENTRIES, 20, &AtomicU64::new(0));
         for client in clients {
             let (heard, gaps) = client.join().unwrap();
             assert!(heard > 0, "only gaps: {gaps}");
         }
     });
-    assert!(self::gaps(&gateway) > 0.0, "nothing was trimmed before anybody read it");
+    assert!(self::gaps(gateway) > 0.0, "nothing was trimmed before anybody read it");
 }
 
 /// A client whose kernel takes next to nothing for it.

@@ -11,6 +11,8 @@ mod cluster;
 mod replica;
 /// A primary that sentinels watch and replace.
 mod sentinel;
+/// More stream keys than connections, in all of these.
+mod sharing;
 /// Certificates, shown and asked for.
 mod tls;
 

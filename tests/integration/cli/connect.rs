@@ -189,7 +189,7 @@ fn commands_that_the_user_may_not_run_are_named() {
     let all = ["+xread", "+xinfo|stream", "+xrange", "+xrevrange", "%R~events:*"];
     let found = user(&all);
     found.has(0, "fine", "access");
-    for code in ["version", "settings", "clock", "role"] {
+    for code in ["version", "settings", "clock", "role", "shared-reads"] {
         assert_eq!(found.levels(code), ["note"], "{code} in\n{}", found.text);
     }
     // With the dry run, and without.
@@ -204,6 +204,27 @@ fn commands_that_the_user_may_not_run_are_named() {
             &["+xread", "+xinfo", "+xrange", "+xrevrange", "%R~other:*"],
             "XREAD, XINFO, XRANGE, XREVRANGE",
         );
+    }
+}
+
+#[test]
+fn whether_shared_reads_may_be_ended_is_told_where_keys_may_share() {
+    let redis = Redis::start();
+    let setup = || Setup::redis(&redis);
+    checked(&setup()).has(0, "fine", "shared-reads");
+    for denied in ["-client|unblock", "-client|id"] {
+        redis.run(&["ACL", "SETUSER", "default", denied]);
+        let found = checked(&setup());
+        found.has(0, "note", "shared-reads");
+        assert!(found.text.contains("allow +client|id +client|unblock"), "{}", found.text);
+    }
+    let never = [
+        setup().set("source", "connections = 0"),
+        setup().set("limits", "readers = 64\nreaders_per_ip = 64"),
+        setup().routes(FIXED),
+    ];
+    for setup in never {
+        assert_eq!(checked(&setup).levels("shared-reads"), [""; 0]);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::support::multiplexed::Session;
 
 #[test]
 fn a_thousand_made_up_keys_of_one_host_leave_readers_to_the_others() {
-    let gateway = setup().start_ready();
+    let gateway = setup().set("limits", "readers = 1000").start_ready();
     let mut streams = Vec::new();
     for name in 0..1_000 {
         let (client, answer) =

@@ -22,6 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// An entry that a server acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
+    pub key: String,
     pub id: StreamId,
     pub number: u64,
     /// When it was acknowledged, and by which server.
@@ -45,11 +46,21 @@ impl Writer {
         replicas: u32,
         find: impl Fn() -> Option<String> + Send + 'static,
     ) -> Self {
+        Self::start_on(&[key.to_owned()], pause, replicas, find)
+    }
+
+    /// The same for several keys, one after the other.
+    pub fn start_on(
+        keys: &[String],
+        pause: Duration,
+        replicas: u32,
+        find: impl Fn() -> Option<String> + Send + 'static,
+    ) -> Self {
         let (ends, written) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let (key, end, record) = (key.to_owned(), ends.clone(), written.clone());
+        let (keys, end, record) = (keys.to_owned(), ends.clone(), written.clone());
         let thread = std::thread::spawn(move || {
             let (mut connection, mut looked) = (None::<(String, Connection)>, Instant::now());
-            for number in 0.. {
+            for (number, key) in (0..).zip(keys.iter().cycle()) {
                 if end.load(Ordering::Relaxed) {
                     return;
                 }
@@ -59,7 +70,7 @@ impl Writer {
                     let now = find();
                     connection = connection.filter(|(address, _)| Some(address) == now.as_ref());
                 }
-                let added = add(&mut connection, &key, number, replicas, &find);
+                let added = add(&mut connection, key, number, replicas, &find);
                 match added {
                     Some(entry) => record.lock().unwrap().push(entry),
                     None => connection = None,
@@ -134,7 +145,7 @@ fn add(
             return None;
         }
     }
-    Some(Written { id: id.parse().unwrap(), number, at: Instant::now(), by })
+    Some(Written { key: key.to_owned(), id: id.parse().unwrap(), number, at: Instant::now(), by })
 }
 
 /// A client that stays, or comes back where its connection ends, and everything that it heard.

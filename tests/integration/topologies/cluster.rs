@@ -26,7 +26,7 @@ fn listeners(gateway: &Gateway, path: &str, count: usize) -> Vec<Listener> {
 
 /// All clients heard the last entry of the stream, and every gap.
 #[track_caller]
-fn all_heard_all(listeners: &[Listener], kept_by: &Redis, key: &str) {
+pub(super) fn all_heard_all(listeners: &[Listener], kept_by: &Redis, key: &str) {
     let kept = ids(kept_by, key);
     let last = *kept.last().unwrap();
     eventually("all are level", || listeners.iter().all(|listener| listener.has(last)));
@@ -38,8 +38,13 @@ fn all_heard_all(listeners: &[Listener], kept_by: &Redis, key: &str) {
 }
 
 fn writer(cluster: &Cluster, key: &str) -> Writer {
+    writer_of(cluster, &[key.to_owned()])
+}
+
+/// Of keys of one slot.
+pub(super) fn writer_of(cluster: &Cluster, keys: &[String]) -> Writer {
     let nodes: Vec<_> = cluster.nodes.iter().map(Redis::address).collect();
-    let key_of = key.to_owned();
+    let key_of = keys[0].clone();
     let find = move || {
         let ask = |address: &String| {
             let patience = Duration::from_millis(300);
@@ -55,7 +60,7 @@ fn writer(cluster: &Cluster, key: &str) -> Writer {
         // The one that is lost is the first, and frozen it would be waited for each time.
         nodes.iter().rev().find_map(ask)
     };
-    Writer::start(key, PAUSE, 0, find)
+    Writer::start_on(keys, PAUSE, 0, find)
 }
 
 #[test]
@@ -115,19 +120,19 @@ fn set_slot(cluster: &Cluster, key: &str, node: usize, words: &[&str]) {
 }
 
 /// The slot is on its way; a client that asks for a key that is gone from there is redirected with ASK.
-fn open_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
+pub(super) fn open_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
     set_slot(cluster, key, to, &["IMPORTING", &Cluster::id(&cluster.nodes[from])]);
     set_slot(cluster, key, from, &["MIGRATING", &Cluster::id(&cluster.nodes[to])]);
 }
 
-fn move_key(cluster: &Cluster, key: &str, from: usize, to: usize) {
+pub(super) fn move_key(cluster: &Cluster, key: &str, from: usize, to: usize) {
     let (ip, port) = (&cluster.nodes[to].ip, PORT.to_string());
     let moved = cluster.nodes[from].run(&["MIGRATE", ip, &port, "", "0", "5000", "KEYS", key]);
     assert_eq!(moved, Answer::Text("OK".into()));
 }
 
 /// The slot has arrived.
-fn close_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
+pub(super) fn close_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
     let id = Cluster::id(&cluster.nodes[to]);
     [to, from].into_iter().for_each(|node| set_slot(cluster, key, node, &["NODE", &id]));
 }

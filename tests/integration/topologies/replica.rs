@@ -30,7 +30,7 @@ impl Door {
     }
 }
 
-fn pair() -> (Redis, Redis) {
+pub(super) fn pair() -> (Redis, Redis) {
     let (primary, replica) = (Redis::on_tcp(&DURABLE), Redis::on_tcp(&[]));
     replica.follow(&primary);
     (primary, replica)
@@ -40,7 +40,7 @@ fn setup(redis: &Redis) -> Setup {
     Setup::with_url(&format!("redis://{}", redis.address()))
 }
 
-fn on_replica(redis: &Redis) -> Setup {
+pub(super) fn on_replica(redis: &Redis) -> Setup {
     setup(redis).set("source", "read_from = \"replica\"")
 }
 
@@ -51,7 +51,7 @@ pub(super) fn pause_replication(primary: &Redis) {
     primary.run(&["CLIENT", "KILL", "TYPE", "replica"]);
 }
 
-fn resume_replication(primary: &Redis) {
+pub(super) fn resume_replication(primary: &Redis) {
     // Not SYNC as well: a replica that falls back to that counts its own bytes.
     let allowed = primary.run(&["ACL", "SETUSER", "default", "+psync"]);
     assert_eq!(allowed, Answer::Text("OK".into()));

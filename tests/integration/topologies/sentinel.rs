@@ -13,40 +13,57 @@ use crate::support::{eventually, within};
 const RECOVERY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(3);
 
-fn listeners(gateway: &Gateway, count: usize) -> Vec<Listener> {
-    let listen = |_| {
+/// Clients of `/events/{name}`, and the key of each.
+fn listeners(gateway: &Gateway, names: &[String], each: usize) -> Vec<(String, Listener)> {
+    let listen = |name: &String| {
         let address = gateway.address.clone();
-        Listener::start("/events/a", None, move || address.clone())
+        let listener = Listener::start(&format!("/events/{name}"), None, move || address.clone());
+        (format!("events:{name}"), listener)
     };
-    (0..count).map(listen).collect()
+    names.iter().flat_map(|name| (0..each).map(move |_| listen(name))).collect()
 }
 
-/// Writes on while `scene` replaces the primary, and holds what clients heard against the stream.
+/// Writes on while `scene` replaces the primary, and holds what five clients heard against the stream.
 #[track_caller]
 fn survives(trio: &mut Trio, gateway: &Gateway, scene: impl FnOnce(&mut Trio, usize)) {
+    survives_with(trio, gateway, &["a".to_owned()], scene);
+}
+
+/// The same for the streams `events:{name}`, with five clients in all at least.
+#[track_caller]
+pub(super) fn survives_with(
+    trio: &mut Trio,
+    gateway: &Gateway,
+    names: &[String],
+    scene: impl FnOnce(&mut Trio, usize),
+) {
     let old = trio.primary();
     let sentinels: Vec<_> = trio.sentinels.iter().map(|s| s.address.clone()).collect();
     let find = move || crate::support::sentinel::newest_primary(&sentinels);
-    let writer = Writer::start("events:a", PAUSE, 1, find);
-    let listeners = listeners(gateway, 5);
-    eventually("all are in the midst of it", || listeners.iter().all(|l| l.count() > 100));
+    let keys: Vec<_> = names.iter().map(|name| format!("events:{name}")).collect();
+    let writer = Writer::start_on(&keys, PAUSE, 1, find);
+    let listeners = listeners(gateway, names, 5_usize.div_ceil(names.len()));
+    eventually("all are in the midst of it", || {
+        listeners.iter().all(|(_, listener)| listener.count() > 100 / names.len())
+    });
     let index = trio.servers.iter().position(|server| server.address() == old).unwrap();
     scene(trio, index);
     let by_another = || writer.written().iter().filter(|entry| entry.by != old).count() > 200;
     within(Duration::from_secs(30), "another server takes the writes", by_another);
     let new = writer.written().last().unwrap().by.clone();
     let written = writer.end();
-    let kept = ids(trio.at(&new), "events:a");
-    let last = *kept.last().unwrap();
-    eventually("all are level", || listeners.iter().all(|listener| listener.has(last)));
-    let after: Vec<_> = written.iter().filter(|entry| entry.by != old).cloned().collect();
-    for listener in &listeners {
+    for (key, listener) in &listeners {
+        let kept = ids(trio.at(&new), key);
+        let last = *kept.last().unwrap();
+        eventually("all are level", || listener.has(last));
+        let after = written.iter().filter(|entry| entry.by != old && entry.key == *key);
+        let after: Vec<_> = after.cloned().collect();
         let heard = listener.heard();
         heard.is_right(&kept);
         assert_eq!(heard.connections, 1, "nobody was cut off");
         let recovered = heard.heard_first(&after).unwrap();
         let took = recovered.saturating_duration_since(after[0].at);
-        eprintln!("recovered {took:?} after the first write; gaps: {:?}", heard.gaps);
+        eprintln!("{key} recovered {took:?} after the first write; gaps: {:?}", heard.gaps);
         assert!(took < RECOVERY, "{took:?}");
     }
 }
@@ -181,7 +198,8 @@ fn a_well_replica_is_read_from_and_the_primary_where_there_is_none() {
     let mut trio = Trio::start();
     let gateway =
         Setup::with_url(&trio.url()).set("source", "read_from = \"replica\"").start_ready();
-    let listeners = listeners(&gateway, 2);
+    let listeners = listeners(&gateway, &["a".to_owned()], 2);
+    let listeners: Vec<_> = listeners.into_iter().map(|(_, listener)| listener).collect();
     eventually("they are live", || listeners.iter().all(Listener::is_live));
     let primary = || trio.servers[0].add("events:a", "x").parse().unwrap();
     let id = primary();
