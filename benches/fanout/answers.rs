@@ -10,10 +10,10 @@ use std::sync::{OnceLock, mpsc};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::processes::{Process, Scratch, free_address};
-use crate::redis::Redis;
+use crate::redis::{Redis, cpu_seconds};
 
 /// New streams in a second.
 const STREAMS_PER_SECOND: u64 = 200;
@@ -64,7 +64,7 @@ pub(crate) fn measure(scratch: &Scratch, seconds: u64) -> Result<Answers> {
     let gateway = scratch.start_gateway_of_answers(address, admin, ROUTE)?;
     let streams = STREAMS_PER_SECOND * seconds;
     let descriptors = metric(admin, "process_open_fds")?;
-    let (cpu, redis_cpu) = (gateway.cpu()?, redis_cpu(&scratch.redis())?);
+    let (cpu, redis_cpu) = (gateway.cpu()?, cpu_seconds(&scratch.redis())?);
     let added: Vec<OnceLock<Instant>> = (0..streams).map(|_| OnceLock::new()).collect();
     let (after_a_third, first_seen) = thread::scope(|scope| {
         let early = scope.spawn(|| {
@@ -79,7 +79,7 @@ pub(crate) fn measure(scratch: &Scratch, seconds: u64) -> Result<Answers> {
     })?;
     let grown_bytes = gateway.memory()?.anonymous_bytes - after_a_third.anonymous_bytes;
     let cpu = gateway.cpu()?.since(cpu).total;
-    let redis_cpu = crate::answers::redis_cpu(&scratch.redis())? - redis_cpu;
+    let redis_cpu = cpu_seconds(&scratch.redis())? - redis_cpu;
     let (left_readers, left_descriptors) = what_is_left(admin, descriptors)?;
     let latency = |(stream, seen): &(u64, Instant)| {
         let added = usize::try_from(*stream).ok().and_then(|stream| added[stream].get());
@@ -209,19 +209,4 @@ fn metric(admin: SocketAddr, name: &str) -> Result<f64> {
     socket.read_to_string(&mut text)?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.with_context(|| format!("no metric {name}"))?.trim().parse().context("not a number")
-}
-
-/// CPU seconds of Redis so far.
-fn redis_cpu(redis: &Path) -> Result<f64> {
-    let mut redis = Redis::connect(redis)?;
-    redis.queue(&[b"INFO", b"cpu"]);
-    redis.flush()?;
-    let text = String::from_utf8_lossy(&redis.reply()?.text()).into_owned();
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        anyhow::Ok(line.context("INFO cpu told nothing")?.trim().parse::<f64>()?)
-    };
-    let (system, user) = (value("used_cpu_sys:")?, value("used_cpu_user:")?);
-    ensure!(system + user > 0.0, "Redis has used no CPU");
-    Ok(system + user)
 }

@@ -22,7 +22,7 @@ use crate::tally::{Progress, Tally};
 
 /// Connections of a thread that wait for their heads at one time: fewer than any listener's
 /// backlog, and enough that the server is never without one.
-const ARRIVING: u64 = 200;
+pub(crate) const ARRIVING: u64 = 200;
 
 /// Without anything new for this long, nothing more arrives.
 const ARRIVAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ const AFTERMATH: Duration = Duration::from_millis(200);
 pub(crate) struct Crowd {
     pub(crate) address: SocketAddr,
     pub(crate) clients: u64,
+    /// The number of the first stream key.
+    pub(crate) first_key: u64,
     pub(crate) keys: u64,
     /// Entries for each client.
     pub(crate) events: u64,
@@ -80,6 +82,7 @@ pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result
     let crowd = Crowd {
         address,
         clients: past.clients,
+        first_key: 0,
         keys: 1,
         events: 0,
         first: 0,
@@ -140,9 +143,15 @@ impl Clients {
         for index in (nth + opened..crowd.clients).step_by(usize::try_from(crowd.threads)?) {
             let key = index % crowd.keys;
             let progress = Progress::new(usize::try_from(key)?, crowd.first);
-            clients.connect(&request(key), progress).with_context(|| format!("client {index}"))?;
+            clients
+                .connect(&request(crowd.first_key + key), progress)
+                .with_context(|| format!("client {index}"))?;
             opened += 1;
-            clients.receive_until(ARRIVAL_PATIENCE, |tally| tally.heads + ARRIVING > opened)?;
+            let few_wait = |tally: &Tally| tally.heads + ARRIVING > opened;
+            clients.receive_until(ARRIVAL_PATIENCE, few_wait)?;
+            if !few_wait(&clients.tally) {
+                break;
+            }
         }
         clients.receive_until(ARRIVAL_PATIENCE, |tally| tally.heads == opened)?;
         let Tally { heads, first_fault, .. } = &clients.tally;

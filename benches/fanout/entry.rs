@@ -25,7 +25,7 @@ pub(crate) fn now_ns() -> u64 {
 }
 
 /// The payload of entry `number`, `bytes` long.
-fn encode(number: u64, bytes: usize) -> String {
+pub(crate) fn encode(number: u64, bytes: usize) -> String {
     let mut payload = format!(r#"{{"n":{number},"t":{},"pad":""#, now_ns());
     let padding = bytes.saturating_sub(payload.len() + 2);
     payload.extend(std::iter::repeat_n('x', padding));
@@ -90,7 +90,7 @@ pub(crate) fn write_past(redis: &Path, past: Past) -> Result<()> {
 /// has them all.
 pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
-    let keys: Vec<_> = (0..scenario.keys).map(key).collect();
+    let keys: Vec<_> = (0..scenario.keys).map(|nth| key(scenario.first_key + nth)).collect();
     let first = scenario.first_number();
     let kept = (first + scenario.events_per_key().max(MIN_KEPT)).to_string();
     let entry_bytes = usize::try_from(scenario.entry_bytes)?;

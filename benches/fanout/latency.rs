@@ -16,10 +16,12 @@ impl Default for Histogram {
 
 impl Histogram {
     pub(crate) fn record(&mut self, nanoseconds: u64) {
-        // Small values have a bucket each; above, the leading bits choose.
-        let shift = nanoseconds.max(STEPS).ilog2() - STEPS.ilog2();
-        let bucket = u64::from(shift) * STEPS + (nanoseconds >> shift);
-        self.0[usize::try_from(bucket).expect("buckets must be few")] += 1;
+        self.0[bucket(nanoseconds)] += 1;
+    }
+
+    /// How many samples there are above `nanoseconds`.
+    pub(crate) fn longer_than(&self, nanoseconds: u64) -> u64 {
+        self.0[bucket(nanoseconds) + 1..].iter().sum()
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -40,4 +42,11 @@ impl Histogram {
         let shift = (bucket / STEPS).saturating_sub(1);
         ((bucket - shift * STEPS + 1) << shift) as f64 / 1e6
     }
+}
+
+/// Small values have a bucket each; above, the leading bits choose.
+fn bucket(nanoseconds: u64) -> usize {
+    let shift = nanoseconds.max(STEPS).ilog2() - STEPS.ilog2();
+    let bucket = u64::from(shift) * STEPS + (nanoseconds >> shift);
+    usize::try_from(bucket).expect("buckets must be few")
 }

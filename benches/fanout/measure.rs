@@ -16,7 +16,7 @@ use crate::scenario::Scenario;
 
 /// Between the last client's arrival and the first entry: what a handshake allocated is given
 /// back by then, or stays.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
 /// The clients wait so much longer than entries are held back before they give one up.
 const PATIENCE_SECONDS: u64 = 10;
@@ -248,12 +248,17 @@ fn with_clients(
     })
 }
 
-fn start_crowd(scratch: &Scratch, scenario: &Scenario, address: SocketAddr) -> Result<Process> {
-    let Scenario { clients, keys, client_threads, hold, .. } = *scenario;
+pub(crate) fn start_crowd(
+    scratch: &Scratch,
+    scenario: &Scenario,
+    address: SocketAddr,
+) -> Result<Process> {
+    let Scenario { clients, first_key, keys, client_threads, hold, .. } = *scenario;
     let patience_seconds = hold.as_secs() + PATIENCE_SECONDS;
     let (events, first) = (scenario.events_per_key(), scenario.first_number());
+    let streams = scenario.streams;
     let numbers =
-        [clients, keys, events, first, client_threads, patience_seconds, scenario.streams];
+        [clients, first_key, keys, events, first, client_threads, patience_seconds, streams];
     let mut words = vec![address.to_string()];
     words.extend(numbers.map(|number| number.to_string()));
     scratch.start_role("clients", &words)
@@ -290,7 +295,7 @@ fn past_seconds(scenario: &Scenario) -> u64 {
 }
 
 /// Fails if a client missed an entry, got one twice, got a gap, or was cut.
-fn check(report: &Value) -> Result<()> {
+pub(crate) fn check(report: &Value) -> Result<()> {
     if FAULTS.iter().any(|name| report[*name] != 0) {
         bail!("not every client got every entry once, in order: {report}");
     }

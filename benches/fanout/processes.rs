@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::many::Connections;
+
 const START_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a process is asked whether it is ready: what `ready_after` is known to.
 const READY_INTERVAL: Duration = Duration::from_millis(1);
@@ -53,7 +55,8 @@ impl Scratch {
     pub(crate) fn start_redis(&self) -> Result<Process> {
         let socket = self.redis();
         let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
+        command.args(["--port", "0", "--save", "", "--appendonly", "no"]);
+        command.args(["--maxclients", "12000", "--unixsocket"]);
         command.arg(&socket).arg("--dir").arg(&self.folder).stdout(Stdio::null());
         let redis = self.start("redis", &mut command)?;
         redis.ready_when(|| UnixStream::connect(&socket).is_ok())
@@ -106,6 +109,20 @@ impl Scratch {
         self.start_gateway_with(address, admin, "", of_route)
     }
 
+    /// The same, with room for many stream keys at a time.
+    pub(crate) fn start_gateway_of_many_keys(
+        &self,
+        address: SocketAddr,
+        connections: Connections,
+    ) -> Result<Process> {
+        let connections = match connections {
+            Connections::Shared => "",
+            Connections::Own => "source.connections = 0",
+        };
+        let more = format!("limits.readers = 40000\nsource.linger = \"1s\"\n{connections}");
+        self.start_gateway_with(address, free_address()?, &more, "")
+    }
+
     fn start_gateway_with(
         &self,
         address: SocketAddr,
@@ -121,7 +138,7 @@ impl Scratch {
             admin.listen = "{admin}"
             {more}
             source.url = "redis+unix://{redis}"
-            limits.readers_per_ip = 1000
+            limits.readers_per_ip = 40000
             [[route]]
             path = "/events/{{name}}"
             key = "events:{{name}}"

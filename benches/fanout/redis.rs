@@ -12,6 +12,25 @@ pub(crate) fn key(nth: u64) -> String {
     format!("events:{nth}")
 }
 
+/// A number that `INFO` tells.
+pub(crate) fn info(path: &Path, name: &str) -> Result<f64> {
+    let mut redis = Redis::connect(path)?;
+    redis.queue(&[b"INFO"]);
+    redis.flush()?;
+    let text = String::from_utf8_lossy(&redis.reply()?.text()).into_owned();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value
+        .with_context(|| format!("INFO does not tell {name}"))?
+        .trim()
+        .parse()
+        .context("not a number")
+}
+
+/// CPU seconds of the server so far.
+pub(crate) fn cpu_seconds(path: &Path) -> Result<f64> {
+    Ok(info(path, "used_cpu_sys")? + info(path, "used_cpu_user")?)
+}
+
 /// A reply; nil is an empty text.
 pub(crate) enum Reply {
     Text(Vec<u8>),

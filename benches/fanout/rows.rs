@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::many;
 use crate::measure::{Run, Server, measure, measure_alone, measure_pending};
 use crate::processes::Scratch;
 use crate::scenario::{Past, Scenario};
@@ -30,7 +31,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 17] = [
+pub(crate) const ROWS: [Row; 21] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -41,6 +42,10 @@ pub(crate) const ROWS: [Row; 17] = [
     Row { name: "publish", run: publish },
     Row { name: "answers", run: answers },
     Row { name: "keys", run: keys },
+    Row { name: "many-idle", run: many::idle },
+    Row { name: "many-quiet", run: many::quiet },
+    Row { name: "mixed", run: many::mixed },
+    Row { name: "opening", run: many::opening },
     Row { name: "arrival", run: arrival },
     Row { name: "idle", run: idle },
     Row { name: "slow-client", run: slow_client },

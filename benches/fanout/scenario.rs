@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(crate) struct Scenario {
     /// On all stream keys together, evenly.
     pub(crate) clients: u64,
+    /// The number of the first stream key.
+    pub(crate) first_key: u64,
     pub(crate) keys: u64,
     /// Entries per second, on all stream keys together, in turn.
     pub(crate) rate: f64,
@@ -53,6 +55,7 @@ impl Default for Scenario {
     fn default() -> Self {
         Self {
             clients: 1000,
+            first_key: 0,
             keys: 1,
             rate: 100.0,
             seconds: 10,

@@ -6,6 +6,9 @@ use serde_json::json;
 use crate::entry;
 use crate::latency::Histogram;
 
+/// An entry that takes longer is late.
+const LATE_NS: u64 = 1_000_000_000;
+
 /// One client's position in its stream.
 #[derive(Default)]
 pub(crate) struct Progress {
@@ -161,6 +164,7 @@ impl Tally {
             "closed": self.closed,
             "first_fault": self.first_fault,
             "seconds": self.last_received_ns.saturating_sub(self.first_sent_ns) as f64 / 1e9,
+            "late": latency.longer_than(LATE_NS),
             "p50_ms": latency.quantile_ms(0.5),
             "p99_ms": latency.quantile_ms(0.99),
             "p999_ms": latency.quantile_ms(0.999),
