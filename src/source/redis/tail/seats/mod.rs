@@ -147,9 +147,9 @@ impl ServerSeats {
         state.readers.is_empty() && state.groups.is_empty() && are_back
     }
 
-    /// Whether readers share connections to it.
-    pub(crate) fn has_groups(&self) -> bool {
-        !self.state().groups.is_empty()
+    /// How many groups share connections to it.
+    pub(crate) fn groups(&self) -> usize {
+        self.state().groups.len()
     }
 
     fn take(self: &Arc<Self>, key: &str) -> (Seat, Option<Arc<Group>>) {

@@ -22,8 +22,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 /// but no longer than this.
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
-/// After so many connections that failed over their first read of several keys, keys are asked for in turn.
-const READS_THAT_FAIL: u32 = 2;
+/// After so many connections in a row that were lost over a read of several keys, keys are asked for in turn.
+const LOST_READS: u32 = 2;
 
 /// Runs a group until it is closed, or has had no reader for a while. `was_lost`: its first reader was connected before.
 pub(super) async fn run(
@@ -33,12 +33,12 @@ pub(super) async fn run(
     group: Arc<Group>,
     was_lost: bool,
 ) {
-    let mut carrier = Carrier { tail, node, seats, group, was_lost, failures: 0 };
+    let mut carrier = Carrier { tail, node, seats, group, was_lost, failures: 0, lost_reads: 0 };
     {
         let _permit = carrier.seats.permit().await;
         carrier.carry_until_useless().await;
     }
-    if !carrier.seats.has_groups() {
+    if carrier.seats.groups() == 0 {
         // Nobody reads over them any more.
         carrier.tail.reading_pool().retire(&carrier.node);
     }
@@ -51,8 +51,10 @@ struct Carrier {
     group: Arc<Group>,
     /// It, or its first reader, has had a connection before.
     was_lost: bool,
-    /// Connections in a row over which no read was answered.
+    /// Failures in a row,
     failures: u32,
+    /// and how many of them were of a read of several keys.
+    lost_reads: u32,
 }
 
 impl Carrier {
@@ -96,7 +98,7 @@ impl Carrier {
     /// Waits over one connection until the group ends, or the server's name is to be asked again.
     async fn carry(&mut self) -> Result<(), Error> {
         let mut watch = Watch::open(&self.tail, &self.node, self.was_lost).await?;
-        if self.failures >= READS_THAT_FAIL {
+        if self.lost_reads >= LOST_READS {
             watch.manner = Manner::InTurn(Instant::now());
         }
         let mut looked: Option<Instant> = None;
@@ -113,8 +115,11 @@ impl Carrier {
                 continue;
             }
             let began = Instant::now();
-            let found = watch.wait(&reads, length, &self.group).await?;
-            self.failures = 0;
+            let found = watch.wait(&reads, length, &self.group, self.seats.groups()).await;
+            let found = found.inspect_err(|error| {
+                self.lost_reads += u32::from(error.class != ErrorClass::TooLarge);
+            })?;
+            (self.failures, self.lost_reads) = (0, 0);
             if watch.connection.is_to_be_redialed() {
                 self.was_lost = true;
                 self.tail.reading_pool().retire(&self.node);

@@ -30,7 +30,7 @@ const LENGTH_PER_KEY: Duration = Duration::from_micros(5);
 const LEAST_LENGTH: Duration = Duration::from_millis(5);
 /// Where one read cannot wait for several keys, they are asked for at this interval,
 const LEAST_INTERVAL: Duration = Duration::from_millis(20);
-/// or one that is so many times as long as asking took.
+/// or one that is so many times as long as asking took, for each group.
 const INTERVAL_PER_ASKING: u32 = 10;
 /// Where one read of several keys failed for no key's fault, they are tried again after this.
 const ASKED_IN_TURN: Duration = Duration::from_secs(60);
@@ -108,12 +108,13 @@ impl<'a> Watch<'a> {
     }
 
     /// The streams that hold entries, once there are any, or none after about `length`. A reader that comes to `group`
-    /// ends the wait.
+    /// ends the wait. `groups`: how many there are at this server, all of which may ask in turn.
     pub(super) async fn wait(
         &mut self,
         of: &[Waiting],
         length: Duration,
         group: &Group,
+        groups: usize,
     ) -> Result<Vec<Waiting>, Error> {
         match self.manner {
             Manner::InTurn(since) if since.elapsed() < ASKED_IN_TURN => {}
@@ -125,7 +126,8 @@ impl<'a> Watch<'a> {
         }
         let began = Instant::now();
         let found = self.ask_in_turn(of).await?;
-        let interval = LEAST_INTERVAL.max(began.elapsed() * INTERVAL_PER_ASKING);
+        let turns = u32::try_from(groups.max(1)).unwrap_or(u32::MAX);
+        let interval = LEAST_INTERVAL.max(began.elapsed() * INTERVAL_PER_ASKING * turns);
         sleep(interval.min(length)).await;
         Ok(found)
     }
