@@ -333,7 +333,8 @@ fn looks_that_take_long_do_not_take_the_place_of_reads() {
     let before = count();
     eventually("streams are looked at again and again", || count().1 > before.1 + 50);
     let after = count();
-    assert!(after.0 - before.0 >= 25, "{} reads", after.0 - before.0);
+    // All keys are looked at in five exchanges, and then there is a read.
+    assert!(after.0 - before.0 >= 8, "{} reads", after.0 - before.0);
 }
 
 /// Connections that a firewall has dropped, or an operator has killed.
