@@ -157,7 +157,8 @@ impl ServerSeats {
         let allotment = self.allotment(&state, state.readers.len() + 1);
         state.fit(allotment, Instant::now());
         let key: Arc<str> = key.into();
-        let may_have_own = state.own < allotment.own || state.busy.contains(&key);
+        let is_room = state.own < allotment.own && state.quiet_own() < state.most_quiet(allotment);
+        let may_have_own = is_room || state.busy.contains(&key);
         let permit = may_have_own.then(|| self.permits.clone().try_acquire_owned().ok()).flatten();
         let (kind, new_group) = if let Some(permit) = permit {
             (SeatKind::Own { _permit: permit }, None)
@@ -240,7 +241,9 @@ impl State {
             let last = self.groups.pop().expect("there are more than none");
             last.close();
         }
-        for _ in allotment.own..self.own {
+        let too_many = self.own.saturating_sub(allotment.own);
+        let too_quiet = self.quiet_own().saturating_sub(self.most_quiet(allotment));
+        for _ in 0..too_many.max(too_quiet) {
             let own = self.readers.values_mut().filter(|reader| reader.has_own);
             let quietest = own.min_by_key(|reader| (self.busy.contains(&reader.key), reader.pace));
             let Some(quietest) = quietest else { return };
@@ -248,6 +251,20 @@ impl State {
             self.own -= 1;
             quietest.tally.set_to_move();
         }
+    }
+
+    /// Readers that have their own connection and are not busy,
+    fn quiet_own(&self) -> usize {
+        if self.busy.is_empty() {
+            return self.own;
+        }
+        let own = self.readers.values().filter(|reader| reader.has_own);
+        own.filter(|reader| !self.busy.contains(&reader.key)).count()
+    }
+
+    /// and how many may: the busy ones find room.
+    fn most_quiet(&self, allotment: Allotment) -> usize {
+        allotment.own.saturating_sub(self.busy.len())
     }
 
     fn weigh(&mut self, since: Duration, most_busy: usize) {
