@@ -155,7 +155,7 @@ impl ServerSeats {
     fn take(self: &Arc<Self>, key: &str) -> (Seat, Option<Arc<Group>>) {
         let mut state = self.state();
         let allotment = self.allotment(&state, state.readers.len() + 1);
-        state.fit(allotment, Instant::now());
+        state.fit(allotment);
         let key: Arc<str> = key.into();
         let is_room = state.own < allotment.own && state.quiet_own() < state.most_quiet(allotment);
         let may_have_own = is_room || state.busy.contains(&key);
@@ -206,7 +206,8 @@ impl ServerSeats {
         state.judged = now;
         state.weigh(since, most_busy(self.connections));
         let allotment = self.allotment(&state, state.readers.len());
-        state.fit(allotment, now);
+        state.close_groups(allotment, now);
+        state.fit(allotment);
         let free = allotment.own.saturating_sub(state.own).min(self.permits.available_permits());
         state.promote(free);
     }
@@ -227,8 +228,9 @@ impl State {
         (group, true)
     }
 
-    /// Has readers give up their own connections, and groups theirs, if there are too many.
-    fn fit(&mut self, allotment: Allotment, now: Instant) {
+    /// Closes groups, if there are too many. Not when a reader comes: it would find none, open another one, and come
+    /// back for that one's new connection.
+    fn close_groups(&mut self, allotment: Allotment, now: Instant) {
         // A group's readers all come back at once.
         let is_too_soon = now.saturating_duration_since(self.closed) < JUDGED;
         let most = match allotment.groups {
@@ -241,6 +243,10 @@ impl State {
             let last = self.groups.pop().expect("there are more than none");
             last.close();
         }
+    }
+
+    /// Has readers give up their own connections, if there are too many.
+    fn fit(&mut self, allotment: Allotment) {
         let too_many = self.own.saturating_sub(allotment.own);
         let too_quiet = self.quiet_own().saturating_sub(self.most_quiet(allotment));
         for _ in 0..too_many.max(too_quiet) {
