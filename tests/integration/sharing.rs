@@ -94,8 +94,9 @@ fn when_few_are_left_each_has_its_own_connection_again() {
     let mut all = clients(&gateway, KEYS);
     each_gets_its_own(&redis, &mut all);
     all.truncate(3);
-    // Under load the third one may go on sharing for longer.
-    eventually("they have their own again", || connections(&gateway, "reader") >= 2.0);
+    eventually("three have one each", || {
+        connections(&gateway, "reader") == 3.0 && connections(&gateway, "shared") == 0.0
+    });
     each_gets_its_own(&redis, &mut all);
 }
 
