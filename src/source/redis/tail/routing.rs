@@ -91,6 +91,20 @@ impl Tail {
         &self.shared.reading_pool
     }
 
+    /// Uses no link to that server any more that is open now but is no reader's own: what silenced one of them has
+    /// silenced them all, and a name may lead to another server by now.
+    pub(super) fn retire_links(&self, node: &Node) {
+        self.pool().retire(node);
+        self.reading_pool().retire(node);
+    }
+
+    /// Reports a lag that was found in replies which were no errors, so that another server is read from.
+    pub(super) fn report_lagging(&self, node: &Node, error: &Error) {
+        if error.code == "LAGGING" {
+            self.servers().report_failure(node, error);
+        }
+    }
+
     pub(super) fn seats(&self) -> &Seats {
         &self.shared.seats
     }

@@ -232,18 +232,15 @@ impl ReaderConnection {
         Ok(role)
     }
 
-    /// Reports a lag that was found in replies which were no errors, so that another server is read from.
     pub(in crate::source) fn report_lagging(&self, error: &Error) {
-        if error.code == "LAGGING" {
-            self.tail.servers().report_failure(&self.node, error);
-        }
+        self.tail.report_lagging(&self.node, error);
     }
 
     /// Connects to the server that an error redirects to; fails with that error if there is none.
     async fn follow(&mut self, error: Error) -> Result<(), Error> {
         match error.class {
             // The shared links may be as dead as this one, or lead to a server that is no primary any more.
-            ErrorClass::Away if !is_redirection(&error) => self.tail.pool().retire(&self.node),
+            ErrorClass::Away if !is_redirection(&error) => self.tail.retire_links(&self.node),
             ErrorClass::Login => self.tail.pool().note_refusal(&self.node, &error),
             _ => {}
         }

@@ -87,10 +87,7 @@ impl Carrier {
 
     fn fail(&self, error: &Error) {
         debug!(group = self.group.id, %error, "a shared connection failed; its readers come back");
-        self.tail.reading_pool().retire(&self.node);
-        if error.class == ErrorClass::Away {
-            self.tail.pool().retire(&self.node);
-        }
+        self.tail.retire_links(&self.node);
         self.tail.servers().report_failure(&self.node, error);
         self.group.tell_all(|| News::Lost(error.clone()));
     }
@@ -122,8 +119,7 @@ impl Carrier {
             (self.failures, self.lost_reads) = (0, 0);
             if watch.connection.is_to_be_redialed() {
                 self.was_lost = true;
-                self.tail.reading_pool().retire(&self.node);
-                self.tail.pool().retire(&self.node);
+                self.tail.retire_links(&self.node);
                 self.group.tell_all(|| News::Moved);
                 return Ok(());
             }

@@ -172,9 +172,7 @@ impl SharedReader {
     /// The server that an error redirects to; fails with that error if there is none.
     fn redirected(&mut self, node: &Node, error: Error) -> Result<Node, Error> {
         if error.class == ErrorClass::Away && !is_redirection(&error) {
-            // What silenced one link has silenced them all.
-            self.tail.reading_pool().retire(node);
-            self.tail.pool().retire(node);
+            self.tail.retire_links(node);
         }
         let servers = self.tail.servers();
         let next = servers.report_failure(node, &error).ok_or_else(|| servers.explained(error))?;
@@ -272,11 +270,8 @@ impl SharedReader {
         self.is_misplaced || self.seat.tally.is_to_move()
     }
 
-    /// Reports a lag that was found in replies which were no errors, so that another server is read from.
     pub(in crate::source) fn report_lagging(&self, error: &Error) {
-        if error.code == "LAGGING" {
-            self.tail.servers().report_failure(&self.node, error);
-        }
+        self.tail.report_lagging(&self.node, error);
     }
 
     pub(in crate::source) async fn primary_snapshot(

@@ -171,7 +171,7 @@ impl<'a> Watch<'a> {
             tokio::select! {
                 answers = &mut reading => break answers?,
                 () = somebody_comes(group, may_end_at), if ending.is_none() && client_id.is_some() => {
-                    let id = client_id.clone().unwrap_or_default();
+                    let Some(id) = client_id.clone() else { continue };
                     was_ended = true;
                     ending = Some(tokio::spawn(end_read(self.tail.clone(), self.node.clone(), id)));
                 }
