@@ -11,7 +11,7 @@ use tracing::info;
 
 use crate::config::Address;
 use crate::state::State;
-use crate::stream::replay::PAGES_BYTES;
+use crate::stream::replay::{PAGES_BYTES, STATES_BYTES};
 use crate::stream::{self, ConnectionStatus, ReaderState, Topic};
 
 /// `/state` and the log list this many streams, those with the most clients.
@@ -119,6 +119,7 @@ pub fn whole(state: &State) -> Value {
         "replays": {
             "now": reads, "limit": state.config().limits.replays,
             "page_bytes": page_bytes, "page_limit_bytes": PAGES_BYTES,
+            "state_bytes": state.fanout.replays.states_bytes(), "state_limit_bytes": STATES_BYTES,
         },
     })
 }

@@ -21,6 +21,7 @@ mod restart_required;
 mod risks;
 mod rules;
 mod secret;
+mod snapshot;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,8 @@ pub use loaded::{ConfigFile, Loaded, Setting};
 pub use password::Password;
 pub use proxy::{Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
-pub use rules::{Absent, Ended, RouteStart, Signals, StreamRules};
+pub use rules::{Absent, Ended, OnGap, RouteStart, Signals, StreamRules};
+pub use snapshot::{SnapshotRule, StateOf, StateQuery, StateTemplate};
 pub use template::{KeyTemplate, PathTemplate};
 pub use toml::{Identity, IdentityError, LoadedIdentity, environment, load, parse, without_file};
 

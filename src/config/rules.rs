@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::SnapshotRule;
 use crate::sse::{Controls, EndMarker, Rendering};
 
 /// How the streams of a route speak and end. A stream keeps the rules that it began with.
@@ -13,8 +14,10 @@ pub struct StreamRules {
     pub signals: Signals,
     /// A stream without a new entry for so long is ended; zero: never.
     pub stalled: Duration,
-    /// Whether a gap ends a stream, once it is told.
-    pub ends_at_gap: bool,
+    /// What follows a gap, once it is told.
+    pub on_gap: OnGap,
+    /// The state that a client gets before its entries, and after a gap.
+    pub snapshot: Option<SnapshotRule>,
     /// The data of a last event that is sent in place of the `end` control event.
     pub end_data: Option<String>,
     /// Whatever closes a stream but its end leaves the body incomplete, so that no client takes it for whole.
@@ -31,6 +34,17 @@ impl StreamRules {
     pub fn end(&self) -> Option<&EndMarker> {
         self.rendering.end.as_ref()
     }
+}
+
+/// What follows a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGap {
+    /// The entries after it.
+    Tell,
+    /// Nothing: it ends the stream.
+    End,
+    /// The state of now, and the entries after that.
+    Heal,
 }
 
 /// How clients learn of keepalives and of the loss of Redis.

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::StateQuery;
 use crate::sse::{Control, StreamId};
 use crate::stream::Topic;
 use crate::stream::replay::Replays;
@@ -211,6 +212,15 @@ impl Fanout {
     fn warn_unwatched(&self, subscriber: &Subscriber, error: &io::Error) {
         if self.failures_told.allows("watch") {
             tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back; where descriptors have run out, raise LimitNOFILE=");
+        }
+    }
+
+    /// Clients of a route get no state, and no stream; more of them are logged as any end of a stream.
+    fn warn_too_large_state(&self, topic: &Topic, query: &StateQuery) {
+        let reason = "snapshot";
+        self.metrics.rejected(reason);
+        if self.failures_told.allows(reason) {
+            tracing::warn!(key = %topic.key, max_bytes = query.max_bytes, "the state of a stream is larger than its route's snapshot_max, and its clients are sent away; raise snapshot_max, or make the state smaller");
         }
     }
 

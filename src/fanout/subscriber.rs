@@ -7,7 +7,7 @@ use super::access_record::{AccessRecord, LogId};
 use super::wire::WireFormat;
 use crate::auth::TokenEnd;
 use crate::auth::grant::GrantHandle;
-use crate::config::StreamRules;
+use crate::config::{OnGap, StateQuery, StreamRules};
 use crate::limits::Permit;
 use crate::stream::{Batch, Lease, Topic};
 use crate::telemetry::metrics::{DisconnectReason, Metrics};
@@ -26,6 +26,8 @@ pub struct Subscriber {
     pub route: u16,
     /// How its stream speaks and ends.
     pub rules: Arc<StreamRules>,
+    /// The state that its client gets before entries, where its route gives one.
+    pub state: Option<Arc<StateQuery>>,
     /// Names it in the log.
     pub id: LogId,
     /// For the access log, where there is one.
@@ -44,15 +46,17 @@ impl Subscriber {
         self.lease.topic()
     }
 
-    /// Whether its stream may be over with an item of these batches from `from_seq` on: catch-up sees to that.
-    pub(super) fn may_end_in(&self, batches: &[Arc<Batch>], from_seq: u64) -> bool {
+    /// Whether its stream may be over with an item of these batches from `from_seq` on, or goes on otherwise than with
+    /// the next item: catch-up sees to that.
+    pub(super) fn may_leave_in(&self, batches: &[Arc<Batch>], from_seq: u64) -> bool {
         let (rules, rendering) = (&self.rules, usize::from(self.format.rendering));
+        let stops_at_gap = rules.on_gap != OnGap::Tell;
         let ends = |batch: &Arc<Batch>| {
             batch.ends_stream(rendering)
-                || rules.ends_at_gap && batch.next_gap(rendering, from_seq).is_some()
+                || stops_at_gap && batch.next_gap(rendering, from_seq).is_some()
         };
         let mut ahead = batches.iter().filter(|batch| batch.end_seq() > from_seq);
-        (rules.ends_at_gap || rules.end().is_some()) && ahead.any(ends)
+        (stops_at_gap || rules.end().is_some()) && ahead.any(ends)
     }
 
     /// Counts bytes that its client took, for its route and for the access log.

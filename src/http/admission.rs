@@ -96,6 +96,7 @@ impl StreamRequest {
                 .format(u16::try_from(rendering).expect("there are fewer routes and reloads")),
             route: serving.routes[plan.route],
             rules: route.rules.clone(),
+            state: plan.state.clone(),
             id: self.id,
             record: self.record.clone(),
             opened: Instant::now(),

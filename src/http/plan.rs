@@ -6,6 +6,7 @@ use hyper::HeaderMap;
 
 use crate::auth::TokenEnd;
 use crate::auth::grant::Credential;
+use crate::config::StateQuery;
 use crate::stream::start::Start;
 
 /// A stream that a client asks for and may have.
@@ -15,6 +16,8 @@ pub struct Plan {
     pub route: usize,
     /// The stream key.
     pub key: String,
+    /// The state that the client gets first, where its route gives one.
+    pub state: Option<Arc<StateQuery>>,
     /// Where it begins.
     pub start: Start,
     /// Whether the body is sent in chunks, as HTTP/1.1 does.

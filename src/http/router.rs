@@ -5,6 +5,8 @@
 //! - `GET /` under `--demo`: the page
 //! - anything else: a refusal, with a line of text that says why
 
+use std::sync::Arc;
+
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
@@ -143,6 +145,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     let plan = Plan {
         route: index,
         key: route.key.key(&variables),
+        state: route.rules.snapshot.as_ref().map(|rule| Arc::new(rule.query(&variables))),
         start,
         framed: request.version() == Version::HTTP_11,
         headers: HeaderMap::new(),

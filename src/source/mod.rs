@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::{Address, Config, SourceLocation};
-use crate::sse::{Entry, StreamId};
+use crate::sse::{Entry, State, StreamId};
 use crate::telemetry::histogram::Histogram;
 
 mod connection;
 mod memory;
 mod redis;
+mod state;
 
 #[cfg(test)]
 pub(crate) use memory::Others;
@@ -22,6 +23,7 @@ pub use redis::commands::{Answer, Inspector, ServerKind};
 pub use redis::fuzz_reply as fuzz_redis_reply;
 use redis::tail::ReaderLink;
 pub use redis::{COMMAND_CONNECTIONS, LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
+pub use state::{StateKind, StateSize};
 
 /// What holds the streams. Cheap to clone.
 #[derive(Clone)]
@@ -264,6 +266,32 @@ impl Source {
         match self {
             Self::Memory(memory) => Ok(memory.newest(key, before, count)),
             Self::Redis(redis) => Box::pin(redis.tail.newest(key, before, count)).await,
+        }
+    }
+
+    /// How large the state in `key` is.
+    pub async fn state_size(&self, key: &str) -> Result<StateSize, Error> {
+        match self {
+            Self::Memory(_) => {
+                Ok(StateSize { kind: StateKind::Missing, text_bytes: 0, memory_bytes: 0 })
+            }
+            Self::Redis(redis) => Box::pin(redis.tail.state_size(key)).await,
+        }
+    }
+
+    /// The state in `key`, which is of this kind, and the stream `stream` at the same moment (`None`: there is no such
+    /// key). Fails with `TOOLARGE` if the two take more than `most_bytes` of memory, and with `WRONGTYPE` if the key
+    /// is of another kind by now. The embedded source has no states.
+    pub async fn state(
+        &self,
+        key: &str,
+        kind: StateKind,
+        stream: &str,
+        most_bytes: usize,
+    ) -> Result<(State, Option<StreamInfo>), Error> {
+        match self {
+            Self::Memory(memory) => Ok((State::Missing, memory.info(stream))),
+            Self::Redis(redis) => Box::pin(redis.tail.state(key, kind, stream, most_bytes)).await,
         }
     }
 

@@ -25,7 +25,7 @@ impl Entry {
     }
 
     /// The first value of `name`.
-    pub(super) fn field(&self, name: &str) -> Option<&Bytes> {
+    pub fn field(&self, name: &str) -> Option<&Bytes> {
         self.fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)
     }
 

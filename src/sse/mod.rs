@@ -10,6 +10,7 @@ mod id;
 mod line;
 pub mod parse;
 mod render;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +21,10 @@ pub use entry::{Entry, PART_BYTES};
 pub use id::{NotAnId, StreamId};
 pub use line::write_retry;
 pub use render::{
-    Data, EventName, Rendering, Written, escaped_line_ends, is_event_name, write_entry,
+    Data, EventName, Rendering, Written, data_of, escaped_line_ends, is_event_name, write_entry,
     write_last_event,
 };
+pub use state::{SNAPSHOT_EVENT, State};
 
 /// The media type of a stream. The standard fixes the charset, but without it some clients take ISO-8859-1.
 pub const MEDIA_TYPE: &str = "text/event-stream; charset=utf-8";

@@ -19,6 +19,9 @@ pub struct Rendering {
     pub controls: Controls,
     /// The entry that ends a stream.
     pub end: Option<EndMarker>,
+    /// Whether a gap becomes the client's last event id. Not where a snapshot follows it: a client that has not had
+    /// that comes back as it was before the gap.
+    pub gaps_have_ids: bool,
 }
 
 impl Default for Rendering {
@@ -30,6 +33,7 @@ impl Default for Rendering {
             missing: Some("{}".into()),
             controls: Controls::default(),
             end: None,
+            gaps_have_ids: true,
         }
     }
 }
@@ -91,10 +95,7 @@ pub fn write_entry(
     }
     write_line(out, "id", &entry.id.to_string());
     write_event_name(out, &event_of(entry, &rendering.event));
-    for line in lines(&data) {
-        write_line(out, "data", line);
-    }
-    out.push(b'\n');
+    write_data(out, &data);
     Written::Event
 }
 
@@ -102,6 +103,11 @@ pub fn write_entry(
 pub fn write_last_event(out: &mut Vec<u8>, rendering: &Rendering, data: &str) {
     let (EventName::Fixed(name) | EventName::Field { otherwise: name, .. }) = &rendering.event;
     write_event_name(out, name);
+    write_data(out, data);
+}
+
+/// The data of an event, and its end.
+pub(super) fn write_data(out: &mut Vec<u8>, data: &str) {
     for line in lines(data) {
         write_line(out, "data", line);
     }
@@ -114,7 +120,8 @@ fn write_event_name(out: &mut Vec<u8>, name: &str) {
     }
 }
 
-fn data_of<'a>(entry: &'a Entry, rendering: &'a Rendering) -> Option<Cow<'a, str>> {
+/// What a client gets of an entry; `None`: nothing.
+pub fn data_of<'a>(entry: &'a Entry, rendering: &'a Rendering) -> Option<Cow<'a, str>> {
     match &rendering.data {
         Data::Field(name) => match entry.field(name) {
             Some(value) => Some(String::from_utf8_lossy(value)),
@@ -163,7 +170,7 @@ fn json(object: &[(Cow<'_, str>, Cow<'_, str>)]) -> String {
     text
 }
 
-fn json_string(text: &str) -> String {
+pub(super) fn json_string(text: &str) -> String {
     escaped_line_ends(serde_json::to_string(text).expect("a string is always JSON"))
 }
 

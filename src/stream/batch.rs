@@ -248,7 +248,8 @@ impl Rendered {
 }
 
 fn write_gap(out: &mut Vec<u8>, rendering: &Rendering, gap: Gap, id: StreamId) {
-    write_control(out, rendering.controls, Some(id), Control::Gap(gap));
+    let id = rendering.gaps_have_ids.then_some(id);
+    write_control(out, rendering.controls, id, Control::Gap(gap));
 }
 
 #[cfg(test)]

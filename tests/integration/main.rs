@@ -74,6 +74,8 @@ mod routes;
 mod seam;
 /// Readers that share connections.
 mod sharing;
+/// The state of a stream, and then the stream.
+mod snapshots;
 /// Servers that stand in for Redis, and odd answers.
 mod stand_ins;
 /// Both sources: starting, resuming, replaying, publishing.

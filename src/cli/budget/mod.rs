@@ -7,7 +7,7 @@ use crate::config::{Config, ReadFrom, SourceLocation};
 use crate::limits::{Bounds, Division, TooFewDescriptors};
 use crate::source::{COMMAND_CONNECTIONS, LARGE_REPLIES, LOOK_BACK_BYTES, SHARED_LINKS};
 use crate::stream::reader::MOST_REPLIES_BYTES;
-use crate::stream::replay::PAGES_BYTES;
+use crate::stream::replay::{PAGES_BYTES, STATES_BYTES};
 
 mod text;
 
@@ -94,7 +94,9 @@ impl Budget {
 
     fn replies_bytes(&self) -> u64 {
         let look_backs = (self.config.limits.replays as u64).saturating_mul(LOOK_BACK_BYTES as u64);
-        (MOST_REPLIES_BYTES + PAGES_BYTES) as u64 + look_backs
+        let gives_states = self.config.routes.iter().any(|route| route.rules.snapshot.is_some());
+        let states = if gives_states { STATES_BYTES } else { 0 };
+        (MOST_REPLIES_BYTES + PAGES_BYTES + states) as u64 + look_backs
     }
 
     /// The largest reply that a reader aims at.

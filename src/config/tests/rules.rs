@@ -16,10 +16,10 @@ fn a_route_that_names_none_of_them_is_as_before() {
     let Route { start, absent, ended, headers, rules, .. } = route("");
     assert_eq!((start, absent, ended), (RouteStart::Live, Absent::Wait, Ended::NoContent));
     assert!(headers.is_empty());
-    let StreamRules { rendering, signals, stalled, ends_at_gap, end_data, cuts } = &*rules;
+    let StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts } = &*rules;
     assert_eq!((rendering.controls, &rendering.end), (Controls::Event, &None));
     assert_eq!((*signals, *stalled, end_data), (Signals::Comment, Duration::ZERO, &None));
-    assert!(!ends_at_gap && !cuts);
+    assert!(*on_gap == OnGap::Tell && snapshot.is_none() && !cuts);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn every_key_of_a_streams_rules_is_read() {
     let rules = &read.rules;
     assert_eq!((rules.controls(), rules.stalled), (Controls::None, Duration::from_secs(5)));
     assert_eq!(rules.end_data.as_deref(), Some("[DONE]"));
-    assert!(rules.ends_at_gap && rules.cuts);
+    assert!(rules.on_gap == OnGap::End && rules.cuts);
     assert!(!route(&format!("{END}\ncut = \"clean\"")).rules.cuts);
     assert_eq!(route("controls = \"comment\"").rules.controls(), Controls::Comment);
     assert_eq!(route("absent = \"204\"").absent, Absent::NoContent(Duration::from_secs(5)));
@@ -178,6 +178,25 @@ fn a_stream_is_not_stalled_before_a_read_of_it_returns() {
     assert_eq!(stalled, Duration::from_secs(1));
     assert!(told(under_block("999ms")).contains("less than source.block = \"1s\""));
     assert!(told(with_route("stalled = \"366d\"")).contains("out of range; write a value from"));
+}
+
+#[test]
+fn a_state_is_in_a_key_or_in_the_stream() {
+    let rules =
+        route("snapshot = { newest_by = \"id\" }\nsnapshot_age = \"5s\"\nsnapshot_max = \"1MiB\"")
+            .rules;
+    let rule = SnapshotRule {
+        of: StateTemplate::NewestBy("id".into()),
+        max_age: Duration::from_secs(5),
+        max_bytes: 1 << 20,
+    };
+    assert_eq!((rules.on_gap, rules.snapshot.as_ref()), (OnGap::Heal, Some(&rule)));
+    assert!(!rules.rendering.gaps_have_ids);
+    // Without a word of gaps their state still comes.
+    assert_eq!(
+        route("snapshot = { newest_by = \"id\" }\ncontrols = \"none\"").rules.on_gap,
+        OnGap::Heal
+    );
 }
 
 #[test]

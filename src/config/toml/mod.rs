@@ -25,6 +25,7 @@ mod routes;
 mod rules;
 mod section;
 mod sections;
+mod snapshot;
 mod source;
 mod source_url;
 mod tls;

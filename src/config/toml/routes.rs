@@ -1,13 +1,13 @@
 //! Reads the routes: each by itself, then whether two of them match the same paths.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::reader::ConfigReader;
+use super::rules::{self, OtherSections};
 use super::section::{Found, Section};
-use super::{access, rules};
+use super::{access, snapshot};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue};
 use crate::config::{KeyTemplate, PathTemplate, Replay, Route};
@@ -28,15 +28,6 @@ struct BuiltIn {
 /// The route of `--demo`, where the file has none.
 const DEMO: BuiltIn =
     BuiltIn { path: Some("/events/{name}"), key: Some("events:{name}"), access: Some("public") };
-
-/// What other sections say, as far as routes depend on it.
-#[derive(Clone, Copy)]
-pub(super) struct OtherSections {
-    /// Whether there are keys that verify tokens.
-    pub(super) has_keys: bool,
-    /// `source.block`
-    pub(super) block: Duration,
-}
 
 /// Every route, the more specific first: the first that matches a path serves it.
 pub(super) fn routes(
@@ -179,9 +170,14 @@ fn route(
         ..Rendering::default()
     };
     let replay = section.read("replay", WrittenValue::Integer(10_000), replay).0;
-    let rules = rules::rules(&mut section, rendering, replay, others.block);
+    let rules = rules::rules(&mut section, rendering, replay, others);
     if let (Some(path), Some(key)) = (&path, &key) {
         check_variables(&mut section, path, key);
+        if let Some((rule, found)) =
+            rules.streams.snapshot.as_ref().zip(rules.snapshot_found.as_ref())
+        {
+            snapshot::check_variables(&mut section, found, rule, &path.0);
+        }
     }
     section.end();
     let ((path, found), (key, _)) = (path?, key?);

@@ -4,13 +4,24 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 
-use super::headers;
 use super::section::{Found, Section};
+use super::{headers, snapshot};
 use crate::config::units::{self, WrittenValue};
-use crate::config::{Absent, Ended, Replay, RouteStart, Signals, StreamRules};
-use crate::sse::{Controls, EndMarker, Rendering};
+use crate::config::{Absent, Ended, OnGap, Replay, RouteStart, Signals, StreamRules};
+use crate::sse::{Controls, EndMarker, EventName, Rendering, SNAPSHOT_EVENT};
 
 const DEFAULT_ABSENT_AFTER: &str = "5s";
+
+/// What other sections say, as far as routes depend on it.
+#[derive(Clone, Copy)]
+pub(super) struct OtherSections {
+    /// Whether there are keys that verify tokens.
+    pub(super) has_keys: bool,
+    /// `source.block`
+    pub(super) block: Duration,
+    /// Whether the source is the embedded one.
+    pub(super) is_embedded: bool,
+}
 
 /// What a route says of its streams besides their entries.
 pub(super) struct Rules {
@@ -19,31 +30,44 @@ pub(super) struct Rules {
     pub(super) ended: Ended,
     pub(super) headers: HeaderMap,
     pub(super) streams: StreamRules,
+    /// Where the state is written that clients get first, if it is.
+    pub(super) snapshot_found: Option<Found>,
 }
 
-/// Reads them. `rendering` is what the route makes of an entry, and `block` that of the source.
+/// Reads them. `rendering` is what the route makes of an entry.
 pub(super) fn rules(
     section: &mut Section<'_, '_>,
     rendering: Rendering,
     replay: Replay,
-    block: Duration,
+    OtherSections { block, is_embedded, .. }: OtherSections,
 ) -> Rules {
-    let start = section.read("start", "live", |written| start(written, replay)).0;
+    let (start, start_found) = section.read("start", "live", |written| start(written, replay));
+    let (snapshot, snapshot_found) = snapshot::snapshot(section, is_embedded).unzip();
+    if snapshot.is_some() && start != RouteStart::Live {
+        section.fault(&start_found, "the snapshot is where a client begins; leave start out");
+    }
+    if let Some(found) = snapshot_found.as_ref().filter(|_| names_snapshots(&rendering)) {
+        section.fault(
+            found,
+            "the events that hold the state have the type \"snapshot\", and so have all events of this route; choose another event",
+        );
+    }
     let (end, end_found) = section.read("end", WrittenValue::Flag(false), end_marker);
     // One with a fault is an end, too: it has been told of.
     let has_end = end_found.value != WrittenValue::Flag(false);
     let stalled = stalled(section, block);
     let absent = absent(section);
-    let (ends_at_gap, _) = section.word("on_gap", &[("tell", false), ("end", true)]);
-    let controls = controls(section, ends_at_gap);
+    let on_gap = on_gap(section, snapshot.is_some());
+    let controls = controls(section, on_gap);
     let signals = signals(section, controls);
     let end_data = end_data(section, has_end);
     let ended = ended(section, has_end);
     let cuts = cuts(section, has_end);
     let headers = headers::headers(section);
-    let rendering = Rendering { controls, end, ..rendering };
-    let streams = StreamRules { rendering, signals, stalled, ends_at_gap, end_data, cuts };
-    Rules { start, absent, ended, headers, streams }
+    let gaps_have_ids = on_gap != OnGap::Heal;
+    let rendering = Rendering { controls, end, gaps_have_ids, ..rendering };
+    let streams = StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts };
+    Rules { start, absent, ended, headers, streams, snapshot_found }
 }
 
 fn start(written: &WrittenValue, replay: Replay) -> Result<RouteStart, String> {
@@ -154,11 +178,27 @@ fn word_or_204(written: &WrittenValue, word: &str) -> Result<bool, String> {
     }
 }
 
-fn controls(section: &mut Section<'_, '_>, ends_at_gap: bool) -> Controls {
+fn names_snapshots(rendering: &Rendering) -> bool {
+    let (EventName::Fixed(name) | EventName::Field { otherwise: name, .. }) = &rendering.event;
+    name == SNAPSHOT_EVENT
+}
+
+fn on_gap(section: &mut Section<'_, '_>, has_snapshot: bool) -> OnGap {
+    let (on_gap, found) = section.word("on_gap", &[("tell", OnGap::Tell), ("end", OnGap::End)]);
+    if !has_snapshot {
+        return on_gap;
+    }
+    if on_gap == OnGap::End {
+        section.fault(&found, "a gap is followed by a snapshot here; remove snapshot, or this");
+    }
+    OnGap::Heal
+}
+
+fn controls(section: &mut Section<'_, '_>, on_gap: OnGap) -> Controls {
     let words =
         [("event", Controls::Event), ("comment", Controls::Comment), ("none", Controls::None)];
     let (controls, found) = section.word("controls", &words);
-    if controls == Controls::None && !ends_at_gap {
+    if controls == Controls::None && on_gap == OnGap::Tell {
         section.fault(
             &found,
             "entries could be lost without a word, for gaps are told in control events; write on_gap = \"end\", too, or controls = \"comment\"",

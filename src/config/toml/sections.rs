@@ -1,11 +1,14 @@
 //! Reads every section but the source, the routes and a few others: each key with its default and bounds.
 
 use super::reader::ConfigReader;
+use super::rules::OtherSections;
 use super::section::Section;
 use super::{address, cors, identity, jwt, proxy, routes, source};
 use crate::config::diagnostics::did_you_mean;
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Server, secret};
+use crate::config::{
+    Admin, Config, Limits, Listen, Log, LogFormat, Refuse, Ring, Server, SourceLocation, secret,
+};
 
 /// The loopback names: no page of another site can make a browser send one as Host.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -41,7 +44,8 @@ pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Conf
     let log = log(Section::take(reader, &mut root, "log"));
     let (jwt, has_keys) =
         jwt::jwt(Section::take_within(reader, &mut root, ("auth", "jwt"), "auth.jwt"));
-    let others = routes::OtherSections { has_keys, block: source.block };
+    let is_embedded = source.location == SourceLocation::Memory;
+    let others = OtherSections { has_keys, block: source.block, is_embedded };
     let routes = routes::routes(reader, &mut root, others);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();

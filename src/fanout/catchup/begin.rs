@@ -2,6 +2,7 @@
 
 use super::backfill::Backfill;
 use super::machine::{Beginning, CatchUp, DeliveryState, Phase};
+use super::state::StateDelivery;
 use crate::config::Replay;
 use crate::fanout::Subscriber;
 use crate::fanout::signal::is_up;
@@ -29,8 +30,13 @@ impl CatchUp {
         if let (Start::Live, Some(Resolved { from: StartPoint::Ring(seq, tail), gap: None })) =
             (asked, &now)
             && is_up
+            && subscriber.state.is_none()
         {
             return Self::live(subscriber, *seq, *tail, opening);
+        }
+        if asked == Start::Live && subscriber.state.is_some() {
+            let phase = Phase::State(StateDelivery::first());
+            return Self::at(subscriber, phase, DeliveryState::default(), opening);
         }
         let last_id = if let Start::After(id) = asked { Some(id) } else { None };
         let delivery = DeliveryState { last_id, ..DeliveryState::default() };
@@ -97,6 +103,7 @@ impl CatchUp {
         }
         if let (Start::Live | Start::Unknown, StartPoint::Ring(_, tail), None) =
             (asked, resolved.from, self.over)
+            && !matches!(self.phase, Phase::State(_))
         {
             // Level by definition; whatever came since is news already.
             self.tell_live(tail);

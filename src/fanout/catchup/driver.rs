@@ -161,17 +161,19 @@ impl Driver {
         let action = self.next_action();
         self.count_gaps();
         // Nothing else needs it.
-        let permit = permit.filter(|_| matches!(action, Action::Write(_)));
+        let permit = permit.filter(|_| matches!(action, Action::Write(_) | Action::WriteState));
         match action {
             Action::Again => Ok(()),
             Action::Flush => self.flush().await,
             Action::Write(run) => self.write(run, permit).await,
+            Action::WriteState => self.write_state(permit).await,
             // Boxed: most of a stream's life is not spent in these, and their room is four times the rest.
             Action::Resolve(beginning) => Box::pin(self.resolve(beginning)).await,
             Action::ResolveGeneration => Box::pin(self.resolve_generation()).await,
             Action::ReadPage { after, generation } => {
                 Box::pin(self.read_page(after, generation)).await
             }
+            Action::ReadState { least } => Box::pin(self.read_state(least)).await,
             Action::WaitForSource => self.wait_for_source().await,
             Action::Level(_) if self.level.is_some() => self.wait_for_news().await,
             Action::Level(seq) => Err(End::Level(seq)),
@@ -224,11 +226,7 @@ impl Driver {
         let Beginning { asked, replay, now, .. } = beginning;
         let rules = self.subscriber.rules.clone();
         let resolving = async {
-            if let Some(marker) = rules.end()
-                && topic.state().ends.find(marker).is_none()
-            {
-                fanout.replays.end(&topic, marker, None).await?;
-            }
+            fanout.replays.end_if_unknown(&topic, &rules).await?;
             let replays = &fanout.replays;
             let resolved = match now {
                 Some(resolved) => resolved,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{Replay, StreamRules};
+use crate::config::{OnGap, Replay, StreamRules};
 use crate::fanout::Subscriber;
-use crate::fanout::signal::{Signal, StatusChange, status_change};
+use crate::fanout::signal::{StatusChange, status_change};
 use crate::fanout::wire::{WireFormat, WritePosition, WriteProgress};
 use crate::sse::{Control, EndReason, Gap, StreamId};
 use crate::stream::Batch;
@@ -15,6 +15,7 @@ use crate::telemetry::metrics::DisconnectReason;
 
 use super::backfill::Backfill;
 use super::run::{Run, run_from};
+use super::state::StateDelivery;
 
 /// Ring items are written in runs of about this.
 const RUN_BYTES: usize = 128 << 10;
@@ -34,9 +35,9 @@ pub struct CatchUp {
     /// The stream is over once everything unsent is written.
     pub(super) over: Option<EndReason>,
     /// Entries delivered before it was live.
-    replayed: u64,
+    pub(super) replayed: u64,
     /// Gaps that were told and not counted yet.
-    uncounted: Vec<ToldGap>,
+    pub(super) uncounted: Vec<ToldGap>,
 }
 
 /// Where a catch-up subscriber is.
@@ -49,6 +50,8 @@ pub(in crate::fanout) enum Phase {
     Source(Backfill),
     /// The stream was recreated; where it begins now is yet to be found out.
     NewGeneration,
+    /// Before what follows a state, which the client is to get first.
+    State(StateDelivery),
 }
 
 /// What a client asked for, and what was true when it came.
@@ -105,6 +108,10 @@ pub(super) enum Action {
     ReadPage { after: Continuity, generation: u64 },
     /// Write this run.
     Write(Run),
+    /// Read the state, which is to be level with `least` at least.
+    ReadState { least: StreamId },
+    /// Write what comes next of the state.
+    WriteState,
     /// Wait until the source may have more.
     WaitForSource,
     /// The client has everything before this item: a shard may take it.
@@ -202,11 +209,13 @@ impl CatchUp {
         let has_entries = match &self.phase {
             Phase::Ring(at) => at.seq < topic.ring.next_seq(),
             Phase::Source(backfill) => backfill.has_unwritten(),
+            Phase::State(delivery) => delivery.has_snapshot(),
             Phase::Start(_) | Phase::NewGeneration => false,
         };
         let status = status_change(self.delivery.source_down, &topic.reader);
         let has_status = self.half_written.is_none() && !matches!(status, StatusChange::None);
-        has_entries && !has_status && !self.delivery.live && self.unsent.is_empty()
+        let is_live = self.delivery.live && !matches!(self.phase, Phase::State(_));
+        has_entries && !has_status && !is_live && self.unsent.is_empty()
     }
 
     /// Whether the client has only whole events.
@@ -228,6 +237,7 @@ impl CatchUp {
             return Action::End(End::over(reason));
         }
         match self.phase {
+            Phase::State(ref delivery) => self.next_in_state(delivery, topic.ring.generation()),
             Phase::Start(_) if topic.ring.generation() == 0 => Action::WaitForSource,
             Phase::Start(beginning) => Action::Resolve(beginning),
             Phase::Ring(at) => self.next_in_ring(at, topic),
@@ -238,36 +248,6 @@ impl CatchUp {
             }
             Phase::NewGeneration => Action::ResolveGeneration,
         }
-    }
-
-    /// Tells of Redis' coming and going, between two events.
-    pub(super) fn tell_status(&mut self, reader: &ReaderState) -> Result<(), End> {
-        if self.half_written.is_some() {
-            return Ok(());
-        }
-        match status_change(self.delivery.source_down, reader) {
-            StatusChange::None => {}
-            StatusChange::Refused(reason) => {
-                let control = Control::Unavailable { reason };
-                return Err(End::Disconnect(Some(control), DisconnectReason::Error));
-            }
-            StatusChange::Told(signal) => {
-                self.delivery.source_down = !self.delivery.source_down;
-                self.unsent = signal.bytes(self.format, self.rules.signals);
-            }
-        }
-        Ok(())
-    }
-
-    /// Says that the stream lives, and whether Redis is away.
-    pub(super) fn tell_alive(&mut self, reader: &ReaderState) {
-        let signal = Signal::of_silence(reader);
-        self.unsent = signal.bytes(self.format, self.rules.signals);
-    }
-
-    /// Tells the client that its token expires.
-    pub(super) fn warn(&mut self, control: Control) {
-        self.format.append_control(self.delivery.last_id, control, &mut self.unsent);
     }
 
     /// The client took so many bytes of what was unsent.
@@ -319,14 +299,14 @@ impl CatchUp {
         };
     }
 
-    /// What is written in one go: no further than to a gap, where a gap ends the stream.
+    /// What is written in one go: no further than to a gap, where the stream does not just go on after it.
     pub(super) fn run(
         &self,
         batches: Vec<Arc<Batch>>,
         format: WireFormat,
         at: WritePosition,
     ) -> Run {
-        Run { batches, format, at, ends_at_gap: self.rules.ends_at_gap }
+        Run { batches, format, at, stops_at_gap: self.rules.on_gap != OnGap::Tell }
     }
 
     /// The client took `sent` bytes of a run.
@@ -336,19 +316,22 @@ impl CatchUp {
             self.replayed += done.events;
         }
         self.unsent.extend_from_slice(&done.rest);
-        self.delivery.last_id = run.id_before(done.position.seq).or(self.delivery.last_id);
+        let gap = run.has_passed_gap(done.position.seq).then(|| run.id_before(done.position.seq));
+        if gap.is_none() || self.rules.on_gap != OnGap::Heal {
+            self.delivery.last_id = run.id_before(done.position.seq).or(self.delivery.last_id);
+        }
         if done.position != run.at {
             self.is_at_end = run.ends_stream_at(done.position) && self.is_at_end_of_page();
-        }
-        if run.has_passed_gap(done.position.seq) {
-            self.over = Some(EndReason::Gap);
         }
         let is_amid = done.position.offset > 0;
         self.half_written = if is_amid { run.id_before(done.position.seq + 1) } else { None };
         match &mut self.phase {
             Phase::Ring(at) => *at = done.position,
             Phase::Source(backfill) => backfill.moved_to(done.position),
-            Phase::Start(_) | Phase::NewGeneration => {}
+            Phase::Start(_) | Phase::NewGeneration | Phase::State(_) => {}
+        }
+        if let Some(id) = gap {
+            self.go_on_after_gap(id.unwrap_or_default());
         }
         done
     }
@@ -357,33 +340,5 @@ impl CatchUp {
     fn is_at_end_of_page(&self) -> bool {
         let Phase::Source(Backfill { page: Some(page), .. }) = &self.phase else { return true };
         page.batch.ids().last() == Some(&page.end())
-    }
-
-    pub(super) fn tell_gap(&mut self, gap: Gap, id: StreamId) {
-        self.count(gap, false);
-        self.tell(id, Control::Gap(gap));
-        if self.rules.ends_at_gap {
-            self.over = Some(EndReason::Gap);
-        }
-    }
-
-    /// The driver is to count this gap.
-    pub(super) fn count(&mut self, gap: Gap, in_page: bool) {
-        self.uncounted.push(ToldGap { gap, in_page });
-    }
-
-    /// The gaps that were told since this was last asked.
-    pub(super) fn take_gaps(&mut self) -> Vec<ToldGap> {
-        std::mem::take(&mut self.uncounted)
-    }
-
-    pub(super) fn tell_live(&mut self, id: StreamId) {
-        self.delivery.live = true;
-        self.tell(id, Control::Live { replayed: self.replayed });
-    }
-
-    fn tell(&mut self, id: StreamId, control: Control) {
-        self.format.append_control(Some(id), control, &mut self.unsent);
-        self.delivery.last_id = Some(id);
     }
 }

@@ -7,6 +7,9 @@
 //!                                 └── NewGeneration ◀─────────┴────┘
 //! ```
 //!
+//! A client that gets the state of its stream begins in `State`, and comes to it again from wherever it is told of a gap.
+//! From there it goes on in the source.
+//!
 //! `machine` decides what comes next and does no I/O; `driver` does it, and tells the machine what came of
 //! it. A catch-up subscriber holds no events while it waits for its client: only a position in the ring or in
 //! the source, from which the rest of a half-written entry is made again (a small rest it keeps).
@@ -21,6 +24,9 @@ mod level;
 mod machine;
 mod run;
 mod source;
+mod state;
+mod state_driver;
+mod telling;
 mod wait;
 
 pub use driver::{follow_in_body, welcome};

@@ -17,7 +17,7 @@ pub(super) struct Run {
     /// From where on.
     pub(super) at: WritePosition,
     /// Nothing after a gap is written.
-    pub(super) ends_at_gap: bool,
+    pub(super) stops_at_gap: bool,
 }
 
 /// The first batches that this format has, and that make about `max_bytes`; at least one, and none after an entry that
@@ -49,10 +49,10 @@ impl Run {
         }
     }
 
-    /// The first gap, if the stream ends there.
+    /// The first gap, if it stops there.
     fn gap(&self) -> Option<u64> {
         let rendering = usize::from(self.format.rendering);
-        let mut batches = self.batches.iter().filter(|_| self.ends_at_gap);
+        let mut batches = self.batches.iter().filter(|_| self.stops_at_gap);
         batches.find_map(|batch| batch.next_gap(rendering, self.at.seq))
     }
 
@@ -65,7 +65,7 @@ impl Run {
         items.sum::<usize>() - self.at.offset
     }
 
-    /// Whether a client that has everything before `position` has the gap that ends the stream.
+    /// Whether a client that has everything before `position` has the gap at which it stops.
     pub(super) fn has_passed_gap(&self, position: u64) -> bool {
         self.gap().is_some_and(|gap| gap < position)
     }

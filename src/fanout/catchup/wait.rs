@@ -40,6 +40,11 @@ impl Driver {
                 // The page is read again when the client takes something, not before.
                 () = sleep_until(forget_page.into()), if self.machine.has_page() => self.machine.forget_page(),
                 () = fanout.replays.page_wanted(), if self.machine.has_page() => self.machine.forget_page(),
+                () = fanout.replays.state_wanted(), if self.machine.has_page() => self.machine.forget_page(),
+                // The client gives way to others: its parser drops what it has of the event, and it comes back.
+                () = fanout.replays.state_wanted(), if self.machine.is_amid_state() => {
+                    return Err(End::Cut(DisconnectReason::Slow));
+                }
                 () = draining.cancelled(), if !self.draining => return Ok(()),
                 () = &mut recheck => return Ok(()),
                 () = sleep_until(until.into()), if self.may_expire() => return Ok(()),

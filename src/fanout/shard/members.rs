@@ -36,7 +36,7 @@ impl Shard {
         let Joining { socket, subscriber, next_seq, mut delivery } = joining;
         let agrees = delivery.source_down != is_up(&self.reader);
         let missing = self.missing(&subscriber, next_seq).filter(|missing| {
-            agrees && !self.is_refused() && !subscriber.may_end_in(missing, next_seq)
+            agrees && !self.is_refused() && !subscriber.may_leave_in(missing, next_seq)
         });
         let Some(missing) = missing else {
             // Catch-up brings what is missing, and tells of Redis.

@@ -169,7 +169,7 @@ impl Shard {
                 continue;
             }
             let seq = self.position.max(member.has_until);
-            if member.subscriber.may_end_in(batches, seq) {
+            if member.subscriber.may_leave_in(batches, seq) {
                 self.leave_to_catch_up(slot, WritePosition { seq, offset: 0 }, Vec::new());
                 continue;
             }

@@ -7,9 +7,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// What all pages in memory may have, however many subscribers read the past.
 pub const PAGES_BYTES: usize = 16 << 20;
-/// It is given out in parts of this.
+/// What all states in memory may have, while they are read and while clients get them.
+pub const STATES_BYTES: usize = 64 << 20;
+/// Either is given out in parts of this.
 const PART_BYTES: usize = 64 << 10;
-const PARTS: usize = PAGES_BYTES / PART_BYTES;
 
 /// Permits to read from the source, as many as `limits.replays`.
 pub(super) struct ReadPermits {
@@ -49,26 +50,27 @@ impl ReadPermits {
     }
 }
 
-/// Memory for pages.
-pub(super) struct PageMemory {
+/// Memory for what subscribers share: pages, or states.
+pub(super) struct SharedMemory {
+    most_bytes: usize,
     free: Arc<Semaphore>,
     full: Notify,
 }
 
-impl PageMemory {
-    pub(super) fn new() -> Self {
-        Self { free: Arc::new(Semaphore::new(PARTS)), full: Notify::new() }
+impl SharedMemory {
+    pub(super) fn new(most_bytes: usize) -> Self {
+        let free = Arc::new(Semaphore::new(most_bytes / PART_BYTES));
+        Self { most_bytes, free, full: Notify::new() }
     }
 
-    /// Waits for memory for a page of this size; if there is none, `make_room` is called and subscribers
-    /// are asked for the pages that they hold.
+    /// Waits for memory for something of this size, or for all of it; if there is too little, `make_room` is called
+    /// and subscribers are asked for what they hold.
     pub(super) async fn acquire(
         &self,
-        page_bytes: usize,
+        bytes: usize,
         make_room: impl FnOnce(),
     ) -> OwnedSemaphorePermit {
-        let parts = page_bytes.div_ceil(PART_BYTES).clamp(1, PARTS);
-        let parts = u32::try_from(parts).expect("there are not that many");
+        let parts = parts(bytes.min(self.most_bytes));
         if let Ok(memory) = self.free.clone().try_acquire_many_owned(parts) {
             return memory;
         }
@@ -77,15 +79,25 @@ impl PageMemory {
         self.free.clone().acquire_many_owned(parts).await.expect("the semaphore is never closed")
     }
 
-    /// Returns when a page is wanted that there is no memory for.
+    /// Returns when something is wanted that there is no memory for.
     pub(super) async fn wanted(&self) {
         self.full.notified().await;
     }
 
-    /// Bytes that pages hold, in whole parts.
+    /// Bytes that are held, in whole parts.
     pub(super) fn in_use_bytes(&self) -> usize {
-        PAGES_BYTES - self.free.available_permits() * PART_BYTES
+        self.most_bytes - self.free.available_permits() * PART_BYTES
     }
+}
+
+/// Gives back what is more than these bytes need.
+pub(super) fn shrink(memory: &mut OwnedSemaphorePermit, bytes: usize) {
+    let spare = memory.num_permits().saturating_sub(parts(bytes) as usize);
+    drop(memory.split(spare));
+}
+
+fn parts(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(PART_BYTES).max(1)).expect("there are not that many")
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
-//! Backfill: reads of a stream's past, few at once, each shared by all subscribers that are near one another.
+//! Backfill: reads of a stream's past, and of its state, few at once, each shared by all subscribers that are near one
+//! another.
 
 mod bounds;
 mod page;
 mod recent;
 mod replays;
 mod single_flight;
+mod snapshot;
 
-pub use bounds::PAGES_BYTES;
+pub use bounds::{PAGES_BYTES, STATES_BYTES};
 pub use page::{Opened, Page};
 pub use replays::Replays;
+pub use snapshot::Snapshot;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::bounds::{PageMemory, ReadPermits};
+use super::bounds::{PAGES_BYTES, ReadPermits, STATES_BYTES, SharedMemory};
 use super::page::{Generation, Opened, Page, PageKey};
 use super::recent::RecentPages;
 use super::single_flight::SingleFlight;
-use crate::config::{Config, Replay};
+use super::snapshot::{Reading, Snapshot, SnapshotKey, Snapshots};
+use crate::config::{Config, Replay, StateQuery, StreamRules};
 use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
 use crate::sse::{EndMarker, StreamId};
 use crate::stream::StreamEnd;
@@ -31,7 +32,7 @@ pub struct Replays {
     max_entry_bytes: usize,
     read_count: AtomicU64,
     permits: ReadPermits,
-    memory: PageMemory,
+    memory: SharedMemory,
     resumes: SingleFlight<(Generation, Replay, StreamId), Resolved>,
     /// The newest entries that `replay` allows, by their number.
     allowed: SingleFlight<(Generation, u64), Newest>,
@@ -39,6 +40,7 @@ pub struct Replays {
     reads: SingleFlight<PageKey, Opened>,
     /// and those that were.
     recent: RecentPages,
+    snapshots: Snapshots,
 }
 
 impl Replays {
@@ -50,17 +52,23 @@ impl Replays {
             max_entry_bytes: config.source.max_entry_bytes,
             read_count: AtomicU64::new(config.source.read_count),
             permits: ReadPermits::new(config.limits.replays),
-            memory: PageMemory::new(),
+            memory: SharedMemory::new(PAGES_BYTES),
             resumes: SingleFlight::default(),
             allowed: SingleFlight::default(),
             reads: SingleFlight::default(),
             recent: RecentPages::default(),
+            snapshots: Snapshots::new(SharedMemory::new(STATES_BYTES)),
         }
     }
 
     /// Reads under way, and bytes that pages hold.
     pub fn in_use(&self) -> (usize, usize) {
         (self.permits.in_use(), self.memory.in_use_bytes())
+    }
+
+    /// Bytes that states hold.
+    pub fn states_bytes(&self) -> usize {
+        self.snapshots.in_use_bytes()
     }
 
     /// Takes on another configuration; reads under way go on.
@@ -142,6 +150,16 @@ impl Replays {
         Ok(end)
     }
 
+    /// Finds out whether the stream of `topic` is over, as these rules have it, unless the topic knows.
+    pub async fn end_if_unknown(&self, topic: &Topic, rules: &StreamRules) -> Result<(), Error> {
+        match rules.end() {
+            Some(marker) if topic.state().ends.find(marker).is_none() => {
+                self.end(topic, marker, None).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What the source says of the end, and the id of the stream's last entry.
     async fn ask_end(
         &self,
@@ -195,6 +213,36 @@ impl Replays {
         self.opened(topic, PageKey { generation: (topic.id, generation), rendering, from }).await
     }
 
+    /// The state that a route gives with the stream of `topic`, for clients with this rendering. It is level with
+    /// `least` at least.
+    pub async fn snapshot(
+        &self,
+        topic: &Topic,
+        rendering: usize,
+        query: &Arc<StateQuery>,
+        least: StreamId,
+    ) -> Result<Arc<Snapshot>, Error> {
+        let read = || async {
+            let permit = topic.backfill_permits.acquire().await;
+            let _permit = permit.expect("the semaphore is never closed");
+            let _permit = self.permits.acquire().await;
+            let made = topic.state().renderings.get(rendering).cloned();
+            let rendering = &made.expect("its client has it");
+            self.metrics.snapshots.increment(1);
+            let (source, max_entry_bytes) = (&self.source, self.max_entry_bytes);
+            let reading = Reading { source, topic, query, rendering, max_entry_bytes };
+            reading.read(&self.snapshots).await.map(Arc::new)
+        };
+        let generation = (topic.id, topic.state().ring.generation());
+        let key = SnapshotKey { generation, rendering, query: query.clone() };
+        self.snapshots.get(&key, least, read).await
+    }
+
+    /// Returns when a state is wanted that there is no memory for.
+    pub async fn state_wanted(&self) {
+        self.snapshots.wanted().await;
+    }
+
     /// Returns when a page is wanted that there is no memory for: a subscriber that does not need its own
     /// page right now drops it.
     pub async fn page_wanted(&self) {
@@ -207,6 +255,7 @@ impl Replays {
         self.allowed.forget_old();
         self.reads.forget_old();
         self.recent.forget_old();
+        self.snapshots.forget_old();
     }
 
     fn query<'a>(&'a self, topic: &'a Topic) -> StreamQuery<'a> {

@@ -24,6 +24,11 @@ pub(super) struct SingleFlight<K, V> {
 type Flight<V> = Arc<OnceCell<(Instant, Result<V, Error>)>>;
 
 impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
+    /// Keeps each answer for so long.
+    pub(super) fn keeping(kept: Duration) -> Self {
+        Self { kept, flights: Mutex::default() }
+    }
+
     /// The answer for `key`, from `ask` unless somebody else is asking right now. All who wait share an
     /// error too; it is not kept for those who come later, and neither is an answer that `keep` refuses.
     pub(super) async fn get<F>(
@@ -35,7 +40,22 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     where
         F: Future<Output = Result<V, Error>>,
     {
-        let flight = self.join(key.clone());
+        self.get_unless(key, |_| false, ask, keep).await
+    }
+
+    /// The same, unless the answer that is kept `is_stale`. One that comes now may be stale as well, if it was asked for
+    /// before.
+    pub(super) async fn get_unless<F>(
+        &self,
+        key: K,
+        is_stale: impl Fn(&V) -> bool,
+        ask: impl FnOnce() -> F,
+        keep: impl FnOnce(&V) -> bool,
+    ) -> Result<V, Error>
+    where
+        F: Future<Output = Result<V, Error>>,
+    {
+        let flight = self.join(key.clone(), is_stale);
         let ask = async || {
             let answer = ask().await;
             (Instant::now(), answer)
@@ -61,10 +81,23 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
         }
     }
 
-    fn join(&self, key: K) -> Flight<V> {
+    /// Drops the answers that are there and that nobody `wants` any more.
+    pub(super) fn retain(&self, wants: impl Fn(&K, &V) -> bool) {
+        self.flights().retain(|key, flight| match flight.get() {
+            Some((_, Ok(answer))) => wants(key, answer),
+            Some((_, Err(_))) => false,
+            None => Arc::strong_count(flight) > 1,
+        });
+    }
+
+    fn join(&self, key: K, is_stale: impl Fn(&V) -> bool) -> Flight<V> {
         let mut flights = self.flights();
         let flight = flights.entry(key).or_default();
-        if self.is_old(flight) {
+        let is_useless = match flight.get() {
+            Some((_, Ok(answer))) => is_stale(answer),
+            _ => false,
+        };
+        if is_useless || self.is_old(flight) {
             *flight = Flight::default();
         }
         flight.clone()

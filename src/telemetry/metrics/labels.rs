@@ -66,7 +66,7 @@ impl DisconnectReason {
 }
 
 /// Why a client is refused: the name of a limit, what was wrong, or why Redis cannot read the stream key.
-pub(super) const REFUSALS: [&str; 23] = [
+pub(super) const REFUSALS: [&str; 24] = [
     "clients",
     "clients_per_ip",
     "clients_per_principal",
@@ -87,6 +87,7 @@ pub(super) const REFUSALS: [&str; 23] = [
     "query",
     "drain",
     "source",
+    "snapshot",
     "keys",
     "WRONGTYPE",
     "NOPERM",

@@ -42,6 +42,10 @@ pub struct Metrics {
     pub reader_bytes: Counter,
     /// Streams that had ended, and went on.
     pub reopened: Counter,
+    /// States that were read for clients.
+    pub snapshots: Counter,
+    /// Gaps after which a client got the state of then.
+    pub gaps_healed: Counter,
     /// Readers that reconnected to Redis.
     pub redis_reconnects: Counter,
     /// Keepalive comments and events.
@@ -118,6 +122,8 @@ impl Metrics {
             reader_entries: totals.entries.beside(named("ssegate_reader_entries_total")),
             reader_bytes: named("ssegate_reader_bytes_total"),
             reopened: named("ssegate_streams_reopened_total"),
+            snapshots: named("ssegate_snapshots_read_total"),
+            gaps_healed: named("ssegate_gaps_healed_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
             heartbeats: named("ssegate_heartbeats_total"),
             last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),

@@ -103,15 +103,21 @@ impl CatchUp {
         self.tell_gap(Gap { after, next, lost: None, reason }, next.map_or(id, StreamId::prev));
     }
 
-    /// Whether it holds a page in memory.
+    /// Whether it holds a page in memory, or a state, that can be read again.
     pub(super) fn has_page(&self) -> bool {
-        matches!(&self.phase, Phase::Source(backfill) if backfill.has_page())
+        match &self.phase {
+            Phase::Source(backfill) => backfill.has_page(),
+            Phase::State(delivery) => delivery.has_snapshot() && !delivery.is_amid_event(),
+            _ => false,
+        }
     }
 
-    /// Gives back the memory of its page.
+    /// Gives back the memory of that.
     pub(super) fn forget_page(&mut self) {
-        if let Phase::Source(backfill) = &mut self.phase {
-            backfill.forget_page();
+        match &mut self.phase {
+            Phase::Source(backfill) => backfill.forget_page(),
+            Phase::State(delivery) => delivery.forget(),
+            _ => {}
         }
     }
 }

@@ -13,6 +13,7 @@
 //! - [`reading`]: all that reads entries in bulk, the gateway's hot path: the connection that each reader
 //!   has for itself, and pages of a stream's past.
 //! - [`seats`]: which readers have a connection of their own; [`sharing`]: how the others share some.
+//! - [`states`]: the state beside a stream.
 //! - [`questions`]: everything else that is asked of a stream.
 
 mod client;
@@ -28,6 +29,7 @@ mod reading;
 mod routing;
 mod seats;
 mod sharing;
+mod states;
 mod topology;
 
 pub use pool::SHARED_LINKS;

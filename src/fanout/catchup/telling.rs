@@ -1,0 +1,82 @@
+//! What a catch-up subscriber tells its client besides entries.
+
+use super::machine::{CatchUp, End, Phase, ToldGap};
+use super::state::StateDelivery;
+use crate::config::OnGap;
+use crate::fanout::signal::{Signal, StatusChange, status_change};
+use crate::sse::{Control, EndReason, Gap, StreamId};
+use crate::stream::ReaderState;
+use crate::telemetry::metrics::DisconnectReason;
+
+impl CatchUp {
+    /// Tells of Redis' coming and going, between two events.
+    pub(super) fn tell_status(&mut self, reader: &ReaderState) -> Result<(), End> {
+        if self.half_written.is_some() {
+            return Ok(());
+        }
+        match status_change(self.delivery.source_down, reader) {
+            StatusChange::None => {}
+            StatusChange::Refused(reason) => {
+                let control = Control::Unavailable { reason };
+                return Err(End::Disconnect(Some(control), DisconnectReason::Error));
+            }
+            StatusChange::Told(signal) => {
+                self.delivery.source_down = !self.delivery.source_down;
+                self.unsent = signal.bytes(self.format, self.rules.signals);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the stream lives, and whether Redis is away.
+    pub(super) fn tell_alive(&mut self, reader: &ReaderState) {
+        let signal = Signal::of_silence(reader);
+        self.unsent = signal.bytes(self.format, self.rules.signals);
+    }
+
+    /// Tells the client that its token expires.
+    pub(super) fn warn(&mut self, control: Control) {
+        self.format.append_control(self.delivery.last_id, control, &mut self.unsent);
+    }
+
+    /// Tells of a gap, after which the client goes on after `id`.
+    pub(super) fn tell_gap(&mut self, gap: Gap, id: StreamId) {
+        self.count(gap, false);
+        if self.rules.on_gap == OnGap::Heal {
+            self.format.append_control(None, Control::Gap(gap), &mut self.unsent);
+        } else {
+            self.tell(id, Control::Gap(gap));
+        }
+        self.go_on_after_gap(id);
+    }
+
+    /// The client was told of a gap up to this id.
+    pub(super) fn go_on_after_gap(&mut self, id: StreamId) {
+        match self.rules.on_gap {
+            OnGap::Tell => {}
+            OnGap::End => self.over = Some(EndReason::Gap),
+            OnGap::Heal => self.phase = Phase::State(StateDelivery::after_gap(id)),
+        }
+    }
+
+    /// The driver is to count this gap.
+    pub(super) fn count(&mut self, gap: Gap, in_page: bool) {
+        self.uncounted.push(ToldGap { gap, in_page });
+    }
+
+    /// The gaps that were told since this was last asked.
+    pub(super) fn take_gaps(&mut self) -> Vec<ToldGap> {
+        std::mem::take(&mut self.uncounted)
+    }
+
+    /// Tells that the client is level with the tail, which has this id.
+    pub(super) fn tell_live(&mut self, id: StreamId) {
+        self.delivery.live = true;
+        self.tell(id, Control::Live { replayed: self.replayed });
+    }
+
+    fn tell(&mut self, id: StreamId, control: Control) {
+        self.format.append_control(Some(id), control, &mut self.unsent);
+        self.delivery.last_id = Some(id);
+    }
+}
