@@ -7,12 +7,16 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Redis};
 
+/// What a client that is behind is spared.
+mod conflation;
 /// Where a client begins, and what a gap leads to.
 mod healing;
 /// What a key holds, and how its clients get it.
 mod kinds;
 /// The newest entry of each, from the stream itself.
 mod newest;
+/// A writer that changes a state and its stream without pause, and clients that join, stall and return.
+mod random;
 /// What is refused, and what a crowd costs.
 mod shares;
 
