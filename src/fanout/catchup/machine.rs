@@ -251,7 +251,7 @@ impl CatchUp {
             return Action::End(End::over(reason));
         }
         match self.phase {
-            Phase::State(ref delivery) => self.next_in_state(delivery, topic.ring.generation()),
+            Phase::State(ref delivery) => delivery.next(topic.ring.generation()),
             Phase::Start(_) if topic.ring.generation() == 0 => Action::WaitForSource,
             Phase::Start(beginning) => Action::Resolve(beginning),
             Phase::Ring(at) => self.next_in_ring(at, topic),

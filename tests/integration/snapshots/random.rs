@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use ssegate::sse::parse::{Event, Item};
 
-use super::{NEWEST, OF_KEY, start};
+use super::{NEWEST, OF_KEY, routes, start};
 use crate::support::client::Client;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
-use crate::support::seed;
+use crate::support::sentinel::{Trio, newest_primary};
+use crate::support::{seed, within};
 
 type Table = BTreeMap<String, String>;
 /// The table at each id.
@@ -33,13 +34,22 @@ struct Kind {
     conflates: bool,
 }
 
-/// Changes the state and adds the entry that tells of it in one script, without pause.
-fn write(redis: &Redis, kind: Kind, past: &Past, over: &AtomicBool, mut random: fastrand::Rng) {
+/// Where the primary is; it may not answer.
+type Primary<'a> = &'a (dyn Fn() -> Option<Connection> + Sync);
+
+/// Changes the state and adds the entry that tells of it in one script, without pause, at whatever is the primary.
+fn write(
+    primary: Primary<'_>,
+    kind: Kind,
+    past: &Past,
+    over: &AtomicBool,
+    mut random: fastrand::Rng,
+) {
     let script = "local id, tell = ARGV[1], {'id', ARGV[1], 'payload', ARGV[1] .. '=' .. ARGV[2]} \
         if ARGV[2] == '' then redis.call('HDEL', KEYS[1], id) tell[5] = 'deleted' tell[6] = '1' \
         else redis.call('HSET', KEYS[1], id, ARGV[2]) end \
         return redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '*', unpack(tell))";
-    let (mut table, mut connection) = (Table::new(), Connection::open(redis).unwrap());
+    let (mut table, mut connection) = (Table::new(), primary().unwrap());
     let mut number = 0;
     while !over.load(Ordering::Relaxed) {
         number += 1;
@@ -53,16 +63,42 @@ fn write(redis: &Redis, kind: Kind, past: &Past, over: &AtomicBool, mut random: 
         // Nobody looks up an id before its table is there.
         let mut past = past.lock().unwrap();
         let command = ["EVAL", script, "2", "state:a", "events:a", &name, &value, kept];
-        let Some(Answer::Text(id)) = connection.run(&command) else { panic!("it is written") };
-        if value.is_empty() {
-            table.remove(&name)
+        if let Some(Answer::Text(id)) = connection.run(&command) {
+            if value.is_empty() {
+                table.remove(&name)
+            } else {
+                table.insert(name, value)
+            };
+            past.insert(id, table.clone());
         } else {
-            table.insert(name, value)
-        };
-        past.insert(id, table.clone());
+            (connection, table) = found_again(primary, &mut past);
+        }
         drop(past);
         thread::sleep(Duration::from_micros(random.u64(..2000)));
     }
+}
+
+/// The next primary, and the table there: the last change may be in it or not.
+fn found_again(primary: Primary<'_>, past: &mut BTreeMap<String, Table>) -> (Connection, Table) {
+    let script = "return {redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1], \
+        redis.call('HGETALL', KEYS[2]), redis.call('INCR', 'writable')}";
+    let mut found = None;
+    within(Duration::from_secs(30), "another server takes writes", || {
+        let Some(mut connection) = primary() else { return false };
+        let answer = connection.run(&["EVAL", script, "3", "events:a", "state:a", "writable"]);
+        let Some(Answer::List(answer)) = answer else { return false };
+        let [Answer::Text(id), Answer::List(pairs), _] = &answer[..] else { return false };
+        let text = |answer: &Answer| match answer {
+            Answer::Text(text) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        let table = pairs.chunks(2).map(|pair| (text(&pair[0]), text(&pair[1])));
+        found = Some((id.clone(), connection, table.collect::<Table>()));
+        true
+    });
+    let (id, connection, table) = found.unwrap();
+    past.insert(id, table.clone());
+    (connection, table)
 }
 
 /// A page that draws the table.
@@ -123,7 +159,7 @@ impl Page {
 
 /// Joins, stalls, leaves and comes back until it is over, and then hears all that is left.
 fn draw(
-    gateways: &[Gateway],
+    gateways: &Mutex<Vec<Gateway>>,
     kind: Kind,
     past: &Past,
     over: &AtomicBool,
@@ -131,7 +167,6 @@ fn draw(
 ) -> Page {
     let mut page = Page::default();
     loop {
-        let address = &random.choice(gateways).unwrap().address;
         if random.u8(..4) == 0 {
             page = Page { states: page.states, ..Page::default() };
         }
@@ -139,7 +174,11 @@ fn draw(
             "" => String::new(),
             id => format!("Last-Event-ID: {id}\r\n"),
         };
-        let mut client = Client::with_small_window_and(address, "/events/a", &header);
+        let mut client = {
+            let gateways = gateways.lock().unwrap();
+            let address = &random.choice(&*gateways).unwrap().address;
+            Client::with_small_window_and(address, "/events/a", &header)
+        };
         let leaves = Instant::now() + Duration::from_millis(random.u64(50..1500));
         let is_last = loop {
             let is_over = over.load(Ordering::Relaxed);
@@ -167,28 +206,28 @@ fn draw(
     }
 }
 
-fn play(kind: Kind) {
-    let redis = Redis::start();
-    let gateways = [start(&redis, kind.keys), start(&redis, kind.keys)];
+/// Plays it with these gateways; `disturb` is called in the midst of it.
+fn play(kind: Kind, primary: Primary<'_>, gateways: &Mutex<Vec<Gateway>>, disturb: impl FnOnce()) {
     let (past, over) = (Past::default(), AtomicBool::new(false));
     let mut random = seed::rng();
     let pages: Vec<Page> = thread::scope(|scope| {
-        let (redis, past, over, gateways) = (&redis, &past, &over, &gateways);
+        let (past, over) = (&past, &over);
         let writer = random.fork();
-        let writing = scope.spawn(move || write(redis, kind, past, over, writer));
+        let writing = scope.spawn(move || write(primary, kind, past, over, writer));
         let drawing: Vec<_> = (0..CLIENTS)
             .map(|_| random.fork())
             .map(|random| scope.spawn(move || draw(gateways, kind, past, over, random)))
             .collect();
-        thread::sleep(RUN);
+        thread::sleep(RUN / 2);
+        disturb();
+        thread::sleep(RUN / 2);
         over.store(true, Ordering::Relaxed);
         writing.join().unwrap();
         drawing.into_iter().map(|page| page.join().unwrap()).collect()
     });
     let past = past.into_inner().unwrap();
-    let Answer::List(last) = redis.run(&["XREVRANGE", "events:a", "+", "-", "COUNT", "1"]) else {
-        panic!("there are entries")
-    };
+    let last = primary().unwrap().run(&["XREVRANGE", "events:a", "+", "-", "COUNT", "1"]);
+    let Some(Answer::List(last)) = last else { panic!("there are entries") };
     let Answer::List(last) = &last[0] else { panic!("an entry is a list") };
     let Answer::Text(last) = &last[0] else { panic!("an id is a text") };
     for page in &pages {
@@ -198,19 +237,46 @@ fn play(kind: Kind) {
     assert!(pages.iter().map(|page| page.states).sum::<usize>() > CLIENTS);
 }
 
+/// Plays it on one server with two gateways, of which one is killed and another one comes.
+fn play_alone(kind: Kind) {
+    let redis = Redis::start();
+    let begin = || start(&redis, kind.keys);
+    let gateways = Mutex::new(vec![begin(), begin()]);
+    play(kind, &|| Connection::open(&redis), &gateways, || {
+        let new = begin();
+        drop(std::mem::replace(&mut gateways.lock().unwrap()[0], new));
+    });
+}
+
 #[test]
 fn a_table_is_always_what_it_was_at_its_id() {
-    play(Kind { keys: OF_KEY, is_trimmed: true, conflates: false });
+    play_alone(Kind { keys: OF_KEY, is_trimmed: true, conflates: false });
 }
 
 #[test]
 fn a_table_from_the_stream_itself_is_so_too() {
     let keys = format!("{NEWEST}\nreplay = 50").leak();
-    play(Kind { keys, is_trimmed: false, conflates: false });
+    play_alone(Kind { keys, is_trimmed: false, conflates: false });
 }
 
 #[test]
 fn a_table_whose_page_is_spared_entries_is_right_when_it_is_level() {
     let keys = format!("{OF_KEY}\nconflate = \"id\"").leak();
-    play(Kind { keys, is_trimmed: true, conflates: true });
+    play_alone(Kind { keys, is_trimmed: true, conflates: true });
+}
+
+#[test]
+fn a_table_survives_a_failover() {
+    let mut trio = Trio::start();
+    let kind = Kind { keys: OF_KEY, is_trimmed: true, conflates: false };
+    let begin = || Setup::with_url(&trio.url()).routes(&routes(kind.keys)).start_ready();
+    let gateways = Mutex::new(vec![begin(), begin()]);
+    let sentinels: Vec<_> = trio.sentinels.iter().map(|s| s.address.clone()).collect();
+    let primary = || {
+        let address = newest_primary(&sentinels)?;
+        Connection::to(&address, Duration::from_secs(1))
+    };
+    let old = trio.primary();
+    let old = trio.servers.iter().position(|server| server.address() == old).unwrap();
+    play(kind, &primary, &gateways, || trio.servers[old].kill());
 }
