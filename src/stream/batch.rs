@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::conflation::{FieldValue, NewestItems};
+use super::conflation::{FieldValue, NewestItems, ValuedItem};
 use crate::sse::{
     Control, Entry, Gap, Reason, Rendering, StreamId, Written, write_chunk, write_control,
     write_entry,
@@ -160,8 +160,8 @@ impl Batch {
         [Reason::Oversize, Reason::Unreadable].map(|reason| (reason, count(reason)))
     }
 
-    /// The items that can be superseded: for which rendering, which item, and by which value.
-    pub(super) fn values(&self) -> impl Iterator<Item = (usize, u64, FieldValue)> {
+    /// The items that can be superseded.
+    pub(super) fn values(&self) -> impl Iterator<Item = ValuedItem> {
         self.rendered.iter().flat_map(|(number, made)| {
             let values = (self.first_seq..).zip(&made.values);
             values.filter_map(|(seq, value)| value.map(|value| (*number, seq, value)))

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-use super::batch::Batch;
 use crate::sse::Entry;
 
 /// The value of an entry's field, in the form in which many are kept. Two values share one with a chance of 2^-64, and
@@ -22,21 +21,24 @@ impl FieldValue {
     }
 }
 
+/// An item that can be superseded: for which rendering, its number, and by which value.
+pub(super) type ValuedItem = (usize, u64, FieldValue);
+
 /// The newest item of each value that a ring holds, for each rendering that conflates.
 #[derive(Debug, Default)]
 pub struct NewestItems(HashMap<(usize, FieldValue), u64>);
 
 impl NewestItems {
-    /// The ring has this batch now.
-    pub(super) fn push(&mut self, batch: &Batch) {
-        for (rendering, seq, value) in batch.values() {
+    /// The ring has these items now.
+    pub(super) fn push(&mut self, items: impl Iterator<Item = ValuedItem>) {
+        for (rendering, seq, value) in items {
             self.0.insert((rendering, value), seq);
         }
     }
 
-    /// The ring has dropped its oldest batch.
-    pub(super) fn drop_oldest(&mut self, batch: &Batch) {
-        for (rendering, seq, value) in batch.values() {
+    /// The ring has dropped these, its oldest.
+    pub(super) fn drop_oldest(&mut self, items: impl Iterator<Item = ValuedItem>) {
+        for (rendering, seq, value) in items {
             if self.0.get(&(rendering, value)) == Some(&seq) {
                 self.0.remove(&(rendering, value));
             }

@@ -101,7 +101,7 @@ impl Ring {
         batch.first_seq = self.next_seq;
         self.next_seq = batch.end_seq();
         self.bytes += batch.size_bytes();
-        self.newest.push(&batch);
+        self.newest.push(batch.values());
         self.batches.push_back(Arc::new(batch));
         self.shrink_to(self.limits.bytes, needed_seq);
     }
@@ -133,7 +133,7 @@ impl Ring {
                 self.floor = *first.ids().last().expect("a batch has items");
             }
             self.bytes -= first.size_bytes();
-            self.newest.drop_oldest(first);
+            self.newest.drop_oldest(first.values());
             self.batches.pop_front();
             let first_seq = self.first_seq();
             while self.deletions.get(1).is_some_and(|(seq, _)| *seq < first_seq) {

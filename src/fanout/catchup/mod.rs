@@ -20,6 +20,7 @@
 mod backfill;
 mod begin;
 mod driver;
+mod in_state;
 mod level;
 mod machine;
 mod run;

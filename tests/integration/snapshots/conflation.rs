@@ -119,6 +119,8 @@ fn it_goes_with_a_state() {
     for n in 0..10 {
         assert_eq!(number(&client.entry().data), n);
     }
+    let last = client.last_event_id();
+    gateway.has_read("events:a", &last);
     // One that comes later shares the state, and is behind it by ten entries.
     let mut late = open(&gateway);
     json_of(&mut late);

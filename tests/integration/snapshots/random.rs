@@ -12,6 +12,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::sentinel::{Trio, newest_primary};
+use crate::support::waiting::pause_of_the_scenario;
 use crate::support::{seed, within};
 
 type Table = BTreeMap<String, String>;
@@ -74,7 +75,7 @@ fn write(
             (connection, table) = found_again(primary, &mut past);
         }
         drop(past);
-        thread::sleep(Duration::from_micros(random.u64(..2000)));
+        pause_of_the_scenario(Duration::from_micros(random.u64(..2000)), "it writes on");
     }
 }
 
@@ -193,7 +194,7 @@ fn draw(
                 None => {}
             }
             if random.u8(..100) == 0 {
-                thread::sleep(Duration::from_millis(random.u64(..300)));
+                pause_of_the_scenario(Duration::from_millis(random.u64(..300)), "it stalls");
             }
         };
         if is_last {
@@ -218,9 +219,9 @@ fn play(kind: Kind, primary: Primary<'_>, gateways: &Mutex<Vec<Gateway>>, distur
             .map(|_| random.fork())
             .map(|random| scope.spawn(move || draw(gateways, kind, past, over, random)))
             .collect();
-        thread::sleep(RUN / 2);
+        pause_of_the_scenario(RUN / 2, "all are in the midst of it");
         disturb();
-        thread::sleep(RUN / 2);
+        pause_of_the_scenario(RUN / 2, "they come to terms with it");
         over.store(true, Ordering::Relaxed);
         writing.join().unwrap();
         drawing.into_iter().map(|page| page.join().unwrap()).collect()

@@ -15,7 +15,8 @@ fn a_crowd_shares_one_read() {
         client.live();
     }
     // What came since follows it.
-    write(&redis, "a", "2");
+    let last = write(&redis, "a", "2");
+    gateway.has_read("events:a", &last);
     let mut late = open(&gateway);
     assert_eq!(json_of(&mut late).0, json!({"a": "1"}));
     assert_eq!(late.entry().data, "2");
