@@ -21,7 +21,8 @@ fn the_state_comes_first_and_then_each_change_once() {
     assert_eq!(client.entry().data, "4");
     // Who has an id goes on from there, without a state.
     drop(client);
-    write(&redis, "b", "5");
+    let newest = write(&redis, "b", "5");
+    gateway.has_read("events:a", &newest);
     let mut client = resume(&gateway, &last);
     assert_eq!(client.entry().data, "5");
     client.live();
@@ -64,6 +65,7 @@ fn replay_of_too_much_is_a_state() {
     client.live();
     let mut client = resume(&gateway, &ids[2]);
     assert_eq!(client.entry().data, "3");
+    assert_eq!(client.entry().data, "4");
 }
 
 #[test]
