@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::config::{Address, Config, SourceLocation};
 use crate::sse::{Entry, StreamId};
 use crate::telemetry::histogram::Histogram;
 
+mod addition;
 mod connection;
 mod memory;
 mod redis;
@@ -15,6 +14,7 @@ mod redis;
 #[cfg(test)]
 pub(crate) use memory::Others;
 
+pub use addition::{Addition, Fields, Once, WriteError};
 pub use connection::Connection;
 use redis::commands::CommandConnections;
 pub use redis::commands::{Answer, Inspector, ServerKind};
@@ -145,17 +145,6 @@ impl Error {
     }
 }
 
-/// Why nothing is known to be written.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WriteError {
-    /// Nothing was written.
-    #[error("{0}")]
-    NotWritten(#[from] Error),
-    /// The request was sent, and its answer was lost or did not come in time: it may have been carried out.
-    #[error("whether it was carried out is not known: {0}")]
-    Unknown(Error),
-}
-
 /// What to do about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
@@ -267,13 +256,13 @@ impl Source {
         }
     }
 
-    /// Adds an entry with one field, `payload`.
-    pub async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, WriteError> {
+    /// Adds entries, once at most; their ids.
+    pub async fn publish(&self, addition: &Addition<'_>) -> Result<Vec<StreamId>, WriteError> {
         match self {
-            Self::Memory(memory) => Ok(memory.publish(key, payload)?),
+            Self::Memory(memory) => memory.publish(addition),
             Self::Redis(redis) => {
                 let asked = Instant::now();
-                let outcome = Box::pin(redis.publish(key, payload)).await;
+                let outcome = Box::pin(redis.publish(addition)).await;
                 redis.tail.command_durations().observe(asked.elapsed(), 1);
                 outcome
             }
