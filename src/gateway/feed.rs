@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::demo::Feed;
+use crate::source::Addition;
 use crate::state::State;
 use crate::telemetry::throttle::LogThrottle;
 
@@ -13,7 +14,9 @@ pub(super) async fn feed(state: Arc<State>) {
     let (mut feed, throttle) = (Feed::new(), LogThrottle::default());
     loop {
         let sample = feed.next();
-        let published = state.readers.source.publish("events:demo", sample.payload.into()).await;
+        let addition = Addition::of("events:demo", sample.payload)
+            .trimmed_to(state.config().ring.entries);
+        let published = state.readers.source.publish(&addition).await;
         if let Err(error) = published
             && throttle.allows("publish")
         {
