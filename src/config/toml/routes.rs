@@ -177,6 +177,9 @@ fn route(
             rules.streams.snapshot.as_ref().zip(rules.snapshot_found.as_ref())
         {
             snapshot::check_variables(&mut section, found, rule, &path.0);
+            if others.is_cluster {
+                snapshot::check_slot(&mut section, found, rule, &key.0, &path.0);
+            }
         }
     }
     section.end();
