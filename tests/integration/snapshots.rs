@@ -7,6 +7,8 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Redis};
 
+/// What the document shows.
+mod documented;
 /// Where a client begins, and what a gap leads to.
 mod healing;
 /// What a key holds, and how its clients get it.
