@@ -101,6 +101,11 @@ pub enum Control {
     },
     /// Entries are missing.
     Gap(Gap),
+    /// The client was behind, and was spared entries that newer ones supersede.
+    Conflated {
+        /// How many.
+        entries: u64,
+    },
     /// The gateway stops, and ends this stream.
     Drain,
     /// The token that the stream was opened with expires soon.
@@ -155,6 +160,7 @@ impl Control {
         match self {
             Self::Live { .. } => "live",
             Self::Gap(_) => "gap",
+            Self::Conflated { .. } => "conflated",
             Self::Drain => "drain",
             Self::Expiring { .. } => "expiring",
             Self::Expired => "expired",
@@ -169,6 +175,9 @@ impl Control {
 fn control_json(control: Control) -> String {
     match control {
         Control::Live { replayed } => format!(r#"{{"type":"live","replayed":{replayed}}}"#),
+        Control::Conflated { entries } => {
+            format!(r#"{{"type":"conflated","entries":{entries}}}"#)
+        }
         Control::Drain => r#"{"type":"drain"}"#.into(),
         Control::Expiring { seconds } => format!(r#"{{"type":"expiring","seconds":{seconds}}}"#),
         Control::Expired => r#"{"type":"expired"}"#.into(),

@@ -19,6 +19,8 @@ pub struct Rendering {
     pub controls: Controls,
     /// The entry that ends a stream.
     pub end: Option<EndMarker>,
+    /// A client that is behind gets only the newest entry for each value of this field.
+    pub conflate: Option<String>,
     /// Whether a gap becomes the client's last event id. Not where a snapshot follows it: a client that has not had
     /// that comes back as it was before the gap.
     pub gaps_have_ids: bool,
@@ -33,6 +35,7 @@ impl Default for Rendering {
             missing: Some("{}".into()),
             controls: Controls::default(),
             end: None,
+            conflate: None,
             gaps_have_ids: true,
         }
     }

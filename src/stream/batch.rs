@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::conflation::{FieldValue, NewestItems};
 use crate::sse::{
     Control, Entry, Gap, Reason, Rendering, StreamId, Written, write_chunk, write_control,
     write_entry,
@@ -78,6 +79,8 @@ struct Rendered {
     unsent: Vec<(usize, Reason)>,
     /// The last item is the entry that ends the stream.
     ends_stream: bool,
+    /// By which value of its field each item can be superseded; empty where the rendering conflates nothing.
+    values: Vec<Option<FieldValue>>,
 }
 
 /// How many entries could not be sent, by reason, counted once for each rendering.
@@ -127,8 +130,9 @@ impl Batch {
     /// Roughly the memory that it holds, as the ring counts it.
     pub fn size_bytes(&self) -> usize {
         let ends_bytes = size_of::<usize>() * self.ids.len();
-        let rendered: usize =
-            self.rendered.iter().map(|(_, made)| made.bytes.len() + ends_bytes).sum();
+        let value_bytes = |made: &Rendered| size_of::<Option<FieldValue>>() * made.values.len();
+        let of_one = |made: &Rendered| made.bytes.len() + ends_bytes + value_bytes(made);
+        let rendered: usize = self.rendered.iter().map(|(_, made)| of_one(made)).sum();
         rendered + self.ids.len() * size_of::<StreamId>() + size_of::<Self>()
     }
 
@@ -154,6 +158,46 @@ impl Batch {
         let all = || self.rendered.iter().flat_map(|(_, made)| &made.unsent);
         let count = |of| all().filter(|(_, reason)| *reason == of).count() as u64;
         [Reason::Oversize, Reason::Unreadable].map(|reason| (reason, count(reason)))
+    }
+
+    /// The items that can be superseded: for which rendering, which item, and by which value.
+    pub(super) fn values(&self) -> impl Iterator<Item = (usize, u64, FieldValue)> {
+        self.rendered.iter().flat_map(|(number, made)| {
+            let values = (self.first_seq..).zip(&made.values);
+            values.filter_map(|(seq, value)| value.map(|value| (*number, seq, value)))
+        })
+    }
+
+    /// The same in one rendering, with nothing in place of the items from `from_seq` on that are superseded; and these.
+    pub fn conflated(
+        &self,
+        rendering: usize,
+        from_seq: u64,
+        newest: &NewestItems,
+    ) -> (Self, Vec<u64>) {
+        let made = self.rendered(rendering);
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(made.ends.len()));
+        let mut spared = Vec::new();
+        for (index, seq) in (0..made.ends.len()).zip(self.first_seq..) {
+            let value = made.values.get(index).copied().flatten().filter(|_| seq >= from_seq);
+            if value.is_some_and(|value| newest.supersede(rendering, seq, value)) {
+                spared.push(seq);
+            } else {
+                bytes.extend_from_slice(&made.bytes[made.range(index)]);
+            }
+            ends.push(bytes.len());
+        }
+        let is_last_spared = spared.last().is_some_and(|last| last + 1 == self.end_seq());
+        let rendered = Rendered {
+            bytes: bytes.into(),
+            ends,
+            unsent: made.unsent.clone(),
+            ends_stream: made.ends_stream && !is_last_spared,
+            values: Vec::new(),
+        };
+        let Self { first_seq, since, ref ids, ref gaps, .. } = *self;
+        let rendered = vec![(rendering, rendered)];
+        (Self { first_seq, since, ids: ids.clone(), gaps: gaps.clone(), rendered }, spared)
     }
 
     /// Whether its last item is the entry that ends the stream.
@@ -235,7 +279,11 @@ impl Rendered {
         // Copied into the exact size: spare capacity would be memory that the ring does not count.
         let bytes = Bytes::copy_from_slice(&bytes);
         let ends_stream = items.last().is_some_and(|last| last.ends_stream(rendering));
-        Self { bytes, ends, unsent, ends_stream }
+        let values = match &rendering.conflate {
+            Some(field) => values(items, field, &unsent),
+            None => Vec::new(),
+        };
+        Self { bytes, ends, unsent, ends_stream, values }
     }
 
     fn start(&self, index: usize) -> usize {
@@ -245,6 +293,16 @@ impl Rendered {
     fn range(&self, index: usize) -> Range<usize> {
         self.start(index)..self.ends[index]
     }
+}
+
+/// By which value each item can be superseded: gaps are not, nor what stands for an entry that cannot be sent.
+fn values(items: &[Item], field: &str, unsent: &[(usize, Reason)]) -> Vec<Option<FieldValue>> {
+    let is_unsent = |index: usize| unsent.iter().any(|(at, _)| *at == index);
+    let value = |(index, item): (usize, &Item)| {
+        let entry = item.entry().filter(|_| !is_unsent(index))?;
+        FieldValue::of(entry, field)
+    };
+    items.iter().enumerate().map(value).collect()
 }
 
 fn write_gap(out: &mut Vec<u8>, rendering: &Rendering, gap: Gap, id: StreamId) {

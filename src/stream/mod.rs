@@ -2,6 +2,7 @@
 
 mod batch;
 mod catchup_positions;
+mod conflation;
 pub mod continuity;
 mod ends;
 mod hub;
@@ -16,6 +17,7 @@ mod topic;
 
 pub use batch::{Batch, Item, Unsent};
 pub use catchup_positions::{CatchUpPosition, CatchUpRegistry};
+pub use conflation::{FieldValue, NewestItems};
 pub use ends::{Ends, StreamEnd};
 pub use hub::{Hub, Lease, TooManyReaders};
 pub use renderings::Renderings;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::batch::{Batch, Item};
+use super::conflation::NewestItems;
 use crate::config;
 use crate::sse::{Reason, StreamId};
 
@@ -26,6 +27,8 @@ pub struct Ring {
     /// The gaps of deleted entries that are here, and the last that was: the item, and the id that a client has who
     /// was told of it.
     deletions: VecDeque<(u64, StreamId)>,
+    /// What supersedes items that are here.
+    newest: NewestItems,
 }
 
 /// What the ring knows of an id.
@@ -52,6 +55,7 @@ impl Ring {
             generation_seq: 0,
             generation: 0,
             deletions: VecDeque::new(),
+            newest: NewestItems::default(),
         }
     }
 
@@ -97,6 +101,7 @@ impl Ring {
         batch.first_seq = self.next_seq;
         self.next_seq = batch.end_seq();
         self.bytes += batch.size_bytes();
+        self.newest.push(&batch);
         self.batches.push_back(Arc::new(batch));
         self.shrink_to(self.limits.bytes, needed_seq);
     }
@@ -128,6 +133,7 @@ impl Ring {
                 self.floor = *first.ids().last().expect("a batch has items");
             }
             self.bytes -= first.size_bytes();
+            self.newest.drop_oldest(first);
             self.batches.pop_front();
             let first_seq = self.first_seq();
             while self.deletions.get(1).is_some_and(|(seq, _)| *seq < first_seq) {
@@ -164,6 +170,11 @@ impl Ring {
     /// The batch that holds the item `seq`.
     pub fn at(&self, seq: u64) -> Option<&Arc<Batch>> {
         self.from(seq).next().filter(|batch| batch.first_seq <= seq)
+    }
+
+    /// What supersedes items that are here.
+    pub fn newest(&self) -> &NewestItems {
+        &self.newest
     }
 
     /// The batches that hold items from `seq` on.

@@ -7,6 +7,8 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Redis};
 
+/// What a client that is behind is spared.
+mod conflation;
 /// What the document shows.
 mod documented;
 /// Where a client begins, and what a gap leads to.
@@ -15,6 +17,8 @@ mod healing;
 mod kinds;
 /// The newest entry of each, from the stream itself.
 mod newest;
+/// A writer that changes a state and its stream without pause, and clients that join, stall and return.
+mod random;
 /// What is refused, and what a crowd costs.
 mod shares;
 

@@ -289,7 +289,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                 )
             }
             Some("conflated") => {
-                format!("behind: spared {} entries that newer ones replace", member("entries"))
+                format!("caught up, spared {} entries that newer ones replace", member("entries"))
             }
             Some("end") => {
                 self.is_over = true;

@@ -67,7 +67,8 @@ pub(super) fn rules(
     let cuts = cuts(section, has_end);
     let headers = headers::headers(section);
     let gaps_have_ids = on_gap != OnGap::Heal;
-    let rendering = Rendering { controls, end, gaps_have_ids, ..rendering };
+    let conflate = section.read("conflate", WrittenValue::Flag(false), conflate).0;
+    let rendering = Rendering { controls, end, conflate, gaps_have_ids, ..rendering };
     let streams = StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts };
     Rules { start, absent, ended, headers, streams, snapshot_found }
 }
@@ -177,6 +178,14 @@ fn word_or_204(written: &WrittenValue, word: &str) -> Result<bool, String> {
         WrittenValue::Text(text) if text == "204" => Ok(false),
         WrittenValue::Text(text) if text == word => Ok(true),
         _ => Err(format!("unknown; write \"{word}\" or \"204\"")),
+    }
+}
+
+fn conflate(written: &WrittenValue) -> Result<Option<String>, String> {
+    match written {
+        WrittenValue::Flag(false) => Ok(None),
+        WrittenValue::Text(_) => units::field(written).map(Some),
+        _ => Err("names no field; write one, as in \"id\", or false".into()),
     }
 }
 

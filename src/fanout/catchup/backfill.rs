@@ -14,6 +14,8 @@ pub(in crate::fanout) struct Backfill {
     pub(super) from: Continuity,
     pub(super) generation: u64,
     pub(super) page: Option<Arc<Page>>,
+    /// Its page has entries that newer ones supersede, for its client had one of them by half.
+    pub(super) is_page_plain: bool,
     /// The position in the page; an offset without a page is one in the first item after `from`.
     pub(super) at: WritePosition,
     /// Deletions up to this id the client need not be told of any more; `None`: of none that there were
@@ -31,7 +33,16 @@ impl Backfill {
     pub(super) fn new(from: Continuity, generation: u64) -> Self {
         let (deletions_told, had) = (Some(StreamId::ZERO), Some(from.cursor()));
         let at = WritePosition::default();
-        Self { from, generation, page: None, at, deletions_told, had, began_ahead: None }
+        Self {
+            from,
+            generation,
+            page: None,
+            is_page_plain: false,
+            at,
+            deletions_told,
+            had,
+            began_ahead: None,
+        }
     }
 
     /// With so many bytes of the first item written already.
@@ -69,6 +80,11 @@ impl Backfill {
         let after = |id: &StreamId| Continuity::after(*id).without_holes_told();
         self.from = done.map_or(self.from, after);
         self.at.seq = 0;
+    }
+
+    /// How many entries its client was spared on the way to this item of its page.
+    pub(super) fn spared_up_to(&self, seq: u64) -> u64 {
+        self.page.as_ref().map_or(0, |page| page.spared_between(self.at.seq, seq))
     }
 
     /// Everything before this position of the page was written.

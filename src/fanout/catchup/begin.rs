@@ -36,12 +36,12 @@ impl CatchUp {
         }
         if asked == Start::Live && subscriber.state.is_some() {
             let phase = Phase::State(StateDelivery::first());
-            return Self::at(subscriber, phase, DeliveryState::default(), opening);
+            return Self::at(subscriber, phase, DeliveryState::default(), opening).behind();
         }
         let last_id = if let Start::After(id) = asked { Some(id) } else { None };
         let delivery = DeliveryState { last_id, ..DeliveryState::default() };
         let phase = Phase::Start(Beginning { asked, replay, now, tail });
-        Self::at(subscriber, phase, delivery, opening)
+        Self::at(subscriber, phase, delivery, opening).behind()
     }
 
     /// Level with the tail from the first, so that the client is told so together with the head.
@@ -60,7 +60,9 @@ impl CatchUp {
         unsent: Vec<u8>,
     ) -> Self {
         let half_written = (at.offset > 0).then(|| topic.state().ring.id_before(at.seq + 1));
-        Self::at(subscriber, Phase::Ring(at), delivery, unsent).amid(half_written)
+        let is_behind = at.offset > 0 || !unsent.is_empty();
+        let machine = Self::at(subscriber, Phase::Ring(at), delivery, unsent).amid(half_written);
+        if is_behind { machine.behind() } else { machine }
     }
 
     /// Where the client begins was found out, when the topic was in this generation and its reader had read

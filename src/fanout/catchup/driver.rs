@@ -159,7 +159,7 @@ impl Driver {
         // Waited for before anything is taken from the ring, which may move on meanwhile.
         let permit = if self.replays() { Some(fanout.replay_permit().await) } else { None };
         let action = self.next_action();
-        self.count_gaps();
+        self.count_told();
         // Nothing else needs it.
         let permit = permit.filter(|_| matches!(action, Action::Write(_) | Action::WriteState));
         match action {
@@ -170,8 +170,8 @@ impl Driver {
             // Boxed: most of a stream's life is not spent in these, and their room is four times the rest.
             Action::Resolve(beginning) => Box::pin(self.resolve(beginning)).await,
             Action::ResolveGeneration => Box::pin(self.resolve_generation()).await,
-            Action::ReadPage { after, generation } => {
-                Box::pin(self.read_page(after, generation)).await
+            Action::ReadPage { after, generation, conflates } => {
+                Box::pin(self.read_page(after, generation, conflates)).await
             }
             Action::ReadState { least } => Box::pin(self.read_state(least)).await,
             Action::WaitForSource => self.wait_for_source().await,
@@ -252,7 +252,7 @@ impl Driver {
             let result = if resolved.gap.is_some() { invalid } else { served_from };
             self.fanout.metrics.resumed(result, 1);
         }
-        self.count_gaps();
+        self.count_told();
         Ok(())
     }
 
@@ -271,7 +271,7 @@ impl Driver {
                     generation,
                     end.is_some_and(StreamEnd::is_gone),
                 );
-                self.count_gaps();
+                self.count_told();
                 Ok(())
             }
             Some(Err(error)) => self.failed(&error).await,
@@ -279,18 +279,23 @@ impl Driver {
         }
     }
 
-    async fn read_page(&mut self, after: Continuity, generation: u64) -> Result<(), End> {
+    async fn read_page(
+        &mut self,
+        after: Continuity,
+        generation: u64,
+        conflates: bool,
+    ) -> Result<(), End> {
         let topic = self.subscriber.topic().clone();
         let fanout = self.fanout.clone();
         let rendering = usize::from(self.subscriber.format.rendering);
-        let reading = fanout.replays.page(&topic, generation, rendering, after);
+        let reading = fanout.replays.page(&topic, generation, rendering, after, conflates);
         let opened = match self.meanwhile(reading).await? {
             Some(Ok(opened)) => opened,
             Some(Err(error)) => return self.failed(&error).await,
             None => return Ok(()),
         };
         let next = self.machine.page_read(opened, after);
-        self.count_gaps();
+        self.count_told();
         match next {
             Action::WaitForSource => self.wait_for_source().await,
             Action::End(end) => Err(end),
@@ -319,11 +324,13 @@ impl Driver {
         if sent == 0 && !bytes.is_empty() {
             // A subscriber that waits holds nothing.
             drop((bytes, run, permit));
+            self.machine.is_behind = true;
             return self.wait_writable().await;
         }
         if sent > 0 {
             self.took(sent);
         }
+        self.machine.is_behind |= sent < bytes.len();
         let done = self.machine.wrote(&run, sent);
         self.subscriber.count_events(&self.fanout.metrics, done.events, done.gaps);
         if self.machine.delivery.live {
@@ -337,7 +344,8 @@ impl Driver {
     pub(super) fn is_late(&self, run: &Run) -> bool {
         let max_lag = self.fanout.settings().max_lag;
         let is_level = || matches!(self.machine.phase, Phase::Ring(_)) && run.is_news(max_lag);
-        let may_be_late = !max_lag.is_zero() && self.machine.delivery.live;
+        let conflates = self.subscriber.rules.rendering.conflate.is_some();
+        let may_be_late = !max_lag.is_zero() && self.machine.delivery.live && !conflates;
         may_be_late && run.is_older_than(max_lag) && !is_level()
     }
 
@@ -348,7 +356,9 @@ impl Driver {
         self.subscriber.count_bytes(&self.fanout.metrics, sent);
     }
 
-    fn count_gaps(&mut self) {
+    fn count_told(&mut self) {
+        let spared = std::mem::take(&mut self.machine.spared_uncounted);
+        self.fanout.metrics.conflated.increment(spared);
         for told in self.machine.take_gaps() {
             self.fanout.metrics.gap(Scope::Resume, told.gap);
             self.subscriber.topic().state().gaps += 1;

@@ -34,6 +34,12 @@ pub struct CatchUp {
     pub(super) is_at_end: bool,
     /// The stream is over once everything unsent is written.
     pub(super) over: Option<EndReason>,
+    /// Its client did not take all that there was: it is spared what newer entries supersede, where its route conflates.
+    pub(super) is_behind: bool,
+    /// Entries that it was spared and not told of yet,
+    pub(super) spared: u64,
+    /// and those that it was told of and that are not counted yet.
+    pub(super) spared_uncounted: u64,
     /// Entries delivered before it was live.
     pub(super) replayed: u64,
     /// Gaps that were told and not counted yet.
@@ -104,8 +110,8 @@ pub(super) enum Action {
     Resolve(Beginning),
     /// Find out where the recreated stream begins.
     ResolveGeneration,
-    /// Read the page after this.
-    ReadPage { after: Continuity, generation: u64 },
+    /// Read the page after this; `conflates`: without what newer entries supersede.
+    ReadPage { after: Continuity, generation: u64, conflates: bool },
     /// Write this run.
     Write(Run),
     /// Read the state, which is to be level with `least` at least.
@@ -185,9 +191,17 @@ impl CatchUp {
             rules,
             is_at_end: false,
             over,
+            is_behind: false,
+            spared: 0,
+            spared_uncounted: 0,
             replayed: 0,
             uncounted,
         }
+    }
+
+    /// For a client that has not had all that there is.
+    pub(in crate::fanout) fn behind(self) -> Self {
+        Self { is_behind: true, ..self }
     }
 
     /// With an entry, by its id, of which the client has the first half.
@@ -237,7 +251,7 @@ impl CatchUp {
             return Action::End(End::over(reason));
         }
         match self.phase {
-            Phase::State(ref delivery) => self.next_in_state(delivery, topic.ring.generation()),
+            Phase::State(ref delivery) => delivery.next(topic.ring.generation()),
             Phase::Start(_) if topic.ring.generation() == 0 => Action::WaitForSource,
             Phase::Start(beginning) => Action::Resolve(beginning),
             Phase::Ring(at) => self.next_in_ring(at, topic),
@@ -266,6 +280,11 @@ impl CatchUp {
             return Action::End(End::over(EndReason::Marker));
         }
         if at.seq >= ring.next_seq() {
+            self.is_behind = false;
+            if self.spared > 0 {
+                self.tell_conflated();
+                return Action::Again;
+            }
             return match generation {
                 Some(_) if topic.is_over() => Action::End(End::over(EndReason::Marker)),
                 _ if self.delivery.live => Action::Level(ring.next_seq()),
@@ -280,7 +299,12 @@ impl CatchUp {
         if ring.first_seq() <= at.seq {
             let batches = run_from(ring.from(at.seq), self.format, topic.max_bytes);
             if !batches.is_empty() {
-                return Action::Write(self.run(batches, self.format, at));
+                let run = self.run(batches, self.format, at);
+                return Action::Write(if self.conflates() {
+                    run.conflated(ring.newest())
+                } else {
+                    run
+                });
             }
         }
         self.leave_ring(at, generation);
@@ -290,6 +314,7 @@ impl CatchUp {
     /// The ring has moved on: read on from the source, after what the client has. Without a `generation` the
     /// client was told nothing of the stream's present one.
     fn leave_ring(&mut self, at: WritePosition, generation: Option<u64>) {
+        self.is_behind = true;
         self.phase = match self.delivery.last_id.zip(generation) {
             Some((last_id, generation)) => {
                 let backfill = Backfill::new(Continuity::after(last_id), generation);
@@ -306,7 +331,8 @@ impl CatchUp {
         format: WireFormat,
         at: WritePosition,
     ) -> Run {
-        Run { batches, format, at, stops_at_gap: self.rules.on_gap != OnGap::Tell }
+        let stops_at_gap = self.rules.on_gap != OnGap::Tell;
+        Run { batches, format, at, stops_at_gap, spared: Vec::new() }
     }
 
     /// The client took `sent` bytes of a run.
@@ -316,6 +342,7 @@ impl CatchUp {
             self.replayed += done.events;
         }
         self.unsent.extend_from_slice(&done.rest);
+        self.spared += run.spared_before(done.position.seq);
         let gap = run.has_passed_gap(done.position.seq).then(|| run.id_before(done.position.seq));
         if gap.is_none() || self.rules.on_gap != OnGap::Heal {
             self.delivery.last_id = run.id_before(done.position.seq).or(self.delivery.last_id);
@@ -327,7 +354,10 @@ impl CatchUp {
         self.half_written = if is_amid { run.id_before(done.position.seq + 1) } else { None };
         match &mut self.phase {
             Phase::Ring(at) => *at = done.position,
-            Phase::Source(backfill) => backfill.moved_to(done.position),
+            Phase::Source(backfill) => {
+                self.spared += backfill.spared_up_to(done.position.seq);
+                backfill.moved_to(done.position);
+            }
             Phase::Start(_) | Phase::NewGeneration | Phase::State(_) => {}
         }
         if let Some(id) = gap {

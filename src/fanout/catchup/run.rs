@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::fanout::wire::{WireFormat, WritePosition, age_ms, id_before, now_ms};
 use crate::sse::StreamId;
-use crate::stream::Batch;
+use crate::stream::{Batch, NewestItems};
 
 /// Batches that are written in one go.
 pub(super) struct Run {
@@ -18,6 +18,8 @@ pub(super) struct Run {
     pub(super) at: WritePosition,
     /// Nothing after a gap is written.
     pub(super) stops_at_gap: bool,
+    /// Items that its client is spared.
+    pub(super) spared: Vec<u64>,
 }
 
 /// The first batches that this format has, and that make about `max_bytes`; at least one, and none after an entry that
@@ -40,6 +42,24 @@ pub(super) fn run_from<'a>(
 }
 
 impl Run {
+    /// Without the items that are superseded; not without one that is half written.
+    pub(super) fn conflated(self, newest: &NewestItems) -> Self {
+        let from_seq = self.at.seq + u64::from(self.at.offset > 0);
+        let rendering = usize::from(self.format.rendering);
+        let (mut batches, mut spared) = (Vec::with_capacity(self.batches.len()), self.spared);
+        for batch in &self.batches {
+            let (batch, superseded) = batch.conflated(rendering, from_seq, newest);
+            batches.push(Arc::new(batch));
+            spared.extend(superseded);
+        }
+        Self { batches, spared, ..self }
+    }
+
+    /// How many items before `seq` its client was spared.
+    pub(super) fn spared_before(&self, seq: u64) -> u64 {
+        self.spared.iter().filter(|spared| **spared < seq).count() as u64
+    }
+
     /// All of its bytes, up to `max_bytes`.
     pub(super) fn bytes(&self, max_bytes: usize) -> Bytes {
         let all = self.format.bytes_of(&self.batches, self.at, max_bytes);

@@ -34,6 +34,16 @@ impl StateDelivery {
         Self { least, heals_gap: true, ..Self::first() }
     }
 
+    /// What comes next, the topic's stream being in this generation.
+    pub(super) fn next(&self, generation: u64) -> Action {
+        match self.snapshot {
+            // Its topic's reader is still to find out how the stream is.
+            None if generation == 0 => Action::WaitForSource,
+            None => Action::ReadState { least: self.least },
+            Some(_) => Action::WriteState,
+        }
+    }
+
     /// Whether it holds a state in memory.
     pub(super) fn has_snapshot(&self) -> bool {
         self.snapshot.is_some()
@@ -63,15 +73,6 @@ impl StateDelivery {
 }
 
 impl CatchUp {
-    pub(super) fn next_in_state(&self, delivery: &StateDelivery, generation: u64) -> Action {
-        match delivery.snapshot {
-            // Its topic's reader is still to find out how the stream is.
-            None if generation == 0 => Action::WaitForSource,
-            None => Action::ReadState { least: delivery.least },
-            Some(_) => Action::WriteState,
-        }
-    }
-
     /// The state was read.
     pub(super) fn state_read(&mut self, snapshot: Arc<Snapshot>) {
         if let Phase::State(delivery) = &mut self.phase {

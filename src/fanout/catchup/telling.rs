@@ -69,6 +69,19 @@ impl CatchUp {
         std::mem::take(&mut self.uncounted)
     }
 
+    /// Tells how many entries the client was spared.
+    pub(super) fn tell_conflated(&mut self) {
+        let entries = std::mem::take(&mut self.spared);
+        self.spared_uncounted += entries;
+        let id = self.delivery.last_id;
+        self.format.append_control(id, Control::Conflated { entries }, &mut self.unsent);
+    }
+
+    /// Whether it is spared what newer entries supersede.
+    pub(super) fn conflates(&self) -> bool {
+        self.is_behind && self.rules.rendering.conflate.is_some()
+    }
+
     /// Tells that the client is level with the tail, which has this id.
     pub(super) fn tell_live(&mut self, id: StreamId) {
         self.delivery.live = true;

@@ -57,7 +57,7 @@ impl Shard {
                 let half_written = (offset > 0).then(|| id_before(&missing, seq + 1)).flatten();
                 let (phase, unsent) = (Phase::Ring(done.position), done.rest.to_vec());
                 let machine = CatchUp::at(&subscriber, phase, delivery, unsent);
-                self.hand_over(socket, subscriber, machine.amid(half_written));
+                self.hand_over(socket, subscriber, machine.amid(half_written).behind());
             }
             Some(Sent::Failed) => {
                 self.subscribers.fetch_sub(1, Ordering::Relaxed);

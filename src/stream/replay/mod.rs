@@ -2,11 +2,13 @@
 //! another.
 
 mod bounds;
+mod folded;
 mod page;
 mod recent;
 mod replays;
 mod single_flight;
 mod snapshot;
+mod states;
 
 pub use bounds::{PAGES_BYTES, STATES_BYTES};
 pub use page::{Opened, Page};

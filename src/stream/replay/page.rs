@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::source::{Reply, StreamInfo, StreamState};
-use crate::sse::{Gap, Rendering, StreamId};
+use crate::sse::{Entry, Gap, Rendering, StreamId};
 use crate::stream::batch::{Batch, Item};
 use crate::stream::continuity::{Continuity, Verdict};
 
@@ -19,12 +19,15 @@ pub(super) struct PageKey {
     pub(super) rendering: usize,
     /// Where the page begins.
     pub(super) from: Continuity,
+    /// For a client that is spared what newer entries supersede.
+    pub(super) conflates: bool,
 }
 
 impl PageKey {
     /// Whether a page for the one may hold what is wanted with the other.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
-        (self.generation, self.rendering) == (other.generation, other.rendering)
+        let kind = |key: &Self| (key.generation, key.rendering, key.conflates);
+        kind(self) == kind(other)
     }
 }
 
@@ -39,6 +42,9 @@ pub struct Page {
     pub reset: bool,
     /// The gap before its first entry, which is its first item.
     pub gap: Option<Gap>,
+    /// Before each of its items: how many entries are not in it, for it has newer ones with the same value. Empty in a
+    /// page that conflates nothing.
+    spared: Vec<u64>,
     /// Whether deletions up to its end were counted, and so are part of that gap.
     counted: bool,
     /// The id that it was read after.
@@ -64,38 +70,23 @@ impl Page {
     /// The page that begins at `from`, of the reply to a read there.
     pub(super) fn of_reply(
         from: Continuity,
-        mut reply: Reply,
+        reply: Reply,
         rendering: Rendering,
         max_entry_bytes: usize,
     ) -> Self {
-        let first = reply.entries.first().map(|entry| entry.id);
-        let anchored = from.anchor().is_some() && first == Some(from.cursor());
-        if anchored {
-            reply.entries.remove(0);
-        }
-        let mut next = from;
-        let (gap, reset) = match next.check_from(&reply, anchored) {
-            Verdict::Whole => (None, false),
-            Verdict::Missing(gap) => (Some(gap), false),
-            Verdict::Reset(_) => (None, true),
+        let mut begun = Begun::by(from, reply);
+        let entries = std::mem::take(&mut begun.entries);
+        begun.page(entries, Vec::new(), rendering, max_entry_bytes)
+    }
+
+    /// How many entries a client was spared that was at the item `from_seq` and is at `to_seq` now.
+    pub fn spared_between(&self, from_seq: u64, to_seq: u64) -> u64 {
+        // At an item, the client has the one before, and was spared what was before that.
+        let passed = |seq: u64| {
+            let had = seq.checked_sub(1).and_then(|seq| usize::try_from(seq).ok());
+            had.and_then(|had| self.spared.get(had)).copied().unwrap_or(0)
         };
-        let mut items = Vec::with_capacity(reply.entries.len() + 1);
-        items.extend(gap.map(|gap| Item::Gap(gap, gap.next.map_or(next.cursor(), StreamId::prev))));
-        if !reset {
-            items.extend(reply.entries.into_iter().map(Item::Entry));
-        }
-        let info = if let StreamState::Stream(info) = reply.seen { Some(info) } else { None };
-        Self {
-            batch: Arc::new(Batch::encode(&items, &[rendering], max_entry_bytes)),
-            next,
-            reset,
-            gap,
-            counted: from.is_counted(),
-            after: from.cursor(),
-            anchored,
-            info,
-            memory: None,
-        }
+        passed(to_seq) - passed(from_seq)
     }
 
     /// Whether the stream holds nothing more.
@@ -157,6 +148,92 @@ impl Page {
     }
 }
 
+/// The first read of a page, compared with the stream.
+pub(super) struct Begun {
+    from: Continuity,
+    /// Where the next read begins.
+    pub(super) next: Continuity,
+    pub(super) entries: Vec<Entry>,
+    pub(super) reset: bool,
+    gap: Option<Gap>,
+    anchored: bool,
+    info: Option<StreamInfo>,
+}
+
+impl Begun {
+    /// By the reply to a read at `from`.
+    pub(super) fn by(from: Continuity, mut reply: Reply) -> Self {
+        let anchored = take_anchor(from, &mut reply);
+        let mut next = from;
+        let (gap, reset) = match next.check_from(&reply, anchored) {
+            Verdict::Whole => (None, false),
+            Verdict::Missing(gap) => (Some(gap), false),
+            Verdict::Reset(_) => (None, true),
+        };
+        let info = if let StreamState::Stream(info) = reply.seen { Some(info) } else { None };
+        let entries = if reset { Vec::new() } else { reply.entries };
+        Self { from, next, entries, reset, gap, anchored, info }
+    }
+
+    /// Whether the stream held more at the last look.
+    pub(super) fn has_more(&self) -> bool {
+        !self.reset && self.info.is_some_and(|info| info.last_generated > self.next.cursor())
+    }
+
+    /// Goes on with the reply to a read at its end, if nothing is missing between the two: its entries.
+    pub(super) fn go_on(&mut self, mut reply: Reply) -> Option<Vec<Entry>> {
+        let mut next = self.next;
+        let anchored = take_anchor(next, &mut reply);
+        let verdict = next.check_from(&reply, anchored);
+        let is_whole = !reply.entries.is_empty() && verdict == Verdict::Whole;
+        let StreamState::Stream(info) = reply.seen else { return None };
+        if !is_whole {
+            return None;
+        }
+        (self.next, self.info) = (next, Some(info));
+        Some(reply.entries)
+    }
+
+    /// The page of these entries; so many are `spared` before each.
+    pub(super) fn page(
+        self,
+        entries: Vec<Entry>,
+        mut spared: Vec<u64>,
+        rendering: Rendering,
+        max_entry_bytes: usize,
+    ) -> Page {
+        let Self { from, next, reset, gap, anchored, info, .. } = self;
+        let mut items = Vec::with_capacity(entries.len() + 1);
+        items.extend(gap.map(|gap| Item::Gap(gap, gap.next.map_or(next.cursor(), StreamId::prev))));
+        items.extend(entries.into_iter().map(Item::Entry));
+        if gap.is_some() && !spared.is_empty() {
+            spared.insert(0, 0);
+        }
+        Page {
+            batch: Arc::new(Batch::encode(&items, &[rendering], max_entry_bytes)),
+            next,
+            reset,
+            gap,
+            spared,
+            counted: from.is_counted(),
+            after: from.cursor(),
+            anchored,
+            info,
+            memory: None,
+        }
+    }
+}
+
+/// Takes the entry at the cursor out of a reply that was to begin with it; whether it did.
+fn take_anchor(from: Continuity, reply: &mut Reply) -> bool {
+    let first = reply.entries.first().map(|entry| entry.id);
+    let anchored = from.anchor().is_some() && first == Some(from.cursor());
+    if anchored {
+        reply.entries.remove(0);
+    }
+    anchored
+}
+
 #[cfg(test)]
 impl Page {
     /// Of these items, with nothing else known.
@@ -166,6 +243,7 @@ impl Page {
             next: Continuity::after(StreamId::ZERO),
             reset: false,
             gap: None,
+            spared: Vec::new(),
             counted: false,
             after: StreamId::ZERO,
             anchored: false,
@@ -201,6 +279,7 @@ mod tests {
             next: Continuity::after(id(30)),
             reset: false,
             gap: Some(gap),
+            spared: Vec::new(),
             counted: false,
             after: id(10),
             anchored: true,

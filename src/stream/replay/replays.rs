@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::bounds::{PAGES_BYTES, ReadPermits, STATES_BYTES, SharedMemory};
-use super::page::{Generation, Opened, Page, PageKey};
+use super::folded::Folded;
+use super::page::{Begun, Generation, Opened, Page, PageKey};
 use super::recent::RecentPages;
 use super::single_flight::SingleFlight;
-use super::snapshot::{Reading, Snapshot, SnapshotKey, Snapshots};
-use crate::config::{Config, Replay, StateQuery, StreamRules};
-use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
-use crate::sse::{EndMarker, StreamId};
+use super::snapshot::Snapshots;
+use crate::config::{Config, Replay, StreamRules};
+use crate::source::{Error, ErrorClass, ReadRequest, Reply, Source, StreamState};
+use crate::sse::{EndMarker, Rendering, StreamId};
 use crate::stream::StreamEnd;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::lookup::{self, StreamQuery};
@@ -27,11 +28,11 @@ const MOST_PAGE_BYTES: usize = 4 * PAGE_BYTES;
 
 /// Reads of the past, of all topics.
 pub struct Replays {
-    source: Source,
-    metrics: Arc<Metrics>,
-    max_entry_bytes: usize,
+    pub(super) source: Source,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) max_entry_bytes: usize,
     read_count: AtomicU64,
-    permits: ReadPermits,
+    pub(super) permits: ReadPermits,
     memory: SharedMemory,
     resumes: SingleFlight<(Generation, Replay, StreamId), Resolved>,
     /// The newest entries that `replay` allows, by their number.
@@ -40,7 +41,7 @@ pub struct Replays {
     reads: SingleFlight<PageKey, Opened>,
     /// and those that were.
     recent: RecentPages,
-    snapshots: Snapshots,
+    pub(super) snapshots: Snapshots,
 }
 
 impl Replays {
@@ -64,11 +65,6 @@ impl Replays {
     /// Reads under way, and bytes that pages hold.
     pub fn in_use(&self) -> (usize, usize) {
         (self.permits.in_use(), self.memory.in_use_bytes())
-    }
-
-    /// Bytes that states hold.
-    pub fn states_bytes(&self) -> usize {
-        self.snapshots.in_use_bytes()
     }
 
     /// Takes on another configuration; reads under way go on.
@@ -106,7 +102,8 @@ impl Replays {
         let ask = async || {
             // A page that was read for another subscriber may show that the stream held the entry. It is
             // dropped before anything is waited for: others wait for its memory.
-            let page_key = PageKey { generation, rendering, from: Continuity::after(id) };
+            let from = Continuity::after(id);
+            let page_key = PageKey { generation, rendering, from, conflates: false };
             let held = self.opened(topic, page_key).await?.page.holds(id);
             if let Some(info) = held {
                 let stream = Some(StreamState::Stream(info));
@@ -202,45 +199,18 @@ impl Replays {
         lookup::resolve_recreated(self.query(topic), last_id).await
     }
 
-    /// What follows `from` in the stream of `topic`, which is in this generation.
+    /// What follows `from` in the stream of `topic`, which is in this generation. `conflates`: without what newer
+    /// entries supersede.
     pub async fn page(
         &self,
         topic: &Topic,
         generation: u64,
         rendering: usize,
         from: Continuity,
+        conflates: bool,
     ) -> Result<Opened, Error> {
-        self.opened(topic, PageKey { generation: (topic.id, generation), rendering, from }).await
-    }
-
-    /// The state that a route gives with the stream of `topic`, for clients with this rendering. It is level with
-    /// `least` at least.
-    pub async fn snapshot(
-        &self,
-        topic: &Topic,
-        rendering: usize,
-        query: &Arc<StateQuery>,
-        least: StreamId,
-    ) -> Result<Arc<Snapshot>, Error> {
-        let read = || async {
-            let permit = topic.backfill_permits.acquire().await;
-            let _permit = permit.expect("the semaphore is never closed");
-            let _permit = self.permits.acquire().await;
-            let made = topic.state().renderings.get(rendering).cloned();
-            let rendering = &made.expect("its client has it");
-            self.metrics.snapshots.increment(1);
-            let (source, max_entry_bytes) = (&self.source, self.max_entry_bytes);
-            let reading = Reading { source, topic, query, rendering, max_entry_bytes };
-            reading.read(&self.snapshots).await.map(Arc::new)
-        };
-        let generation = (topic.id, topic.state().ring.generation());
-        let key = SnapshotKey { generation, rendering, query: query.clone() };
-        self.snapshots.get(&key, least, read).await
-    }
-
-    /// Returns when a state is wanted that there is no memory for.
-    pub async fn state_wanted(&self) {
-        self.snapshots.wanted().await;
+        let generation = (topic.id, generation);
+        self.opened(topic, PageKey { generation, rendering, from, conflates }).await
     }
 
     /// Returns when a page is wanted that there is no memory for: a subscriber that does not need its own
@@ -287,9 +257,42 @@ impl Replays {
     }
 
     async fn read(&self, topic: &Topic, page_key: PageKey) -> Result<Page, Error> {
-        let PageKey { rendering, from, .. } = page_key;
+        let PageKey { rendering, from, conflates, .. } = page_key;
         let rendering =
             topic.state().renderings.get(rendering).cloned().expect("its client has it");
+        let reply = self.reply(topic, from).await?;
+        let field = rendering.conflate.clone().filter(|_| conflates);
+        let page = match field {
+            Some(field) => {
+                let begun = Begun::by(from, reply);
+                self.conflated(topic, begun, &field, rendering).await?
+            }
+            None => Page::of_reply(from, reply, rendering, self.max_entry_bytes),
+        };
+        self.metrics.unsent(Scope::Resume, &page.batch.unsent());
+        Ok(page)
+    }
+
+    /// The page that is begun, of as much of what follows as the newest entries of each fill.
+    async fn conflated(
+        &self,
+        topic: &Topic,
+        mut begun: Begun,
+        field: &str,
+        rendering: Rendering,
+    ) -> Result<Page, Error> {
+        let mut folded = Folded::by(field);
+        folded.take(std::mem::take(&mut begun.entries));
+        while begun.has_more() && folded.bytes < MOST_PAGE_BYTES {
+            let reply = self.reply(topic, begun.next).await?;
+            let Some(entries) = begun.go_on(reply) else { break };
+            folded.take(entries);
+        }
+        let (entries, spared) = folded.into_entries();
+        Ok(begun.page(entries, spared, rendering, self.max_entry_bytes))
+    }
+
+    async fn reply(&self, topic: &Topic, from: Continuity) -> Result<Reply, Error> {
         let sizes = &topic.backfill_sizes;
         // The anchor is an entry that the subscriber has; never read it alone.
         let least = if from.anchor().is_some() { 2 } else { 1 };
@@ -307,9 +310,7 @@ impl Replays {
         if reply.entries.len() as u64 == count {
             sizes.observe(&reply.entries);
         }
-        let page = Page::of_reply(from, reply, rendering, self.max_entry_bytes);
-        self.metrics.unsent(Scope::Resume, &page.batch.unsent());
-        Ok(page)
+        Ok(reply)
     }
 }
 

@@ -77,6 +77,10 @@ pub(super) fn describe() {
     describe_counter!("ssegate_resume_total", "Resumes, by where they were served from.");
     describe_counter!("ssegate_gaps_total", "Gap events, by scope and reason.");
     describe_counter!("ssegate_gaps_healed_total", "Gaps after which a client got a snapshot.");
+    describe_counter!(
+        "ssegate_entries_conflated_total",
+        "Entries that clients which were behind were spared."
+    );
     describe_counter!("ssegate_snapshots_read_total", "Snapshots read from Redis for clients.");
     describe_counter!(
         "ssegate_entries_lost_total",

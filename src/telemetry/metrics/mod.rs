@@ -46,6 +46,8 @@ pub struct Metrics {
     pub snapshots: Counter,
     /// Gaps after which a client got the state of then.
     pub gaps_healed: Counter,
+    /// Entries that clients were spared.
+    pub conflated: Counter,
     /// Readers that reconnected to Redis.
     pub redis_reconnects: Counter,
     /// Keepalive comments and events.
@@ -124,6 +126,7 @@ impl Metrics {
             reopened: named("ssegate_streams_reopened_total"),
             snapshots: named("ssegate_snapshots_read_total"),
             gaps_healed: named("ssegate_gaps_healed_total"),
+            conflated: named("ssegate_entries_conflated_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
             heartbeats: named("ssegate_heartbeats_total"),
             last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),

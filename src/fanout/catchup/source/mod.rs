@@ -10,7 +10,11 @@ use crate::telemetry::metrics::DisconnectReason;
 
 impl CatchUp {
     pub(super) fn next_in_source(&mut self, ring: &Ring) -> Action {
+        let may_be_spared = self.conflates() && self.half_written.is_none();
         let Phase::Source(backfill) = &mut self.phase else { return Action::Again };
+        if may_be_spared && backfill.is_page_plain && backfill.has_unwritten() {
+            backfill.forget_page();
+        }
         if let Some(page) = backfill.page.clone() {
             if backfill.at.seq >= page.batch.end_seq() {
                 backfill.go_on_after(&page);
@@ -43,7 +47,9 @@ impl CatchUp {
             }
             return Action::Again;
         }
-        Action::ReadPage { after: backfill.from, generation }
+        // The rest of an entry that is half written is at the beginning of a page that spares nothing.
+        backfill.is_page_plain = !may_be_spared;
+        Action::ReadPage { after: backfill.from, generation, conflates: may_be_spared }
     }
 
     /// The page after `from` was read; what to do before anything else.

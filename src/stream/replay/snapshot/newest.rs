@@ -33,8 +33,8 @@ struct Newest<'a> {
 impl Newest<'_> {
     fn take(&mut self, entry: &Entry) {
         let Some(value) = entry.field(self.field) else { return };
-        let is_removal = entry.field(DELETED).is_some()
-            || entry.field(PAYLOAD).is_some_and(|payload| payload.is_empty());
+        let is_removal =
+            entry.field(DELETED).is_some() || entry.field(PAYLOAD).is_some_and(Bytes::is_empty);
         let data = data_of(entry, self.rendering).filter(|_| !is_removal);
         let before = match data {
             Some(data) => {
