@@ -61,7 +61,7 @@ enum Step {
 /// Lets streams begin for so many `seconds`, and waits for the last one's end.
 pub(crate) fn measure(scratch: &Scratch, seconds: u64) -> Result<Answers> {
     let (address, admin) = (free_address()?, free_address()?);
-    let gateway = scratch.start_gateway_of_answers(address, admin, ROUTE)?;
+    let gateway = scratch.start_gateway_of(address, admin, ROUTE)?;
     let streams = STREAMS_PER_SECOND * seconds;
     let descriptors = metric(admin, "process_open_fds")?;
     let (cpu, redis_cpu) = (gateway.cpu()?, cpu_seconds(&scratch.redis())?);

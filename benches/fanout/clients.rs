@@ -47,6 +47,9 @@ pub(crate) struct Crowd {
     pub(crate) patience_seconds: u64,
     /// Of each connection over HTTP/2; zero: over HTTP/1, which has one.
     pub(crate) streams: u64,
+    /// The route conflates: those that are behind may be spared entries.
+    #[arg(long)]
+    pub(crate) conflated: bool,
 }
 
 /// The clients of one thread.
@@ -89,6 +92,7 @@ pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result
         threads: 1,
         patience_seconds: seconds,
         streams: 0,
+        conflated: false,
     };
     let mut clients = Clients::new(crowd)?;
     for index in 0..past.clients {
@@ -122,11 +126,13 @@ fn in_threads<T: Send, R: Send>(
 
 impl Clients {
     fn new(crowd: Crowd) -> Result<Self> {
+        let mut tally = Tally::new(usize::try_from(crowd.keys)?);
+        tally.may_be_spared = crowd.conflated;
         Ok(Self {
             crowd,
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             all: Vec::new(),
-            tally: Tally::new(usize::try_from(crowd.keys)?),
+            tally,
             scratch: vec![0; 64 << 10],
         })
     }

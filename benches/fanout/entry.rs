@@ -102,8 +102,10 @@ pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {
         for (number, key) in (sent..until).map(|nth| (nth / scenario.keys, nth % scenario.keys)) {
             let payload = encode(first + number, entry_bytes);
             let key = &keys[usize::try_from(key)?];
-            let words = ["XADD", key, "MAXLEN", "~", &kept, "*", "payload", &payload];
-            redis.queue(&words.map(str::as_bytes));
+            let mut words = vec!["XADD", key, "MAXLEN", "~", &kept, "*", "payload", &payload];
+            let id = number.checked_rem(scenario.conflated_ids).map(|id| id.to_string());
+            words.extend(id.iter().flat_map(|id| ["id", id.as_str()]));
+            redis.queue(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
         }
         redis.flush()?;
         for _ in sent..until {

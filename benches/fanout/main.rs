@@ -8,6 +8,7 @@
 mod answers;
 mod bare;
 mod clients;
+mod companions;
 mod entry;
 mod floor;
 mod free;
@@ -22,6 +23,7 @@ mod redis;
 mod rows;
 mod scenario;
 mod slow;
+mod states;
 mod table;
 mod tally;
 
@@ -74,9 +76,10 @@ enum Role {
     Floor(floor::Settings),
     Bare(bare::Settings),
     Clients(clients::Crowd),
-    Slow {
+    Slow(slow::Settings),
+    States {
         address: SocketAddr,
-        seconds: u64,
+        clients: u64,
     },
     Past {
         address: SocketAddr,
@@ -104,7 +107,8 @@ fn start(options: Options) -> Result<()> {
         Some(Role::Floor(settings)) => floor::run(&settings),
         Some(Role::Bare(settings)) => bare::run(settings),
         Some(Role::Clients(crowd)) => clients::run(crowd),
-        Some(Role::Slow { address, seconds }) => slow::run(address, seconds),
+        Some(Role::Slow(settings)) => slow::run(settings),
+        Some(Role::States { address, clients }) => states::run(address, clients),
         Some(Role::Past { address, past, seconds }) => clients::come_back(address, past, seconds),
         None if options.bench => bench(&options),
         None => {

@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 
+use crate::companions::start_crowd;
 use crate::entry;
-use crate::measure::{SETTLE, Server, check, start_crowd};
+use crate::measure::{SETTLE, Server, check};
 use crate::opening::{self, Opening};
 use crate::processes::{Memory, Process, Scratch, free_address};
 use crate::redis;

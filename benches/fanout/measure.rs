@@ -5,29 +5,28 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::companions::{past_seconds, start_crowd, start_past, start_slow, start_states};
 use crate::entry;
 use crate::processes::{Cpu, Memory, Process, Scratch, free_address};
 use crate::scenario::Scenario;
+use crate::states;
 
 /// Between the last client's arrival and the first entry: what a handshake allocated is given
 /// back by then, or stays.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
-
-/// The clients wait so much longer than entries are held back before they give one up.
-const PATIENCE_SECONDS: u64 = 10;
 
 /// How often memory is looked at while entries flow.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// The slow client's socket is looked at with every so many samples: `ss` takes a core for milliseconds.
 const SAMPLES_PER_SOCKET: usize = 10;
 
-/// The slow client comes before the first entry and stays past the last.
-const SLOW_LINGER_SECONDS: u64 = 2;
+/// What memory is by then is compared with what it is at the end.
+const EARLY: Duration = Duration::from_secs(10);
 
 /// A server below this share of the rate had a backlog: then latencies show its length, and a
 /// server that coalesces what is pending sends less often.
@@ -52,6 +51,11 @@ pub(crate) struct Run {
     report: Value,
     /// Entries of the past that were delivered meanwhile.
     replayed: f64,
+    /// Of the slow clients, if there were some.
+    slow_report: Value,
+    /// Until all that came for a state had it, and how often Redis read it for them.
+    pub(crate) state_seconds: f64,
+    pub(crate) state_reads: f64,
     /// Of the server before any client came, and with all of them, idle.
     alone: Memory,
     with_clients: Memory,
@@ -66,15 +70,25 @@ pub(crate) struct Run {
 
 /// The most that samples have seen, in bytes.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_field_names, reason = "the unit")]
 pub(crate) struct Peak {
     pub(crate) server_bytes: f64,
+    /// After ten seconds, and at the end.
+    pub(crate) early_bytes: f64,
+    pub(crate) last_bytes: f64,
     /// What the server's kernel socket towards the slow client holds.
     pub(crate) slow_socket_bytes: f64,
 }
 
 impl Run {
     fn reported(&self, name: &str) -> f64 {
-        self.report[name].as_f64().unwrap_or(f64::NAN)
+        number_in(&self.report, name)
+    }
+
+    /// What each of the slow clients has read of all entries, in percent.
+    pub(crate) fn slow_percent(&self) -> f64 {
+        let written = self.scenario.lagging_clients * self.scenario.events_per_key();
+        number_in(&self.slow_report, "delivered") * 100.0 / written as f64
     }
 
     pub(crate) fn p50_ms(&self) -> f64 {
@@ -150,15 +164,18 @@ pub(crate) fn measure(scratch: &Scratch, scenario: &Scenario, server: Server) ->
     if let Some(past) = scenario.past {
         entry::write_past(&scratch.redis(), past)?;
     }
+    if scenario.state_clients > 0 {
+        states::write(&scratch.redis())?;
+    }
     let address = free_address()?;
-    let process = start(scratch, server, address, scenario.keys)?;
+    let process = start(scratch, server, address, scenario)?;
     let run = with_clients(scratch, scenario, address, &process);
     run.with_context(|| format!("the {} said: {}", process.name, process.log()))
 }
 
 /// The gateway alone: how soon it is ready, and its memory then.
 pub(crate) fn measure_alone(scratch: &Scratch) -> Result<(Duration, Memory)> {
-    let process = start(scratch, Server::Gateway, free_address()?, 1)?;
+    let process = scratch.start_gateway(free_address()?)?;
     thread::sleep(SETTLE);
     Ok((process.ready_after, process.memory()?))
 }
@@ -166,7 +183,7 @@ pub(crate) fn measure_alone(scratch: &Scratch) -> Result<(Duration, Memory)> {
 /// What each of `count` connections costs the gateway that have sent `begin` and then nothing, in bytes.
 pub(crate) fn measure_pending(scratch: &Scratch, count: u32, begin: &[u8]) -> Result<f64> {
     let address = free_address()?;
-    let process = start(scratch, Server::Gateway, address, 1)?;
+    let process = scratch.start_gateway(address)?;
     thread::sleep(SETTLE);
     let before = process.memory()?;
     let connect = |_| {
@@ -188,10 +205,15 @@ pub(crate) fn measure_pending(scratch: &Scratch, count: u32, begin: &[u8]) -> Re
     Ok((with_them.anonymous_bytes - before.anonymous_bytes) / f64::from(count))
 }
 
-fn start(scratch: &Scratch, server: Server, at: SocketAddr, keys: u64) -> Result<Process> {
+fn start(
+    scratch: &Scratch,
+    server: Server,
+    at: SocketAddr,
+    scenario: &Scenario,
+) -> Result<Process> {
     match server {
-        Server::Gateway => scratch.start_gateway(at),
-        Server::Floor(threads) => scratch.start_floor(at, threads, keys),
+        Server::Gateway => scratch.start_gateway_of(at, free_address()?, &scenario.of_route()),
+        Server::Floor(threads) => scratch.start_floor(at, threads, scenario.keys),
         Server::Bare => scratch.start_bare(at),
     }
 }
@@ -210,9 +232,12 @@ fn with_clients(
     thread::sleep(scenario.hold);
     let held_cpu = server.cpu()?;
     let mut slow = start_slow(scratch, scenario, address)?;
-    let slow_port = slow.as_mut().map(Process::says).transpose()?.and_then(|port| port.as_u64());
+    let port = slow.as_mut().map(Process::says).transpose()?.and_then(|port| port.as_u64());
+    let slow_port = port.filter(|_| scenario.slow_client);
     let mut past = start_past(scratch, scenario, address)?;
     past.as_mut().map(Process::says).transpose()?;
+    let reads_before = states::reads(&scratch.redis())?;
+    let mut of_state = start_states(scratch, scenario, address)?;
     let (before, crowd_before) = (server.cpu()?, crowd.cpu()?);
     let mut deliver = || {
         entry::write_all(&scratch.redis(), scenario)?;
@@ -226,9 +251,11 @@ fn with_clients(
     };
     let (report, delivery_cpu, clients_cpu) = delivered?;
     check(&report)?;
-    if let Some(slow) = &mut slow {
-        check(&slow.says()?).context("the slow client")?;
+    let slow_report = slow.as_mut().map(Process::says).transpose()?;
+    if let Some(report) = &slow_report {
+        check(report).context("the slow clients")?;
     }
+    let state_report = of_state.as_mut().map(Process::says).transpose()?;
     let replayed = past.as_mut().map(Process::says).transpose()?;
     if let Some(replayed) = &replayed {
         check(replayed).context("those that came back")?;
@@ -236,7 +263,10 @@ fn with_clients(
     Ok(Run {
         scenario: *scenario,
         report,
-        replayed: replayed.map_or(0.0, |report| report["delivered"].as_f64().unwrap_or(f64::NAN)),
+        replayed: replayed.map_or(0.0, |report| number_in(&report, "delivered")),
+        slow_report: slow_report.unwrap_or_default(),
+        state_seconds: state_report.map_or(0.0, |report| number_in(&report, "seconds")),
+        state_reads: states::reads(&scratch.redis())? - reads_before,
         alone,
         with_clients,
         peak: peak?,
@@ -246,52 +276,6 @@ fn with_clients(
         delivery_cpu,
         clients_cpu,
     })
-}
-
-pub(crate) fn start_crowd(
-    scratch: &Scratch,
-    scenario: &Scenario,
-    address: SocketAddr,
-) -> Result<Process> {
-    let Scenario { clients, first_key, keys, client_threads, hold, .. } = *scenario;
-    let patience_seconds = hold.as_secs() + PATIENCE_SECONDS;
-    let (events, first) = (scenario.events_per_key(), scenario.first_number());
-    let streams = scenario.streams;
-    let numbers =
-        [clients, first_key, keys, events, first, client_threads, patience_seconds, streams];
-    let mut words = vec![address.to_string()];
-    words.extend(numbers.map(|number| number.to_string()));
-    scratch.start_role("clients", &words)
-}
-
-fn start_slow(
-    scratch: &Scratch,
-    scenario: &Scenario,
-    address: SocketAddr,
-) -> Result<Option<Process>> {
-    if !scenario.slow_client {
-        return Ok(None);
-    }
-    let seconds = scenario.seconds + SLOW_LINGER_SECONDS;
-    scratch.start_role("slow", &[address.to_string(), seconds.to_string()]).map(Some)
-}
-
-fn start_past(
-    scratch: &Scratch,
-    scenario: &Scenario,
-    address: SocketAddr,
-) -> Result<Option<Process>> {
-    let Some(past) = scenario.past else { return Ok(None) };
-    let numbers = [past.clients, past.entries, past_seconds(scenario)];
-    let mut words = vec![address.to_string()];
-    words.extend(numbers.map(|number| number.to_string()));
-    words.extend(past.same_key.then(|| "--same-key".to_owned()));
-    scratch.start_role("past", &words).map(Some)
-}
-
-/// Those that come back stay as long as entries flow.
-fn past_seconds(scenario: &Scenario) -> u64 {
-    scenario.seconds
 }
 
 /// Fails if a client missed an entry, got one twice, got a gap, or was cut.
@@ -310,12 +294,17 @@ fn while_sampled<T>(
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let sampler = scope.spawn(|| {
-            let mut peak = Peak::default();
+            let (mut peak, began) = (Peak::default(), Instant::now());
             for sample in 0_usize.. {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
-                peak.server_bytes = peak.server_bytes.max(server.memory()?.bytes);
+                let bytes = server.memory()?.bytes;
+                peak.server_bytes = peak.server_bytes.max(bytes);
+                peak.last_bytes = bytes;
+                if began.elapsed() <= EARLY {
+                    peak.early_bytes = bytes;
+                }
                 if let Some(port) = slow_port.filter(|_| sample % SAMPLES_PER_SOCKET == 0) {
                     peak.slow_socket_bytes = peak.slow_socket_bytes.max(socket_bytes(port)?);
                 }
@@ -340,4 +329,8 @@ fn socket_bytes(port: u64) -> Result<f64> {
     let queued = fields.split(',').find_map(|field| field.strip_prefix('w'));
     let queued = queued.with_context(|| format!("ss must show the slow client: {text}"))?;
     Ok(queued.parse()?)
+}
+
+fn number_in(report: &Value, name: &str) -> f64 {
+    report[name].as_f64().unwrap_or(f64::NAN)
 }

@@ -99,8 +99,8 @@ impl Scratch {
         self.start_gateway_with(address, admin, "admin.publish = true", "")
     }
 
-    /// The same, with more keys of the route.
-    pub(crate) fn start_gateway_of_answers(
+    /// The same, with more keys of the route, or more routes.
+    pub(crate) fn start_gateway_of(
         &self,
         address: SocketAddr,
         admin: SocketAddr,

@@ -31,7 +31,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 21] = [
+pub(crate) const ROWS: [Row; 23] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -56,6 +56,8 @@ pub(crate) const ROWS: [Row; 21] = [
         name: "long-past",
         run: |stage| replay(stage, Past { clients: 100, entries: 10_000_000, ..HERD }),
     },
+    Row { name: "snapshot-herd", run: snapshot_herd },
+    Row { name: "conflate", run: conflate },
 ];
 
 /// Where rows are run, and what they have to report beside their figures.
@@ -291,6 +293,53 @@ fn replay(stage: &mut Stage<'_>, past: Past) -> Result<Vec<Figure>> {
         Figure::new("thousand replayed/s", 0, with.replayed_per_second() / 1e3),
         Figure::new("peak PSS MiB", 2, with.peak.server_bytes / MIB)
             .beside("without them", without.peak.server_bytes / MIB),
+    ])
+}
+
+/// Clients that come for one state at once: with the live ones they fit into 20,000 open files.
+const HERD_OF_STATES: u64 = 10_000;
+
+/// What live clients of another key notice of them.
+fn snapshot_herd(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let state_clients = if stage.quick { 200 } else { HERD_OF_STATES };
+    // As long as it takes to send 10 GB.
+    let scenario = Scenario { seconds: 20, sampled: true, ..Scenario::default() };
+    let without = stage.measure_on_time(scenario, Server::Gateway)?;
+    let with = stage.measure(Scenario { state_clients, ..scenario }, Server::Gateway)?;
+    Ok(vec![
+        Figure::new("Redis' reads of the state", 0, with.state_reads).goal(Goal::AtMost(10.0)),
+        Figure::new("s until all have it", 2, with.state_seconds),
+        Figure::new("live p99 ms", 2, with.p99_ms())
+            .beside("without them", without.p99_ms())
+            .goal(Goal::RatioAtMost(2.0)),
+        Figure::new("peak PSS MiB", 2, with.peak.server_bytes / MIB)
+            .beside("without them", without.peak.server_bytes / MIB),
+    ])
+}
+
+/// A tenth of the clients read a tenth of what they are sent.
+fn conflate(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let scenario = Scenario {
+        clients: 900,
+        conflated_ids: 100,
+        entry_bytes: 1024,
+        seconds: 60,
+        sampled: true,
+        ..Scenario::default()
+    };
+    let without = stage.measure_on_time(scenario, Server::Gateway)?;
+    let with =
+        stage.measure_on_time(Scenario { lagging_clients: 100, ..scenario }, Server::Gateway)?;
+    Ok(vec![
+        Figure::new("the others' p99 ms", 2, with.p99_ms())
+            .beside("without them", without.p99_ms())
+            .goal(Goal::NoWorse),
+        Figure::new("PSS MiB at the end", 2, with.peak.last_bytes / MIB)
+            .beside("after 10 s", with.peak.early_bytes / MIB)
+            .goal(Goal::RatioAtMost(1.05)),
+        Figure::new("CPU us/delivery", 2, with.cpu_us_per_delivery())
+            .beside("without them", without.cpu_us_per_delivery()),
+        Figure::new("entries a slow one got, %", 1, with.slow_percent()),
     ])
 }
 

@@ -3,6 +3,11 @@
 
 use std::time::Duration;
 
+use crate::states;
+
+/// What an event has besides its entry's payload, about.
+const FRAME_BYTES: u64 = 60;
+
 /// One point of measurement; the default is the first row's.
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
@@ -26,6 +31,12 @@ pub(crate) struct Scenario {
     pub(crate) client_threads: u64,
     /// One client more, that takes next to nothing.
     pub(crate) slow_client: bool,
+    /// Clients that come for a state of another key once entries flow; zero: none.
+    pub(crate) state_clients: u64,
+    /// The values of the field by which the route conflates; zero: it does not.
+    pub(crate) conflated_ids: u64,
+    /// Clients more that read a tenth of what there is.
+    pub(crate) lagging_clients: u64,
     /// Clients that come back to the past of a stream key while entries flow.
     pub(crate) past: Option<Past>,
     /// Whether the server's memory is sampled while entries flow.
@@ -65,6 +76,9 @@ impl Default for Scenario {
             hold: Duration::ZERO,
             client_threads: 1,
             slow_client: false,
+            state_clients: 0,
+            conflated_ids: 0,
+            lagging_clients: 0,
             past: None,
             sampled: false,
         }
@@ -83,6 +97,28 @@ impl Scenario {
     /// key has those before.
     pub(crate) fn first_number(&self) -> u64 {
         self.past.filter(|past| past.same_key).map_or(0, |past| past.entries)
+    }
+
+    /// Further keys of the gateway's route, or further routes.
+    pub(crate) fn of_route(&self) -> String {
+        let mut text = String::new();
+        if self.is_conflated() {
+            text.push_str("conflate = \"id\"");
+        }
+        if self.state_clients > 0 {
+            text.push_str(states::ROUTE);
+        }
+        text
+    }
+
+    pub(crate) fn is_conflated(&self) -> bool {
+        self.conflated_ids > 0
+    }
+
+    /// A tenth of what each client is sent in a second.
+    pub(crate) fn tenth_of_rate_bytes(&self) -> u64 {
+        let entries = Duration::from_secs_f64(self.rate / self.keys as f64).as_secs();
+        entries * (self.entry_bytes + FRAME_BYTES) / 10
     }
 
     /// Deliveries per second if the server keeps up.

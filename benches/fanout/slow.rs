@@ -1,5 +1,5 @@
-//! The slow viewer: a client with a tiny receive buffer that reads far less than is sent to it, in
-//! a process of its own. Says its port on standard output, and at the end what it received.
+//! Slow viewers: clients with a tiny receive buffer that read far less than is sent to them, in a process of their own.
+//! Says the port of the first on standard output, and at the end what they received.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,40 +14,62 @@ use crate::tally::{Progress, Tally};
 
 /// As asked for with `SO_RCVBUF`; the kernel doubles it.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 10;
-/// Read at a time, four times a second: 4 KB/s.
-const PIECE_BYTES: usize = 1000;
+/// How often each reads.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Reads for `seconds`; what it was sent is less than it is owed, but must be in order.
-pub(crate) fn run(address: SocketAddr, seconds: u64) -> Result<()> {
+/// The slow ones.
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct Settings {
+    pub(crate) address: SocketAddr,
+    pub(crate) clients: u64,
+    /// Read at a time by each, four times a second.
+    pub(crate) piece_bytes: usize,
+    pub(crate) seconds: u64,
+    /// The route conflates: they may be spared entries.
+    #[arg(long)]
+    pub(crate) conflated: bool,
+}
+
+/// Reads for so many seconds; what they were sent is less than they are owed, but must be in order.
+pub(crate) fn run(settings: Settings) -> Result<()> {
+    let Settings { address, clients, piece_bytes, seconds, conflated } = settings;
+    let sockets = (0..clients).map(|_| connect(address)).collect::<Result<Vec<_>>>()?;
+    let first = sockets.first().context("there must be one")?;
+    println!("{}", first.local_addr()?.port());
+    let mut tally = Tally::new(1);
+    tally.may_be_spared = conflated;
+    let mut all: Vec<_> = sockets.into_iter().map(|socket| (socket, Progress::new(0, 0))).collect();
+    let mut piece = vec![0; piece_bytes];
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        all.retain_mut(|(socket, client)| match socket.read(&mut piece) {
+            Ok(0) => {
+                tally.ended(|| "the server closed the slow stream".to_owned());
+                false
+            }
+            Ok(count) => {
+                tally.take(client, &piece[..count]);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+            Err(error) => {
+                tally.ended(|| format!("the slow stream broke: {error}"));
+                false
+            }
+        });
+        thread::sleep(INTERVAL);
+    }
+    println!("{}", tally.report());
+    Ok(())
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // Before it connects: the window is agreed upon then.
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     socket.connect(&address.into()).context("the slow client cannot connect")?;
     let mut socket = TcpStream::from(socket);
     socket.write_all(request(0).as_bytes())?;
-    println!("{}", socket.local_addr()?.port());
-    let (mut tally, mut client) = (Tally::new(1), Progress::new(0, 0));
-    let mut piece = [0; PIECE_BYTES];
-    let end = Instant::now() + Duration::from_secs(seconds);
-    socket.set_read_timeout(Some(INTERVAL))?;
-    while Instant::now() < end {
-        match socket.read(&mut piece) {
-            Ok(0) => {
-                tally.ended(|| "the server closed the slow stream".to_owned());
-                break;
-            }
-            Ok(count) => {
-                tally.take(&mut client, &piece[..count]);
-                thread::sleep(INTERVAL);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => {
-                tally.ended(|| format!("the slow stream broke: {error}"));
-                break;
-            }
-        }
-    }
-    println!("{}", tally.report());
-    Ok(())
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::guard;
 use super::response::{Full, Refusal, body};
 use crate::http::response::text;
-use crate::source::{ErrorClass, WriteError};
+use crate::source::{Addition, ErrorClass, WriteError};
 use crate::state::State;
 
 /// The body of a request may take this long.
@@ -46,8 +46,10 @@ pub(super) async fn publish(
         let message = format!("the body is larger than {limit} bytes (source.max_entry)");
         text(StatusCode::PAYLOAD_TOO_LARGE, &message)
     })?;
-    match state.readers.source.publish(&key, payload.to_bytes()).await {
-        Ok(id) => Ok(body("application/json", json!({ "id": id.to_string() }).to_string())),
+    let addition =
+        Addition::of(&key, payload.to_bytes()).trimmed_to(state.config().ring.entries);
+    match state.readers.source.publish(&addition).await {
+        Ok(ids) => Ok(body("application/json", json!({ "id": ids[0].to_string() }).to_string())),
         Err(error) => Err(not_published(&key, &error)),
     }
 }

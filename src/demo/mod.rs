@@ -1,6 +1,6 @@
-//! `--demo`: an endless feed of invented security events, and the page that draws them.
+//! `--demo`: endless feeds of invented security events and of services, and the page that draws them.
 //!
-//! The feed neither sleeps nor publishes: it returns the next event and how long to wait after it, so that
+//! The feeds neither sleep nor publish: each returns the next event and how long to wait after it, so that
 //! a test runs through an hour of it in a moment.
 
 use std::time::Duration;
@@ -8,8 +8,18 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde_json::json;
 
-/// The page at `/`: one file, which loads nothing from other servers.
-pub const PAGE: &str = include_str!("page.html");
+mod services;
+
+pub use services::Services;
+
+/// The page at `/`: it is whole, and loads nothing from other servers.
+pub const PAGE: &str = concat!(
+    include_str!("page.html"),
+    "<script>\n\"use strict\";\n",
+    include_str!("services.js"),
+    include_str!("page.js"),
+    "</script>\n"
+);
 
 /// One event of the feed, and the pause that follows it.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::addition::{Addition, Fields, WriteError};
 use super::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamState};
 use crate::config::Ring;
 use crate::sse::{Entry, StreamId};
@@ -26,6 +26,8 @@ struct Streams {
     /// Held for one look or one addition at a time, never across an await.
     by_key: Mutex<HashMap<String, Stream>>,
     added: Notify,
+    /// When the first of them expires.
+    next_expiry: Mutex<Option<Instant>>,
     #[cfg(test)]
     others: Mutex<Option<(String, Others)>>,
 }
@@ -40,6 +42,8 @@ struct Stream {
     bytes: usize,
     last_generated: StreamId,
     entries_added: u64,
+    /// When the key is gone; `None`: it stays.
+    expires: Option<Instant>,
     /// Stands in for `info()`, as [`Others`] returned it.
     #[cfg(test)]
     info: Option<StreamInfo>,
@@ -51,6 +55,7 @@ impl Memory {
             keep: keep.clone(),
             by_key: Mutex::default(),
             added: Notify::new(),
+            next_expiry: Mutex::default(),
             #[cfg(test)]
             others: Mutex::default(),
         };
@@ -113,29 +118,37 @@ impl Memory {
         stream.entries.range(..end).rev().take(count).cloned().collect()
     }
 
-    pub(super) fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, Error> {
-        let id = {
+    /// No entry is told apart from another: what is sent again is added again.
+    pub(super) fn publish(&self, addition: &Addition<'_>) -> Result<Vec<StreamId>, WriteError> {
+        if addition.once.is_some() {
+            return Err(WriteError::NotOnce);
+        }
+        let ids = {
             let mut streams = self.streams();
-            if streams.len() >= MAX_KEYS && !streams.contains_key(key) {
-                return Err(Error {
-                    class: ErrorClass::Away,
-                    code: "FULL",
-                    message: format!(
-                        "the embedded source already holds {MAX_KEYS} stream keys, its limit"
-                    ),
-                });
+            if streams.len() >= MAX_KEYS && !streams.contains_key(addition.key) {
+                return Err(full().into());
             }
-            let stream = streams.entry(key.to_owned()).or_default();
-            stream.add(payload, &self.shared.keep)
+            let stream = streams.entry(addition.key.to_owned()).or_default();
+            let entries = addition.entries.iter().cloned();
+            let ids = entries.map(|fields| stream.add(fields, &self.shared.keep)).collect();
+            stream.trim_to(addition.maxlen);
+            if let Some(expire) = addition.expire {
+                stream.expires = Instant::now().checked_add(expire);
+                self.shared.expires_at(stream.expires);
+            }
+            ids
         };
         self.shared.added.notify_waiters();
-        Ok(id)
+        Ok(ids)
     }
 
+    /// The streams that have not expired.
     fn streams(&self) -> MutexGuard<'_, HashMap<String, Stream>> {
         #[cfg(test)]
         self.others_come();
-        self.shared.by_key.lock().expect("no holder of the lock panics")
+        let mut streams = self.shared.by_key.lock().expect("no holder of the lock panics");
+        self.shared.expire(&mut streams);
+        streams
     }
 
     /// See [`super::Source::leave_to`].
@@ -153,6 +166,29 @@ impl Memory {
         if let Some((entries, info)) = others() {
             let stream = Stream { entries: entries.into(), info: Some(info), ..Stream::default() };
             streams.insert(key.clone(), stream);
+        }
+    }
+}
+
+fn full() -> Error {
+    let message =
+        format!("the embedded source already holds {MAX_KEYS} stream keys, its limit");
+    Error { class: ErrorClass::Away, code: "FULL", message }
+}
+
+impl Streams {
+    fn expires_at(&self, expires: Option<Instant>) {
+        let mut next = self.next_expiry.lock().expect("no holder of the lock panics");
+        *next = [*next, expires].into_iter().flatten().min();
+    }
+
+    /// Removes what has expired. All streams are looked at, but at most once in a moment.
+    fn expire(&self, streams: &mut HashMap<String, Stream>) {
+        let now = Instant::now();
+        let mut next = self.next_expiry.lock().expect("no holder of the lock panics");
+        if next.is_some_and(|next| next <= now) {
+            streams.retain(|_, stream| stream.expires.is_none_or(|expires| expires > now));
+            *next = streams.values().filter_map(|stream| stream.expires).min();
         }
     }
 }
@@ -175,33 +211,46 @@ impl Stream {
     }
 
     /// `XADD *`: the id is the clock's time, or the next greater one if the clock stands still or went back.
-    fn add(&mut self, payload: Bytes, keep: &Ring) -> StreamId {
+    fn add(&mut self, fields: Fields, keep: &Ring) -> StreamId {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let now = StreamId { ms: u64::try_from(now_ms).unwrap_or(u64::MAX), seq: 0 };
         let id = now.max(self.last_generated.next().expect("fewer than 2^128 entries were added"));
-        let entry = Entry { id, fields: vec![(Bytes::from_static(b"payload"), payload)] };
+        let entry = Entry { id, fields };
         self.bytes += entry.size_bytes();
         self.entries.push_back(entry);
         self.last_generated = id;
         self.entries_added += 1;
-        while self.entries.len() > keep.entries
-            || (self.bytes > keep.bytes && self.entries.len() > 1)
-        {
-            let first = self.entries.pop_front().expect("the stream is longer than it may be");
-            self.bytes -= first.size_bytes();
+        self.trim_to(keep.entries);
+        while self.bytes > keep.bytes && self.entries.len() > 1 {
+            self.remove_first();
         }
         id
+    }
+
+    /// Keeps the newest so many; zero: all.
+    fn trim_to(&mut self, maxlen: usize) {
+        while maxlen > 0 && self.entries.len() > maxlen {
+            self.remove_first();
+        }
+    }
+
+    fn remove_first(&mut self) {
+        let first = self.entries.pop_front().expect("the stream is longer than it may be");
+        self.bytes -= first.size_bytes();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     const KEEP: Ring = Ring { entries: 3, bytes: 1000, total_bytes: 1000 };
 
     fn add(stream: &mut Stream, payload_bytes: usize) -> StreamId {
-        stream.add(Bytes::from(vec![b'x'; payload_bytes]), &KEEP)
+        let payload = Bytes::from(vec![b'x'; payload_bytes]);
+        stream.add(vec![(Bytes::from_static(b"payload"), payload)], &KEEP)
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::config::{Address, Config, SourceLocation};
 use crate::sse::{Entry, State, StreamId};
 use crate::telemetry::histogram::Histogram;
 
+mod addition;
 mod connection;
 mod memory;
 mod redis;
@@ -16,6 +15,7 @@ mod state;
 #[cfg(test)]
 pub(crate) use memory::Others;
 
+pub use addition::{Addition, Fields, Once, WriteError};
 pub use connection::Connection;
 use redis::commands::CommandConnections;
 pub use redis::commands::{Answer, Inspector, ServerKind};
@@ -145,17 +145,6 @@ impl Error {
     pub fn is_command_denied(&self) -> bool {
         self.code == "NOPERM" && redis::is_command_denied(&self.message)
     }
-}
-
-/// Why nothing is known to be written.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WriteError {
-    /// Nothing was written.
-    #[error("{0}")]
-    NotWritten(#[from] Error),
-    /// The request was sent, and its answer was lost or did not come in time: it may have been carried out.
-    #[error("whether it was carried out is not known: {0}")]
-    Unknown(Error),
 }
 
 /// What to do about an [`Error`].
@@ -295,13 +284,13 @@ impl Source {
         }
     }
 
-    /// Adds an entry with one field, `payload`.
-    pub async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, WriteError> {
+    /// Adds entries, once at most; their ids.
+    pub async fn publish(&self, addition: &Addition<'_>) -> Result<Vec<StreamId>, WriteError> {
         match self {
-            Self::Memory(memory) => Ok(memory.publish(key, payload)?),
+            Self::Memory(memory) => memory.publish(addition),
             Self::Redis(redis) => {
                 let asked = Instant::now();
-                let outcome = Box::pin(redis.publish(key, payload)).await;
+                let outcome = Box::pin(redis.publish(addition)).await;
                 redis.tail.command_durations().observe(asked.elapsed(), 1);
                 outcome
             }

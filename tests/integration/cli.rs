@@ -18,6 +18,8 @@ mod budget;
 mod connect;
 /// What `tail` shows on a terminal.
 mod progress;
+/// Where a cluster has the states.
+mod slots;
 /// A gateway whose configuration is in no file.
 mod without_file;
 

@@ -56,7 +56,7 @@ fn markdown_in(folder: &str) -> Vec<String> {
 }
 
 /// The commands in a document's `sh` blocks.
-fn commands(text: &str) -> Vec<String> {
+pub fn commands(text: &str) -> Vec<String> {
     let blocks = text.split("\n```sh\n").skip(1);
     let blocks = blocks.map(|rest| rest.split_once("\n```").expect("the block ends").0);
     let joined: Vec<_> = blocks.map(|block| block.replace("\\\n", " ")).collect();

@@ -1,11 +1,12 @@
-//! The demo in a real browser: it fills by itself, survives the daemon's death, and shows markup
-//! as text.
+//! The demo in a real browser: it fills by itself, survives the daemon's death, shows markup as text, and has a
+//! table that stays right.
 
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::address::own_addresses;
 use crate::support::browser::Browser;
@@ -24,13 +25,20 @@ struct Demo {
     process: Child,
     address: String,
     admin: String,
+    env: &'static [(&'static str, &'static str)],
 }
 
 impl Demo {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these in its environment besides.
+    fn with(env: &'static [(&str, &str)]) -> Self {
         // No other test takes these while the gateway is away.
         let [address, admin] = own_addresses().map(|address| address.to_string());
-        let demo = Self { process: launch(&address, &admin), address, admin };
+        let process = launch(&address, &admin, env);
+        let demo = Self { process, address, admin, env };
         demo.answers();
         demo
     }
@@ -45,20 +53,56 @@ impl Demo {
     fn restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.process = launch(&self.address, &self.admin);
+        self.process = launch(&self.address, &self.admin, self.env);
         self.answers();
     }
 
     fn publish(&self, payload: &str) {
+        self.publish_to("events:demo", payload);
+    }
+
+    fn publish_to(&self, key: &str, payload: &str) {
         let length = payload.len();
         let response = exchange(
             &self.admin,
             &format!(
-                "POST /publish/events:demo HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{payload}",
+                "POST /publish/{key} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{payload}",
                 self.admin
             ),
         );
         assert_eq!(response.status, 200, "{response:?}");
+    }
+
+    /// Gaps after which a client got the state.
+    fn gaps_healed(&self) -> u64 {
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+        let response = exchange(&self.admin, &request);
+        let mut lines = response.body.lines();
+        let value = lines.find_map(|line| line.strip_prefix("ssegate_gaps_healed_total "));
+        value.expect("it is counted from the start").parse().unwrap()
+    }
+
+    /// The rows of the table of services now, as another client has them.
+    fn services(&self) -> BTreeMap<String, Value> {
+        let request = format!("GET /events/services HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        let mut client = Client::raw(&self.address, &request);
+        let state = client.event();
+        assert_eq!(state.event_type, "snapshot", "{state:?}");
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let texts: BTreeMap<String, String> = serde_json::from_str(&state.data).unwrap();
+        let mut rows: BTreeMap<_, _> =
+            texts.into_iter().map(|(name, text)| (name, read(&text))).collect();
+        loop {
+            let event = client.event();
+            if event.event_type == "ssegate" {
+                return rows;
+            }
+            let row = read(&event.data);
+            if let Some(id) = row["id"].as_str() {
+                rows.insert(id.to_owned(), row.clone());
+            }
+        }
     }
 }
 
@@ -69,9 +113,10 @@ impl Drop for Demo {
     }
 }
 
-fn launch(address: &str, admin: &str) -> Child {
+fn launch(address: &str, admin: &str, env: &[(&str, &str)]) -> Child {
     ssegate()
         .arg("--demo")
+        .envs(env.iter().copied())
         .env("SSEGATE_SERVER_LISTEN", address)
         .env("SSEGATE_SERVER_HOSTS", address.split(':').next().unwrap())
         .env("SSEGATE_ADMIN_LISTEN", admin)
@@ -83,6 +128,26 @@ fn launch(address: &str, admin: &str) -> Child {
 
 fn is_live(browser: &Browser) -> bool {
     browser.script("return document.querySelector('#state[data-state=live]') !== null") == true
+}
+
+/// The table of services as it is shown: name, state, latency.
+fn table(browser: &Browser) -> Value {
+    browser.script(
+        "return [...document.querySelectorAll('#services tr')].map((tr) => [...tr.cells].map((td) => td.textContent))",
+    )
+}
+
+/// All six services are shown, each as it is.
+#[track_caller]
+fn table_is_right(browser: &Browser, demo: &Demo) {
+    let cells = |(name, row): (String, Value)| {
+        let latency = row["latency_ms"].as_u64().map_or("–".into(), |ms| format!("{ms} ms"));
+        json!([name, row["state"], latency])
+    };
+    within(BACK, "the table is the state", || {
+        let expected: Vec<_> = demo.services().into_iter().map(cells).collect();
+        expected.len() == 6 && table(browser) == json!(expected)
+    });
 }
 
 fn number(browser: &Browser, script: &str) -> u64 {
@@ -170,4 +235,32 @@ fn the_page_shows_markup_in_a_payload_as_text() {
     assert_eq!(browser.script(made), 0);
     assert_eq!(browser.script("return window.evil ?? null"), Value::Null);
     assert_eq!(faults(&browser, false), Vec::<Value>::new());
+}
+
+#[test]
+fn the_table_of_services_stays_right_over_a_restart_and_a_trim() {
+    let mut demo = Demo::with(&[
+        // The page is away for a second or more, again and again,
+        ("SSEGATE_SERVER_MAX_CONNECTION_AGE", "2s"),
+        ("SSEGATE_SERVER_RETRY", "1s"),
+        // and this is all that the stream and the gateway keep.
+        ("SSEGATE_RING_ENTRIES", "50"),
+    ]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", demo.address));
+    table_is_right(&browser, &demo);
+    browser.script("window.mark = 'the same document'");
+    demo.restart();
+    within(BACK, "the restart is healed", || demo.gaps_healed() > 0);
+    table_is_right(&browser, &demo);
+
+    let before = demo.gaps_healed();
+    within(BACK, "the trim is healed", || {
+        // None of a service.
+        (0..60).for_each(|_| demo.publish_to("events:services", "{}"));
+        demo.gaps_healed() > before
+    });
+    table_is_right(&browser, &demo);
+    assert_eq!(browser.script("return window.mark"), "the same document");
+    assert_eq!(faults(&browser, true), Vec::<Value>::new());
 }

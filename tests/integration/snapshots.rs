@@ -9,6 +9,8 @@ use crate::support::redis::{Answer, Redis};
 
 /// What a client that is behind is spared.
 mod conflation;
+/// What the document shows.
+mod documented;
 /// Where a client begins, and what a gap leads to.
 mod healing;
 /// What a key holds, and how its clients get it.

@@ -17,7 +17,7 @@ use url::{Position, Url};
 
 use crate::net::dial::{DialError, address_of, dial};
 use crate::sse::parse::{Event, Item, Parser, TooLarge};
-use crate::sse::{CONTROL_EVENT, comment};
+use crate::sse::{CONTROL_EVENT, SNAPSHOT_EVENT, comment};
 
 pub(super) mod command;
 mod progress;
@@ -229,7 +229,9 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
     fn show(&mut self, item: Item) -> Result<(), Failure> {
         if let Item::Event(event) = &item {
             let is_repeated = event.last_event_id == self.last_id && !self.last_id.is_empty();
-            self.is_without_id = is_repeated && event.event_type != CONTROL_EVENT;
+            // The parts of a state have none either, but for the last.
+            let may_be_end = ![CONTROL_EVENT, SNAPSHOT_EVENT].contains(&&*event.event_type);
+            self.is_without_id = is_repeated && may_be_end;
             self.last_id.clone_from(&event.last_event_id);
         }
         match item {
@@ -252,7 +254,9 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
 
     fn print(&mut self, event: &Event) -> Result<(), Failure> {
         let id = if event.last_event_id.is_empty() { "-" } else { &event.last_event_id };
-        let lag = lag_ms(id, SystemTime::now());
+        // A state is as old as its last change: it is not late.
+        let is_state = event.event_type == SNAPSHOT_EVENT;
+        let lag = lag_ms(id, SystemTime::now()).filter(|_| !is_state);
         if let Some(progress) = &mut self.progress {
             progress.event(lag);
             progress.hide(self.notes);
@@ -283,6 +287,9 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                     member("after"),
                     member("next")
                 )
+            }
+            Some("conflated") => {
+                format!("caught up, spared {} entries that newer ones replace", member("entries"))
             }
             Some("end") => {
                 self.is_over = true;

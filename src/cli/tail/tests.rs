@@ -153,6 +153,27 @@ async fn a_whole_body_after_an_event_without_an_id_of_its_own_is_the_end() {
 }
 
 #[tokio::test]
+async fn a_body_that_ends_amid_a_state_is_no_end_and_a_state_is_not_late() {
+    let part = |id: &str, part: u8| {
+        format!("{id}event: snapshot\ndata: {{\"part\":{part},\"of\":2,\"value\":{{}}}}\n\n")
+    };
+    let gap = "event: ssegate\ndata: {\"type\":\"gap\",\"reason\":\"trimmed\"}\n\n";
+    let first = format!("retry: 100\nid: 1-0\ndata: one\n\n{gap}{}", part("", 1));
+    let id = "id: 1700000000000-0\n";
+    let rest = format!("{gap}{}{}id: 1700000000001-0\ndata: new\n\n", part("", 1), part(id, 2));
+    let answers = [chunked(&first, 500), chunked(&rest, 500), finished()];
+    let (outcome, asked) = tail_answers(answers).await;
+    assert!(outcome.end.is_ok() && asked.len() == 3, "{}", outcome.notes);
+    assert!(asked[1].1.contains("last-event-id: 1-0\r\n"), "what it had before the gap");
+    let states: Vec<_> = outcome.out.lines().filter(|line| line.contains(" snapshot ")).collect();
+    let value = |part| format!("snapshot {{\"part\":{part},\"of\":2,\"value\":{{}}}}");
+    let expected = [("1-0", 1), ("1-0", 1), ("1700000000000-0", 2)];
+    assert_eq!(states, expected.map(|(id, part)| format!("{id} - {}", value(part))));
+    assert!(outcome.out.contains("d message new"), "an entry has its lag: {}", outcome.out);
+    assert_eq!(outcome.notes.matches("*** GAP *** reason: trimmed").count(), 2);
+}
+
+#[tokio::test]
 async fn prints_events_and_resumes_after_the_last_one() {
     let first = stream("retry: 100\n\nid: 5-0\nevent: log\ndata: a\ndata: b\n\nid: 6-0\ndata: cut");
     let second = stream("id: 6-0\ndata: c\n\n");

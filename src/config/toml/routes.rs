@@ -17,17 +17,19 @@ use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
 const EVENT_SOURCES_OWN: [&str; 2] = ["open", "error"];
 const DEFAULT_EVENT: &str = "message";
 
-/// What a route has that does not write it.
-#[derive(Clone, Copy, Default)]
-struct BuiltIn {
-    path: Option<&'static str>,
-    key: Option<&'static str>,
-    access: Option<&'static str>,
-}
+/// The routes of `--demo`, where the file has none.
+const DEMO: &str = r#"
+[[route]]
+path   = "/events/{name}"
+key    = "events:{name}"
+access = "public"
 
-/// The route of `--demo`, where the file has none.
-const DEMO: BuiltIn =
-    BuiltIn { path: Some("/events/{name}"), key: Some("events:{name}"), access: Some("public") };
+[[route]]
+path     = "/events/services"
+key      = "events:services"
+access   = "public"
+snapshot = { newest_by = "id" }
+"#;
 
 /// Every route, the more specific first: the first that matches a path serves it.
 pub(super) fn routes(
@@ -41,13 +43,7 @@ pub(super) fn routes(
         let access = Some(if others.has_keys { "jwt" } else { "public" });
         let before = reader.go_to(text);
         let mut root = items_of(reader, text);
-        read_tables(
-            reader,
-            &mut root,
-            BuiltIn { access, ..BuiltIn::default() },
-            others,
-            &mut routes,
-        );
+        read_tables(reader, &mut root, access, others, &mut routes);
         if reader.has_no_fault() && routes.is_empty() {
             let whole = reader.whole();
             reader.missing(whole, "route", "there is none; write /events/{name}=events:{name}");
@@ -55,11 +51,14 @@ pub(super) fn routes(
         reader.go_back_to(before);
         units::take(root_of_file, "route");
     } else {
-        read_tables(reader, root_of_file, BuiltIn::default(), others, &mut routes);
+        read_tables(reader, root_of_file, None, others, &mut routes);
     }
     if routes.is_empty() && reader.demo {
-        let section = Section::route(reader, Vec::new());
-        routes.extend(route(section, &Location::Demo, DEMO, others));
+        let mut root = items_of(reader, DEMO);
+        for (_, items) in tables(reader, &mut root) {
+            let section = Section::built_in_route(reader, items);
+            routes.extend(route(section, &Location::Demo, None, others));
+        }
     }
     routes.sort_by(|(a, _), (b, _)| a.path.by_specificity(&b.path));
     routes.into_iter().map(|(route, _)| route).collect()
@@ -77,13 +76,13 @@ fn items_of(reader: &mut ConfigReader<'_>, text: &str) -> Vec<Item> {
 fn read_tables(
     reader: &mut ConfigReader<'_>,
     root: &mut Vec<Item>,
-    built_in: BuiltIn,
+    access: Option<&'static str>,
     others: OtherSections,
     routes: &mut Vec<(Route, Location)>,
 ) {
     for (at, items) in tables(reader, root) {
         let header = reader.location(at);
-        let read = route(Section::route(reader, items), &header, built_in, others);
+        let read = route(Section::route(reader, items), &header, access, others);
         let Some((route, location)) = read else { continue };
         check_ambiguity(reader, &route, &location, routes);
         routes.push((route, location));
@@ -133,30 +132,30 @@ fn check_ambiguity(
     reader.fault(location.clone(), &subject, message);
 }
 
-/// One route and where its path is written; `header` is where it begins.
+/// One route and where its path is written; `header` is where it begins, `access` what it has that writes none.
 fn route(
     mut section: Section<'_, '_>,
     header: &Location,
-    built_in: BuiltIn,
+    access: Option<&'static str>,
     others: OtherSections,
 ) -> Option<(Route, Location)> {
     let path = section.required(
         "path",
-        built_in.path,
+        None,
         header,
         "write the path that clients request, as in path = \"/events/{name}\"",
         |text| PathTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
     let key = section.required(
         "key",
-        built_in.key,
+        None,
         header,
         "write the stream key that it reads, as in key = \"events:{name}\"",
         |text| KeyTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
     let access = section.required(
         "access",
-        built_in.access,
+        access,
         header,
         "there is no default; write access = \"public\" if everybody may read it",
         access::access,
@@ -177,6 +176,9 @@ fn route(
             rules.streams.snapshot.as_ref().zip(rules.snapshot_found.as_ref())
         {
             snapshot::check_variables(&mut section, found, rule, &path.0);
+            if others.is_cluster {
+                snapshot::check_slot(&mut section, found, rule, &key.0, &path.0);
+            }
         }
     }
     section.end();

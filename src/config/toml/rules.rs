@@ -21,6 +21,8 @@ pub(super) struct OtherSections {
     pub(super) block: Duration,
     /// Whether the source is the embedded one.
     pub(super) is_embedded: bool,
+    /// Whether the source is a cluster.
+    pub(super) is_cluster: bool,
 }
 
 /// What a route says of its streams besides their entries.

@@ -13,14 +13,7 @@ use crate::config::units::{self, Item, WrittenValue, take};
 const REPEATED: [&str; 2] = ["route", "auth.jwt.keys"];
 
 /// Keys that have another default under `--demo`.
-const DEMO: [(&str, &str); 6] = [
-    ("server", "hosts"),
-    ("admin", "publish"),
-    ("source", "url"),
-    ("route", "path"),
-    ("route", "key"),
-    ("route", "access"),
-];
+const DEMO: [(&str, &str); 3] = [("server", "hosts"), ("admin", "publish"), ("source", "url")];
 
 /// A key's value and where it was found.
 pub(super) struct Found {
@@ -37,11 +30,13 @@ pub(super) struct Section<'r, 'a> {
     name: &'static str,
     items: Vec<Item>,
     known: Vec<&'static str>,
+    /// Its items are written nowhere: `--demo` has them.
+    is_built_in: bool,
 }
 
 impl<'r, 'a> Section<'r, 'a> {
     fn new(reader: &'r mut ConfigReader<'a>, name: &'static str, items: Vec<Item>) -> Self {
-        Self { reader, name, items, known: Vec::new() }
+        Self { reader, name, items, known: Vec::new(), is_built_in: false }
     }
 
     /// The section `name`, taken out of `root`; an empty one where the file has none.
@@ -99,6 +94,11 @@ impl<'r, 'a> Section<'r, 'a> {
         Self::new(reader, "route", items)
     }
 
+    /// One that `--demo` has.
+    pub(super) fn built_in_route(reader: &'r mut ConfigReader<'a>, items: Vec<Item>) -> Self {
+        Self { is_built_in: true, ..Self::route(reader, items) }
+    }
+
     /// One of `keys` in `[auth.jwt]`.
     pub(super) fn verifying_key(reader: &'r mut ConfigReader<'a>, items: Vec<Item>) -> Self {
         Self::new(reader, "auth.jwt.keys", items)
@@ -113,7 +113,8 @@ impl<'r, 'a> Section<'r, 'a> {
         }
         let Item { at, value, .. } = item?;
         let subject = format!("{}.{key} = {value}", self.name);
-        Some(Found { key, location: self.reader.location(at), value, subject })
+        let location = if self.is_built_in { Location::Demo } else { self.reader.location(at) };
+        Some(Found { key, value, location, subject })
     }
 
     fn variable(&mut self, key: &'static str, default: &WrittenValue) -> Option<Found> {

@@ -45,7 +45,8 @@ pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Conf
     let (jwt, has_keys) =
         jwt::jwt(Section::take_within(reader, &mut root, ("auth", "jwt"), "auth.jwt"));
     let is_embedded = source.location == SourceLocation::Memory;
-    let others = OtherSections { has_keys, block: source.block, is_embedded };
+    let is_cluster = matches!(source.location, SourceLocation::Cluster { .. });
+    let others = OtherSections { has_keys, block: source.block, is_embedded, is_cluster };
     let routes = routes::routes(reader, &mut root, others);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();

@@ -70,3 +70,36 @@ pub(super) fn check_variables(
         section.fault(found, message);
     }
 }
+
+/// In a cluster the state and its stream are in one slot: their keys have one hash tag, or are one key's.
+pub(super) fn check_slot(
+    section: &mut Section<'_, '_>,
+    found: &Found,
+    rule: &SnapshotRule,
+    stream: &KeyTemplate,
+    path: &PathTemplate,
+) {
+    let StateTemplate::Key(state) = &rule.of else { return };
+    // Each variable has a value of its own.
+    let variables: Vec<_> =
+        path.variables().map(|name| (name.to_owned(), format!("a-{name}"))).collect();
+    let known = |key: &KeyTemplate| {
+        key.variables().all(|name| variables.iter().any(|(known, _)| known == name))
+    };
+    if !known(stream) || !known(state) {
+        return;
+    }
+    let keys = [stream, state].map(|template| template.key(&variables));
+    if hashed(&keys[0]) != hashed(&keys[1]) {
+        let message = format!(
+            "is not in one slot with route.key = \"{stream}\", and a cluster reads both in one transaction only there; give both one hash tag, as in \"events:{{{{{{name}}}}}}\" and \"state:{{{{{{name}}}}}}\" (a brace in a key is written twice)"
+        );
+        section.fault(found, message);
+    }
+}
+
+/// What decides the slot of a key: its hash tag, or all of it.
+fn hashed(key: &str) -> &str {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty()).unwrap_or(key)
+}

@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::WriteError;
+use super::{Addition, WriteError};
 use crate::config::Config;
 use crate::sse::StreamId;
 
@@ -30,17 +28,20 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Adds an entry with one field, `payload`, once at most.
-    pub(super) async fn publish(&self, key: &str, payload: Bytes) -> Result<StreamId, WriteError> {
+    /// Adds entries, once at most.
+    pub(super) async fn publish(
+        &self,
+        addition: &Addition<'_>,
+    ) -> Result<Vec<StreamId>, WriteError> {
         let primary = self.tail.named_primary();
-        self.commands.publish(key, payload, primary.as_ref()).await
+        self.commands.publish(addition, primary.as_ref()).await
     }
 
     /// Does not connect yet.
     pub(super) fn new(config: &Config) -> Self {
         Self {
             tail: tail::Tail::new(config),
-            commands: Arc::new(commands::Commands::new(&config.source, config.ring.entries)),
+            commands: Arc::new(commands::Commands::new(&config.source)),
         }
     }
 }

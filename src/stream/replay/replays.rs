@@ -322,6 +322,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::source::Addition;
     use crate::sse::{Data, EventName, Rendering};
     use crate::stream::Hub;
 
@@ -372,8 +373,8 @@ mod tests {
         let permit = replays.permits.acquire().await;
         for page in 0..pages {
             let key = format!("events:{page}");
-            let gone = source.publish(&key, "gone".into()).await.unwrap();
-            source.publish(&key, payload.clone().into()).await.unwrap();
+            let gone = source.publish(&Addition::of(&key, "gone")).await.unwrap()[0];
+            source.publish(&Addition::of(&key, payload.clone())).await.unwrap();
             let (replays, lease) = (replays.clone(), hub.open(&key, |_| ()).unwrap());
             lease.topic().state().renderings.enter(&rendering);
             clients.spawn(async move {

@@ -32,6 +32,11 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
         "fn the_command_for_producers_reaches_the_clients_of_the_route_that_is_shown",
     ),
     (
+        "redis-cli --eval put.lua state:eu events:eu , db '{\"id\":\"db\",\"state\":\"up\"}'",
+        "tests/integration/snapshots/documented.rs",
+        "fn put_by_script",
+    ),
+    (
         "ssegate --source redis://127.0.0.1:6379 --route '/events/{name}=events:{name}'",
         "tests/integration/cli/without_file.rs",
         "fn a_try_needs_a_source_and_a_route_on_the_command_line",

@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const MAX_CHAIN: usize = 4;
 /// Closed on drop: fred's tasks end with their handles.
 pub(super) struct Client {
     pool: Pool,
+    /// The server has refused `XADD … IDMP` as unknown.
+    knows_no_idmp: AtomicBool,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -80,11 +83,21 @@ impl Client {
             tasks.push(connected(client).await?);
             tasks.push(events::watch(client, connections.clone()));
         }
-        Ok(Self { pool, _tasks: tasks })
+        Ok(Self { pool, knows_no_idmp: AtomicBool::new(false), _tasks: tasks })
     }
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Whether it is known that the server does not tell entries apart.
+    pub(super) fn knows_no_idmp(&self) -> bool {
+        self.knows_no_idmp.load(Ordering::Relaxed)
+    }
+
+    /// The server has refused to: it is not asked again while this client lasts.
+    pub(super) fn learn_no_idmp(&self) {
+        self.knows_no_idmp.store(true, Ordering::Relaxed);
     }
 
     /// Whether a connection is open, and all of them to `primary` where that is known.

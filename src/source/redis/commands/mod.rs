@@ -2,6 +2,8 @@
 //!
 //! - [`settings`]: the configuration in fred's words.
 //! - [`client`]: an open client: connections that carry many commands at once.
+//! - [`sending`]: an addition over one connection.
+//! - [`nodes`]: connections to the nodes of a cluster.
 //! - [`redirected`]: following a slot that is on its way from node to node.
 //! - [`inspection`]: single questions to one server, for `ssegate check --connect`.
 //! - [`outcome`]: what became of a command, told from fred's errors.
@@ -14,24 +16,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use fred::error::Error as FredError;
-use fred::interfaces::{ClientLike as _, StreamsInterface};
-use fred::types::FromValue;
+use fred::interfaces::ClientLike as _;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tracing::warn;
 
 use self::client::{Client, OPENING_TIMEOUT, silent};
+use self::nodes::Nodes;
+use self::redirected::Cluster;
 use self::settings::Settings;
 use crate::config::{Address, Source};
-use crate::source::{Error, ErrorClass, WriteError};
+use crate::source::{Addition, Error, ErrorClass, WriteError};
 use crate::sse::StreamId;
+use crate::telemetry::throttle::LogThrottle;
 
 mod client;
 mod events;
 mod inspection;
+mod nodes;
 mod outcome;
 mod redirected;
+mod sending;
 mod settings;
 
 pub use client::COMMAND_CONNECTIONS;
@@ -44,12 +49,13 @@ const OPENING_PAUSE: Duration = Duration::from_millis(100);
 /// The client for commands, which opens when it is first needed.
 pub(crate) struct Commands {
     settings: Settings,
-    /// What a published stream is trimmed to: `XADD … MAXLEN ~`.
-    publish_keep: usize,
     /// Held while a client is opened, so that a crowd opens one.
     opened: Mutex<Opened>,
     /// The server knows no `HELLO`.
     speaks_resp2: AtomicBool,
+    /// Of a cluster.
+    nodes: Nodes,
+    told: LogThrottle,
     connections: Arc<CommandConnections>,
 }
 
@@ -59,29 +65,14 @@ enum Opened {
     Failed(Instant, Error),
 }
 
-/// An entry to add.
-struct NewEntry<'a> {
-    key: &'a str,
-    payload: Bytes,
-    /// What the stream is trimmed to: `MAXLEN ~`.
-    keep: usize,
-}
-
-impl NewEntry<'_> {
-    /// Sends the `XADD`; its answer is the id.
-    async fn add_with<R: FromValue>(&self, client: &impl StreamsInterface) -> Result<R, FredError> {
-        let trim = ("MAXLEN", "~", i64::try_from(self.keep).unwrap_or(i64::MAX));
-        client.xadd(self.key, false, trim, "*", ("payload", self.payload.clone())).await
-    }
-}
-
 impl Commands {
-    pub(crate) fn new(source: &Source, publish_keep: usize) -> Self {
+    pub(crate) fn new(source: &Source) -> Self {
         Self {
             settings: Settings::new(source),
-            publish_keep,
             opened: Mutex::new(Opened::Nothing),
             speaks_resp2: AtomicBool::new(false),
+            nodes: Nodes::default(),
+            told: LogThrottle::default(),
             connections: Arc::default(),
         }
     }
@@ -91,34 +82,94 @@ impl Commands {
         &self.connections
     }
 
-    /// Adds an entry with one field, `payload`, once at most. `primary` is the one that the sentinels name now:
-    /// after a failover the old one takes writes for seconds, which are lost.
+    /// Adds entries, once at most. `primary` is the one that the sentinels name now: after a failover the old one
+    /// takes writes for seconds, which are lost.
     pub(crate) async fn publish(
         &self,
-        key: &str,
-        payload: Bytes,
+        addition: &Addition<'_>,
         primary: Option<&Address>,
-    ) -> Result<StreamId, WriteError> {
+    ) -> Result<Vec<StreamId>, WriteError> {
         if !self.settings.can_select() {
             return Err(outcome::unreachable_database().into());
         }
         let client = self.client(primary).await?;
-        let entry = NewEntry { key, payload, keep: self.publish_keep };
-        let added = entry.add_with(&client.pool().with_options(&self.settings.options())).await;
-        let id = match added {
-            Err(error) if outcome::is_redirected_too_often(&error) => {
-                let resp2 = self.speaks_resp2.load(Ordering::Relaxed);
-                redirected::add(&entry, &self.settings, resp2, &self.connections).await?
+        if addition.once.is_some() && client.knows_no_idmp() {
+            return Err(WriteError::NotOnce);
+        }
+        let ids = match self.add(&client, addition).await {
+            Err(WriteError::NotWritten(error))
+                if addition.once.is_some() && outcome::knows_no_idmp(&error) =>
+            {
+                client.learn_no_idmp();
+                return Err(WriteError::NotOnce);
             }
-            added => {
-                let added = added.map_err(|error| outcome::write_error(&error));
-                if let Err(error) = &added {
-                    self.judge(&client, error).await;
+            added => added?,
+        };
+        let parse = |id: &String| {
+            id.parse().map_err(|_| WriteError::Unknown(outcome::odd_answer(id)))
+        };
+        ids.iter().map(parse).collect()
+    }
+
+    async fn add(
+        &self,
+        client: &Arc<Client>,
+        addition: &Addition<'_>,
+    ) -> Result<Vec<String>, WriteError> {
+        let several = addition.entries.len() > 1;
+        if several && self.settings.is_cluster() {
+            return self.add_from_node_to_node(addition).await;
+        }
+        let added = if several {
+            let (pool, options) = (client.pool(), self.settings.options_once());
+            sending::all(pool.next_connected(), addition, &options, false).await
+        } else {
+            let pool = client.pool().with_options(&self.settings.options());
+            match sending::one(&pool, addition).await {
+                Ok(id) => Ok(vec![id]),
+                Err(error) if outcome::is_redirected_too_often(&error) => {
+                    return self.add_from_node_to_node(addition).await;
                 }
-                added?
+                Err(error) => Err(outcome::write_error(&error)),
             }
         };
-        id.parse().map_err(|_| WriteError::Unknown(outcome::odd_answer(&id)))
+        match added {
+            Ok(ids) => {
+                let options = self.settings.options();
+                let next = client.pool().next_connected();
+                let renewed = sending::renew(next, addition, &options, false).await;
+                self.tell_renewed(addition, renewed.map_err(|error| outcome::not_sent(&error)));
+                Ok(ids)
+            }
+            Err(error) => {
+                self.judge(client, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn add_from_node_to_node(
+        &self,
+        addition: &Addition<'_>,
+    ) -> Result<Vec<String>, WriteError> {
+        let cluster = Cluster {
+            nodes: &self.nodes,
+            settings: &self.settings,
+            resp2: self.speaks_resp2.load(Ordering::Relaxed),
+            connections: &self.connections,
+        };
+        let (ids, renewed) = redirected::add(addition, &cluster).await?;
+        self.tell_renewed(addition, renewed);
+        Ok(ids)
+    }
+
+    /// The entries are there, so it is no failure of the publisher's.
+    fn tell_renewed(&self, addition: &Addition<'_>, renewed: Result<(), Error>) {
+        if let Err(error) = renewed
+            && self.told.allows("expire")
+        {
+            warn!(key = addition.key, %error, "entries were added, and their key's time to live could not be renewed: it may be gone too early, or never; allow +pexpire on it (docs/publishing.md)");
+        }
     }
 
     /// The open client; one that has no connection, or one to another server than `primary`, is replaced.
@@ -165,6 +216,7 @@ impl Commands {
     /// no primary any more, or its connection may be dead.
     async fn judge(&self, client: &Arc<Client>, error: &WriteError) {
         match error {
+            WriteError::NotOnce => return,
             WriteError::NotWritten(refusal) if refusal.code != "READONLY" => return,
             WriteError::Unknown(failure) if failure.code == "TIMEOUT" => {
                 self.connections.unanswered(&client.servers());

@@ -38,6 +38,19 @@ pub(super) fn is_redirected_too_often(error: &FredError) -> bool {
     *error.kind() == ErrorKind::Routing && error.details().starts_with("Too many redirections")
 }
 
+/// Whether the server took `IDMP` for the id of the entry, or for nothing that it knows.
+pub(super) fn knows_no_idmp(error: &Error) -> bool {
+    const WORDS: [&str; 4] =
+        ["invalid stream id", "wrong number of arguments", "syntax error", "unknown"];
+    let words = error.message.to_ascii_lowercase();
+    error.code == "ERR" && WORDS.iter().any(|known| words.contains(known))
+}
+
+/// Whether Redis has answered with this.
+pub(super) fn is_reply(error: &FredError) -> bool {
+    reply(error).is_some()
+}
+
 /// Whether the server, or a proxy before it, speaks RESP2 alone.
 pub(super) fn knows_no_hello(error: &Error) -> bool {
     let words = error.message.to_ascii_lowercase();
@@ -89,6 +102,7 @@ mod tests {
     fn outcome(kind: ErrorKind, words: &'static str) -> (bool, ErrorClass, &'static str) {
         match write_error(&FredError::new(kind, words)) {
             WriteError::NotWritten(error) => (true, error.class, error.code),
+            WriteError::NotOnce => panic!("no error of fred's says so"),
             WriteError::Unknown(error) => (false, error.class, error.code),
         }
     }

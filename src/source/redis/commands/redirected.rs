@@ -1,18 +1,18 @@
-//! Adding an entry whose slot is on its way from node to node. fred 10.1 follows `MOVED`, but after `ASK` it
-//! sends the command to the old node again. So once it has given up, which means that no node did anything, we
-//! go from node to node, each by itself.
+//! Adding entries from node to node, each by itself.
+//!
+//! fred 10.1 follows `MOVED`, but after `ASK` it sends the command to the old node again: once it has given up,
+//! which means that no node did anything, we go on here. Several entries begin here: of a transaction
+//! fred would send each command by itself to where a node redirects it.
 
 use std::sync::Arc;
 
-use fred::interfaces::ClientLike as _;
-use fred::types::{ClusterHash, CustomCommand, Value};
-
-use super::client::Client;
 use super::events::CommandConnections;
-use super::settings::{Settings, one};
-use super::{NewEntry, outcome};
+use super::nodes::{Node, Nodes};
+use super::outcome;
+use super::sending;
+use super::settings::Settings;
 use crate::config::Address;
-use crate::source::{Error, ErrorClass, WriteError};
+use crate::source::{Addition, Error, ErrorClass, WriteError};
 
 /// From any node to the slot's owner, to the node that the slot moves to, and once more.
 const MAX_NODES: usize = 4;
@@ -23,50 +23,56 @@ struct Hop {
     asking: bool,
 }
 
-/// Adds the entry once at most; its id.
+/// The cluster, as commands need it.
+pub(super) struct Cluster<'a> {
+    pub(super) nodes: &'a Nodes,
+    pub(super) settings: &'a Settings,
+    pub(super) resp2: bool,
+    pub(super) connections: &'a Arc<CommandConnections>,
+}
+
+/// Adds the entries once at most; their ids, and whether the key's time to live was renewed.
 pub(super) async fn add(
-    entry: &NewEntry<'_>,
-    settings: &Settings,
-    resp2: bool,
-    connections: &Arc<CommandConnections>,
-) -> Result<String, WriteError> {
-    let (mut client, node) = any_node(settings, resp2, connections).await?;
-    let mut hop = Hop { node, asking: false };
+    addition: &Addition<'_>,
+    cluster: &Cluster<'_>,
+) -> Result<(Vec<String>, Result<(), Error>), WriteError> {
+    let Cluster { nodes, settings, resp2, connections } = *cluster;
+    let options = settings.options_once();
+    let mut node = nodes.for_key(addition.key, settings, resp2, connections).await?;
+    let mut asking = false;
     for _ in 0..MAX_NODES {
-        let refusal = match add_at(entry, &client, settings, hop.asking).await {
+        let client = node.client.pool().next();
+        let refusal = match sending::all(client, addition, &options, asking).await {
+            Ok(ids) => {
+                if !asking {
+                    nodes.found(addition.key, &node);
+                }
+                let renewed = sending::renew(client, addition, &options, asking).await;
+                return Ok((ids, renewed.map_err(|error| outcome::not_sent(&error))));
+            }
             Err(WriteError::NotWritten(refusal)) => refusal,
-            outcome => return outcome,
+            Err(error) => {
+                nodes.drop_client(&node);
+                return Err(error);
+            }
         };
-        hop = next_hop(&refusal, &hop.node).ok_or(refusal)?;
-        client = at(&hop.node, settings, resp2, connections).await?;
+        let Some(hop) = next_hop(&refusal, &node.address) else {
+            return Err(refused(nodes, &node, refusal));
+        };
+        asking = hop.asking;
+        node = nodes.at(&hop.node, settings, resp2, connections).await?;
     }
     let message =
-        format!("the slot of {:?} is on its way; nothing was added, try again", entry.key);
+        format!("the slot of {:?} is on its way; nothing was added, try again", addition.key);
     Err(Error { class: ErrorClass::Away, code: "ASK", message }.into())
 }
 
-async fn add_at(
-    entry: &NewEntry<'_>,
-    client: &Client,
-    settings: &Settings,
-    asking: bool,
-) -> Result<String, WriteError> {
-    let client = client.pool().next().with_options(&settings.options());
-    if !asking {
-        return entry.add_with(&client).await.map_err(|error| outcome::write_error(&error));
+/// The refusal of a node; one that is no primary any more is left.
+fn refused(nodes: &Nodes, node: &Node, refusal: Error) -> WriteError {
+    if refusal.code == "READONLY" {
+        nodes.drop_client(node);
     }
-    // Both at once, so that no other command takes the permission.
-    let pipeline = client.pipeline();
-    let ask = CustomCommand::new_static("ASKING", ClusterHash::FirstKey, false);
-    let queued = async {
-        let _: Value = pipeline.custom(ask, Vec::<String>::new()).await?;
-        entry.add_with::<Value>(&pipeline).await
-    };
-    queued.await.map_err(|error| outcome::not_sent(&error))?;
-    let mut answers = pipeline.try_all::<Value>().await;
-    let added = answers.pop().ok_or_else(|| WriteError::Unknown(outcome::closed()))?;
-    let id = added.and_then(Value::convert);
-    id.map_err(|error| outcome::write_error(&error))
+    refusal.into()
 }
 
 /// Where the node that refused sends us.
@@ -82,33 +88,6 @@ fn next_hop(refusal: &Error, asked: &Address) -> Option<Hop> {
     };
     let node = Address::Tcp(host.to_owned(), port.parse().ok()?);
     Some(Hop { node, asking: refusal.code == "ASK" })
-}
-
-/// The first node that can be reached.
-async fn any_node(
-    settings: &Settings,
-    resp2: bool,
-    connections: &Arc<CommandConnections>,
-) -> Result<(Client, Address), Error> {
-    let mut failure = outcome::closed();
-    for node in settings.cluster_nodes() {
-        match at(node, settings, resp2, connections).await {
-            Ok(client) => return Ok((client, node.clone())),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-async fn at(
-    node: &Address,
-    settings: &Settings,
-    resp2: bool,
-    connections: &Arc<CommandConnections>,
-) -> Result<Client, Error> {
-    let mut config = settings.client(resp2);
-    config.server = one(node);
-    Client::connect(config, 1, connections).await
 }
 
 #[cfg(test)]

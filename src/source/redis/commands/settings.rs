@@ -134,12 +134,21 @@ impl Settings {
         policy
     }
 
+    /// Whether it is a cluster.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.source.location, SourceLocation::Cluster { .. })
+    }
+
+    /// One attempt, whatever is answered.
+    pub(super) fn options_once(&self) -> Options {
+        Options { max_attempts: Some(1), ..self.options() }
+    }
+
     /// One attempt: a command whose connection is lost is not sent again. In a cluster fred counts the node
     /// that answers `MOVED`, and does nothing, as an attempt.
     pub(super) fn options(&self) -> Options {
-        let is_cluster = matches!(self.source.location, SourceLocation::Cluster { .. });
         Options {
-            max_attempts: Some(if is_cluster { 1 + MAX_REDIRECTIONS } else { 1 }),
+            max_attempts: Some(if self.is_cluster() { 1 + MAX_REDIRECTIONS } else { 1 }),
             max_redirections: Some(MAX_REDIRECTIONS),
             timeout: Some(COMMAND_TIMEOUT),
             fail_fast: true,
