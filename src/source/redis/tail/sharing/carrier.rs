@@ -14,8 +14,10 @@ use crate::source::redis::tail::seats::{Group, News, ServerSeats, Waiting};
 use crate::source::redis::tail::topology::Node;
 use crate::source::{Error, ErrorClass};
 
-/// The streams of a group are looked at in so many rounds, one after the other.
+/// The streams of a group are looked at in so many rounds, one after the other,
 const ROUNDS: u32 = 5;
+/// or where Redis tells of its keys, and they may be many, in so many.
+const TRACKED_ROUNDS: u32 = 25;
 /// A reader that was told something waits again by then, unless its subscribers hold it up.
 const READING: Duration = Duration::from_millis(5);
 /// A group without readers ends after this.
@@ -120,7 +122,7 @@ impl Carrier {
         while self.until_somebody_waits().await {
             let Some(pace) = self.group.pace() else { continue };
             self.seats.judge(Instant::now());
-            let length = round(pace);
+            let length = round(pace, ROUNDS);
             if looked.is_none_or(|when| when.elapsed() >= length) {
                 looked = Some(Instant::now());
                 if self.track(&mut watch).await? {
@@ -178,9 +180,9 @@ impl Carrier {
         while self.until_somebody_waits().await {
             let Some(pace) = self.group.pace() else { continue };
             self.seats.judge(Instant::now());
-            let length = round(pace);
+            let length = round(pace, TRACKED_ROUNDS);
             tracked.look(Instant::now() + length).await?;
-            tracked.watch.check_server(length).await?;
+            tracked.watch.check_server(round(pace, ROUNDS)).await?;
             if self.has_moved(tracked.watch) {
                 return Ok(());
             }
@@ -238,6 +240,6 @@ impl Carrier {
 }
 
 /// How long a round lasts.
-fn round(pace: Duration) -> Duration {
-    (pace / ROUNDS).max(Duration::from_millis(1))
+fn round(pace: Duration, rounds: u32) -> Duration {
+    (pace / rounds).max(Duration::from_millis(1))
 }

@@ -82,14 +82,18 @@ impl SharedReader {
             return Ok(None);
         }
         let is_light = self.looks.are_light() && !self.tail.cut_looks().are_cut(ask.key);
-        let in_doubt = self.misled > 0 || self.unfruitful > 0 && self.is_read_by_name();
+        let is_unsure = self.misled > 0 || self.unfruitful > 0;
+        let in_doubt = is_light && is_unsure && self.is_read_by_name();
         let told = self.place().wait(ask.after, is_light, block, in_doubt);
         // Whatever keeps its group from looking, its stream is read now and then.
         let told = timeout(SILENCE * block + ANSWER_TIMEOUT, told).await;
         match told.map_or(News::Due, |told| told.unwrap_or(News::Moved)) {
             News::Look(_, opened) if opened > began => Ok(None),
             News::Look(answer, _) => Box::pin(self.look(ask, answer, block, began)).await,
-            News::Due => Box::pin(self.read_told(ask, block, began)).await,
+            News::Due => {
+                self.unfruitful = 0;
+                Box::pin(self.read_told(ask, block, began)).await
+            }
             News::Entries => {
                 let reply = Box::pin(self.read_told(ask, block, began)).await?;
                 self.misled = found_none_again(self.misled, reply.as_ref());

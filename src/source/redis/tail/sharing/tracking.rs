@@ -54,6 +54,8 @@ impl<'a, 'b> Tracked<'a, 'b> {
                 self.group.tell_look(waiting, News::Look(answer, self.watch.opened));
             }
             self.watch.connection.release_permit();
+            // Looks at thousands of streams take long, and news do not wait for that.
+            self.arm().await?;
         }
         Ok(())
     }

@@ -196,8 +196,9 @@ impl Group {
     /// should have told of it.
     pub(crate) fn note_look(&self, of: &Waiting, last: Option<StreamId>) -> bool {
         let mut state = self.state();
-        let Some(member) = state.members.get_mut(&of.id) else { return false };
-        let is_behind = last.is_some_and(|last| last > of.after) && member.after == of.after;
+        let member = state.members.get_mut(&of.id).filter(|member| member.tell.is_some());
+        let Some(member) = member.filter(|member| member.after == of.after) else { return false };
+        let is_behind = last.is_some_and(|last| last > of.after);
         let was_told = member.armed.told_after == Some(of.after);
         if is_behind {
             member.armed.told_after = Some(of.after);
