@@ -33,6 +33,27 @@ fn an_entry_of_one_key_costs_its_neighbours_nothing() {
     assert_eq!(redis.blocked(), 59, "those that have their own");
 }
 
+/// A read brings no more than a page.
+#[test]
+fn a_burst_of_more_than_a_page_arrives_at_once() {
+    let redis = Redis::start();
+    let setup = setup(&redis, 2).set("source", LONG_BLOCK).set("source", "read_count = 2");
+    let gateway = setup.start_ready();
+    let mut clients = clients(&gateway, KEYS);
+    each_gets_its_own(&redis, &mut clients);
+    let mut operator = Connection::open(&redis).unwrap();
+    operator.run(&["MULTI"]).unwrap();
+    for number in 0..25 {
+        operator.run(&["XADD", "events:7", "*", "payload", &number.to_string()]).unwrap();
+    }
+    operator.run(&["EXEC"]).unwrap();
+    let since = Instant::now();
+    for number in 0..25 {
+        assert_eq!(clients[7].entry().data, number.to_string());
+    }
+    assert!(since.elapsed() < SOON, "looks have shown them, after {:?}", since.elapsed());
+}
+
 #[test]
 fn a_server_that_is_emptied_is_told_to_all_at_once() {
     let redis = Redis::start();

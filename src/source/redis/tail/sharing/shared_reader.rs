@@ -35,6 +35,8 @@ pub struct SharedReader {
     looks: Looks,
     /// When its first read began; `None`: nothing was read yet.
     began: Option<Instant>,
+    /// Its last read found as much as it asked for: there may be more, of which nobody tells.
+    has_more: bool,
     /// Held for a large reply, as long as that is in memory.
     permit: Option<OwnedSemaphorePermit>,
     /// So often in a row it was told of entries, and found none;
@@ -55,6 +57,7 @@ impl SharedReader {
             seat,
             looks: Looks::default(),
             began: None,
+            has_more: false,
             permit: None,
             misled: 0,
             unfruitful: 0,
@@ -74,6 +77,9 @@ impl SharedReader {
             self.began = Some(Instant::now());
             return Box::pin(self.read_now(ask, block)).await.map(Some);
         };
+        if self.has_more {
+            return Box::pin(self.read_told(ask, block, began)).await;
+        }
         if self.misled > 0 || self.unfruitful >= UNFRUITFUL {
             tokio::time::sleep(UNASKED_PAUSE.min(block)).await;
         }
@@ -240,7 +246,9 @@ impl SharedReader {
         let reply = reads.read(ask, None, pace).await;
         self.permit = lease.link().take_permit();
         give_back_unless_broken(lease, reply.as_ref().err());
-        self.seat.tally.add(reply.as_ref().map_or(&[], |reply| &reply.entries));
+        let entries = reply.as_ref().map_or(&[][..], |reply| &reply.entries);
+        self.has_more = entries.len() as u64 >= ask.count;
+        self.seat.tally.add(entries);
         reply
     }
 
