@@ -19,16 +19,17 @@ pub(super) async fn shared_reads(server: &Inspector, config: &Config) -> Option<
         SourceLocation::Cluster { .. } => "keys of one slot are read together, slots in turn",
         _ => "keys are read together",
     };
-    let mut text = format!(
+    let text = format!(
         "Redis will not tell which of their keys have changed ({}): {together}, so that an entry costs Redis work for every key of its connection, and many come late; allow +hello +client|tracking",
         untold.message
     );
-    if let Err(denied) = may_end_reads(server).await {
-        text += &format!(
-            ". Nor may such reads be ended ({}): they last 100 ms at most, and a new stream key may wait so long; else allow +client|id +client|unblock",
+    let text = match may_end_reads(server).await {
+        Ok(()) => text,
+        Err(denied) => format!(
+            "{text}. Nor may such reads be ended ({}): they last 100 ms at most, and a new stream key may wait so long; else allow +client|id +client|unblock",
             denied.message
-        );
-    }
+        ),
+    };
     Some((Level::Note, CODE, text))
 }
 

@@ -10,6 +10,7 @@ use crate::source::redis::tail::client::replies::{accepted, protocol_error};
 use crate::source::redis::tail::client::reply_size::{RECEIVE_BYTES, memory_bytes};
 use crate::source::redis::tail::client::resp::Malformed;
 
+const UNASKED: &str = "an answer to no command";
 /// More than this nobody keeps for its owner: one for each key that it may have asked for.
 const MOST_PUSHES: usize = 1 << 18;
 /// The memory that one may take.
@@ -62,7 +63,6 @@ impl Link {
         if self.input.is_empty() {
             return Ok(());
         }
-        const UNASKED: &str = "an answer to no command";
         if !self.decoder.speaks_resp3 {
             return Err(protocol_error(UNASKED));
         }

@@ -111,18 +111,18 @@ impl Group {
     /// The streams whose keys are to be armed now; some at a time.
     pub(crate) fn to_arm(&self, now: Instant) -> ToArm {
         let mut state = self.state();
-        let State { members, newcomers, arming, .. } = &mut *state;
-        let mut stale = std::mem::take(&mut arming.stale);
+        let State { members, newcomers: come, arming, .. } = &mut *state;
+        let mut changed = std::mem::take(&mut arming.stale);
         while arming.paused.front().is_some_and(|(until, _)| *until <= now) {
-            stale.extend(arming.paused.pop_front().map(|(_, id)| id));
+            changed.extend(arming.paused.pop_front().map(|(_, id)| id));
         }
-        let first = newcomers.len().saturating_sub(NEWCOMERS);
-        let newcomers: Vec<_> = newcomers.drain(first..).collect();
+        let first = come.len().saturating_sub(NEWCOMERS);
+        let newcomers: Vec<_> = come.drain(first..).collect();
         let mut ask = |ids: Vec<u64>| {
             let asked = ids.into_iter().filter_map(|id| members.get_mut(&id)?.ask(id));
             asked.collect::<Vec<_>>()
         };
-        ToArm { stale: ask(stale), newcomers: ask(newcomers) }
+        ToArm { stale: ask(changed), newcomers: ask(newcomers) }
     }
 
     /// When keys are to be armed at the latest.
