@@ -313,7 +313,7 @@ impl Source {
         }
     }
 
-    /// Reads of several streams over one connection that have found entries.
+    /// How often a connection that streams share had news of some.
     pub fn shared_reads(&self) -> u64 {
         match self {
             Self::Memory(_) => 0,

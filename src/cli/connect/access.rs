@@ -1,4 +1,4 @@
-//! Which commands the user may run: on the keys of each route, and to end shared reads.
+//! Which commands the user may run on the keys of each route.
 
 use super::finding::{Judgement, Level};
 use crate::config::{Config, Route};
@@ -27,40 +27,6 @@ pub(super) async fn access(server: &Inspector, config: &Config) -> Vec<Judgement
         judged.push(of_route(&key, &denied, &unknown));
     }
     judged
-}
-
-/// Whether a shared read can be ended, as the gateway does it for a new stream key; `None`: none will be shared.
-pub(super) async fn shared_reads(server: &Inspector, config: &Config) -> Option<Judgement> {
-    if !may_share(config) {
-        return None;
-    }
-    let ended = match server.ask(&["CLIENT", "ID"]).await {
-        // It is no read that waits, so nothing is ended.
-        Ok(id) => server.ask(&["CLIENT", "UNBLOCK", id.text()]).await,
-        Err(error) => Err(error),
-    };
-    let Err(error) = ended else {
-        return Some((
-            Level::Fine,
-            "shared-reads",
-            "they may be ended for a new stream key".into(),
-        ));
-    };
-    let text = format!(
-        "the user may not run CLIENT ID and CLIENT UNBLOCK ({}): shared reads last 100 ms at most, and a new stream key may wait so long; allow +client|id +client|unblock",
-        error.message
-    );
-    Some((Level::Note, "shared-reads", text))
-}
-
-/// Whether there may be more stream keys than connections for them.
-fn may_share(config: &Config) -> bool {
-    let keys = if config.routes.iter().any(|route| route.key.variables().next().is_some()) {
-        config.limits.readers
-    } else {
-        config.routes.len().min(config.limits.readers)
-    };
-    config.source.reader_connections_to_each(keys) < keys
 }
 
 fn of_route(key: &str, denied: &[&str], unknown: &[&str]) -> Judgement {

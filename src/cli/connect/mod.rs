@@ -16,6 +16,7 @@ mod access;
 mod finding;
 mod judge;
 mod server;
+mod shared_reads;
 mod topology;
 
 use finding::{Finding, Level, about};

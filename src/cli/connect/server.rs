@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::finding::{Judgement, Level};
+use super::shared_reads::shared_reads;
 use super::{access, judge};
 use crate::config::{Config, ReadFrom, SourceLocation};
 use crate::source::{Answer, Error, Inspector};
@@ -28,7 +29,7 @@ pub(super) async fn server(server: &Inspector, config: &Config, needs: Needs) ->
     });
     judged.extend(role(server, config).await);
     judged.extend(access::access(server, config).await);
-    judged.extend(access::shared_reads(server, config).await);
+    judged.extend(shared_reads(server, config).await);
     judged.extend(settings(server, needs).await);
     judged.extend(keys(server, config).await);
     judged.extend(time(server).await);

@@ -72,7 +72,7 @@ pub(super) fn describe() {
     );
     describe_counter!(
         "ssegate_shared_reads_total",
-        "Reads of several stream keys over one connection that found entries."
+        "Times that a connection which stream keys share had news of some."
     );
     describe_counter!("ssegate_resume_total", "Resumes, by where they were served from.");
     describe_counter!("ssegate_gaps_total", "Gap events, by scope and reason.");

@@ -208,16 +208,25 @@ fn commands_that_the_user_may_not_run_are_named() {
 }
 
 #[test]
-fn whether_shared_reads_may_be_ended_is_told_where_keys_may_share() {
+fn how_keys_that_share_are_waited_for_is_told_where_keys_may_share() {
     let redis = Redis::start();
     let setup = || Setup::redis(&redis);
     checked(&setup()).has(0, "fine", "shared-reads");
-    for denied in ["-client|unblock", "-client|id"] {
-        redis.run(&["ACL", "SETUSER", "default", denied]);
+    let denied = |right: &str| {
+        redis.run(&["ACL", "SETUSER", "default", right]);
         let found = checked(&setup());
         found.has(0, "note", "shared-reads");
-        assert!(found.text.contains("allow +client|id +client|unblock"), "{}", found.text);
+        found.text
+    };
+    let text = denied("-client|tracking");
+    assert!(text.contains("allow +hello +client|tracking"), "{text}");
+    assert!(!text.contains("+client|unblock"), "{text}");
+    for right in ["-client|unblock", "-client|id"] {
+        let text = denied(right);
+        assert!(text.contains("allow +client|id +client|unblock"), "{text}");
     }
+    redis.run(&["ACL", "SETUSER", "default", "+client|tracking"]);
+    checked(&setup()).has(0, "fine", "shared-reads");
     let never = [
         setup().set("source", "connections = 0"),
         setup().set("limits", "readers = 64\nreaders_per_ip = 64"),

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::is;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, SOON, Setup};
 use crate::support::redis::Redis;
@@ -24,11 +23,7 @@ fn scene(keys: usize, connections: usize) -> Scene {
     let (old, new) = (Redis::on_tcp(&[]), Redis::on_tcp(&[]));
     new.follow(&old);
     let leads_to = Arc::new(Mutex::new(old.socket()));
-    // The stand-in passes RESP2 on, and no other protocol.
-    let name = StandIn::at(leads_to.clone(), |words| match is(words, "HELLO") {
-        true => Treatment::Answer(b"-ERR unknown command 'HELLO'\r\n".to_vec()),
-        false => Treatment::Pass,
-    });
+    let name = StandIn::at(leads_to.clone(), |_| Treatment::Pass);
     let setup = Setup::with_url(&name.url()).set("source", super::SHORT_BLOCK);
     let gateway = setup.set("source", &format!("connections = {connections}")).start_ready();
     let open = |key| Client::open(&gateway.address, &format!("/events/{key}"));

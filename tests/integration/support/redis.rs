@@ -41,9 +41,19 @@ pub enum Answer {
     Error(String),
 }
 
+/// A user that may do everything but ask Redis to tell of keys that change.
+pub const UNTRACKED: &[&str] =
+    &["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-client|tracking"];
+
 impl Redis {
     pub fn start() -> Self {
         Self::with(&[])
+    }
+
+    /// Servers for both manners in which readers share connections: one that tells of keys that change, and one that may
+    /// not be asked for that.
+    pub fn of_both_manners() -> [Self; 2] {
+        [&[], UNTRACKED].map(Self::with)
     }
 
     /// With further arguments of redis-server, such as `--appendonly yes`.

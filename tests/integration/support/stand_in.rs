@@ -1,5 +1,5 @@
 //! A server that stands in for Redis: it passes each command on, and answers some in its own way, as other makes,
-//! proxies, managed services and newer versions do.
+//! proxies, managed services and newer versions do. It passes RESP2 on: where no rule says otherwise, it knows no `HELLO`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -77,7 +77,14 @@ fn serve(client: &TcpStream, redis: &UnixStream, rule: &Rule) -> Option<()> {
             to_redis.write_all(&command).ok()?;
             to_client.write_all(&value(&mut from_redis)?).ok()?;
         }
-        match rule(&words(&command)) {
+        let words = words(&command);
+        let treatment = match rule(&words) {
+            Treatment::Pass if words.first().is_some_and(|word| word == "HELLO") => {
+                Treatment::Answer(b"-ERR unknown command 'HELLO'\r\n".to_vec())
+            }
+            treatment => treatment,
+        };
+        match treatment {
             Treatment::LaterIfAlong if came_along => held.push(command),
             Treatment::Pass | Treatment::LaterIfAlong => {
                 to_redis.write_all(&command).ok()?;

@@ -39,7 +39,7 @@ struct Shared {
     reading_pool: Pool,
     /// and which readers those are.
     seats: Seats,
-    /// Reads of several streams that have found entries.
+    /// How often a connection that streams share had news of some.
     reads_together: AtomicU64,
     read_from: ReadFrom,
     orphaned_replicas: OrphanedReplicas,
@@ -113,7 +113,7 @@ impl Tail {
         self.shared.reads_together.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Reads of several streams that have found entries.
+    /// How often a connection that streams share had news of some.
     pub(in crate::source) fn shared_reads(&self) -> u64 {
         self.shared.reads_together.load(Ordering::Relaxed)
     }

@@ -178,6 +178,22 @@ impl ReaderConnection {
         unless_replaced(&self.tail, &self.node, exchange).await
     }
 
+    /// Has the server tell of keys that change once they were asked for. Whether it does.
+    pub(in crate::source::redis::tail) async fn track(&mut self) -> Result<bool, Error> {
+        let tracking = in_time(ANSWER_TIMEOUT, "CLIENT TRACKING", self.link.track());
+        unless_replaced(&self.tail, &self.node, tracking).await
+    }
+
+    /// Returns once the server has told something unasked. If it is dropped, nothing is lost.
+    pub(in crate::source::redis::tail) async fn pushed(&mut self) -> Result<(), Error> {
+        unless_replaced(&self.tail, &self.node, self.link.pushed()).await
+    }
+
+    /// What the server has told unasked so far.
+    pub(in crate::source::redis::tail) fn take_pushes(&mut self) -> Vec<Vec<Value>> {
+        self.link.take_pushes()
+    }
+
     pub(in crate::source) async fn info(&mut self, key: &str) -> Result<Option<StreamInfo>, Error> {
         for _ in 0..MAX_REDIRECTIONS {
             match self.info_here(key).await {

@@ -15,13 +15,15 @@ use crate::config::Address;
 mod allotment;
 mod busy;
 mod group;
+mod tracking;
 
 pub(crate) use allotment::reading_links;
 pub(crate) use busy::Tally;
-pub(crate) use group::{Group, News, Place, Waiting};
+pub(crate) use group::{Group, News, Place, ToArm, Waiting};
 
 use allotment::{Allotment, most_busy};
 use busy::Pace;
+use tracking::Tracking;
 
 /// How busy the readers are is judged this often.
 const JUDGED: Duration = Duration::from_secs(1);
@@ -61,6 +63,7 @@ struct State {
     judged: Instant,
     /// When a group was closed last.
     closed: Instant,
+    tracking: Tracking,
 }
 
 struct Occupant {
@@ -132,6 +135,7 @@ impl ServerSeats {
             busy: HashSet::new(),
             judged: Instant::now(),
             closed: Instant::now(),
+            tracking: Tracking::Possible,
         };
         let permits = Arc::new(Semaphore::new(connections));
         Self { connections, most_groups, permits, state: Mutex::new(state) }
@@ -177,7 +181,12 @@ impl ServerSeats {
     }
 
     fn allotment(&self, state: &State, readers: usize) -> Allotment {
-        Allotment::of(self.connections, readers, state.busy.len(), self.most_groups)
+        let most_groups = match state.tracking {
+            // A group that is told of its keys may be of any size.
+            Tracking::Possible => 1,
+            Tracking::Forgone { .. } => self.most_groups,
+        };
+        Allotment::of(self.connections, readers, state.busy.len(), most_groups)
     }
 
     /// The right to a group's connection; it may have to wait until a reader has given up its own.

@@ -1,14 +1,17 @@
-//! `XREAD` of several keys: only which of them hold entries that were not read yet.
+//! What a group asks, and what the answers say: never entries, only which keys have some.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::source::Error;
-use crate::source::redis::tail::client::replies::{accepted, bytes, list, protocol_error};
+use crate::source::redis::tail::client::replies::{
+    accepted, bytes, list, protocol_error, stream_id,
+};
 use crate::source::redis::tail::client::request::Request;
 use crate::source::redis::tail::client::resp::Value;
 use crate::source::redis::tail::seats::Waiting;
+use crate::sse::StreamId;
 
 /// The answers to one exchange may take this much memory, as a reader's may.
 const MOST_BYTES: usize = 4 << 20;
@@ -39,6 +42,53 @@ fn xread<'a>(of: &'a [Waiting], after: &'a [String], block: Option<&'a str>) -> 
 /// `XINFO STREAM` for each.
 pub(super) fn looks(at: &[Waiting]) -> Request {
     Request::all(at.iter().map(|waiting| vec![&b"XINFO"[..], b"STREAM", waiting.key.as_bytes()]))
+}
+
+/// `XREAD` of each stream from its end on, which finds nothing: a server that tells of keys remembers them.
+pub(super) fn ends(of: &[Waiting]) -> Request {
+    let end = |waiting| vec![&b"XREAD"[..], b"COUNT", COUNT, b"STREAMS", key_of(waiting), b"$"];
+    Request::all(of.iter().map(end)).with_max_answer_bytes(MOST_BYTES)
+}
+
+fn key_of(waiting: &Waiting) -> &[u8] {
+    waiting.key.as_bytes()
+}
+
+/// Whether a look or a read was refused. That there is no such key is an answer.
+pub(super) fn is_refused(answer: &Value) -> bool {
+    matches!(answer, Value::Error(words) if !words.contains("no such key"))
+}
+
+/// The last entry that a look shows.
+pub(super) fn last_entry(look: &Value) -> Option<StreamId> {
+    let Value::List(parts) = look else { return None };
+    let is_last = |pair: &&[Value]| pair[0] == Value::Bytes(Bytes::from_static(b"last-entry"));
+    match parts.chunks_exact(2).find(is_last)? {
+        [_, Value::List(entry)] => stream_id(entry.first()?).ok(),
+        _ => None,
+    }
+}
+
+/// What Redis tells of keys.
+pub(super) enum Changed<'a, Keys: Iterator<Item = &'a [u8]>> {
+    /// These have changed.
+    Keys(Keys),
+    /// Any may have.
+    All,
+}
+
+/// What it tells unasked; `None`: nothing of keys.
+pub(super) fn changed(push: &[Value]) -> Option<Changed<'_, impl Iterator<Item = &[u8]>>> {
+    match push {
+        [Value::Bytes(kind), keys] if *kind == b"invalidate"[..] => Some(match keys {
+            Value::List(keys) => Changed::Keys(keys.iter().filter_map(|key| match key {
+                Value::Bytes(key) => Some(&key[..]),
+                _ => None,
+            })),
+            _ => Changed::All,
+        }),
+        _ => None,
+    }
 }
 
 /// The keys that the answer to one `XREAD` is about; an error concerns one of the keys, or all.
@@ -77,5 +127,35 @@ mod tests {
             assert_eq!(keys(wrong).unwrap_err().code, "PROTOCOL");
         }
         assert_eq!(keys(Value::Error("WRONGTYPE Operation".into())).unwrap_err().code, "WRONGTYPE");
+    }
+
+    #[test]
+    fn a_look_shows_the_last_entry_and_a_refusal_none() {
+        let entry = Value::List(vec![text("7-1"), Value::List(Vec::new())]);
+        let look = Value::List(vec![text("length"), Value::Integer(1), text("last-entry"), entry]);
+        assert_eq!(last_entry(&look), Some(StreamId { ms: 7, seq: 1 }));
+        let empty = Value::List(vec![text("last-entry"), Value::Nil]);
+        let missing = Value::Error("ERR no such key".into());
+        let refused = Value::Error("MOVED 1 a:1".into());
+        for none in [&empty, &missing, &refused, &Value::Nil] {
+            assert_eq!(last_entry(none), None);
+        }
+        assert_eq!([&look, &missing, &refused].map(is_refused), [false, false, true]);
+    }
+
+    #[test]
+    fn what_is_told_is_of_some_keys_or_of_all_or_nothing_of_keys() {
+        let told = |push: &[Value]| match changed(push) {
+            Some(Changed::Keys(keys)) => {
+                keys.map(|key| String::from_utf8_lossy(key).into()).collect()
+            }
+            Some(Changed::All) => vec!["all".to_owned()],
+            None => vec![],
+        };
+        let keys = Value::List(vec![text("a"), Value::Nil, text("b")]);
+        assert_eq!(told(&[text("invalidate"), keys]), ["a", "b"]);
+        assert_eq!(told(&[text("invalidate"), Value::Nil]), ["all"]);
+        assert!(told(&[text("message"), text("a"), text("b")]).is_empty());
+        assert!(told(&[text("invalidate")]).is_empty());
     }
 }

@@ -1,13 +1,14 @@
 //! Readers that share connections, where there are more stream keys than `source.connections`.
 //!
-//! The task of a group ([`carrier`]) waits for entries of all its keys in one `XREAD` ([`watch`]), and looks at each
-//! stream once in a while. It passes no entries on: a reader that is told of some ([`SharedReader`]) reads them itself, with its look,
+//! The task of a group ([`carrier`]) is told by Redis which of its keys have changed ([`tracking`]), or else waits for
+//! entries of all of them in one `XREAD` ([`watch`]). It looks at each stream once in a while. It passes no entries on: a reader that is told of some ([`SharedReader`]) reads them itself, with its look,
 //! over one of a few links ([`reading_links`](super::seats::reading_links)). So everything that concerns one key,
 //! its errors, the size of its replies and its backpressure, stays with its reader.
 
 mod carrier;
 mod group_read;
 mod shared_reader;
+mod tracking;
 mod watch;
 
 pub(in crate::source) use shared_reader::SharedReader;

@@ -21,6 +21,9 @@ use crate::source::{Error, ErrorClass, ReadRequest, Reply, StreamInfo, StreamSta
 /// several, or to a new one. After so many reads of nothing they are opened again.
 const MISLED: u32 = 3;
 
+/// After so many reads of nothing in a row that something had happened to the stream, the next one waits a little.
+const UNFRUITFUL: u32 = 3;
+
 /// A group that has said nothing for so many times `source.block` is not relied upon.
 const SILENCE: u32 = 2;
 
@@ -32,10 +35,14 @@ pub struct SharedReader {
     looks: Looks,
     /// When its first read began; `None`: nothing was read yet.
     began: Option<Instant>,
+    /// Its last read found as much as it asked for: there may be more, of which nobody tells.
+    has_more: bool,
     /// Held for a large reply, as long as that is in memory.
     permit: Option<OwnedSemaphorePermit>,
-    /// So often in a row it was told of entries, and found none.
+    /// So often in a row it was told of entries, and found none;
     misled: u32,
+    /// or that something had happened.
+    unfruitful: u32,
     /// Its key is read at another server now.
     is_misplaced: bool,
     /// Its server is no orphaned replica.
@@ -50,8 +57,10 @@ impl SharedReader {
             seat,
             looks: Looks::default(),
             began: None,
+            has_more: false,
             permit: None,
             misled: 0,
+            unfruitful: 0,
             is_misplaced: false,
             is_settled: false,
         }
@@ -68,30 +77,48 @@ impl SharedReader {
             self.began = Some(Instant::now());
             return Box::pin(self.read_now(ask, block)).await.map(Some);
         };
-        if self.misled > 0 {
+        if self.has_more {
+            return Box::pin(self.read_told(ask, block, began)).await;
+        }
+        if self.misled > 0 || self.unfruitful >= UNFRUITFUL {
             tokio::time::sleep(UNASKED_PAUSE.min(block)).await;
         }
-        if self.misled >= MISLED && matches!(self.tail.servers(), Servers::One(_)) {
+        if self.misled >= MISLED && self.is_read_by_name() {
             self.tail.reading_pool().retire(&self.node);
             return Ok(None);
         }
         let is_light = self.looks.are_light() && !self.tail.cut_looks().are_cut(ask.key);
-        let told = self.place().wait(ask.after, is_light, block);
+        let is_unsure = self.misled > 0 || self.unfruitful > 0;
+        let in_doubt = is_light && is_unsure && self.is_read_by_name();
+        let told = self.place().wait(ask.after, is_light, block, in_doubt);
         // Whatever keeps its group from looking, its stream is read now and then.
         let told = timeout(SILENCE * block + ANSWER_TIMEOUT, told).await;
         match told.map_or(News::Due, |told| told.unwrap_or(News::Moved)) {
             News::Look(_, opened) if opened > began => Ok(None),
             News::Look(answer, _) => Box::pin(self.look(ask, answer, block, began)).await,
-            News::Due => Box::pin(self.read_told(ask, block, began)).await,
+            News::Due => {
+                self.unfruitful = 0;
+                Box::pin(self.read_told(ask, block, began)).await
+            }
             News::Entries => {
                 let reply = Box::pin(self.read_told(ask, block, began)).await?;
-                let found_none = reply.as_ref().is_some_and(|reply| reply.entries.is_empty());
-                self.misled = if found_none { self.misled + 1 } else { 0 };
+                self.misled = found_none_again(self.misled, reply.as_ref());
+                Ok(reply)
+            }
+            // There need not be an entry: the stream was trimmed, or is gone.
+            News::Changed => {
+                let reply = Box::pin(self.read_told(ask, block, began)).await?;
+                self.unfruitful = found_none_again(self.unfruitful, reply.as_ref());
                 Ok(reply)
             }
             News::Lost(error) => Err(error),
             News::Moved => Ok(None),
         }
+    }
+
+    /// A name may lead to several servers.
+    fn is_read_by_name(&self) -> bool {
+        matches!(self.tail.servers(), Servers::One(_))
     }
 
     fn place(&self) -> &Place {
@@ -117,8 +144,18 @@ impl SharedReader {
             Err(_) => true,
         };
         match seen {
-            Ok(seen) if !is_behind => Ok(Some(Reply { entries: Vec::new(), seen })),
-            _ => self.read_told(ask, pace, began).await,
+            Ok(seen) if !is_behind => {
+                (self.misled, self.unfruitful) = (0, 0);
+                Ok(Some(Reply { entries: Vec::new(), seen }))
+            }
+            seen => {
+                let reply = self.read_told(ask, pace, began).await?;
+                self.misled = match seen {
+                    Ok(_) => found_none_again(self.misled, reply.as_ref()),
+                    Err(_) => self.misled,
+                };
+                Ok(reply)
+            }
         }
     }
 
@@ -209,7 +246,9 @@ impl SharedReader {
         let reply = reads.read(ask, None, pace).await;
         self.permit = lease.link().take_permit();
         give_back_unless_broken(lease, reply.as_ref().err());
-        self.seat.tally.add(reply.as_ref().map_or(&[], |reply| &reply.entries));
+        let entries = reply.as_ref().map_or(&[][..], |reply| &reply.entries);
+        self.has_more = entries.len() as u64 >= ask.count;
+        self.seat.tally.add(entries);
         reply
     }
 
@@ -280,6 +319,14 @@ impl SharedReader {
         patience: Duration,
     ) -> Result<Option<StreamState>, Error> {
         self.tail.primary_snapshot_for(&self.node, key, patience).await
+    }
+}
+
+/// How often in a row a read has found nothing.
+fn found_none_again(before: u32, reply: Option<&Reply>) -> u32 {
+    match reply {
+        Some(reply) if reply.entries.is_empty() => before + 1,
+        _ => 0,
     }
 }
 

@@ -37,7 +37,7 @@ const ASKED_IN_TURN: Duration = Duration::from_secs(60);
 /// So many lists of keys are asked for in one exchange,
 const LISTS: usize = 64;
 /// and so many streams looked at: more would count as a large reply.
-const LOOKS: usize = 8;
+pub(super) const LOOKS: usize = 8;
 
 /// How the entries of several streams are waited for.
 #[derive(Clone, Copy)]
@@ -50,12 +50,12 @@ pub(super) enum Manner {
 
 /// The connection of a group; after an error it cannot be used any more.
 pub(super) struct Watch<'a> {
-    tail: &'a Tail,
+    pub(super) tail: &'a Tail,
     node: &'a Node,
     pub(super) connection: ReaderConnection,
     pub(super) manner: Manner,
-    opened: Instant,
-    /// To end a read of its connection; `None`: we may not.
+    pub(super) opened: Instant,
+    /// To end a read of its connection; `None`: we may not, or it is not known yet.
     client_id: Option<String>,
     /// When the server's role was asked for last.
     checked: Instant,
@@ -69,15 +69,20 @@ impl<'a> Watch<'a> {
         was_lost: bool,
     ) -> Result<Self, Error> {
         let opening = ReaderConnection::open(tail.clone(), node.clone(), None, was_lost);
-        let mut connection = Box::pin(opening).await?;
+        let connection = Box::pin(opening).await?;
         if was_lost {
             // The server's name may lead to another one by now.
             tail.reading_pool().retire(node);
         }
-        let client_id = client_id(&mut connection).await?;
         let opened = Instant::now();
         let manner = Manner::Together;
-        Ok(Self { tail, node, connection, manner, opened, client_id, checked: opened })
+        Ok(Self { tail, node, connection, manner, opened, client_id: None, checked: opened })
+    }
+
+    /// Finds out whether reads of its connection may be ended.
+    pub(super) async fn prepare_to_end_reads(&mut self) -> Result<(), Error> {
+        self.client_id = client_id(&mut self.connection).await?;
+        Ok(())
     }
 
     /// Looks at streams, and tells what is seen.

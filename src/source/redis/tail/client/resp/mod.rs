@@ -1,4 +1,5 @@
-//! RESP2, the protocol of Redis: writes commands, and decodes replies as their bytes come in.
+//! RESP2, the protocol of Redis: writes commands, and decodes replies as their bytes come in. Where it was agreed upon,
+//! RESP3 as well, as far as Redis answers us in it.
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,6 +24,8 @@ pub(crate) enum Value {
     List(Vec<Value>),
     /// The command failed; why, in Redis' words.
     Error(String),
+    /// No answer, but something that Redis tells unasked (RESP3).
+    Push(Vec<Value>),
 }
 
 impl Value {
@@ -30,13 +33,13 @@ impl Value {
     pub(crate) fn weight_bytes(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::List(values) => values.iter().map(Self::weight_bytes).sum(),
+            Self::List(values) | Self::Push(values) => values.iter().map(Self::weight_bytes).sum(),
             Self::Nil | Self::Integer(_) | Self::Error(_) => 0,
         }
     }
 }
 
-/// The bytes are no RESP2: the connection cannot be used any more.
+/// The bytes are no RESP: the connection cannot be used any more.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
@@ -63,25 +66,38 @@ pub(crate) struct Decoder {
     open: Vec<(usize, Vec<Value>)>,
     /// Values decoded since the link set this to zero, lists included.
     pub(crate) values: usize,
+    /// The server was told to speak RESP3.
+    pub(crate) speaks_resp3: bool,
+    /// The outermost open list is told unasked.
+    is_push: bool,
 }
 
 enum Token {
     Value(Value),
     /// The beginning of a list of so many items, at least one.
     List(usize),
+    /// The same of one that is told unasked.
+    Push(usize),
 }
 
 impl Decoder {
     /// Decodes the next whole reply and removes what it has decoded from `input`; `None`: more bytes are
     /// needed.
     pub(crate) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Value>, Malformed> {
-        while let Some(token) = next_token(input)? {
+        while let Some(token) = next_token(input, self.speaks_resp3)? {
             self.values += 1;
             match token {
+                Token::Push(_) if !self.open.is_empty() => {
+                    return Err(Malformed("a push within a reply"));
+                }
                 Token::List(_) if self.open.len() == MAX_DEPTH => {
                     return Err(Malformed("lists nested too deeply"));
                 }
                 Token::List(length) => {
+                    self.open.push((length, Vec::with_capacity(length.min(LIST_CAPACITY))));
+                }
+                Token::Push(length) => {
+                    self.is_push = true;
                     self.open.push((length, Vec::with_capacity(length.min(LIST_CAPACITY))));
                 }
                 Token::Value(value) => {
@@ -102,14 +118,16 @@ impl Decoder {
             if *lacking > 0 {
                 return None;
             }
-            value = Value::List(std::mem::take(items));
+            let items = std::mem::take(items);
             self.open.pop();
+            let is_push = self.open.is_empty() && std::mem::take(&mut self.is_push);
+            value = if is_push { Value::Push(items) } else { Value::List(items) };
         }
         Some(value)
     }
 }
 
-fn next_token(input: &mut BytesMut) -> Result<Option<Token>, Malformed> {
+fn next_token(input: &mut BytesMut, is_resp3: bool) -> Result<Option<Token>, Malformed> {
     let Some(end) = input.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\n') else {
         let endless = input.len() >= MAX_LINE_BYTES;
         return if endless { Err(Malformed("a line too long")) } else { Ok(None) };
@@ -131,10 +149,39 @@ fn next_token(input: &mut BytesMut) -> Result<Option<Token>, Malformed> {
                 return Ok(Some(Token::List(length)));
             }
         },
+        kind if is_resp3 => {
+            let token = resp3(*kind, rest)?;
+            input.advance(end + 1);
+            return Ok(Some(token));
+        }
         _ => return Err(Malformed("a reply of unknown type")),
     };
     input.advance(end + 1);
     Ok(Some(Token::Value(value)))
+}
+
+/// What RESP3 has besides. A map is a list of names and values, and a set one of its members.
+fn resp3(kind: u8, rest: &[u8]) -> Result<Token, Malformed> {
+    const NEGATIVE: Malformed = Malformed("a negative length");
+    Ok(Token::Value(match (kind, rest) {
+        (b'_', b"") => Value::Nil,
+        (b'#', b"t") => Value::Integer(1),
+        (b'#', b"f") => Value::Integer(0),
+        (b',', number) => Value::Bytes(Bytes::copy_from_slice(number)),
+        (b'%' | b'~', count) => {
+            let parts = if kind == b'%' { 2 } else { 1 };
+            let length = length(count)?.ok_or(NEGATIVE)?.checked_mul(parts);
+            match length.ok_or(Malformed("an invalid number"))? {
+                0 => Value::List(Vec::new()),
+                length => return Ok(Token::List(length)),
+            }
+        }
+        (b'>', count) => match length(count)?.ok_or(NEGATIVE)? {
+            0 => return Err(Malformed("a push of nothing")),
+            length => return Ok(Token::Push(length)),
+        },
+        _ => return Err(Malformed("a reply of unknown type")),
+    }))
 }
 
 /// The bulk string whose content begins at `start`, after the line with its length.
@@ -174,7 +221,18 @@ fn number(digits: &[u8]) -> Result<i64, Malformed> {
 /// The replies in `bytes`, received in pieces of `size`.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Value>, Malformed> {
-    let (mut decoder, mut input, mut values) = (Decoder::default(), BytesMut::new(), vec![]);
+    decoded(Decoder::default(), bytes, size)
+}
+
+/// The same of RESP3.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn resp3_in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Value>, Malformed> {
+    decoded(Decoder { speaks_resp3: true, ..Decoder::default() }, bytes, size)
+}
+
+#[cfg(any(test, fuzzing))]
+fn decoded(mut decoder: Decoder, bytes: &[u8], size: usize) -> Result<Vec<Value>, Malformed> {
+    let (mut input, mut values) = (BytesMut::new(), vec![]);
     for piece in bytes.chunks(size) {
         input.extend_from_slice(piece);
         while let Some(value) = decoder.next(&mut input)? {
@@ -185,133 +243,4 @@ pub(crate) fn in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Value>, Malform
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::sse::PART_BYTES;
-
-    fn all(bytes: &[u8]) -> Result<Vec<Value>, Malformed> {
-        in_pieces(bytes, bytes.len().max(1))
-    }
-
-    fn text(text: &str) -> Value {
-        Value::Bytes(Bytes::copy_from_slice(text.as_bytes()))
-    }
-
-    #[test]
-    fn a_command_is_a_list_of_strings() {
-        let mut out = Vec::new();
-        write_command(&mut out, &[b"PING", b"", b"a\r\nb"]);
-        assert_eq!(out, b"*3\r\n$4\r\nPING\r\n$0\r\n\r\n$4\r\na\r\nb\r\n");
-    }
-
-    #[test]
-    fn every_type_of_reply_is_decoded() {
-        let values =
-            all(b"+OK\r\n-ERR no\r\n:-7\r\n$-1\r\n*-1\r\n*0\r\n*2\r\n$1\r\na\r\n*1\r\n:1\r\n");
-        let inner = Value::List(vec![Value::Integer(1)]);
-        assert_eq!(
-            values.unwrap(),
-            [
-                text("OK"),
-                Value::Error("ERR no".into()),
-                Value::Integer(-7),
-                Value::Nil,
-                Value::Nil,
-                Value::List(vec![]),
-                Value::List(vec![text("a"), inner]),
-            ]
-        );
-    }
-
-    #[test]
-    fn bytes_that_are_no_resp_are_an_error() {
-        let deep = "*1\r\n".repeat(MAX_DEPTH + 1);
-        let long = format!("+{}", "a".repeat(MAX_LINE_BYTES));
-        for wrong in [
-            "\r\n",
-            "OK\r\n",
-            "+OK\n",
-            ":\r\n",
-            ":1x\r\n",
-            "$x\r\n",
-            "$-2\r\n",
-            "*-2\r\n",
-            "$1\r\nab\r\n",
-            "$536870913\r\n",
-            "*99999999999999999999\r\n",
-            &deep,
-            &long,
-        ] {
-            assert!(all(wrong.as_bytes()).is_err(), "{wrong:.20}");
-        }
-    }
-
-    #[test]
-    fn an_announced_length_allocates_nothing() {
-        assert_eq!(all(b"*9223372036854775807\r\n$536870912\r\nabc"), Ok(vec![]));
-    }
-
-    #[test]
-    fn a_value_takes_no_more_memory_than_is_counted_for_it() {
-        assert!(2 * size_of::<Value>() <= PART_BYTES, "{}", size_of::<Value>());
-        let mut decoder = Decoder::default();
-        let mut input = BytesMut::from("*2\r\n$1\r\na\r\n*1\r\n:1\r\n+OK\r\n");
-        while decoder.next(&mut input).unwrap().is_some() {}
-        assert_eq!(decoder.values, 5);
-    }
-
-    fn encode(value: &Value, out: &mut Vec<u8>) {
-        match value {
-            Value::Nil => out.extend_from_slice(b"$-1\r\n"),
-            Value::Bytes(bytes) => {
-                write_length(out, b'$', bytes.len());
-                out.extend_from_slice(bytes);
-                out.extend_from_slice(b"\r\n");
-            }
-            Value::Integer(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
-            Value::Error(text) => out.extend_from_slice(format!("-{text}\r\n").as_bytes()),
-            Value::List(items) => {
-                write_length(out, b'*', items.len());
-                for item in items {
-                    encode(item, out);
-                }
-            }
-        }
-    }
-
-    fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Nil),
-            any::<i64>().prop_map(Value::Integer),
-            any::<Vec<u8>>().prop_map(|bytes| Value::Bytes(bytes.into())),
-            "[A-Z]{1,5} [a-z ]{0,9}".prop_map(Value::Error),
-        ];
-        leaf.prop_recursive(5, 40, 4, |inner| {
-            proptest::collection::vec(inner, 0..4).prop_map(Value::List)
-        })
-    }
-
-    proptest! {
-        #![proptest_config(crate::seed::cases())]
-
-        #[test]
-        fn replies_are_the_same_however_their_bytes_are_split(
-            values in proptest::collection::vec(value(), 0..4),
-            size in 1_usize..40,
-        ) {
-            let mut bytes = Vec::new();
-            for value in &values {
-                encode(value, &mut bytes);
-            }
-            prop_assert_eq!(in_pieces(&bytes, size).unwrap(), values);
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes: Vec<u8>, words in "([*$:+-]?-?[0-9]{0,3}\r?\n?){0,9}") {
-            let _ = all(&bytes);
-            let _ = all(words.as_bytes());
-        }
-    }
-}
+mod tests;

@@ -10,6 +10,11 @@ use crate::source::Error;
 use crate::source::redis::tail::client::resp::Value;
 use crate::sse::StreamId;
 
+mod arming;
+
+pub(crate) use arming::ToArm;
+use arming::{Armed, Arming, OnWait};
+
 /// Readers that share one connection.
 pub(crate) struct Group {
     /// For the operator.
@@ -23,11 +28,14 @@ pub(crate) struct Group {
 #[derive(Default)]
 struct State {
     members: HashMap<u64, Member>,
+    /// The readers of each key.
+    by_key: HashMap<Arc<str>, Vec<u64>>,
     last_id: u64,
     /// Readers that were told something and have not come back yet.
     awaited: usize,
-    /// Readers that wait for news, and are not part of the read that goes on.
-    newcomers: usize,
+    /// Readers that wait for news, and are not part of the read that goes on; some may be gone.
+    newcomers: Vec<u64>,
+    arming: Arming,
     is_closed: bool,
 }
 
@@ -42,12 +50,15 @@ struct Member {
     tell: Option<oneshot::Sender<News>>,
     is_awaited: bool,
     is_newcomer: bool,
+    armed: Armed,
 }
 
 /// What a reader of a group is told.
 pub(crate) enum News {
-    /// Its stream may hold entries that it has not read.
+    /// Its stream holds entries that it has not read.
     Entries,
+    /// Something has happened to its stream.
+    Changed,
     /// A look at its stream is due, and is heavy.
     Due,
     /// The answer to `XINFO STREAM`, over a connection that was opened then.
@@ -87,6 +98,7 @@ impl Group {
         let mut state = self.state();
         state.last_id += 1;
         let id = state.last_id;
+        state.by_key.entry(key.clone()).or_default().push(id);
         let member = Member {
             key,
             after: StreamId::ZERO,
@@ -96,6 +108,7 @@ impl Group {
             tell: None,
             is_awaited: false,
             is_newcomer: false,
+            armed: Armed::default(),
         };
         state.members.insert(id, member);
         Place { group: self.clone(), id }
@@ -135,10 +148,11 @@ impl Group {
     /// The streams to read: all whose readers wait. They are no newcomers any more.
     pub(crate) fn reads(&self) -> Vec<Waiting> {
         let mut state = self.state();
-        state.newcomers = 0;
+        state.newcomers.clear();
+        state.arming = Arming::default();
         let members = state.members.iter_mut();
         let waiting = members.filter_map(|(id, member)| {
-            member.is_newcomer = false;
+            (member.is_newcomer, member.armed) = (false, Armed::default());
             member.waiting(*id)
         });
         waiting.collect()
@@ -179,11 +193,7 @@ impl Group {
     pub(crate) async fn has_newcomers(&self) {
         loop {
             let changed = self.changed.notified();
-            let (newcomers, is_closed) = {
-                let state = self.state();
-                (state.newcomers, state.is_closed)
-            };
-            if newcomers > 0 || is_closed {
+            if self.state().is_to_be_asked_for() {
                 return;
             }
             changed.await;
@@ -212,9 +222,21 @@ impl Group {
 }
 
 impl State {
+    fn is_to_be_asked_for(&self) -> bool {
+        self.is_closed || !self.newcomers.is_empty() || self.arming.has_stale()
+    }
+
     fn tell_all(&mut self, news: impl Fn() -> News) {
         for member in self.members.values_mut() {
             self.awaited += usize::from(member.tell(news()));
+        }
+    }
+
+    fn forget_key(&mut self, key: &str, id: u64) {
+        let Some(ids) = self.by_key.get_mut(key) else { return };
+        ids.retain(|other| *other != id);
+        if ids.is_empty() {
+            self.by_key.remove(key);
         }
     }
 }
@@ -234,17 +256,20 @@ impl Member {
         let now = Instant::now();
         self.next_look = if is_look { self.next_look.max(now) } else { now } + self.pace;
         self.is_awaited = tell.send(news).is_ok();
+        // Its reader has begun to read before, or is gone.
+        self.armed.has_missed |= !self.is_awaited;
         self.is_awaited
     }
 }
 
 impl Place {
-    /// Waits for news of what comes after this id.
+    /// Waits for news of what comes after this id. `in_doubt`: its stream is to be looked at soon.
     pub(crate) fn wait(
         &self,
         after: StreamId,
         is_light: bool,
         pace: Duration,
+        in_doubt: bool,
     ) -> oneshot::Receiver<News> {
         let (tell, told) = oneshot::channel();
         let mut state = self.group.state();
@@ -252,19 +277,26 @@ impl Place {
             let _ = tell.send(News::Moved);
             return told;
         }
-        let State { members, awaited, newcomers, .. } = &mut *state;
+        let State { members, awaited, newcomers, arming, .. } = &mut *state;
         let member = members.get_mut(&self.id).expect("only a drop removes it");
         if member.pace.is_zero() {
             // Its reader has looked just now; but not all streams are to be looked at at once.
             member.next_look = Instant::now() + pace.mul_f64(0.5 + fastrand::f64() / 2.0);
+        }
+        if in_doubt {
+            member.next_look = Instant::now();
         }
         (member.after, member.is_light, member.pace) = (after, is_light, pace);
         member.tell = Some(tell);
         if std::mem::take(&mut member.is_awaited) {
             *awaited -= 1;
         }
-        if !std::mem::replace(&mut member.is_newcomer, true) {
-            *newcomers += 1;
+        match arming.on_wait(self.id, &mut member.armed) {
+            OnWait::Tell => *awaited += usize::from(member.tell(News::Changed)),
+            OnWait::Ask if !std::mem::replace(&mut member.is_newcomer, true) => {
+                newcomers.push(self.id);
+            }
+            OnWait::Ask | OnWait::Wait => {}
         }
         self.group.changed.notify_one();
         told
@@ -276,76 +308,14 @@ impl Drop for Place {
         let mut state = self.group.state();
         if let Some(member) = state.members.remove(&self.id) {
             state.awaited -= usize::from(member.is_awaited);
-            state.newcomers -= usize::from(member.is_newcomer);
+            if member.is_newcomer {
+                state.newcomers.retain(|id| *id != self.id);
+            }
+            state.forget_key(&member.key, self.id);
         }
         self.group.changed.notify_one();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PACE: Duration = Duration::from_secs(5);
-
-    fn id(ms: u64) -> StreamId {
-        StreamId { ms, seq: 0 }
-    }
-
-    fn keys(waiting: &[Waiting]) -> Vec<&str> {
-        let mut keys: Vec<&str> = waiting.iter().map(|waiting| &*waiting.key).collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    #[test]
-    fn a_reader_is_read_for_while_it_waits_and_told_once() {
-        let group = Arc::new(Group::new(1));
-        let [a, b] = ["a", "b"].map(|key| group.enter(key.into()));
-        assert!(group.reads().is_empty());
-        let mut a_told = a.wait(id(3), true, PACE);
-        let _b_told = b.wait(id(5), true, PACE);
-        let reads = group.reads();
-        assert_eq!(keys(&reads), ["a", "b"]);
-        let a_waits = reads.iter().find(|waiting| &*waiting.key == "a").expect("it waits");
-        assert_eq!(a_waits.after, id(3));
-        group.tell(a_waits, News::Entries);
-        assert!(matches!(a_told.try_recv(), Ok(News::Entries)));
-        assert_eq!(keys(&group.reads()), ["b"]);
-        // What was found after an older id is no news any more.
-        let mut a_told = a.wait(id(4), true, PACE);
-        group.tell(a_waits, News::Entries);
-        assert!(a_told.try_recv().is_err());
-        drop(b);
-        assert_eq!(keys(&group.reads()), ["a"]);
-    }
-
-    #[test]
-    fn each_stream_has_one_look_in_each_pace() {
-        let group = Arc::new(Group::new(1));
-        let place = group.enter("a".into());
-        let (mut now, step) = (Instant::now(), PACE / 5);
-        let end = now + 10 * PACE;
-        let (mut looks, mut told) = (0, place.wait(id(1), true, PACE));
-        while now < end {
-            for look in group.looks(now + step) {
-                looks += 1;
-                group.tell(&look, News::Due);
-                assert!(matches!(told.try_recv(), Ok(News::Due)));
-                told = place.wait(id(1), true, PACE);
-            }
-            now += step;
-        }
-        assert!((9..=11).contains(&looks), "{looks}");
-    }
-
-    #[test]
-    fn who_comes_to_a_closed_group_is_told_to_look_elsewhere() {
-        let group = Arc::new(Group::new(1));
-        let place = group.enter("a".into());
-        let mut told = place.wait(id(1), true, PACE);
-        group.close();
-        assert!(matches!(told.try_recv(), Ok(News::Moved)));
-        assert!(matches!(place.wait(id(1), true, PACE).try_recv(), Ok(News::Moved)));
-    }
-}
+mod tests;
