@@ -14,8 +14,8 @@ pub(super) async fn feed(state: Arc<State>) {
     let (mut feed, throttle) = (Feed::new(), LogThrottle::default());
     loop {
         let sample = feed.next();
-        let addition = Addition::of("events:demo", sample.payload)
-            .trimmed_to(state.config().ring.entries);
+        let addition =
+            Addition::of("events:demo", sample.payload).trimmed_to(state.config().ring.entries);
         let published = state.readers.source.publish(&addition).await;
         if let Err(error) = published
             && throttle.allows("publish")

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::reader::ConfigReader;
 use super::section::{Found, Section};
-use super::{access, rules};
+use super::{access, publish, rules};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue};
 use crate::config::{KeyTemplate, PathTemplate, Replay, Route};
@@ -36,6 +36,8 @@ pub(super) struct OtherSections {
     pub(super) has_keys: bool,
     /// `source.block`
     pub(super) block: Duration,
+    /// `source.max_entry`
+    pub(super) max_entry_bytes: usize,
 }
 
 /// Every route, the more specific first: the first that matches a path serves it.
@@ -172,6 +174,11 @@ fn route(
     );
     let access =
         access::rules(&mut section, access, path.as_ref().map(|(path, _)| path), others.has_keys);
+    let publish = {
+        let OtherSections { has_keys, max_entry_bytes, .. } = others;
+        let others = publish::Others { has_keys, max_entry_bytes };
+        publish::publish(&mut section, path.as_ref().map(|(path, _)| path), others)
+    };
     let rendering = Rendering {
         event: event(&mut section),
         data: data(&mut section),
@@ -189,6 +196,7 @@ fn route(
         path,
         key,
         access: access?,
+        publish,
         replay,
         start: rules.start,
         absent: rules.absent,

@@ -41,7 +41,8 @@ pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Conf
     let log = log(Section::take(reader, &mut root, "log"));
     let (jwt, has_keys) =
         jwt::jwt(Section::take_within(reader, &mut root, ("auth", "jwt"), "auth.jwt"));
-    let others = routes::OtherSections { has_keys, block: source.block };
+    let (block, max_entry_bytes) = (source.block, source.max_entry_bytes);
+    let others = routes::OtherSections { has_keys, block, max_entry_bytes };
     let routes = routes::routes(reader, &mut root, others);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();

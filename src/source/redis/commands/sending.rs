@@ -29,7 +29,8 @@ pub(super) async fn all(
 ) -> Result<Vec<String>, WriteError> {
     let several = addition.entries.len() > 1;
     let pipeline = client.pipeline().with_options(options);
-    let queue = async |name, arguments| pipeline.custom::<Value, Value>(command(name), arguments).await;
+    let queue =
+        async |name, arguments| pipeline.custom::<Value, Value>(command(name), arguments).await;
     let queued = async {
         if asking {
             queue("ASKING", Vec::new()).await?;
@@ -179,7 +180,10 @@ mod tests {
         assert_eq!(of(vec![ok(), queued(), queued(), refused(abort)]), "not: ERR");
         assert_eq!(of(vec![ok(), queued(), queued(), refused("WRONGTYPE x")]), "not: WRONGTYPE");
         assert_eq!(of(vec![refused("Request timed out.")]), "unknown: IO");
-        assert_eq!(of(vec![ok(), queued(), queued(), refused("Connection closed.")]), "unknown: IO");
+        assert_eq!(
+            of(vec![ok(), queued(), queued(), refused("Connection closed.")]),
+            "unknown: IO"
+        );
         assert_eq!(of(vec![ok(), queued(), queued(), Ok(Value::Null)]), "unknown: PROTOCOL");
         assert_eq!(of(Vec::new()), "unknown: IO");
     }
