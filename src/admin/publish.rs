@@ -6,13 +6,10 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::guard;
 use super::response::{Full, Refusal};
-use crate::config::publish::{BodyFields, MOST_ENTRIES};
+use crate::config::publish::{BodyFields, several_bytes};
 use crate::http::publish::{Audience, Offer};
 use crate::http::response::text;
 use crate::state::State;
-
-/// The longest body of several entries, unless one alone may be larger.
-const SEVERAL_BYTES: usize = 8 << 20;
 
 /// Adds the request's body to the stream `key`, which is still percent-encoded.
 pub(super) async fn publish(
@@ -37,7 +34,7 @@ pub(super) async fn publish(
         producer: "ssegate:admin",
         fields: BodyFields::Payload,
         max_bytes,
-        several_bytes: SEVERAL_BYTES.min(max_bytes.saturating_mul(MOST_ENTRIES)).max(max_bytes),
+        several_bytes: several_bytes(max_bytes),
         setting: "source.max_entry",
         maxlen: config.ring.entries,
         expire: None,

@@ -47,7 +47,12 @@ pub const MOST_ENTRIES: usize = 1000;
 impl Publish {
     /// The longest body of several entries: as many as there may be, each with a line feed, within 8 MiB.
     pub fn several_bytes(&self) -> usize {
-        let all = (self.max_bytes + 1).saturating_mul(MOST_ENTRIES);
-        all.min(SEVERAL_BYTES).max(self.max_bytes + 1)
+        several_bytes(self.max_bytes)
     }
+}
+
+/// The same where an entry may have so many.
+pub fn several_bytes(max_bytes: usize) -> usize {
+    let all = (max_bytes + 1).saturating_mul(MOST_ENTRIES);
+    all.min(SEVERAL_BYTES).max(max_bytes + 1)
 }

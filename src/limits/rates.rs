@@ -72,10 +72,10 @@ impl Rates {
         let (holder, empty_at) = buckets.of(holder, now);
         let of_one = rate.per / rate.entries;
         // A bucket holds what is allowed in one time.
-        let room_for_one = rate.per - of_one;
-        let filled = empty_at - now;
-        if filled > room_for_one {
-            return Err(filled - room_for_one);
+        let room_for_one = rate.per.saturating_sub(of_one);
+        let wait = empty_at.duration_since(now).saturating_sub(room_for_one);
+        if !wait.is_zero() {
+            return Err(wait);
         }
         buckets.empty_at.insert(holder, empty_at + of_one);
         Ok(())

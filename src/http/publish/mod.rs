@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::response;
 use crate::config::publish::BodyFields;
-use crate::source::{Addition, Once, Source};
+use crate::source::{Addition, Once};
 use crate::sse::StreamId;
 use crate::state::State;
 
@@ -69,10 +69,8 @@ pub async fn publish(
     let mut is_begun = !headers.contains_key(EXPECT);
     let outcome = match Form::of(headers, offer.fields) {
         Ok(form) => {
-            let source = &state.readers.source;
-            add(state, source, offer, &form, &mut body, &mut is_begun, count)
-                .await
-                .map(|ids| (form.several, ids))
+            let added = add(state, offer, &form, &mut body, &mut is_begun, count).await;
+            added.map(|ids| (form.several, ids))
         }
         Err(refused) => Err(refused),
     };
@@ -82,27 +80,32 @@ pub async fn publish(
             told(several, &ids)
         }
         Err(refused) => {
-            if is_begun {
-                reading::throw_away(body).await;
-            }
-            refuse(state, offer.key, refused, offer.audience)
+            let body = is_begun.then_some(body);
+            refuse(state, offer.key, offer.audience, refused, body).await
         }
     }
 }
 
-/// Counts a refusal; its response.
-pub fn refuse(state: &State, key: &str, refused: Refused, audience: Audience) -> Answer {
-    let reason = refused.reason();
-    state.metrics.publish_refused(reason);
+/// Counts a refusal; its response, once the rest of a `body` that is under way was thrown away.
+async fn refuse(
+    state: &State,
+    key: &str,
+    audience: Audience,
+    refused: Refused,
+    body: Option<Incoming>,
+) -> Answer {
+    state.metrics.publish_refused(refused.reason());
     if let Refused::Write(error) = &refused {
         debug!(key, %error, "an entry was not published");
+    }
+    if let Some(body) = body {
+        reading::throw_away(body).await;
     }
     refused.response(audience)
 }
 
 async fn add(
     state: &State,
-    source: &Source,
     offer: &Offer<'_>,
     form: &Form,
     body: &mut Incoming,
@@ -132,7 +135,7 @@ async fn add(
         expire: offer.expire,
         once: form.name.as_deref().map(|name| Once { producer: offer.producer, name }),
     };
-    source.publish(&addition).await.map_err(Refused::Write)
+    state.readers.source.publish(&addition).await.map_err(Refused::Write)
 }
 
 /// `{"id":"…"}`, or `{"ids":["…",…]}` where several were sent.

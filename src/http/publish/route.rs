@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::{HeaderMap, Request, Response, Version};
 use tokio::time::sleep;
 
@@ -62,7 +62,10 @@ pub(in crate::http) async fn answer(
     let number = serving.routes[plan.route];
     let key = &plan.key;
     let mut response = match let_in(state, serving, plan.denied, number, terms, &identity) {
-        Err(refused) => refuse(state, key, refused, Audience::Client),
+        Err(refused) => {
+            let body = (!head.headers.contains_key(EXPECT)).then_some(body);
+            refuse(state, key, Audience::Client, refused, body).await
+        }
         Ok(_permit) => {
             let producer = producer(&identity);
             let offer = Offer {

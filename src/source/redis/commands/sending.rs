@@ -136,7 +136,7 @@ fn of_transaction(mut answers: Answers, entries: usize) -> Result<Vec<String>, W
     }
     match exec {
         Ok(Value::Array(added)) if added.len() == entries => {
-            let ids: Option<Vec<_>> = added.into_iter().map(|id| id.into_string()).collect();
+            let ids: Option<Vec<_>> = added.into_iter().map(Value::into_string).collect();
             ids.ok_or_else(|| WriteError::Unknown(outcome::odd_answer("EXEC")))
         }
         Ok(_) => Err(WriteError::Unknown(outcome::odd_answer("EXEC"))),
