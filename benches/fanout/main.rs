@@ -16,6 +16,7 @@ mod latency;
 mod many;
 mod measure;
 mod multiplexed;
+mod ndjson;
 mod opening;
 mod processes;
 mod publish;

@@ -76,7 +76,8 @@ fn publisher(admin: SocketAddr, end: Instant) -> Result<Vec<Duration>> {
     }
 }
 
-fn read_answer(answers: &mut impl BufRead) -> Result<()> {
+/// Reads a whole answer, which has to be good.
+pub(crate) fn read_answer(answers: &mut impl BufRead) -> Result<()> {
     let (mut status, mut line, mut length) = (String::new(), String::new(), 0);
     answers.read_line(&mut status)?;
     ensure!(status.starts_with("HTTP/1.1 200"), "the gateway answered {status:?}");

@@ -31,7 +31,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 23] = [
+pub(crate) const ROWS: [Row; 24] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -40,6 +40,7 @@ pub(crate) const ROWS: [Row; 23] = [
     Row { name: "process", run: process },
     Row { name: "overload", run: overload },
     Row { name: "publish", run: publish },
+    Row { name: "ndjson", run: ndjson },
     Row { name: "answers", run: answers },
     Row { name: "keys", run: keys },
     Row { name: "many-idle", run: many::idle },
@@ -196,6 +197,18 @@ fn publish(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
         Figure::new("CPU us/POST", 1, run.cpu_us_per_post),
         Figure::new("p50 ms", 2, run.p50_ms),
         Figure::new("p99 ms", 2, run.p99_ms),
+    ])
+}
+
+fn ndjson(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
+    let seconds = if stage.quick { QUICK_SECONDS } else { 10 };
+    let run = crate::ndjson::measure(stage.scratch, seconds)?;
+    Ok(vec![
+        Figure::new("entries/s", 0, run.posted.entries_per_second)
+            .beside("in pipelines", run.piped.entries_per_second),
+        Figure::new("Redis' CPU us/entry", 2, run.posted.redis_us_per_entry)
+            .beside("in pipelines", run.piped.redis_us_per_entry),
+        Figure::new("gateway's CPU us/entry", 2, run.gateway_us_per_entry),
     ])
 }
 

@@ -66,7 +66,18 @@ impl Gate {
         variables: &[(String, String)],
         request: &Request<B>,
     ) -> Result<Admission, Denied> {
-        let Access::Jwt(matches) = &route.access else { return Ok(Admission::default()) };
+        self.admit_by(&route.access, route, variables, request)
+    }
+
+    /// Admits it by this `access` of the route, which may be apart from who reads it.
+    pub fn admit_by<B>(
+        &self,
+        access: &Access,
+        route: &Route,
+        variables: &[(String, String)],
+        request: &Request<B>,
+    ) -> Result<Admission, Denied> {
+        let Access::Jwt(matches) = access else { return Ok(Admission::default()) };
         let admitted = self.check(matches, variables, request, None);
         admitted.inspect_err(|denied| self.count_refusal(*denied, route))
     }

@@ -9,7 +9,7 @@ use url::Url;
 use super::Tls;
 use crate::config::jwk::VerifyingKey;
 
-/// Who may read a route.
+/// Who may read a route, or publish there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Everybody.

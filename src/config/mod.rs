@@ -17,6 +17,7 @@ mod loaded;
 mod password;
 pub mod print;
 mod proxy;
+pub mod publish;
 mod restart_required;
 mod risks;
 mod rules;
@@ -337,6 +338,8 @@ pub struct Route {
     pub key: KeyTemplate,
     /// Who may read it.
     pub access: Access,
+    /// Who may add entries; `None`: nobody.
+    pub publish: Option<publish::Publish>,
     /// Entries a client may ask back for.
     pub replay: Replay,
     /// Where a client begins that names no beginning.

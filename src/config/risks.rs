@@ -18,12 +18,13 @@ pub struct Risk {
 }
 
 /// The names of all of them.
-pub const CHOICES: [&str; 7] = [
+pub const CHOICES: [&str; 8] = [
     "cors_any_origin",
     "open_publish",
     "plain_jwks",
     "plain_redis",
     "plain_token",
+    "public_publish",
     "public_route",
     "query_token",
 ];
@@ -35,6 +36,7 @@ impl Config {
             (self.has_open(is_public), PUBLIC_ROUTE),
             (self.server.tls.is_none() && self.has_open(|route| !is_public(route)), PLAIN_TOKEN),
             (self.is_publish_reachable(), OPEN_PUBLISH),
+            (self.routes.iter().any(may_all_publish), PUBLIC_PUBLISH),
             (self.cors.origins == Origins::Any, CORS_ANY_ORIGIN),
             (self.is_redis_plain(), PLAIN_REDIS),
             (self.are_jwks_plain(), PLAIN_JWKS),
@@ -104,6 +106,11 @@ const OPEN_PUBLISH: Risk = Risk {
     setting: ("admin", "publish"),
     message: "and admin.listen is reachable from other machines: everybody who has the token can write to any stream of Redis; listen on 127.0.0.1 or \"unix:/path\"",
 };
+const PUBLIC_PUBLISH: Risk = Risk {
+    choice: "public_publish",
+    setting: ("route", "publish"),
+    message: "access is \"public\": everybody who reaches the gateway can add entries there; write access = \"jwt\" in publish",
+};
 const CORS_ANY_ORIGIN: Risk = Risk {
     choice: "cors_any_origin",
     setting: ("cors", "origins"),
@@ -117,6 +124,10 @@ const PLAIN_REDIS: Risk = Risk {
 
 fn is_public(route: &Route) -> bool {
     route.access == Access::Public
+}
+
+fn may_all_publish(route: &Route) -> bool {
+    route.publish.as_ref().is_some_and(|publish| publish.access == Access::Public)
 }
 
 fn is_elsewhere(address: &Address) -> bool {

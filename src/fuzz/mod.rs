@@ -144,6 +144,11 @@ pub fn request(data: &[u8]) {
             assert!([Method::GET, Method::HEAD].contains(request.method()));
             assert!(!String::from_utf8_lossy(&response::stream_head(&plan)).contains("\n\n"));
         }
+        Decision::Publish(plan) => {
+            assert!(
+                CONFIG.routes[plan.route].publish.is_some() && request.method() == Method::POST
+            );
+        }
         Decision::Respond(response) => {
             let status = response.status().as_u16();
             let is_known =

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::fanout::Fanout;
-use crate::http::response;
+use crate::http::{publish, response};
 use crate::limits::{Limits, Pending};
 use crate::source::{self, Source};
 use crate::state::{Serving, State};
@@ -27,6 +27,7 @@ pub(super) fn join(serving: Serving, limits: Arc<Limits>, metrics: Arc<Metrics>)
     metrics.unsafe_choices(&config.risks());
     metrics.response_codes(&response::STATUSES);
     metrics.reader_codes(source::codes());
+    metrics.publish_reasons(&publish::REASONS);
     let source = Source::open(&config);
     let hub = Arc::new(Hub::new(config.ring.clone(), config.limits.readers));
     let readers = Readers {

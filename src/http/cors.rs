@@ -14,6 +14,8 @@ use crate::config::{Cors, Origins};
 /// Headers that every page may send: `EventSource` asks in a preflight for an id that is no id of ours, and other
 /// clients send a token.
 const REQUEST_HEADERS: [&str; 3] = ["authorization", "cache-control", "last-event-id"];
+/// Those that a page may send to publish, besides.
+const PUBLISH_HEADERS: [&str; 2] = ["content-type", "idempotency-key"];
 /// Headers of ours that a page may read and that it could not read by itself.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static("retry-after");
 /// Browsers ask again after ten minutes: no later they see a change of the configuration.
@@ -82,13 +84,18 @@ pub fn is_preflight<B>(cors: &Cors, request: &Request<B>) -> bool {
 }
 
 /// The answer to a preflight, besides [`headers`]; `None`: the origin may not read.
-pub fn preflight(cors: &Cors, request: &HeaderMap) -> Option<HeaderMap> {
+///
+/// `publishes`: it is about a route where entries may be added.
+pub fn preflight(cors: &Cors, publishes: bool, request: &HeaderMap) -> Option<HeaderMap> {
     if !headers(cors, request).contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         return None;
     }
     let mut allowed = HeaderMap::new();
-    allowed.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
-    let names = REQUEST_HEADERS.into_iter().chain(cors.headers.iter().map(HeaderName::as_str));
+    let methods = if publishes { "GET, HEAD, POST" } else { "GET, HEAD" };
+    allowed.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    let publishing = if publishes { &PUBLISH_HEADERS[..] } else { &[] };
+    let names = REQUEST_HEADERS.iter().chain(publishing).copied();
+    let names = names.chain(cors.headers.iter().map(HeaderName::as_str));
     let names = names.collect::<Vec<_>>().join(", ");
     let names = names.parse().expect("names of headers are a value of one");
     allowed.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);

@@ -5,6 +5,7 @@
 //! - `router`, `plan`, `response`, `request`: what a request gets; uses `cors`, `forwarded`, `start_param`
 //! - `admission`: a stream's permit, topic and subscriber, or its refusal; `reauthorize`: the check after a reload
 //! - `over`: whether there is a stream to give; `head`: what `HEAD` gets of one
+//! - `publish`: what a `POST` adds
 //! - `refused_heads`: what hyper refuses by itself, over HTTP/1
 //! - `takeover`: streams whose socket leaves hyper (HTTP/1)
 //! - `hosted`: streams that stay with hyper (HTTP/2, TLS); uses `frame_limit`, `lingering_close`
@@ -22,6 +23,7 @@ pub mod over;
 pub mod peer;
 mod plan;
 pub mod proxy_header;
+pub mod publish;
 pub mod reauthorize;
 mod refused_heads;
 mod request;

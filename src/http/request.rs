@@ -56,6 +56,16 @@ pub(super) async fn has_content(body: &mut Incoming) -> bool {
     timeout(BODY_END_TIME, content).await.unwrap_or(false)
 }
 
+/// The request without its body, for [`count_response`].
+pub(super) fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    head.headers_mut().clone_from(request.headers());
+    head
+}
+
 /// Counts and logs an ordinary response.
 pub(super) fn count_response<B>(
     state: &State,

@@ -29,6 +29,16 @@ pub fn text(status: StatusCode, message: &str) -> Box<Response<Full<Bytes>>> {
     Box::new(response)
 }
 
+/// A response with JSON.
+pub fn json(status: StatusCode, content: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(content));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// Besides the content type, they make proxies pass each event on at once.
 const STREAM_HEADERS: &[(&str, &str)] = &[
     ("content-type", MEDIA_TYPE),
@@ -37,7 +47,8 @@ const STREAM_HEADERS: &[(&str, &str)] = &[
 ];
 
 /// Every status code of ours, for metrics that start at zero.
-pub const STATUSES: [u16; 12] = [200, 204, 400, 401, 403, 404, 405, 406, 414, 421, 431, 503];
+pub const STATUSES: [u16; 19] =
+    [200, 204, 400, 401, 403, 404, 405, 406, 408, 409, 413, 414, 415, 421, 429, 431, 501, 503, 504];
 /// The status code of an accepted stream.
 pub(super) const STREAM_STATUS: u16 = 200;
 /// The status code of a refused stream, where `server.refuse` asks for one.

@@ -1,6 +1,7 @@
 //! Which request gets what.
 //!
 //! - `GET` of a route's path: a stream; `HEAD`: only its head
+//! - `POST` to it, where it has `publish`: entries to add
 //! - `OPTIONS` of it, from a page of another origin: what the page may ask for
 //! - `GET /` under `--demo`: the page
 //! - anything else: a refusal, with a line of text that says why
@@ -15,11 +16,13 @@ use hyper::header::{
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::plan::Plan;
+use super::publish::page;
+use super::publish::route::{self as publish, PublishPlan};
 use super::response::{self, demo_page, stream_response, text};
 use super::{cors, request_head, start_param};
 use crate::auth::grant::AuthContext;
 use crate::auth::{Admission, Denied, Gate, host};
-use crate::config::{Absent, Config, Route};
+use crate::config::{Absent, Access, Config, Route};
 
 /// What a request gets.
 pub enum Decision {
@@ -27,6 +30,8 @@ pub enum Decision {
     Stream(Plan),
     /// The head of a stream, if there is one: the source has to tell.
     Head(Plan),
+    /// Entries to add, once their body has come.
+    Publish(Box<PublishPlan>),
     /// An ordinary response.
     Respond(Response<Full<Bytes>>),
 }
@@ -42,6 +47,10 @@ pub fn decide<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Decision
         Ok(Decision::Head(mut plan)) => {
             plan.headers.extend(headers);
             Decision::Head(plan)
+        }
+        Ok(Decision::Publish(mut plan)) => {
+            plan.headers.extend(headers);
+            Decision::Publish(plan)
         }
         Ok(Decision::Respond(mut response)) => {
             response.headers_mut().extend(headers);
@@ -122,14 +131,20 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     check_host(config, request)?;
     let path = request.uri().path();
     if config.demo && path == "/" {
-        check_method(request)?;
+        check_method(request, false)?;
         return Ok(Decision::Respond(demo_page()));
     }
     let (index, route, variables) = find(config, path)?;
     if cors::is_preflight(&config.cors, request) {
-        return preflight(config, request.headers()).map(Decision::Respond);
+        return preflight(config, route, request.headers()).map(Decision::Respond);
     }
-    check_method(request)?;
+    if request.method() == Method::POST
+        && let Some(terms) = &route.publish
+    {
+        let plan = publish_plan((config, gate), (index, route, &terms.access), &variables, request);
+        return Ok(Decision::Publish(Box::new(plan)));
+    }
+    check_method(request, route.publish.is_some())?;
     let (admission, unavailable) = match gate.admit(route, &variables, request) {
         Ok(admission) => (admission, None),
         // Not the client's fault: it is told to try again.
@@ -164,6 +179,28 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         };
     }
     Ok(Decision::Stream(plan))
+}
+
+fn publish_plan<B>(
+    (config, gate): (&Config, &Gate),
+    (index, route, access): (usize, &Route, &Access),
+    variables: &[(String, String)],
+    request: &Request<B>,
+) -> PublishPlan {
+    let admitted = if page::is_foreign(&config.cors, request) {
+        Err(publish::Denied::Page)
+    } else {
+        gate.admit_by(access, route, variables, request).map_err(|denied| match denied {
+            Denied::Keys => publish::Denied::Keys,
+            denied => publish::Denied::Token(denial(denied)),
+        })
+    };
+    let (principal, denied) = match admitted {
+        Ok(admission) => (admission.principal, None),
+        Err(denied) => (None, Some(denied)),
+    };
+    let key = route.key.key(variables);
+    PublishPlan { route: index, key, headers: HeaderMap::new(), principal, denied }
 }
 
 /// Against DNS rebinding: an attacker's name can be made to resolve to our address.
@@ -215,8 +252,12 @@ fn denial(denied: Denied) -> Refusal {
     response
 }
 
-fn preflight(config: &Config, request: &HeaderMap) -> Result<Response<Full<Bytes>>, Refusal> {
-    let Some(headers) = cors::preflight(&config.cors, request) else {
+fn preflight(
+    config: &Config,
+    route: &Route,
+    request: &HeaderMap,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let Some(headers) = cors::preflight(&config.cors, route.publish.is_some(), request) else {
         return Err(text(StatusCode::FORBIDDEN, "no pages of this origin (cors.origins)"));
     };
     let mut response = Response::new(Full::default());
@@ -225,12 +266,17 @@ fn preflight(config: &Config, request: &HeaderMap) -> Result<Response<Full<Bytes
     Ok(response)
 }
 
-fn check_method<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn check_method<B>(request: &Request<B>, may_publish: bool) -> Result<(), Refusal> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(());
     }
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
-    response.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a header value"));
+    let (message, allowed) = if may_publish {
+        ("only GET, HEAD and POST", "GET, HEAD, POST")
+    } else {
+        ("only GET and HEAD", "GET, HEAD")
+    };
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, message);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     Err(response)
 }
 

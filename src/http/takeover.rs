@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,8 +24,9 @@ use super::head;
 use super::listener::Connection;
 use super::over::{NoStream, find_start};
 use super::plan::Plan;
+use super::publish::route::{self, PublishPlan};
 use super::refused_heads::RefusedHeads;
-use super::request::{Requester, count_response, decide, has_content};
+use super::request::{Requester, count_response, decide, has_content, head_of};
 use super::request_head::{count_refused_head, most_fields};
 use super::response;
 use super::router::{self, Decision};
@@ -45,6 +47,7 @@ pub(super) async fn serve<C: Connection>(
 ) -> Option<(Socket, Box<StreamRequest>)> {
     let Requests { state, stream, requester, .. } = &requests;
     let (state, stream, Requester { id, peer }) = (state.clone(), stream.clone(), *requester);
+    let has_published = requests.has_published.clone();
     let config::Limits { header_timeout, header_bytes, write_stall, .. } = state.config().limits;
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -70,6 +73,12 @@ pub(super) async fn serve<C: Connection>(
                 debug!(connection = id.connection, %peer, %error, "connection ended before its stream began");
             }
         },
+        // Its client may still be sending a body that was refused: closed at once, it would lose the answer.
+        Ok(None) if has_published.load(Ordering::Relaxed) => {
+            if let Ok(socket) = connection.detach() {
+                close_with(Socket::new(socket), Vec::new(), write_stall).await;
+            }
+        }
         Ok(None) => drop(connection.shutdown().await),
         Err(error) => {
             count_refused_head(&state, &error);
@@ -107,6 +116,8 @@ pub(super) struct Requests {
     requester: Requester,
     eviction: Arc<EvictionHandle>,
     stream: RequestSlot,
+    /// Whether one of its requests had entries to add.
+    has_published: Arc<AtomicBool>,
 }
 
 impl Requests {
@@ -115,7 +126,8 @@ impl Requests {
         requester: Requester,
         eviction: Arc<EvictionHandle>,
     ) -> Self {
-        Self { state, requester, eviction, stream: RequestSlot::default() }
+        let (stream, has_published) = Default::default();
+        Self { state, requester, eviction, stream, has_published }
     }
 }
 
@@ -139,6 +151,16 @@ impl Service<Request<Incoming>> for Requests {
                 plan,
                 request,
             ))),
+            Decision::Publish(plan) => {
+                self.eviction.prolong();
+                self.has_published.store(true, Ordering::Relaxed);
+                Answer::Later(Box::pin(publish(
+                    (self.state.clone(), serving),
+                    self.requester,
+                    *plan,
+                    request,
+                )))
+            }
             Decision::Stream(plan) if request.body().is_end_stream() => {
                 self.stream.put(StreamRequest::new(serving, self.requester, plan, &request));
                 Answer::Now(None)
@@ -151,6 +173,18 @@ impl Service<Request<Incoming>> for Requests {
             ))),
         }
     }
+}
+
+async fn publish(
+    (state, serving): (Arc<State>, Arc<Serving>),
+    requester: Requester,
+    plan: PublishPlan,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let head = head_of(&request);
+    let response = route::answer((&state, &serving), requester.peer, plan, request).await;
+    count_response(&state, &serving, requester, &head, response.status().as_u16());
+    response
 }
 
 async fn head_alone(

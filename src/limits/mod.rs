@@ -4,12 +4,14 @@
 //! - `bounds`: what the configuration and the open files allow
 //! - `permits`: counts clients and readers, in all and by address or principal
 //! - `pending`: connections that are no streams yet
+//! - `rates`: entries that are published, by principal or address
 
 mod arrivals;
 mod bounds;
 mod identity;
 mod pending;
 mod permits;
+mod rates;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -17,5 +19,6 @@ mod tests;
 pub use bounds::{Bounds, Division, TooFewDescriptors};
 pub use identity::{ClientIdentity, LimitExceeded};
 pub use pending::{EvictionHandle, Pending, PendingEnd, PendingSlot};
-pub use permits::{Limits, Permit};
+pub use permits::{BodyPermit, Limits, Permit};
+pub use rates::{Holder, Rates};
 pub use shares::Share;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use super::identity::network;
 
@@ -53,6 +54,8 @@ pub struct PendingSlot {
 pub struct EvictionHandle {
     pending: Arc<Pending>,
     ticket: AtomicU64,
+    /// Since when it has its time; `None`: from the beginning.
+    prolonged: Mutex<Option<Instant>>,
 }
 
 /// Why a pending connection is closed.
@@ -119,7 +122,11 @@ impl Pending {
         let (evict, evicted) = oneshot::channel();
         let ticket = AtomicU64::new(open.queue(Waiting { from, evict }));
         Some(PendingSlot {
-            eviction: Arc::new(EvictionHandle { pending: self.clone(), ticket }),
+            eviction: Arc::new(EvictionHandle {
+                pending: self.clone(),
+                ticket,
+                prolonged: Mutex::default(),
+            }),
             evicted,
         })
     }
@@ -184,12 +191,31 @@ impl PendingSlot {
             outcome = work => Ok(outcome),
             // Its sender is dropped only after it was used.
             _ = &mut self.evicted => Err(PendingEnd::Evicted),
-            () = tokio::time::sleep(limit) => Err(PendingEnd::Overdue),
+            () = self.eviction.overdue(limit) => Err(PendingEnd::Overdue),
         }
     }
 }
 
 impl EvictionHandle {
+    /// Gives it its whole time from now on, for it does something that is not a stream.
+    pub fn prolong(&self) {
+        *self.prolonged.lock().expect("no holder of the lock panics") = Some(Instant::now());
+    }
+
+    /// Returns once it has had so long since it was prolonged.
+    async fn overdue(&self, limit: Duration) {
+        let mut until = Instant::now().checked_add(limit);
+        loop {
+            let Some(end) = until else { return std::future::pending().await };
+            sleep_until(end).await;
+            let prolonged = *self.prolonged.lock().expect("no holder of the lock panics");
+            match prolonged.and_then(|since| since.checked_add(limit)) {
+                Some(later) if later > Instant::now() => until = Some(later),
+                _ => return,
+            }
+        }
+    }
+
     /// Puts it behind all others, for a request has come.
     pub fn postpone(&self) {
         let mut open = self.pending.open();

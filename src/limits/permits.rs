@@ -5,13 +5,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::arrivals::Arrivals;
 use super::bounds::{Bounds, TooFewDescriptors};
 use super::identity::{ClientIdentity, LimitExceeded, network};
+use super::rates::Rates;
 use super::shares::{Count, Share, Shares};
 use crate::config::{self, Config};
+
+/// What all bodies together may take that are being read, or whose entries are on their way.
+const BODIES_KIB: usize = 64 << 10;
+
+/// Bodies at a time, and of one principal, or of an address where there is none.
+const BODIES: usize = 4096;
+const BODIES_PER_HOLDER: usize = 256;
 
 /// Counts of what is limited.
 pub struct Limits {
@@ -23,6 +31,11 @@ pub struct Limits {
     empty: Notify,
     pub(super) shares: Arc<Shares>,
     pub(super) arrivals: Mutex<Arrivals>,
+    /// Entries that are published.
+    pub rates: Rates,
+    bodies: Arc<Semaphore>,
+    /// KiB of bodies that are being read.
+    pub bodies_kib: Semaphore,
 }
 
 /// One client's permit; given back on drop.
@@ -30,6 +43,12 @@ pub struct Permit {
     limits: Arc<Limits>,
     /// Boxed, for most gateways do not count by address.
     share: Option<Box<Share>>,
+}
+
+/// A body's permit; given back on drop.
+pub struct BodyPermit {
+    _one_of_all: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 impl Limits {
@@ -42,6 +61,9 @@ impl Limits {
             empty: Notify::new(),
             shares: Arc::default(),
             arrivals: Mutex::new(Arrivals::now()),
+            rates: Rates::default(),
+            bodies: Arc::new(Semaphore::new(BODIES)),
+            bodies_kib: Semaphore::new(BODIES_KIB),
         }))
     }
 
@@ -100,6 +122,19 @@ impl Limits {
         Ok(permit)
     }
 
+    /// A permit to read one more body, and to add what it says.
+    pub fn admit_body(&self, identity: &ClientIdentity) -> Result<BodyPermit, LimitExceeded> {
+        let mut share = Share::empty(&self.shares, Count::Bodies);
+        match (&identity.principal, identity.address) {
+            (Some(principal), _) => share.add_principal(principal.clone(), BODIES_PER_HOLDER)?,
+            (None, Some(address)) => share.add_address(network(address), BODIES_PER_HOLDER)?,
+            (None, None) => {}
+        }
+        let one_of_all = self.bodies.clone().try_acquire_owned();
+        let one_of_all = one_of_all.map_err(|_| LimitExceeded("bodies"))?;
+        Ok(BodyPermit { _one_of_all: one_of_all, _share: share })
+    }
+
     /// A permit for one more reader; `None`: this client's readers are not counted.
     pub fn admit_reader(
         &self,
@@ -119,6 +154,7 @@ impl Limits {
         let (per_ip, per_principal) = match count {
             Count::Clients => (config.clients_per_ip, config.clients_per_principal),
             Count::Readers => (config.readers_per_ip, config.readers_per_principal),
+            Count::Bodies => (BODIES_PER_HOLDER, BODIES_PER_HOLDER),
         };
         let address = identity.address.map(network).filter(|_| per_ip > 0);
         let principal = identity.principal.clone().filter(|_| per_principal > 0);

@@ -1,4 +1,4 @@
-//! What one address, or one principal, holds of clients and readers.
+//! What one address, or one principal, holds of clients, readers and bodies.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,9 +12,11 @@ use super::identity::LimitExceeded;
 pub(super) enum Count {
     Clients,
     Readers,
+    /// Bodies of entries that are being read and added.
+    Bodies,
 }
 
-/// One client or reader of an address and of a principal; given back on drop.
+/// One client, reader or body of an address and of a principal; given back on drop.
 pub struct Share {
     shares: Arc<Shares>,
     count: Count,
@@ -29,13 +31,14 @@ pub(super) struct Shares {
     by_principal: Holders<Arc<str>>,
 }
 
-/// Holders by name. Without clients and readers a holder is not in it.
+/// Holders by name. Without any of these a holder is not in it.
 struct Holders<K>(Mutex<HashMap<K, Held>>);
 
 #[derive(Default)]
 struct Held {
     clients: usize,
     readers: usize,
+    bodies: usize,
 }
 
 impl Held {
@@ -43,6 +46,7 @@ impl Held {
         match count {
             Count::Clients => &mut self.clients,
             Count::Readers => &mut self.readers,
+            Count::Bodies => &mut self.bodies,
         }
     }
 }
@@ -59,7 +63,7 @@ impl<K: Eq + Hash + Clone> Holders<K> {
         let mut holders = self.lock();
         let Some(held) = holders.get_mut(holder) else { return };
         *held.of(count) -= 1;
-        if held.clients == 0 && held.readers == 0 {
+        if held.clients == 0 && held.readers == 0 && held.bodies == 0 {
             holders.remove(holder);
         }
     }
@@ -96,6 +100,7 @@ impl Share {
         taken.ok_or(LimitExceeded(match self.count {
             Count::Clients => "clients_per_ip",
             Count::Readers => "readers_per_ip",
+            Count::Bodies => "bodies_per_ip",
         }))?;
         self.address = Some(address);
         Ok(())
@@ -110,6 +115,7 @@ impl Share {
         taken.ok_or(LimitExceeded(match self.count {
             Count::Clients => "clients_per_principal",
             Count::Readers => "readers_per_principal",
+            Count::Bodies => "bodies_per_principal",
         }))?;
         self.principal = Some(principal);
         Ok(())

@@ -187,3 +187,19 @@ fn lower_bounds_keep_the_clients_that_are_here_and_refuse_new_ones() {
 fn too_few_descriptors_are_an_error() {
     assert!(Limits::new(&config("memory:", |_| {}), 80).is_err());
 }
+
+#[test]
+fn nobody_takes_all_room_for_bodies() {
+    let limits = limits(|_| {});
+    let held: Vec<_> = (0..256).map(|_| limits.admit_body(&at("10.0.0.1")).unwrap()).collect();
+    let refused = limits.admit_body(&at("10.0.0.1")).err();
+    assert_eq!(refused, Some(LimitExceeded("bodies_per_ip")));
+    let others: Vec<_> = (1..4096 - 255)
+        .map(|number| limits.admit_body(&named(&number.to_string())).unwrap())
+        .collect();
+    assert_eq!(limits.admit_body(&named("last")).err(), Some(LimitExceeded("bodies")));
+    drop(held);
+    assert!(limits.admit_body(&at("10.0.0.1")).is_ok());
+    drop(others);
+    assert!(limits.shares.has_no_address());
+}

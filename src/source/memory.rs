@@ -171,8 +171,7 @@ impl Memory {
 }
 
 fn full() -> Error {
-    let message =
-        format!("the embedded source already holds {MAX_KEYS} stream keys, its limit");
+    let message = format!("the embedded source already holds {MAX_KEYS} stream keys, its limit");
     Error { class: ErrorClass::Away, code: "FULL", message }
 }
 

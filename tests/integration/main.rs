@@ -56,7 +56,7 @@ mod page;
 mod payloads;
 /// Behind each proxy that `deploy/` has a configuration for.
 mod proxies;
-/// The connections for publishing.
+/// Publishing: from outside, through the admin listener, and its connections.
 mod publishing;
 /// What the README and docs/ show, done as it is written.
 mod readme;

@@ -1,4 +1,4 @@
-//! The connections that publishing uses: opened when they are needed, over any way to log in, replaced when
+//! Publishing, from outside and by the operator; here the connections that it uses: opened when they are needed, over any way to log in, replaced when
 //! they lead nowhere; and what is told of a publish whose outcome nobody knows.
 
 use std::io::{Read, Write};
@@ -10,6 +10,23 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::history::ids;
 use crate::support::redis::{Answer, Redis};
 use crate::support::{Folder, eventually};
+
+/// Nodes of a cluster that are lost after a redirection.
+mod asking;
+/// What docs/publishing.md shows, done as it is written.
+mod documented;
+/// Names that tell an entry that is sent again.
+mod names;
+/// Browsers' pages: whose may publish, and with which cookies.
+mod pages;
+/// Rates, and the room for bodies.
+mod rates;
+/// Each refusal, its status and its words.
+mod refusals;
+/// A `POST` to a route: what becomes of a body.
+mod routes;
+/// Sentinels and clusters.
+mod topologies;
 
 /// A command is given up after 2 s, and a connection is opened within 2 s; what a loaded machine adds.
 const GIVEN_UP: Duration = Duration::from_millis(4_000 + 1_500);

@@ -12,6 +12,7 @@ pub mod history;
 pub mod manager;
 pub mod multiplexed;
 pub mod nginx;
+pub mod post;
 pub mod program;
 pub mod prometheus;
 pub mod proxies;

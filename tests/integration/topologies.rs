@@ -6,7 +6,7 @@ use crate::support::redis::Redis;
 use crate::support::{Folder, eventually};
 
 /// Three primaries, slots on the move, a primary killed.
-mod cluster;
+pub(crate) mod cluster;
 /// Replicas, which may lag.
 mod replica;
 /// A primary that sentinels watch and replace.

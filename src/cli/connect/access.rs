@@ -16,8 +16,10 @@ pub(super) async fn access(server: &Inspector, config: &Config) -> Vec<Judgement
         let key = sample_key(route);
         let mut denied = Vec::new();
         let mut unknown = Vec::new();
-        let publishing = config.admin.publish.then_some("XADD");
-        for command in READING.into_iter().chain(publishing) {
+        let publishing = (config.admin.publish || route.publish.is_some()).then_some("XADD");
+        let expires = route.publish.as_ref().is_some_and(|publish| publish.expire.is_some());
+        let expiring = expires.then_some("PEXPIRE");
+        for command in READING.into_iter().chain(publishing).chain(expiring) {
             match may_run(server, user.as_deref(), command, &key).await {
                 Some(true) => {}
                 Some(false) => denied.push(command),
@@ -54,6 +56,7 @@ async fn may_run(server: &Inspector, user: Option<&str>, command: &str, key: &st
         "XINFO" => &["XINFO", "STREAM", key],
         "XRANGE" => &["XRANGE", key, "-", "-", "COUNT", "1"],
         "XREVRANGE" => &["XREVRANGE", key, "-", "-", "COUNT", "1"],
+        "PEXPIRE" => &["PEXPIRE", key, "3600000"],
         _ => &["XADD", key, "*", "payload", "x"],
     };
     if let Some(user) = user {
@@ -62,8 +65,8 @@ async fn may_run(server: &Inspector, user: Option<&str>, command: &str, key: &st
             return Some(answer.text() == "OK");
         }
     }
-    // XADD would add.
-    if command == "XADD" {
+    // They would change the stream.
+    if matches!(command, "XADD" | "PEXPIRE") {
         return None;
     }
     is_allowed(server.ask(words).await.err().as_ref())

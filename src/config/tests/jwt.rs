@@ -77,7 +77,7 @@ fn a_route_that_needs_tokens_needs_keys_and_a_rule_for_each_variable() {
     assert!(told(with(&keys, both)).contains("{x} is not a variable"));
     assert_told(
         with_route("match = { name = \"s\" }"),
-        "gateway.toml:8:9: route.match = { name = \"s\" }: is for tokens, but everybody",
+        "gateway.toml:8:9: route.match = { name = \"s\" }: is for tokens, but access is",
     );
     remove(&secret);
 }

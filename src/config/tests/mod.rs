@@ -13,6 +13,7 @@ mod identity;
 mod jwt;
 mod limits;
 mod proxy;
+mod publish;
 mod refused;
 mod rules;
 mod source;

@@ -1,4 +1,4 @@
-//! Reads `access` and `match` of a route: who may read it.
+//! Reads `access` and `match` of a route: who may read it, or publish there.
 
 use super::section::{Found, Section};
 use crate::config::diagnostics::did_you_mean;
@@ -10,11 +10,14 @@ pub(super) fn access(text: &str) -> Result<bool, String> {
     match text {
         "public" => Ok(false),
         "jwt" => Ok(true),
-        _ => Err("unknown; write \"jwt\" for clients with a valid token, or \"public\" if everybody may read it".into()),
+        _ => Err(
+            "unknown; write \"jwt\" for clients with a valid token, or \"public\" for everybody"
+                .into(),
+        ),
     }
 }
 
-/// Who may read a route of this `path`; `None` on a fault. `has_keys`: there are keys that verify tokens.
+/// Who may read a route of this `path`, or publish there; `None` on a fault. `has_keys`: there are keys that verify tokens.
 pub(super) fn rules(
     section: &mut Section<'_, '_>,
     access: Option<(bool, Found)>,
@@ -28,7 +31,10 @@ pub(super) fn rules(
     let (asks_for_tokens, found) = access?;
     if !asks_for_tokens {
         if let Some(rule) = rule {
-            section.fault(&rule, "is for tokens, but everybody may read this route; write access = \"jwt\", or remove it");
+            section.fault(
+                &rule,
+                "is for tokens, but access is \"public\"; write access = \"jwt\", or remove it",
+            );
         }
         return Some(Access::Public);
     }

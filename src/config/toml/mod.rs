@@ -20,6 +20,7 @@ mod identity;
 mod jwt;
 mod named_verifier;
 mod proxy;
+mod publish;
 mod reader;
 mod routes;
 mod rules;
@@ -143,7 +144,12 @@ pub fn parse(
 /// The warning about a risk, at the place of the setting that makes it.
 fn warning(risk: &Risk, settings: &[Setting]) -> Fault {
     let (section, key) = risk.setting;
-    let setting = settings.iter().find(|setting| (setting.section, setting.key) == (section, key));
+    let is_it = |setting: &&Setting| {
+        // Of the routes, the one that makes it.
+        let makes_it = section != "route" || setting.value.contains("access = \"public\"");
+        (setting.section, setting.key) == (section, key) && makes_it
+    };
+    let setting = settings.iter().find(is_it);
     let setting = setting.expect("every key of a section is shown");
     Fault {
         location: setting.location.clone(),

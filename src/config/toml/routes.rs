@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::reader::ConfigReader;
 use super::rules::{self, OtherSections};
 use super::section::{Found, Section};
-use super::{access, snapshot};
+use super::{access, publish, snapshot};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue};
 use crate::config::{KeyTemplate, PathTemplate, Replay, Route};
@@ -162,6 +162,11 @@ fn route(
     );
     let access =
         access::rules(&mut section, access, path.as_ref().map(|(path, _)| path), others.has_keys);
+    let publish = {
+        let OtherSections { has_keys, max_entry_bytes, .. } = others;
+        let others = publish::Others { has_keys, max_entry_bytes };
+        publish::publish(&mut section, path.as_ref().map(|(path, _)| path), others)
+    };
     let rendering = Rendering {
         event: event(&mut section),
         data: data(&mut section),
@@ -187,6 +192,7 @@ fn route(
         path,
         key,
         access: access?,
+        publish,
         replay,
         start: rules.start,
         absent: rules.absent,

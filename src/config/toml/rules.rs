@@ -19,6 +19,8 @@ pub(super) struct OtherSections {
     pub(super) has_keys: bool,
     /// `source.block`
     pub(super) block: Duration,
+    /// `source.max_entry`
+    pub(super) max_entry_bytes: usize,
     /// Whether the source is the embedded one.
     pub(super) is_embedded: bool,
     /// Whether the source is a cluster.

@@ -10,7 +10,7 @@ use crate::config::diagnostics::{Fault, Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue, take};
 
 /// Sections that repeat: no variable of the environment can name a key of one of them.
-const REPEATED: [&str; 2] = ["route", "auth.jwt.keys"];
+const REPEATED: [&str; 3] = ["route", "route.publish", "auth.jwt.keys"];
 
 /// Keys that have another default under `--demo`.
 const DEMO: [(&str, &str); 3] = [("server", "hosts"), ("admin", "publish"), ("source", "url")];
@@ -97,6 +97,11 @@ impl<'r, 'a> Section<'r, 'a> {
     /// One that `--demo` has.
     pub(super) fn built_in_route(reader: &'r mut ConfigReader<'a>, items: Vec<Item>) -> Self {
         Self { is_built_in: true, ..Self::route(reader, items) }
+    }
+
+    /// A table in this section, by its whole path.
+    pub(super) fn table(&mut self, path: &'static str, items: Vec<Item>) -> Section<'_, 'a> {
+        Section::new(self.reader, path, items)
     }
 
     /// One of `keys` in `[auth.jwt]`.

@@ -44,9 +44,13 @@ pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Conf
     let log = log(Section::take(reader, &mut root, "log"));
     let (jwt, has_keys) =
         jwt::jwt(Section::take_within(reader, &mut root, ("auth", "jwt"), "auth.jwt"));
-    let is_embedded = source.location == SourceLocation::Memory;
-    let is_cluster = matches!(source.location, SourceLocation::Cluster { .. });
-    let others = OtherSections { has_keys, block: source.block, is_embedded, is_cluster };
+    let others = OtherSections {
+        has_keys,
+        block: source.block,
+        max_entry_bytes: source.max_entry_bytes,
+        is_embedded: source.location == SourceLocation::Memory,
+        is_cluster: matches!(source.location, SourceLocation::Cluster { .. }),
+    };
     let routes = routes::routes(reader, &mut root, others);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();

@@ -3,8 +3,10 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
@@ -33,9 +35,13 @@ pub(in crate::http) async fn serve_http1<C>(
     let mailbox = Mailbox::default();
     // Weak: the slot is given back with the first stream, though the service lives on.
     let eviction = Arc::downgrade(&slot.eviction_handle());
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         if let Some(eviction) = eviction.upgrade() {
             eviction.postpone();
+            // It publishes, and may do so for long.
+            if request.method() == Method::POST {
+                eviction.prolong();
+            }
         }
         let (state, mailbox) = (state.clone(), mailbox.clone());
         Box::pin(async move { answer(&state, request, requester, &mailbox).await })

@@ -15,7 +15,10 @@ use crate::fanout::{Body, Subscriber, cut_after, follow_in_body};
 use crate::http::admission::{StreamRequest, refusal_event};
 use crate::http::head;
 use crate::http::over::{NoStream, find_start};
-use crate::http::request::{BODY_END_TIME, Requester, count_response, decide, has_content};
+use crate::http::publish::route;
+use crate::http::request::{
+    BODY_END_TIME, Requester, count_response, decide, has_content, head_of,
+};
 use crate::http::response;
 use crate::http::router::{self, Decision};
 use crate::state::State;
@@ -39,6 +42,12 @@ pub(super) async fn answer(
     let response = match decide(state, &serving, &request) {
         Decision::Respond(response) => response,
         Decision::Head(plan) => head::answer((state, &serving), requester, plan, &request).await,
+        Decision::Publish(plan) => {
+            let head = head_of(&request);
+            let response = route::answer((state, &serving), requester.peer, *plan, request).await;
+            count_response(state, &serving, requester, &head, response.status().as_u16());
+            return Ok(response.map(Either::Left));
+        }
         // The router sees only headers, and over HTTP/2 a body needs none.
         Decision::Stream(_) if has_content(request.body_mut()).await => {
             *router::unwanted_body(&serving.config, &serving.gate, request.headers())

@@ -44,6 +44,14 @@ pub(super) fn describe() {
         "Refused streams, requests and connections, by reason."
     );
     describe_counter!("ssegate_auth_failures_total", "Refused tokens, by reason.");
+    describe_counter!(
+        "ssegate_entries_published_total",
+        "Entries that POST has added, through routes or the admin listener."
+    );
+    describe_counter!(
+        "ssegate_publish_refused_total",
+        "Requests to add entries that were refused, or whose outcome is not known, by reason."
+    );
     describe_counter!("ssegate_events_sent_total", "Events written, by route.");
     describe_counter!("ssegate_bytes_sent_total", "Bytes written, by route.");
     describe_counter!(

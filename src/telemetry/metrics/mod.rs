@@ -231,6 +231,26 @@ impl Metrics {
         }
     }
 
+    /// Adds the ways of publishing, and the reasons for refusing it, at zero.
+    pub fn publish_reasons(&self, reasons: &[&'static str]) {
+        for through in ["route", "admin"] {
+            self.published(through, 0);
+        }
+        for reason in reasons {
+            self.labelled("ssegate_publish_refused_total", &[("reason", reason)], 0);
+        }
+    }
+
+    /// So many entries were added.
+    pub fn published(&self, through: &'static str, entries: u64) {
+        self.labelled("ssegate_entries_published_total", &[("through", through)], entries);
+    }
+
+    /// A request to add entries was refused.
+    pub fn publish_refused(&self, reason: &'static str) {
+        self.labelled("ssegate_publish_refused_total", &[("reason", reason)], 1);
+    }
+
     /// A token was refused, or missing.
     pub fn token_refused(&self, reason: &'static str) {
         self.labelled("ssegate_auth_failures_total", &[("reason", reason)], 1);

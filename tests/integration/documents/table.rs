@@ -17,6 +17,16 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
         "fn the_demo_answers_to_the_commands_that_are_shown",
     ),
     (
+        "curl -H 'Content-Type: application/json' -d '{\"type\":\"greeting\",\"payload\":\"hello\"}' http://127.0.0.1:8080/events/demo",
+        "tests/integration/publishing/documented.rs",
+        "fn the_commands_that_are_shown_add_entries",
+    ),
+    (
+        "curl -H 'Content-Type: application/x-ndjson' --data-binary @entries.ndjson http://127.0.0.1:8080/events/demo",
+        "tests/integration/publishing/documented.rs",
+        "fn the_commands_that_are_shown_add_entries",
+    ),
+    (
         "ssegate tail http://127.0.0.1:8080/events/demo",
         COMMANDS_RS,
         "fn the_demo_answers_to_the_commands_that_are_shown",

@@ -120,19 +120,19 @@ fn set_slot(cluster: &Cluster, key: &str, node: usize, words: &[&str]) {
 }
 
 /// The slot is on its way; a client that asks for a key that is gone from there is redirected with ASK.
-pub(super) fn open_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
+pub(crate) fn open_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
     set_slot(cluster, key, to, &["IMPORTING", &Cluster::id(&cluster.nodes[from])]);
     set_slot(cluster, key, from, &["MIGRATING", &Cluster::id(&cluster.nodes[to])]);
 }
 
-pub(super) fn move_key(cluster: &Cluster, key: &str, from: usize, to: usize) {
+pub(crate) fn move_key(cluster: &Cluster, key: &str, from: usize, to: usize) {
     let (ip, port) = (&cluster.nodes[to].ip, PORT.to_string());
     let moved = cluster.nodes[from].run(&["MIGRATE", ip, &port, "", "0", "5000", "KEYS", key]);
     assert_eq!(moved, Answer::Text("OK".into()));
 }
 
 /// The slot has arrived.
-pub(super) fn close_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
+pub(crate) fn close_slot(cluster: &Cluster, key: &str, from: usize, to: usize) {
     let id = Cluster::id(&cluster.nodes[to]);
     [to, from].into_iter().for_each(|node| set_slot(cluster, key, node, &["NODE", &id]));
 }

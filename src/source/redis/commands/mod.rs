@@ -105,9 +105,8 @@ impl Commands {
             }
             added => added?,
         };
-        let parse = |id: &String| {
-            id.parse().map_err(|_| WriteError::Unknown(outcome::odd_answer(id)))
-        };
+        let parse =
+            |id: &String| id.parse().map_err(|_| WriteError::Unknown(outcome::odd_answer(id)));
         ids.iter().map(parse).collect()
     }
 

@@ -29,7 +29,8 @@ pub(super) async fn all(
 ) -> Result<Vec<String>, WriteError> {
     let several = addition.entries.len() > 1;
     let pipeline = client.pipeline().with_options(options);
-    let queue = async |name, arguments| pipeline.custom::<Value, Value>(command(name), arguments).await;
+    let queue =
+        async |name, arguments| pipeline.custom::<Value, Value>(command(name), arguments).await;
     let queued = async {
         if asking {
             queue("ASKING", Vec::new()).await?;
@@ -135,7 +136,7 @@ fn of_transaction(mut answers: Answers, entries: usize) -> Result<Vec<String>, W
     }
     match exec {
         Ok(Value::Array(added)) if added.len() == entries => {
-            let ids: Option<Vec<_>> = added.into_iter().map(|id| id.into_string()).collect();
+            let ids: Option<Vec<_>> = added.into_iter().map(Value::into_string).collect();
             ids.ok_or_else(|| WriteError::Unknown(outcome::odd_answer("EXEC")))
         }
         Ok(_) => Err(WriteError::Unknown(outcome::odd_answer("EXEC"))),
@@ -179,7 +180,10 @@ mod tests {
         assert_eq!(of(vec![ok(), queued(), queued(), refused(abort)]), "not: ERR");
         assert_eq!(of(vec![ok(), queued(), queued(), refused("WRONGTYPE x")]), "not: WRONGTYPE");
         assert_eq!(of(vec![refused("Request timed out.")]), "unknown: IO");
-        assert_eq!(of(vec![ok(), queued(), queued(), refused("Connection closed.")]), "unknown: IO");
+        assert_eq!(
+            of(vec![ok(), queued(), queued(), refused("Connection closed.")]),
+            "unknown: IO"
+        );
         assert_eq!(of(vec![ok(), queued(), queued(), Ok(Value::Null)]), "unknown: PROTOCOL");
         assert_eq!(of(Vec::new()), "unknown: IO");
     }
