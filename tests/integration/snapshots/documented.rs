@@ -155,21 +155,21 @@ fn the_table_is_the_hash_through_changes_restarts_and_a_trim() {
 #[test]
 fn the_page_puts_parts_together_and_reads_the_newest_of_each_too() {
     let redis = Redis::start();
-    produce(&redis, "for n in range(300): put(db, 'eu', f'row-{n}', {'text': 'x' * 500})");
+    produce(&redis, "for n in range(150): put(db, 'eu', f'row-{n}', {'text': 'x' * 1000})");
     let browser = Browser::start();
     let gateway = setup(&redis).set("source", "max_entry = \"64KiB\"").start_ready();
     let mut client = Client::open(&gateway.address, "/tables/eu");
     let part = client.event();
     assert!(part.data.starts_with("{\"part\":1,\"of\":3,\"value\":{"), "{}", &part.data[..40]);
     draw(&browser, &gateway);
-    equals_the_hash(&browser, &redis, 300);
+    equals_the_hash(&browser, &redis, 150);
     // A stream that still has all of it needs no hash.
     let newest = block(PAGE, "Without a key for the state", "toml");
     let route = block(PAGE, "The route", "toml").replace("snapshot = \"state:{name}\"\n", &newest);
     let gateway = setup(&redis).routes(&route).start_ready();
     produce(&redis, "remove(db, 'eu', 'row-0')");
     draw(&browser, &gateway);
-    equals_the_hash(&browser, &redis, 299);
+    equals_the_hash(&browser, &redis, 149);
 }
 
 #[test]
