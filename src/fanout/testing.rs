@@ -58,7 +58,8 @@ impl TestFanout {
     /// A subscriber of `key` that is neither in a shard nor in catch-up, and a lease of the topic.
     pub(crate) fn unattached(&self, key: &str) -> (Subscriber, Lease) {
         let lease = || self.hub.open(key, |_| {}).unwrap();
-        let route = &self.config.routes[0];
+        let mut routes = self.config.routes.iter();
+        let route = routes.find(|route| route.rules.snapshot.is_none()).expect("one has none");
         let mut held = lease();
         let rendering = held.render(&route.rules.rendering);
         let subscriber = Subscriber {

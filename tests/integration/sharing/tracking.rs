@@ -23,9 +23,9 @@ fn an_entry_of_one_key_costs_its_neighbours_nothing() {
     let calls = || redis.calls("xread") + redis.calls("xinfo|stream");
     let before = calls();
     let entries = 50;
-    for key in 0..entries {
+    for (key, client) in clients.iter_mut().enumerate().take(entries) {
         redis.add(&format!("events:{key}"), "news");
-        assert_eq!(clients[key].entry().data, "news");
+        assert_eq!(client.entry().data, "news");
     }
     // Redis is asked to tell of the key again, and then it is read with a look.
     let asked = calls() - before;
