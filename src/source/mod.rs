@@ -48,6 +48,8 @@ pub struct Reply {
 pub enum StreamState {
     /// There is no such key.
     Missing,
+    /// The same, and there was one since the last look.
+    Gone,
     /// The key holds this stream.
     Stream(StreamInfo),
     /// Nobody looked.

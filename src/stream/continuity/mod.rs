@@ -133,14 +133,18 @@ impl Continuity {
     pub fn check_from(&mut self, reply: &Reply, anchored: bool) -> Verdict {
         let entries = &reply.entries;
         let info = match &reply.seen {
-            StreamState::Missing if entries.is_empty() => return self.leave(),
+            StreamState::Missing if entries.is_empty() => return self.leave(false),
+            StreamState::Gone if entries.is_empty() => return self.leave(true),
             StreamState::Stream(info)
                 if entries.last().is_none_or(|e| e.id <= info.last_generated) =>
             {
                 Some(info)
             }
             // The stream was replaced between the read and the look: the next look will tell.
-            StreamState::Missing | StreamState::Stream(_) | StreamState::Unseen => None,
+            StreamState::Missing
+            | StreamState::Gone
+            | StreamState::Stream(_)
+            | StreamState::Unseen => None,
         };
         // What was trimmed after an anchored read is for the next one to tell.
         let reached = self.reached(entries, info.filter(|_| !anchored));
@@ -176,12 +180,13 @@ impl Continuity {
         self.reset(info)
     }
 
-    /// The key does not exist: what comes under it next is another stream.
-    fn leave(&mut self) -> Verdict {
+    /// The key does not exist: what comes under it next is another stream. `was_there`: it came and went since the last
+    /// look.
+    fn leave(&mut self, was_there: bool) -> Verdict {
         let after = self.cursor;
         let end = self.seen.map_or(after, |seen| seen.last_generated.max(after));
         *self = Self::after(StreamId::ZERO);
-        if end == StreamId::ZERO {
+        if end == StreamId::ZERO && !was_there {
             return Verdict::Whole;
         }
         Verdict::Reset(Gap { after: Some(after), next: None, lost: None, reason: Reason::Reset })

@@ -120,6 +120,9 @@ fn a_key_created_after_the_read_and_missing_at_the_next_is_a_reset() {
     let reply = read_and(&mut Model::default(), reader, 10, |model| run(model, &first));
     assert_eq!(reader.check(&reply), Verdict::Whole);
     is_reset(reader.check(&Reply { entries: Vec::new(), seen: StreamState::Missing }));
+    // One that came and went before it was ever read is missing, too.
+    let came_and_went = Reply { entries: Vec::new(), seen: StreamState::Gone };
+    is_reset(Continuity::at_tail(None).check(&came_and_went));
 }
 
 #[test]

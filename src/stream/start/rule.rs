@@ -246,7 +246,7 @@ impl Known {
     /// The stream, unless its reader has to find out first how it goes on.
     fn stream(&self) -> Result<Option<&StreamInfo>, Question> {
         let info = match self.stream.as_ref().ok_or(Question::Stream)? {
-            StreamState::Missing => None,
+            StreamState::Missing | StreamState::Gone => None,
             StreamState::Stream(info) => Some(info),
             StreamState::Unseen => return Err(Question::Stream),
         };

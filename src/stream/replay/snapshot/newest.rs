@@ -116,7 +116,7 @@ impl NewestBy<'_> {
             }
             let is_at_end = match reply.seen {
                 StreamState::Stream(info) => info.last_generated <= next.cursor(),
-                StreamState::Missing => true,
+                StreamState::Missing | StreamState::Gone => true,
                 StreamState::Unseen => false,
             };
             if is_at_end || reply.entries.is_empty() {

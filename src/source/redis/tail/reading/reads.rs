@@ -131,7 +131,7 @@ impl Reads<'_> {
         }
         match self.look(key).await? {
             StreamState::Stream(info) => Ok(Some(info)),
-            StreamState::Missing | StreamState::Unseen => Ok(None),
+            StreamState::Missing | StreamState::Gone | StreamState::Unseen => Ok(None),
         }
     }
 }

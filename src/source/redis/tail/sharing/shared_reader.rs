@@ -107,8 +107,12 @@ impl SharedReader {
             }
             // There need not be an entry: the stream was trimmed, or is gone.
             News::Changed => {
-                let reply = Box::pin(self.read_told(ask, block, began)).await?;
+                let was_there = self.place().was_told_of();
+                let mut reply = Box::pin(self.read_told(ask, block, began)).await?;
                 self.unfruitful = found_none_again(self.unfruitful, reply.as_ref());
+                if let Some(reply) = reply.as_mut().filter(|_| was_there) {
+                    note_gone(reply);
+                }
                 Ok(reply)
             }
             News::Lost(error) => Err(error),
@@ -139,7 +143,7 @@ impl SharedReader {
         let seen = seen(&self.tail, &self.node, &mut self.looks, ask.key, answer).await;
         let is_behind = match &seen {
             Ok(StreamState::Stream(info)) => info.last.is_some_and(|last| last > ask.after),
-            Ok(StreamState::Missing | StreamState::Unseen) => false,
+            Ok(StreamState::Missing | StreamState::Gone | StreamState::Unseen) => false,
             // It is its read that finds out what follows.
             Err(_) => true,
         };
@@ -327,6 +331,13 @@ fn found_none_again(before: u32, reply: Option<&Reply>) -> u32 {
     match reply {
         Some(reply) if reply.entries.is_empty() => before + 1,
         _ => 0,
+    }
+}
+
+/// What has changed and is not there was there, and went before it was read.
+fn note_gone(reply: &mut Reply) {
+    if reply.seen == StreamState::Missing {
+        reply.seen = StreamState::Gone;
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Armed {
     step: Step,
     /// Something has happened that its reader may not have read.
     pub(super) has_missed: bool,
+    /// Redis has told of this very key, which its reader was not told yet.
+    pub(super) was_told_of: bool,
     /// It is among those to be armed again.
     is_stale: bool,
     /// Its reader was told of what came after this.
@@ -169,6 +171,7 @@ impl Group {
         let readers = std::str::from_utf8(key).ok().and_then(|key| by_key.get(key));
         for id in readers.into_iter().flatten() {
             let member = members.get_mut(id).expect("who goes leaves its key as well");
+            member.armed.was_told_of = true;
             member.note_change(*id, arming);
         }
     }

@@ -263,6 +263,13 @@ impl Member {
 }
 
 impl Place {
+    /// Whether Redis has told of its key, and not only of all keys, since this was last asked.
+    pub(crate) fn was_told_of(&self) -> bool {
+        let mut state = self.group.state();
+        let member = state.members.get_mut(&self.id).expect("only a drop removes it");
+        std::mem::take(&mut member.armed.was_told_of)
+    }
+
     /// Waits for news of what comes after this id. `in_doubt`: its stream is to be looked at soon.
     pub(crate) fn wait(
         &self,
