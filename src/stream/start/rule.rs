@@ -281,7 +281,7 @@ impl Begin {
 
 /// Just before the first entry, or the end of a stream without entries. A read that began earlier could not
 /// tell what was trimmed from what never was.
-fn before_first(stream: Option<&StreamInfo>) -> StreamId {
+pub(crate) fn before_first(stream: Option<&StreamInfo>) -> StreamId {
     let end = stream.map_or(StreamId::ZERO, |info| info.last_generated);
     stream.and_then(|info| info.first).map_or(end, StreamId::prev)
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ssegate::sse::parse::Item;
+
 use super::{KEYS, LONG_BLOCK, SOON, clients, connections, each_gets_its_own, setup, sharing};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Connection, Redis};
@@ -65,6 +67,27 @@ fn a_server_that_is_emptied_is_told_to_all_at_once() {
         assert_eq!(client.control().0["reason"], "reset");
     }
     each_gets_its_own(&redis, &mut clients);
+}
+
+/// Nothing is left of it, and nobody could read it: that there was something is all that can be told.
+#[test]
+fn a_stream_that_comes_and_goes_at_once_is_told() {
+    let redis = Redis::start();
+    let gateway = setup(&redis, 2).set("source", LONG_BLOCK).start_ready();
+    let mut clients = clients(&gateway, KEYS);
+    let script = "redis.call('XADD', KEYS[1], '*', 'payload', 'x') redis.call('DEL', KEYS[1])";
+    let mut told = None;
+    // Until Redis was asked to tell of the key it tells nothing.
+    eventually("the client is told", || {
+        redis.run(&["EVAL", script, "1", "events:3"]);
+        told = clients[3].next_within(Duration::from_millis(200));
+        told.is_some()
+    });
+    let Some(Item::Event(event)) = told else { panic!("{told:?}") };
+    let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+    assert_eq!((&gap["type"], &gap["reason"]), (&"gap".into(), &"reset".into()));
+    redis.add("events:3", "after");
+    assert_eq!(clients[3].entry().data, "after");
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::Found;
-use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamInfo, StreamState};
+use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
 use crate::sse::{Entry, Rendering, State, StreamId, data_of};
 use crate::stream::Sizes;
 use crate::stream::continuity::{Continuity, Verdict};
+use crate::stream::start::rule::before_first;
 
 /// One read stays near this,
 const READ_BYTES: usize = 256 << 10;
@@ -124,11 +125,6 @@ impl NewestBy<'_> {
             }
         }
     }
-}
-
-fn before_first(info: Option<&StreamInfo>) -> StreamId {
-    let end = info.map_or(StreamId::ZERO, |info| info.last_generated);
-    info.and_then(|info| info.first).map_or(end, StreamId::prev)
 }
 
 pub(super) fn too_large(most_bytes: usize) -> Error {
