@@ -358,7 +358,9 @@ impl Driver {
 
     fn count_told(&mut self) {
         let spared = std::mem::take(&mut self.machine.spared_uncounted);
-        self.fanout.metrics.conflated.increment(spared);
+        if spared > 0 {
+            self.fanout.metrics.conflated.increment(spared);
+        }
         for told in self.machine.take_gaps() {
             self.fanout.metrics.gap(Scope::Resume, told.gap);
             self.subscriber.topic().state().gaps += 1;

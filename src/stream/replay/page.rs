@@ -74,8 +74,7 @@ impl Page {
         rendering: Rendering,
         max_entry_bytes: usize,
     ) -> Self {
-        let mut begun = Begun::by(from, reply);
-        let entries = std::mem::take(&mut begun.entries);
+        let (begun, entries) = Begun::by(from, reply);
         begun.page(entries, Vec::new(), rendering, max_entry_bytes)
     }
 
@@ -153,16 +152,15 @@ pub(super) struct Begun {
     from: Continuity,
     /// Where the next read begins.
     pub(super) next: Continuity,
-    pub(super) entries: Vec<Entry>,
-    pub(super) reset: bool,
+    reset: bool,
     gap: Option<Gap>,
     anchored: bool,
     info: Option<StreamInfo>,
 }
 
 impl Begun {
-    /// By the reply to a read at `from`.
-    pub(super) fn by(from: Continuity, mut reply: Reply) -> Self {
+    /// By the reply to a read at `from`; and its entries.
+    pub(super) fn by(from: Continuity, mut reply: Reply) -> (Self, Vec<Entry>) {
         let anchored = take_anchor(from, &mut reply);
         let mut next = from;
         let (gap, reset) = match next.check_from(&reply, anchored) {
@@ -172,7 +170,7 @@ impl Begun {
         };
         let info = if let StreamState::Stream(info) = reply.seen { Some(info) } else { None };
         let entries = if reset { Vec::new() } else { reply.entries };
-        Self { from, next, entries, reset, gap, anchored, info }
+        (Self { from, next, reset, gap, anchored, info }, entries)
     }
 
     /// Whether the stream held more at the last look.
@@ -202,7 +200,7 @@ impl Begun {
         rendering: Rendering,
         max_entry_bytes: usize,
     ) -> Page {
-        let Self { from, next, reset, gap, anchored, info, .. } = self;
+        let Self { from, next, reset, gap, anchored, info } = self;
         let mut items = Vec::with_capacity(entries.len() + 1);
         items.extend(gap.map(|gap| Item::Gap(gap, gap.next.map_or(next.cursor(), StreamId::prev))));
         items.extend(entries.into_iter().map(Item::Entry));

@@ -12,7 +12,7 @@ use super::single_flight::SingleFlight;
 use super::snapshot::Snapshots;
 use crate::config::{Config, Replay, StreamRules};
 use crate::source::{Error, ErrorClass, ReadRequest, Reply, Source, StreamState};
-use crate::sse::{EndMarker, Rendering, StreamId};
+use crate::sse::{EndMarker, Entry, Rendering, StreamId};
 use crate::stream::StreamEnd;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::lookup::{self, StreamQuery};
@@ -277,12 +277,12 @@ impl Replays {
     async fn conflated(
         &self,
         topic: &Topic,
-        mut begun: Begun,
+        (mut begun, entries): (Begun, Vec<Entry>),
         field: &str,
         rendering: Rendering,
     ) -> Result<Page, Error> {
         let mut folded = Folded::by(field);
-        folded.take(std::mem::take(&mut begun.entries));
+        folded.take(entries);
         while begun.has_more() && folded.bytes < MOST_PAGE_BYTES {
             let reply = self.reply(topic, begun.next).await?;
             let Some(entries) = begun.go_on(reply) else { break };
