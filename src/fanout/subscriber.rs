@@ -9,6 +9,7 @@ use crate::auth::TokenEnd;
 use crate::auth::grant::GrantHandle;
 use crate::config::{OnGap, StateQuery, StreamRules};
 use crate::limits::Permit;
+use crate::sse::Selection;
 use crate::stream::{Batch, Lease, Topic};
 use crate::telemetry::metrics::{DisconnectReason, Metrics};
 
@@ -28,6 +29,8 @@ pub struct Subscriber {
     pub rules: Arc<StreamRules>,
     /// The state that its client gets before entries, where its route gives one.
     pub state: Option<Arc<StateQuery>>,
+    /// The entries that its client gets; `None`: all.
+    pub selection: Option<Arc<Selection>>,
     /// Names it in the log.
     pub id: LogId,
     /// For the access log, where there is one.

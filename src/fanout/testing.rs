@@ -74,6 +74,7 @@ impl TestFanout {
             route: 0,
             rules: route.rules.clone(),
             state: None,
+            selection: None,
             id: LogId { connection: 1, stream: None },
             record: None,
             opened: Instant::now(),

@@ -81,7 +81,7 @@ impl StreamRequest {
     pub(super) fn subscriber(&self, state: &State, permit: Permit, mut lease: Lease) -> Subscriber {
         let Self { plan, serving, .. } = self;
         let route = &serving.config.routes[plan.route];
-        let rendering = lease.render(&route.rules.rendering);
+        let rendering = lease.render(&route.rendering(plan.selection.is_some()));
         let grant = state.grants.enter(&self.context);
         let now = state.serving();
         let is_reloaded = !Arc::ptr_eq(&now, serving);
@@ -97,6 +97,7 @@ impl StreamRequest {
             route: serving.routes[plan.route],
             rules: route.rules.clone(),
             state: plan.state.clone(),
+            selection: plan.selection.clone(),
             id: self.id,
             record: self.record.clone(),
             opened: Instant::now(),

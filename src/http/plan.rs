@@ -7,6 +7,7 @@ use hyper::HeaderMap;
 use crate::auth::TokenEnd;
 use crate::auth::grant::Credential;
 use crate::config::StateQuery;
+use crate::sse::Selection;
 use crate::stream::start::Start;
 
 /// A stream that a client asks for and may have.
@@ -18,6 +19,8 @@ pub struct Plan {
     pub key: String,
     /// The state that the client gets first, where its route gives one.
     pub state: Option<Arc<StateQuery>>,
+    /// The entries that the client gets; `None`: all.
+    pub selection: Option<Arc<Selection>>,
     /// Where it begins.
     pub start: Start,
     /// Whether the body is sent in chunks, as HTTP/1.1 does.

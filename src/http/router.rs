@@ -161,6 +161,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         route: index,
         key: route.key.key(&variables),
         state: route.rules.snapshot.as_ref().map(|rule| Arc::new(rule.query(&variables))),
+        selection: None,
         start,
         framed: request.version() == Version::HTTP_11,
         headers: HeaderMap::new(),

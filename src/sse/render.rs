@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::line::write_line;
-use super::{CONTROL_EVENT, Controls, EndMarker, Entry};
+use super::{CONTROL_EVENT, Column, Controls, EndMarker, Entry};
 
 /// What a route makes of an entry. Routes with equal renderings share the encoded bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub struct Rendering {
     /// Whether a gap becomes the client's last event id. Not where a snapshot follows it: a client that has not had
     /// that comes back as it was before the gap.
     pub gaps_have_ids: bool,
+    /// By which fields its clients are told apart; none: each of them gets every entry.
+    pub columns: Vec<Column>,
 }
 
 impl Default for Rendering {
@@ -37,6 +39,7 @@ impl Default for Rendering {
             end: None,
             conflate: None,
             gaps_have_ids: true,
+            columns: Vec::new(),
         }
     }
 }

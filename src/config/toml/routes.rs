@@ -10,7 +10,7 @@ use super::section::{Found, Section};
 use super::{access, publish, snapshot};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{KeyTemplate, PathTemplate, Replay, Route};
+use crate::config::{KeyTemplate, PathTemplate, Replay, Route, Rows};
 use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
 
 /// The types of events that `EventSource` itself dispatches.
@@ -199,6 +199,7 @@ fn route(
         ended: rules.ended,
         headers: Arc::new(rules.headers),
         rules: Arc::new(rules.streams),
+        rows: Rows::default(),
     };
     Some((route, found.location))
 }
