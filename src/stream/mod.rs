@@ -10,10 +10,12 @@ pub mod reader;
 mod renderings;
 pub mod replay;
 mod ring;
+mod rows;
 mod sizes;
 pub mod start;
 mod status;
 mod topic;
+mod view;
 
 pub use batch::{Batch, Item, Unsent};
 pub use catchup_positions::{CatchUpPosition, CatchUpRegistry};
@@ -25,3 +27,4 @@ pub use ring::{Ring, RingLookup};
 pub use sizes::Sizes;
 pub use status::{ConnectionStatus, ReadFailure, ReaderStatus};
 pub use topic::{Pushed, ReaderState, Topic, TopicState};
+pub use view::View;
