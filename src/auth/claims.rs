@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::denied::Denied;
-use crate::config::{Jwt, Match};
+use super::grant::ClaimedRows;
+use crate::config::{Jwt, Match, Rows};
+use crate::sse::RowValue;
 
 /// The claims of a token.
 pub(super) type Claims = serde_json::Map<String, Value>;
@@ -50,6 +52,35 @@ pub(super) fn check_path(
         said.contains(&value.as_str()).then_some(())
     };
     if matches.iter().all(|rule| is_allowed(rule).is_some()) { Ok(()) } else { Err(Denied::Match) }
+}
+
+/// The values that the claims name for fields of the entries; `None` where the route asks for none. A claim that
+/// names no value opens nothing.
+pub(super) fn rows(claims: &Claims, rows: &Rows) -> Result<Option<Arc<ClaimedRows>>, Denied> {
+    if rows.claims.is_empty() {
+        return Ok(None);
+    }
+    let values = |claim: &str| {
+        let said = texts(find(claims, claim)?)?;
+        let values: Vec<_> = said.iter().map(|text| RowValue::of(text.as_bytes())).collect();
+        (!values.is_empty()).then_some(values)
+    };
+    let named = rows.claims.iter().map(|claimed| {
+        let field = rows.columns[claimed.column].field.as_str();
+        values(&claimed.claim).map(|values| (field.into(), values)).ok_or(Denied::Match)
+    });
+    let named: Vec<_> = named.collect::<Result<_, _>>()?;
+    Ok(Some(Arc::new(ClaimedRows::new(named))))
+}
+
+/// The claim of this name; where there is none, dots lead into objects.
+fn find<'a>(claims: &'a Claims, name: &str) -> Option<&'a Value> {
+    if let Some(claim) = claims.get(name) {
+        return Some(claim);
+    }
+    let (outer, inner) = name.split_once('.')?;
+    let outer = claims.get(outer)?;
+    inner.split('.').try_fold(outer, |claim, part| claim.as_object()?.get(part))
 }
 
 /// Issuer and subject, written so that no two pairs look alike.

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::Request;
 use tracing::info;
 
-use super::grant::Credential;
+use super::grant::{AuthContext, ClaimedRows, Credential};
 use super::key_set::KeysAway;
 use super::keyring::Keyring;
 use super::{Denied, TokenEnd, claims, token};
-use crate::config::{Access, Cors, Jwt, Match, Route, Secret};
+use crate::config::{Access, Cors, Jwt, Match, Route, Rows, Secret};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::LogThrottle;
 
@@ -23,6 +23,19 @@ pub struct Admission {
     pub token: Option<TokenEnd>,
     /// The token itself, for a reauthorization.
     pub credential: Option<Credential>,
+    /// Which entries the token opens, where the route asks.
+    pub rows: Option<Arc<ClaimedRows>>,
+}
+
+/// What a token has to say for one use of a route.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Terms<'a> {
+    /// The claims that have to allow the path.
+    pub(super) matches: &'a [Match],
+    /// The values of the route's variables in the path.
+    pub(super) variables: &'a [(String, String)],
+    /// Which entries are read; `None`: none are.
+    pub(super) rows: Option<&'a Rows>,
 }
 
 /// The gate.
@@ -59,47 +72,59 @@ impl Gate {
         self.rules.reads_query()
     }
 
-    /// Admits `request` to `route`; `variables` are the values of the route's variables in its path.
+    /// Admits `request` to read `route`; `variables` are the values of the route's variables in its path.
     pub fn admit<B>(
         &self,
         route: &Route,
         variables: &[(String, String)],
         request: &Request<B>,
     ) -> Result<Admission, Denied> {
-        self.admit_by(&route.access, route, variables, request)
+        self.admit_by(&route.access, (variables, Some(&route.rows)), route, request)
     }
 
-    /// Admits it by this `access` of the route, which may be apart from who reads it.
-    pub fn admit_by<B>(
+    /// Admits it to add entries, by an `access` of the route that is apart from who reads it.
+    pub fn admit_writer<B>(
         &self,
         access: &Access,
         route: &Route,
         variables: &[(String, String)],
         request: &Request<B>,
     ) -> Result<Admission, Denied> {
+        self.admit_by(access, (variables, None), route, request)
+    }
+
+    fn admit_by<B>(
+        &self,
+        access: &Access,
+        (variables, rows): (&[(String, String)], Option<&Rows>),
+        route: &Route,
+        request: &Request<B>,
+    ) -> Result<Admission, Denied> {
         let Access::Jwt(matches) = access else { return Ok(Admission::default()) };
-        let admitted = self.check(matches, variables, request, None);
+        let admitted = self.check(Terms { matches, variables, rows }, request, None);
         admitted.inspect_err(|denied| self.count_refusal(*denied, route))
     }
 
-    /// Whether a client that was admitted before, with `before` if with a token, would be admitted now.
-    /// Keys that cannot be fetched at the moment end no stream.
+    /// Whether a client that `before` admitted would be admitted now, and to the same entries. Keys that cannot be
+    /// fetched at the moment end no stream.
     pub fn still_allows<B>(
         &self,
         route: &Route,
         variables: &[(String, String)],
         request: &Request<B>,
-        before: Option<&Credential>,
+        before: &AuthContext,
     ) -> bool {
-        let Access::Jwt(matches) = &route.access else { return true };
-        let admitted = self.check(matches, variables, request, before);
-        matches!(admitted, Ok(_) | Err(Denied::Keys))
+        let Access::Jwt(matches) = &route.access else { return before.rows.is_none() };
+        let terms = Terms { matches, variables, rows: Some(&route.rows) };
+        match self.check(terms, request, before.credential.as_ref()) {
+            Ok(admission) => admission.rows == before.rows,
+            Err(denied) => denied == Denied::Keys,
+        }
     }
 
     pub(super) fn check<B>(
         &self,
-        matches: &[Match],
-        variables: &[(String, String)],
+        terms: Terms<'_>,
         request: &Request<B>,
         before: Option<&Credential>,
     ) -> Result<Admission, Denied> {
@@ -109,11 +134,12 @@ impl Gate {
         let (claims, signed_by) = self.keyring.verify(&token, verified_with)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let lasts = claims::check(&self.rules, &claims, now)?;
-        claims::check_path(&claims, matches, variables)?;
+        claims::check_path(&claims, terms.matches, terms.variables)?;
+        let rows = terms.rows.map_or(Ok(None), |rows| claims::rows(&claims, rows))?;
         let end = Some(TokenEnd::after(lasts, self.rules.warn));
         let token = Secret::new(token.into_owned());
         let credential = Some(Credential { place: place.clone(), token, signed_by });
-        Ok(Admission { principal: claims::principal(&claims), token: end, credential })
+        Ok(Admission { principal: claims::principal(&claims), token: end, credential, rows })
     }
 
     fn count_refusal(&self, denied: Denied, route: &Route) {

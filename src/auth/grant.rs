@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::config::jwk::VerifyingKey;
 use crate::config::{Secret, TokenPlace};
+use crate::sse::RowValue;
 
 /// The facts of a request that decided on its admission.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +27,29 @@ pub struct AuthContext {
     pub cookies: bool,
     /// The token, where the route needs one.
     pub credential: Option<Credential>,
+    /// Which entries it opens, where the route asks.
+    pub rows: Option<Arc<ClaimedRows>>,
+}
+
+/// The values that a token names for fields of the entries that it opens. Two are equal if they open the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimedRows(Vec<(Box<str>, Vec<RowValue>)>);
+
+impl ClaimedRows {
+    /// Of these fields, each of which has to have one of its values.
+    pub fn new(mut fields: Vec<(Box<str>, Vec<RowValue>)>) -> Self {
+        for (_, values) in &mut fields {
+            values.sort_unstable();
+            values.dedup();
+        }
+        fields.sort();
+        Self(fields)
+    }
+
+    /// The values for this field.
+    pub fn of(&self, field: &str) -> Option<&[RowValue]> {
+        self.0.iter().find(|(name, _)| **name == *field).map(|(_, values)| &values[..])
+    }
 }
 
 /// A token, its place, and the key that verified it.
@@ -175,6 +199,7 @@ mod tests {
             site: None,
             cookies: false,
             credential: None,
+            rows: None,
         }
     }
 

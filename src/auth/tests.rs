@@ -9,10 +9,12 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::claims::{Claims, check, check_path, principal};
+use super::claims::{Claims, check, check_path, principal, rows};
+use super::gate::Terms;
 use super::*;
 use crate::config::jwk::{self, VerifyingKey};
-use crate::config::{Cors, Jwt, KeyPlace, Keys, Match, Origins, TokenPlace};
+use crate::config::{ClaimedColumn, Cors, Jwt, KeyPlace, Keys, Match, Origins, Rows, TokenPlace};
+use crate::sse::{Column, RowValue};
 use crate::telemetry::metrics::Metrics;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -78,6 +80,78 @@ fn a_claim_has_to_allow_every_variable() {
     assert!(!says(json!({"x": "1", "y": "2_3"})));
 }
 
+/// What these claims open where each of these fields has to have a value of its claim.
+fn opened(claims: &Value, fields: &[(&str, &str)]) -> Result<Option<Vec<Vec<RowValue>>>, Denied> {
+    let mut wanted = Rows::default();
+    for (column, (field, claim)) in fields.iter().enumerate() {
+        wanted.columns.push(Column { field: (*field).into(), payload: None });
+        wanted.claims.push(ClaimedColumn { column, claim: (*claim).into() });
+    }
+    let named = rows(object(claims), &wanted)?;
+    let of = |named: &grant::ClaimedRows, field| named.of(field).expect("it is asked for").to_vec();
+    Ok(named.map(|named| fields.iter().map(|(field, _)| of(&named, field)).collect()))
+}
+
+fn values(of: &[&str]) -> Vec<RowValue> {
+    let mut values: Vec<_> = of.iter().map(|value| RowValue::of(value.as_bytes())).collect();
+    values.sort_unstable();
+    values
+}
+
+#[test]
+fn a_claim_opens_the_entries_that_have_its_value_or_one_of_its_values() {
+    let claims = json!({
+        "sub": "ünï\u{0}", "tenants": ["b", "a", "b", ""], "org": {"id": "7", "deep": {"er": ["x"]}},
+        "a.b": "whole", "a": {"b": "led to"}, "empty": "",
+    });
+    for (claim, opens) in [
+        ("sub", &["ünï\u{0}"][..]),
+        ("tenants", &["a", "b", ""]),
+        ("org.id", &["7"]),
+        ("org.deep.er", &["x"]),
+        ("a.b", &["whole"]),
+        ("empty", &[""]),
+    ] {
+        assert_eq!(opened(&claims, &[("f", claim)]), Ok(Some(vec![values(opens)])), "{claim}");
+    }
+    let both = opened(&claims, &[("x", "org.id"), ("b", "sub")]);
+    assert_eq!(both, Ok(Some(vec![values(&["7"]), values(&["ünï\u{0}"])])));
+    assert_eq!(opened(&claims, &[]), Ok(None), "the route asks for nothing");
+}
+
+#[test]
+fn a_claim_that_names_no_value_opens_nothing() {
+    let claims = json!({
+        "n": 7, "yes": true, "null": null, "none": [], "mixed": ["a", 1], "nested": [["a"]], "o": {"p": 1},
+        "a.b": 1, "a": {"b": "led to"}, "good": "x", "list": [{"id": "x"}],
+    });
+    for claim in [
+        "absent", "n", "yes", "null", "none", "mixed", "nested", "o", "o.p", "o.q", "o.p.q", "a.b",
+        "good.x", "o.", ".o", "list.id", "list.0",
+    ] {
+        let all = [("f", "good"), ("g", claim)];
+        assert_eq!(opened(&claims, &all), Err(Denied::Match), "{claim}");
+    }
+}
+
+#[test]
+fn what_a_token_opens_is_compared_by_fields_and_values() {
+    let all = |fields: &[(&str, &[&str])]| {
+        let named = fields.iter().map(|(field, of)| ((*field).into(), values(of)));
+        grant::ClaimedRows::new(named.collect())
+    };
+    let one = all(&[("a", &["1", "2"]), ("b", &["3"])]);
+    assert_eq!(one, all(&[("b", &["3"]), ("a", &["2", "1", "2"])]));
+    for other in [
+        all(&[("a", &["1", "2"])]),
+        all(&[("a", &["1"]), ("b", &["3"])]),
+        all(&[("b", &["1", "2"]), ("a", &["3"])]),
+        all(&[("a", &["1", "2"]), ("c", &["3"])]),
+    ] {
+        assert_ne!(one, other);
+    }
+}
+
 #[test]
 fn subjects_of_two_issuers_are_two_principals() {
     let of = |claims: Value| principal(object(&claims));
@@ -116,7 +190,7 @@ fn admitted(gate: &Gate, token: &[u8]) -> Result<Admission, Denied> {
         return Err(Denied::Malformed);
     };
     let request = Request::get("/").header(AUTHORIZATION, value).body(()).expect("a request");
-    gate.check(&[], &[], &request, None)
+    gate.check(Terms::default(), &request, None)
 }
 
 fn good() -> String {
@@ -148,7 +222,7 @@ fn a_signature_is_verified_again_unless_its_key_is_still_here_and_the_token_is_t
     let readmits = |token: &str| {
         let bearer = format!("Bearer {token}");
         let request = Request::get("/").header(AUTHORIZATION, bearer).body(()).expect("a request");
-        same.check(&[], &[], &request, Some(&credential)).is_ok()
+        same.check(Terms::default(), &request, Some(&credential)).is_ok()
     };
     assert!(readmits(&good) && !readmits(&spoilt));
 }

@@ -9,6 +9,8 @@ pub struct Limits {
     pub clients: usize,
     /// Streams per stream key; zero: no limit.
     pub clients_per_key: usize,
+    /// Distinct selections of entries that the clients of a stream key have; never zero.
+    pub selections_per_key: usize,
     /// Streams per client address (IPv6: per /64); zero: no limit.
     pub clients_per_ip: usize,
     /// Streams per principal (the subject of a token); zero: no limit.

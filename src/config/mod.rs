@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 
-use crate::sse::Rendering;
-
 mod auth;
 mod cors;
 pub mod diagnostics;
@@ -40,7 +38,7 @@ pub use loaded::{ConfigFile, Loaded, Setting};
 pub use password::Password;
 pub use proxy::{Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
-pub use rows::{ClaimedColumn, Rows};
+pub use rows::{ClaimedColumn, Rows, is_last_event_id, is_own_parameter};
 pub use rules::{Absent, Ended, OnGap, RouteStart, Signals, StreamRules};
 pub use snapshot::{SnapshotRule, StateOf, StateQuery, StateTemplate};
 pub use template::{KeyTemplate, PathTemplate};
@@ -358,21 +356,6 @@ pub struct Route {
     pub rules: Arc<StreamRules>,
     /// Which entries its clients get, where not each of them gets all.
     pub rows: Rows,
-}
-
-impl Route {
-    /// What it makes of an entry, for a client that gets every entry or only a selection.
-    pub fn rendering(&self, selects: bool) -> Rendering {
-        let columns = if selects { self.rows.columns.clone() } else { Vec::new() };
-        Rendering { columns, ..self.rules.rendering.clone() }
-    }
-
-    /// All that it makes of an entry, for one client or another.
-    pub fn renderings(&self) -> impl Iterator<Item = Rendering> {
-        let selects =
-            [false, true].into_iter().filter(|selects| !selects || !self.rows.columns.is_empty());
-        selects.map(|selects| self.rendering(selects))
-    }
 }
 
 /// Entries a client may ask back for.

@@ -1,6 +1,7 @@
 //! Which entries of a stream the clients of a route get, where not each of them gets all.
 
-use crate::sse::Column;
+use super::{Route, TokenPlace};
+use crate::sse::{Column, Rendering};
 
 /// By which fields the clients of a route are told apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,40 @@ pub struct Rows {
 pub struct ClaimedColumn {
     /// The column's number.
     pub column: usize,
-    /// The claim; dots lead into objects (`org.id`).
+    /// The claim; dots lead into objects (`org.id`), unless a claim has the whole name.
     pub claim: String,
+}
+
+impl Rows {
+    /// The names by which a client may narrow what it gets, each with its column's number.
+    pub fn filter_names(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.filters.iter().map(|column| (self.columns[*column].field.as_str(), *column))
+    }
+}
+
+impl Route {
+    /// What it makes of an entry, for a client that gets every entry or only a selection.
+    pub fn rendering(&self, selects: bool) -> Rendering {
+        let columns = if selects { self.rows.columns.clone() } else { Vec::new() };
+        Rendering { columns, ..self.rules.rendering.clone() }
+    }
+
+    /// All that it makes of an entry, for one client or another.
+    pub fn renderings(&self) -> impl Iterator<Item = Rendering> {
+        let selects =
+            [false, true].into_iter().filter(|selects| !selects || !self.rows.columns.is_empty());
+        selects.map(|selects| self.rendering(selects))
+    }
+}
+
+/// Whether a parameter of a query has a meaning on every route, where tokens are in these places.
+pub fn is_own_parameter(name: &str, tokens: &[TokenPlace]) -> bool {
+    let is_token = |place: &TokenPlace| matches!(place, TokenPlace::Query(own) if own == name);
+    matches!(name, "last" | "since") || is_last_event_id(name) || tokens.iter().any(is_token)
+}
+
+/// Clients write the name in many ways: `last_event_id`, `lastEventId`, `Last-Event-ID`.
+pub fn is_last_event_id(name: &str) -> bool {
+    let letters = name.bytes().filter(|byte| !b"-_".contains(byte));
+    letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"lasteventid")
 }

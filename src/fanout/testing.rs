@@ -101,7 +101,7 @@ impl TestFanout {
 }
 
 fn context(key: &str) -> AuthContext {
-    let (host, origin, site, credential) = Default::default();
+    let (host, origin, site, credential, rows) = Default::default();
     AuthContext {
         path: key.into(),
         key: key.into(),
@@ -110,6 +110,7 @@ fn context(key: &str) -> AuthContext {
         site,
         cookies: false,
         credential,
+        rows,
     }
 }
 

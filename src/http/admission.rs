@@ -18,8 +18,8 @@ use crate::fanout::{
 use crate::limits::{ClientIdentity, LimitExceeded, Permit};
 use crate::sse::{Control, Controls, comment, write_control, write_retry};
 use crate::state::{Serving, State};
-use crate::stream::Lease;
 use crate::stream::start::Start;
+use crate::stream::{Lease, TooManySelections};
 
 /// A stream that a client asks for. Boxed: the task of each pending connection has room for it.
 pub(super) struct StreamRequest {
@@ -54,7 +54,8 @@ impl StreamRequest {
         let is_local = peer.address().is_some_and(|address| address.is_loopback());
         let may_be_proxy =
             !peer.is_trusted(trusted) && (is_local || forwarded::is_present(headers));
-        let context = reauthorize::context(request, &plan.key, plan.credential.take());
+        let by_token = (plan.credential.take(), plan.claimed.take());
+        let context = reauthorize::context(request, &plan.key, by_token);
         Box::new(Self { plan, serving, id, record, context, identity, may_be_proxy })
     }
 
@@ -68,10 +69,14 @@ impl StreamRequest {
         }
         let (limit, bounds) = (|LimitExceeded(limit)| limit, &self.serving.bounds);
         let permit = state.limits.admit(bounds, &self.identity).map_err(limit)?;
-        let lease = state.topic(bounds, &self.plan.key, &self.identity).map_err(limit)?;
+        let mut lease = state.topic(bounds, &self.plan.key, &self.identity).map_err(limit)?;
         let allowed = bounds.max_clients_per_key();
         if allowed > 0 && lease.topic().state().audience() > allowed {
             return Err("clients_per_key");
+        }
+        if let Some(selection) = &self.plan.selection {
+            let most = bounds.max_selections_per_key();
+            lease.select(selection, most).map_err(|TooManySelections| "selections")?;
         }
         Ok((permit, lease))
     }
@@ -81,7 +86,8 @@ impl StreamRequest {
     pub(super) fn subscriber(&self, state: &State, permit: Permit, mut lease: Lease) -> Subscriber {
         let Self { plan, serving, .. } = self;
         let route = &serving.config.routes[plan.route];
-        let rendering = lease.render(&route.rendering(plan.selection.is_some()));
+        let selection = lease.selection().cloned();
+        let rendering = lease.render(&route.rendering(selection.is_some()));
         let grant = state.grants.enter(&self.context);
         let now = state.serving();
         let is_reloaded = !Arc::ptr_eq(&now, serving);
@@ -97,7 +103,7 @@ impl StreamRequest {
             route: serving.routes[plan.route],
             rules: route.rules.clone(),
             state: plan.state.clone(),
-            selection: plan.selection.clone(),
+            selection,
             id: self.id,
             record: self.record.clone(),
             opened: Instant::now(),

@@ -2,7 +2,7 @@
 //!
 //! - `listener`, `inherited`: sockets, bound or handed over, and the accept loop
 //! - `server`: what a connection speaks; uses `proxy_header`, `request_head`, `rewind`
-//! - `router`, `plan`, `response`, `request`: what a request gets; uses `cors`, `forwarded`, `start_param`
+//! - `router`, `plan`, `response`, `request`: what a request gets; uses `cors`, `forwarded`, `filter`, `start_param`
 //! - `admission`: a stream's permit, topic and subscriber, or its refusal; `reauthorize`: the check after a reload
 //! - `over`: whether there is a stream to give; `head`: what `HEAD` gets of one
 //! - `publish`: what a `POST` adds
@@ -12,6 +12,7 @@
 
 mod admission;
 pub mod cors;
+mod filter;
 pub mod forwarded;
 mod frame_limit;
 mod head;

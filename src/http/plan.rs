@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::HeaderMap;
 
 use crate::auth::TokenEnd;
-use crate::auth::grant::Credential;
+use crate::auth::grant::{ClaimedRows, Credential};
 use crate::config::StateQuery;
 use crate::sse::Selection;
 use crate::stream::start::Start;
@@ -37,6 +37,8 @@ pub struct Plan {
     pub token: Option<TokenEnd>,
     /// The token itself.
     pub credential: Option<Credential>,
+    /// Which entries the token opens, where its route asks.
+    pub claimed: Option<Arc<ClaimedRows>>,
     /// Why it cannot be served now, if that is known already.
     pub unavailable: Option<&'static str>,
 }

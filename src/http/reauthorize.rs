@@ -1,11 +1,13 @@
 //! Whether a new configuration would admit a running stream: the facts of its request, made a request
 //! again, go through the same router and gate.
 
+use std::sync::Arc;
+
 use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Request};
 
 use super::{cors, router};
-use crate::auth::grant::{AuthContext, Credential};
+use crate::auth::grant::{AuthContext, ClaimedRows, Credential};
 use crate::config::TokenPlace;
 use crate::state::Serving;
 
@@ -13,11 +15,11 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// No host's name or origin is longer. A longer one is cut, and then matches none.
 const MAX_HOST_BYTES: usize = 300;
 
-/// The facts of a request for the stream `key`, and the token that admitted it.
+/// The facts of a request for the stream `key`, the token that admitted it, and the entries that it opens.
 pub(super) fn context<B>(
     request: &Request<B>,
     key: &str,
-    credential: Option<Credential>,
+    (credential, rows): (Option<Credential>, Option<Arc<ClaimedRows>>),
 ) -> AuthContext {
     let headers = request.headers();
     let kept = |bytes: &[u8]| Box::from(&bytes[..bytes.len().min(MAX_HOST_BYTES)]);
@@ -31,6 +33,7 @@ pub(super) fn context<B>(
         site: header(SITE),
         cookies: headers.contains_key(COOKIE),
         credential,
+        rows,
     }
 }
 

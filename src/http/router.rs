@@ -19,10 +19,11 @@ use super::plan::Plan;
 use super::publish::page;
 use super::publish::route::{self as publish, PublishPlan};
 use super::response::{self, demo_page, stream_response, text};
-use super::{cors, request_head, start_param};
-use crate::auth::grant::AuthContext;
+use super::{cors, filter, request_head, start_param};
+use crate::auth::grant::{AuthContext, ClaimedRows};
 use crate::auth::{Admission, Denied, Gate, host};
-use crate::config::{Absent, Access, Config, Route};
+use crate::config::{Absent, Access, Config, Route, Rows};
+use crate::sse::{RowValue, Selection};
 
 /// What a request gets.
 pub enum Decision {
@@ -83,7 +84,7 @@ pub fn still_allows<B>(
 ) -> bool {
     let Ok((_, route, variables)) = find(config, request.uri().path()) else { return false };
     route.key.key(&variables) == *context.key
-        && gate.still_allows(route, &variables, request, context.credential.as_ref())
+        && gate.still_allows(route, &variables, request, context)
         && check_host(config, request).is_ok()
 }
 
@@ -157,11 +158,13 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     }
     check_bodiless(request.headers())?;
     let start = start_param::start(request, route.replay, route.start).map_err(|why| bad(&why))?;
+    let query = request.uri().query().unwrap_or("");
+    let filters = filter::filters(query, &route.rows, &config.jwt.from).map_err(|why| bad(&why))?;
     let plan = Plan {
         route: index,
         key: route.key.key(&variables),
         state: route.rules.snapshot.as_ref().map(|rule| Arc::new(rule.query(&variables))),
-        selection: None,
+        selection: selection(&route.rows, admission.rows.as_deref(), filters),
         start,
         framed: request.version() == Version::HTTP_11,
         headers: HeaderMap::new(),
@@ -170,6 +173,7 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         principal: admission.principal,
         token: admission.token,
         credential: admission.credential,
+        claimed: admission.rows,
         unavailable,
     };
     if request.method() == Method::HEAD {
@@ -182,6 +186,21 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
     Ok(Decision::Stream(plan))
 }
 
+/// What a client gets that the token opens and the client wants; `None`: everything.
+fn selection(
+    rows: &Rows,
+    claimed: Option<&ClaimedRows>,
+    mut wanted: Vec<(usize, Vec<RowValue>)>,
+) -> Option<Arc<Selection>> {
+    let opened = rows.claims.iter().map(|claim| {
+        let values = claimed.and_then(|claimed| claimed.of(&rows.columns[claim.column].field));
+        // Without a value nothing is opened.
+        (claim.column, values.unwrap_or_default().to_vec())
+    });
+    wanted.extend(opened);
+    (!wanted.is_empty()).then(|| Arc::new(Selection::new(wanted)))
+}
+
 fn publish_plan<B>(
     (config, gate): (&Config, &Gate),
     (index, route, access): (usize, &Route, &Access),
@@ -191,7 +210,7 @@ fn publish_plan<B>(
     let admitted = if page::is_foreign(&config.cors, request) {
         Err(publish::Denied::Page)
     } else {
-        gate.admit_by(access, route, variables, request).map_err(|denied| match denied {
+        gate.admit_writer(access, route, variables, request).map_err(|denied| match denied {
             Denied::Keys => publish::Denied::Keys,
             denied => publish::Denied::Token(denial(denied)),
         })

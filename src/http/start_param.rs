@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper::Request;
 use jiff::Timestamp;
 
-use crate::config::{Replay, RouteStart, duration};
+use crate::config::{Replay, RouteStart, duration, is_last_event_id};
 use crate::sse::StreamId;
 use crate::stream::start::Start;
 
@@ -48,12 +48,6 @@ pub(super) fn of_route(start: RouteStart) -> Start {
         RouteStart::Newest(count) => Start::Newest(count),
         RouteStart::Back(back) => since_back(back),
     }
-}
-
-/// Clients write the name in many ways: `last_event_id`, `lastEventId`, `Last-Event-ID`.
-fn is_last_event_id(name: &str) -> bool {
-    let letters = name.bytes().filter(|byte| !b"-_".contains(byte));
-    letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"lasteventid")
 }
 
 /// What one last event id, or what stands in its place, means; `None`: it is empty. One that is no id of ours

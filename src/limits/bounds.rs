@@ -92,6 +92,11 @@ impl Bounds {
         self.config.clients_per_key
     }
 
+    /// Distinct selections of entries that the clients of one stream key have.
+    pub fn max_selections_per_key(&self) -> usize {
+        self.config.selections_per_key
+    }
+
     /// Stream keys with a reader.
     pub fn max_readers(&self) -> usize {
         self.config.readers

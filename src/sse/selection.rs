@@ -72,7 +72,7 @@ impl Selection {
 pub fn row_of(entry: &Entry, columns: &[Column]) -> Vec<Option<RowValue>> {
     let mut payload = Payload::default();
     let value = |column: &Column| match &column.payload {
-        None => only_value(entry, &column.field).map(|value| RowValue::of(value)),
+        None => only_value(entry, &column.field).map(RowValue::of),
         Some(field) => payload.of(entry, field).value(&column.field),
     };
     columns.iter().map(value).collect()
@@ -180,7 +180,7 @@ mod tests {
             (r#"{"a":"x""#, false),
             ("", false),
         ] {
-            let row = row_of(&entry(&[("payload", &payload)]), &columns);
+            let row = row_of(&entry(&[("payload", payload)]), &columns);
             let wanted = selection(&[(0, &["x", "12", "true"])]);
             assert_eq!(wanted.admits(&row), is_admitted, "{payload}");
         }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::selections::TooManySelections;
 use super::topic::Topic;
 use crate::config;
-use crate::sse::Rendering;
+use crate::sse::{Rendering, Selection};
 
 /// While all rings together are too large, a reader looks again after this long: shards move on meanwhile.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
@@ -33,12 +34,14 @@ pub struct Lease {
     topic: Arc<Topic>,
     /// The number of the rendering that its client has.
     rendering: Option<usize>,
+    /// What its client gets; `None`: everything.
+    selection: Option<Arc<Selection>>,
 }
 
 impl Lease {
     fn new(topic: &Arc<Topic>) -> Self {
         topic.state().clients += 1;
-        Self { topic: topic.clone(), rendering: None }
+        Self { topic: topic.clone(), rendering: None, selection: None }
     }
 
     /// The number of its client's rendering, which the topic makes for as long as it is held open.
@@ -61,6 +64,26 @@ impl Lease {
         }
     }
 
+    /// Its client gets only this, which it shares with the clients that get the same. It is counted for as long as the
+    /// topic is held open; `most` different ones may be.
+    pub fn select(
+        &mut self,
+        selection: &Arc<Selection>,
+        most: usize,
+    ) -> Result<(), TooManySelections> {
+        let mut state = self.topic.state();
+        let entered = state.selections.enter(selection, most)?;
+        if let Some(before) = self.selection.replace(entered) {
+            state.selections.leave(&before);
+        }
+        Ok(())
+    }
+
+    /// What its client gets; `None`: everything.
+    pub fn selection(&self) -> Option<&Arc<Selection>> {
+        self.selection.as_ref()
+    }
+
     /// The topic held open.
     pub fn topic(&self) -> &Arc<Topic> {
         &self.topic
@@ -73,6 +96,9 @@ impl Drop for Lease {
         state.clients -= 1;
         if let Some(number) = self.rendering {
             state.leave_rendering(number);
+        }
+        if let Some(selection) = &self.selection {
+            state.selections.leave(selection);
         }
         if state.clients == 0 {
             state.idle_since = Instant::now();

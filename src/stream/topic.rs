@@ -17,6 +17,7 @@ use super::catchup_positions::CatchUpRegistry;
 use super::ends::{Ends, StreamEnd};
 use super::renderings::Renderings;
 use super::ring::Ring;
+use super::selections::Selections;
 use super::sizes::Sizes;
 use super::status::{ReadFailure, ReaderStatus};
 
@@ -66,6 +67,8 @@ pub struct TopicState {
     pub status: ReaderStatus,
     /// What new batches are encoded for.
     pub renderings: Renderings,
+    /// What clients get of it that do not get all.
+    pub selections: Selections,
     /// Clients that hold it open.
     pub clients: usize,
     /// When its last client left, or when it was opened.
@@ -123,6 +126,7 @@ impl Topic {
             reader: ReaderState::Starting,
             status: ReaderStatus::default(),
             renderings: Renderings::default(),
+            selections: Selections::default(),
             clients: 0,
             idle_since: Instant::now(),
             ends: Ends::default(),

@@ -15,6 +15,7 @@ mod limits;
 mod proxy;
 mod publish;
 mod refused;
+mod rows;
 mod rules;
 mod source;
 

@@ -23,6 +23,7 @@ mod proxy;
 mod publish;
 mod reader;
 mod routes;
+mod rows;
 mod rules;
 mod section;
 mod sections;

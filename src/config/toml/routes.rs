@@ -7,10 +7,10 @@ use toml::de::DeTable;
 use super::reader::ConfigReader;
 use super::rules::{self, OtherSections};
 use super::section::{Found, Section};
-use super::{access, publish, snapshot};
+use super::{access, publish, rows, snapshot};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{KeyTemplate, PathTemplate, Replay, Route, Rows};
+use crate::config::{KeyTemplate, PathTemplate, Replay, Route};
 use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
 
 /// The types of events that `EventSource` itself dispatches.
@@ -35,7 +35,7 @@ snapshot = { newest_by = "id" }
 pub(super) fn routes(
     reader: &mut ConfigReader<'_>,
     root_of_file: &mut Vec<Item>,
-    others: OtherSections,
+    others: OtherSections<'_>,
 ) -> Vec<Route> {
     let mut routes: Vec<(Route, Location)> = Vec::new();
     if let Some(text) = reader.routes {
@@ -77,7 +77,7 @@ fn read_tables(
     reader: &mut ConfigReader<'_>,
     root: &mut Vec<Item>,
     access: Option<&'static str>,
-    others: OtherSections,
+    others: OtherSections<'_>,
     routes: &mut Vec<(Route, Location)>,
 ) {
     for (at, items) in tables(reader, root) {
@@ -137,7 +137,7 @@ fn route(
     mut section: Section<'_, '_>,
     header: &Location,
     access: Option<&'static str>,
-    others: OtherSections,
+    others: OtherSections<'_>,
 ) -> Option<(Route, Location)> {
     let path = section.required(
         "path",
@@ -173,13 +173,18 @@ fn route(
         missing: missing(&mut section),
         ..Rendering::default()
     };
+    let of_route =
+        rows::OfRoute { access: access.as_ref(), data: &rendering.data, tokens: others.tokens };
+    let (rows, rows_found) = rows::rows(&mut section, &of_route);
     let replay = section.read("replay", WrittenValue::Integer(10_000), replay).0;
     let rules = rules::rules(&mut section, rendering, replay, others);
+    let snapshot = rules.streams.snapshot.as_ref().zip(rules.snapshot_found.as_ref());
+    if let (Some(rows), Some((rule, found))) = (&rows_found, snapshot) {
+        rows::check_snapshot(&mut section, rows, rule, found);
+    }
     if let (Some(path), Some(key)) = (&path, &key) {
         check_variables(&mut section, path, key);
-        if let Some((rule, found)) =
-            rules.streams.snapshot.as_ref().zip(rules.snapshot_found.as_ref())
-        {
+        if let Some((rule, found)) = snapshot {
             snapshot::check_variables(&mut section, found, rule, &path.0);
             if others.is_cluster {
                 snapshot::check_slot(&mut section, found, rule, &key.0, &path.0);
@@ -199,7 +204,7 @@ fn route(
         ended: rules.ended,
         headers: Arc::new(rules.headers),
         rules: Arc::new(rules.streams),
-        rows: Rows::default(),
+        rows,
     };
     Some((route, found.location))
 }

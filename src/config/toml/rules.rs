@@ -7,16 +7,18 @@ use hyper::HeaderMap;
 use super::section::{Found, Section};
 use super::{headers, snapshot};
 use crate::config::units::{self, WrittenValue};
-use crate::config::{Absent, Ended, OnGap, Replay, RouteStart, Signals, StreamRules};
+use crate::config::{Absent, Ended, OnGap, Replay, RouteStart, Signals, StreamRules, TokenPlace};
 use crate::sse::{Controls, EndMarker, EventName, Rendering, SNAPSHOT_EVENT};
 
 const DEFAULT_ABSENT_AFTER: &str = "5s";
 
 /// What other sections say, as far as routes depend on it.
 #[derive(Clone, Copy)]
-pub(super) struct OtherSections {
+pub(super) struct OtherSections<'a> {
     /// Whether there are keys that verify tokens.
     pub(super) has_keys: bool,
+    /// Where tokens are (`auth.jwt.from`).
+    pub(super) tokens: &'a [TokenPlace],
     /// `source.block`
     pub(super) block: Duration,
     /// `source.max_entry`
@@ -43,7 +45,7 @@ pub(super) fn rules(
     section: &mut Section<'_, '_>,
     rendering: Rendering,
     replay: Replay,
-    OtherSections { block, is_embedded, .. }: OtherSections,
+    OtherSections { block, is_embedded, .. }: OtherSections<'_>,
 ) -> Rules {
     let (start, start_found) = section.read("start", "live", |written| start(written, replay));
     let (snapshot, snapshot_found) = snapshot::snapshot(section, is_embedded).unzip();

@@ -122,6 +122,11 @@ impl<'r, 'a> Section<'r, 'a> {
         Some(Found { key, value, location, subject })
     }
 
+    /// What this section has for `key`, which is read later.
+    pub(super) fn peek(&self, key: &str) -> Option<&WrittenValue> {
+        self.items.iter().find(|item| item.name == key).map(|item| &item.value)
+    }
+
     fn variable(&mut self, key: &'static str, default: &WrittenValue) -> Option<Found> {
         if REPEATED.contains(&self.name) {
             return None;

@@ -46,6 +46,7 @@ pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Conf
         jwt::jwt(Section::take_within(reader, &mut root, ("auth", "jwt"), "auth.jwt"));
     let others = OtherSections {
         has_keys,
+        tokens: &jwt.from,
         block: source.block,
         max_entry_bytes: source.max_entry_bytes,
         is_embedded: source.location == SourceLocation::Memory,
@@ -157,6 +158,7 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
     let clients_per_ip = section.count("clients_per_ip", 0, 0, ANY);
     let clients_per_principal = section.count("clients_per_principal", 0, 0, ANY);
     let clients_per_key = section.count("clients_per_key", 0, 0, ANY);
+    let selections_per_key = section.count("selections_per_key", 10_000, 1, ANY);
     let new_clients_per_second = section.count("new_clients_per_second", 0, 0, ANY);
     let new_clients_per_second_per_ip = section.count("new_clients_per_second_per_ip", 0, 0, ANY);
     let readers = section.count("readers", 10_000, 1, ANY);
@@ -165,6 +167,7 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
         clients_per_ip,
         clients_per_principal,
         clients_per_key,
+        selections_per_key,
         new_clients_per_second,
         new_clients_per_second_per_ip,
         readers,

@@ -66,11 +66,12 @@ impl DisconnectReason {
 }
 
 /// Why a client is refused: the name of a limit, what was wrong, or why Redis cannot read the stream key.
-pub(super) const REFUSALS: [&str; 24] = [
+pub(super) const REFUSALS: [&str; 25] = [
     "clients",
     "clients_per_ip",
     "clients_per_principal",
     "clients_per_key",
+    "selections",
     "new_clients_per_second",
     "new_clients_per_second_per_ip",
     "readers",
