@@ -70,6 +70,8 @@ mod report;
 mod rooms;
 /// Paths, keys, and the first user's dashboard.
 mod routes;
+/// Clients that get only some entries.
+mod rows;
 /// Exactly once, in order, across the seam of replay and live.
 mod seam;
 /// Readers that share connections.
