@@ -50,6 +50,9 @@ pub(crate) struct Crowd {
     /// The route conflates: those that are behind may be spared entries.
     #[arg(long)]
     pub(crate) conflated: bool,
+    /// The stream keys are values of one stream's field, by which clients select.
+    #[arg(long)]
+    pub(crate) selects: bool,
 }
 
 /// The clients of one thread.
@@ -93,6 +96,7 @@ pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result
         patience_seconds: seconds,
         streams: 0,
         conflated: false,
+        selects: false,
     };
     let mut clients = Clients::new(crowd)?;
     for index in 0..past.clients {
@@ -150,7 +154,7 @@ impl Clients {
             let key = index % crowd.keys;
             let progress = Progress::new(usize::try_from(key)?, crowd.first);
             clients
-                .connect(&request(crowd.first_key + key), progress)
+                .connect(&crowd.request(key), progress)
                 .with_context(|| format!("client {index}"))?;
             opened += 1;
             let few_wait = |tally: &Tally| tally.heads + ARRIVING > opened;
@@ -264,6 +268,16 @@ impl Viewer {
     }
 }
 
-pub(crate) fn request(key: u64) -> String {
+impl Crowd {
+    /// How a client of the `nth` stream key asks for it.
+    fn request(&self, nth: u64) -> String {
+        if self.selects {
+            return request(format_args!("{}?tenant={nth}", self.first_key));
+        }
+        request(self.first_key + nth)
+    }
+}
+
+pub(crate) fn request(key: impl std::fmt::Display) -> String {
     format!("GET /events/{key} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
 }

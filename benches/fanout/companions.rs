@@ -29,6 +29,7 @@ pub(crate) fn start_crowd(
     let mut words = vec![address.to_string()];
     words.extend(numbers.map(|number| number.to_string()));
     words.extend(scenario.is_conflated().then(|| "--conflated".to_owned()));
+    words.extend(scenario.selects.then(|| "--selects".to_owned()));
     scratch.start_role("clients", &words)
 }
 

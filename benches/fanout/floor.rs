@@ -36,6 +36,9 @@ pub(crate) struct Settings {
     pub(crate) threads: u64,
     pub(crate) keys: u64,
     pub(crate) redis: PathBuf,
+    /// The keys are values of one stream's second field: each entry is for the clients of one.
+    #[arg(long)]
+    pub(crate) selects: bool,
 }
 
 /// Serves until killed.
@@ -65,28 +68,32 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 struct Floor {
     epoll: OwnedFd,
     topics: Vec<Topic>,
+    selects: bool,
 }
 
 /// A stream key, its connection, and its clients.
 struct Topic {
     key: String,
     redis: Redis,
-    clients: Vec<TcpStream>,
+    /// By the value that they select; else all together.
+    clients: Vec<Vec<TcpStream>>,
 }
 
 impl Floor {
     fn new(settings: &Settings) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut topics = Vec::new();
-        for nth in 0..settings.keys {
+        let (keys, values) = if settings.selects { (1, settings.keys) } else { (settings.keys, 1) };
+        for nth in 0..keys {
             let redis = Redis::connect(&settings.redis)?;
             let socket = redis.socket.get_ref();
             epoll::add(&epoll, socket, EventData::new_u64(nth), EventFlags::IN)?;
-            let mut topic = Topic { key: key(nth), redis, clients: Vec::new() };
+            let clients = (0..values).map(|_| Vec::new()).collect();
+            let mut topic = Topic { key: key(nth), redis, clients };
             topic.ask(b"0-0")?;
             topics.push(topic);
         }
-        Ok(Self { epoll, topics })
+        Ok(Self { epoll, topics, selects: settings.selects })
     }
 
     fn serve(mut self, listener: &TcpListener) -> Result<()> {
@@ -114,19 +121,24 @@ impl Floor {
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
         let mut request = [0; 4096];
         let count = socket.read(&mut request).unwrap_or_default();
-        let Some(nth) = requested_key(&request[..count]) else { return Ok(()) };
+        let Some(nth) = requested(&request[..count], self.selects) else { return Ok(()) };
         if socket.write_all(HEAD).is_ok() {
             socket.set_nodelay(true)?;
             socket.set_nonblocking(true)?;
-            let topic = self.topics.get_mut(nth).context("no such stream key")?;
-            topic.clients.push(socket);
+            let (topic, value) = if self.selects { (0, nth) } else { (nth, 0) };
+            let topic = self.topics.get_mut(topic).context("no such stream key")?;
+            topic.clients.get_mut(value).context("no such value")?.push(socket);
         }
         Ok(())
     }
 }
 
-fn requested_key(request: &[u8]) -> Option<usize> {
-    let (nth, _) = leading_number(request.strip_prefix(b"GET /events/")?)?;
+/// The number of the stream key, or of the value that is selected of it.
+fn requested(request: &[u8], selects: bool) -> Option<usize> {
+    let (mut nth, rest) = leading_number(request.strip_prefix(b"GET /events/")?)?;
+    if selects {
+        (nth, _) = leading_number(rest.strip_prefix(b"?tenant=")?)?;
+    }
     usize::try_from(nth).ok()
 }
 
@@ -137,7 +149,9 @@ impl Topic {
 
     fn deliver(&mut self) -> Result<()> {
         let clients = &mut self.clients;
-        let cursor = take(&mut self.redis, |event| {
+        let cursor = take(&mut self.redis, |event, value| {
+            let value = if clients.len() == 1 { Some(0) } else { value };
+            let Some(clients) = value.and_then(|value| clients.get_mut(value)) else { return };
             let event = [format!("{:x}\r\n", event.len()).as_bytes(), &event, b"\r\n"].concat();
             clients.retain_mut(|client| send(client, &event).is_ok());
         })?;
@@ -151,7 +165,7 @@ pub(crate) fn each_event(redis: &Path, mut serve: impl FnMut(Vec<u8>)) -> Result
     let mut cursor = b"0-0".to_vec();
     loop {
         ask(&mut redis, &key(0), &cursor)?;
-        cursor = take(&mut redis, &mut serve)?;
+        cursor = take(&mut redis, |event, _| serve(event))?;
     }
 }
 
@@ -161,15 +175,18 @@ fn ask(redis: &mut Redis, key: &str, cursor: &[u8]) -> Result<()> {
     redis.flush()
 }
 
-/// Serves each event of the reply; the last id.
-fn take(redis: &mut Redis, mut serve: impl FnMut(Vec<u8>)) -> Result<Vec<u8>> {
+/// Serves each event of the reply, and the number in its second field; the last id.
+fn take(redis: &mut Redis, mut serve: impl FnMut(Vec<u8>, Option<usize>)) -> Result<Vec<u8>> {
     let reply = redis.reply()?;
     let mut cursor = Vec::new();
     for entry in reply.array().filter_map(|stream| stream.array().nth(1)).flat_map(Reply::array) {
         let mut parts = entry.array();
         cursor = parts.next().map(Reply::text).unwrap_or_default();
-        let payload = parts.next().and_then(|fields| fields.array().nth(1));
-        serve(encode(&cursor, &payload.map(Reply::text).unwrap_or_default()));
+        let mut fields = parts.next().map(Reply::array).into_iter().flatten();
+        let payload = fields.nth(1).map(Reply::text).unwrap_or_default();
+        let value = fields.nth(1).map(Reply::text);
+        let value = value.and_then(|value| leading_number(&value).map(|(value, _)| value));
+        serve(encode(&cursor, &payload), value.and_then(|value| usize::try_from(value).ok()));
     }
     Ok(cursor)
 }

@@ -23,6 +23,7 @@ mod publish;
 mod redis;
 mod rows;
 mod scenario;
+mod selecting;
 mod slow;
 mod states;
 mod table;

@@ -70,9 +70,16 @@ impl Scratch {
     }
 
     /// The floor, with `threads` threads.
-    pub(crate) fn start_floor(&self, at: SocketAddr, threads: u64, keys: u64) -> Result<Process> {
+    pub(crate) fn start_floor(
+        &self,
+        at: SocketAddr,
+        threads: u64,
+        keys: u64,
+        selects: bool,
+    ) -> Result<Process> {
         let redis = self.redis().display().to_string();
-        let words = [at.to_string(), threads.to_string(), keys.to_string(), redis];
+        let mut words = vec![at.to_string(), threads.to_string(), keys.to_string(), redis];
+        words.extend(selects.then(|| "--selects".to_owned()));
         let floor = self.start_role("floor", &words)?;
         floor.ready_when(|| TcpStream::connect(at).is_ok())
     }

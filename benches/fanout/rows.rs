@@ -8,6 +8,7 @@ use crate::many;
 use crate::measure::{Run, Server, measure, measure_alone, measure_pending};
 use crate::processes::Scratch;
 use crate::scenario::{Past, Scenario};
+use crate::selecting;
 use crate::table::{Figure, Goal};
 
 /// Seconds of entries in a smoke run.
@@ -31,7 +32,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 24] = [
+pub(crate) const ROWS: [Row; 26] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -59,6 +60,8 @@ pub(crate) const ROWS: [Row; 24] = [
     },
     Row { name: "snapshot-herd", run: snapshot_herd },
     Row { name: "conflate", run: conflate },
+    Row { name: "tenants", run: selecting::tenants },
+    Row { name: "filters", run: selecting::filters },
 ];
 
 /// Where rows are run, and what they have to report beside their figures.
@@ -142,7 +145,7 @@ fn multiplexed(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
     ])
 }
 
-fn cpu_beside_floor(gateway: &Run, floor: &Run, goal: Goal) -> Vec<Figure> {
+pub(crate) fn cpu_beside_floor(gateway: &Run, floor: &Run, goal: Goal) -> Vec<Figure> {
     vec![
         Figure::new("CPU us/delivery", 2, gateway.cpu_us_per_delivery())
             .beside("floor", floor.cpu_us_per_delivery())

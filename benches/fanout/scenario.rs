@@ -16,6 +16,10 @@ pub(crate) struct Scenario {
     /// The number of the first stream key.
     pub(crate) first_key: u64,
     pub(crate) keys: u64,
+    /// The keys are values of a field of one stream, by which each client selects its entries.
+    pub(crate) selects: bool,
+    /// Entries beside each that some client gets, which nobody gets.
+    pub(crate) unseen: u64,
     /// Entries per second, on all stream keys together, in turn.
     pub(crate) rate: f64,
     pub(crate) seconds: u64,
@@ -68,6 +72,8 @@ impl Default for Scenario {
             clients: 1000,
             first_key: 0,
             keys: 1,
+            selects: false,
+            unseen: 0,
             rate: 100.0,
             seconds: 10,
             entry_bytes: 230,
@@ -104,6 +110,9 @@ impl Scenario {
         let mut text = String::new();
         if self.is_conflated() {
             text.push_str("conflate = \"id\"");
+        }
+        if self.selects {
+            text.push_str("filter = [\"tenant\"]");
         }
         if self.state_clients > 0 {
             text.push_str(states::ROUTE);

@@ -367,6 +367,13 @@ pub enum Replay {
     All,
 }
 
+impl Replay {
+    /// How many entries these are at most.
+    pub fn most(self) -> u64 {
+        if let Self::Newest(most) = self { most } else { u64::MAX }
+    }
+}
+
 /// A value that is never printed.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);

@@ -10,13 +10,14 @@ use bytes::Bytes;
 
 use super::wire::{WritePosition, WriteProgress, age_ms, now_ms};
 use super::{Socket, Subscriber, WireFormat, uring};
+use crate::sse::Selection;
 use crate::stream::Batch;
 use crate::telemetry::metrics::Metrics;
 
 pub(super) struct BroadcastWrite<'a> {
     batches: &'a [Arc<Batch>],
     start: u64,
-    /// One for each format, and one for each subscriber that is ahead of the start.
+    /// One for each format and selection, and one for each subscriber that is ahead of the start.
     parts: Vec<Part>,
     recipients: Vec<Recipient>,
     outcomes: Vec<io::Result<usize>>,
@@ -33,8 +34,16 @@ struct Part {
     bytes: Bytes,
     events: u64,
     gaps: u64,
+    /// What the subscribers get of the batches; `None`: everything.
+    items: Option<SelectedItems>,
     /// Subscribers that got all of it.
     subscribers: u64,
+}
+
+/// What subscribers get that do not get everything.
+struct SelectedItems {
+    selection: Arc<Selection>,
+    seqs: Vec<u64>,
 }
 
 /// One subscriber that is to be written to.
@@ -81,6 +90,33 @@ impl<'a> BroadcastWrite<'a> {
         }
     }
 
+    /// What is written.
+    pub(super) fn batches(&self) -> &'a [Arc<Batch>] {
+        self.batches
+    }
+
+    /// The bytes for subscribers that get these items of the batches, by their selection, and have everything before
+    /// `seq`.
+    pub(super) fn part_of(
+        &mut self,
+        format: WireFormat,
+        selection: &Arc<Selection>,
+        seq: u64,
+        seqs: &[u64],
+    ) -> usize {
+        let seqs = seqs.iter().copied().filter(|item| *item >= seq).collect();
+        let items = SelectedItems { selection: selection.clone(), seqs };
+        self.parts.push(Part::of_items(self.batches, format, seq, items));
+        self.parts.len() - 1
+    }
+
+    /// Adds a subscriber, which gets such a part.
+    pub(super) fn add_to(&mut self, slot: usize, part: usize) {
+        if !self.parts[part].bytes.is_empty() {
+            self.recipients.push(Recipient { slot, part });
+        }
+    }
+
     /// Whether what was added is as much as is written in one go.
     pub(super) fn is_full(&self) -> bool {
         self.recipients.len() >= uring::MOST
@@ -111,8 +147,7 @@ impl<'a> BroadcastWrite<'a> {
                 part.subscribers += 1;
                 continue;
             }
-            let done =
-                part.format.advance(self.batches, WritePosition { seq: part.seq, offset: 0 }, sent);
+            let done = part.advance(self.batches, sent);
             *events += done.events;
             subscriber.record(done.events, done.gaps, sent);
             not_whole.push((due.slot, Sent::Short(done)));
@@ -135,7 +170,7 @@ impl<'a> BroadcastWrite<'a> {
         }
         let end = self.batches.last().map_or(self.start, |batch| batch.end_seq());
         for part in self.parts.iter().filter(|part| part.subscribers > 0) {
-            observe_latency(metrics, self.batches, part.format, part.seq..end, part.subscribers);
+            part.observe_latency(metrics, self.batches, end);
         }
     }
 }
@@ -145,8 +180,59 @@ impl Part {
         let from = WritePosition { seq, offset: 0 };
         let all = format.advance(batches, from, usize::MAX);
         let bytes = format.bytes_of(batches, from, usize::MAX);
-        Self { format, seq, bytes, events: all.events, gaps: all.gaps, subscribers: 0 }
+        let WriteProgress { events, gaps, .. } = all;
+        Self { format, seq, bytes, events, gaps, items: None, subscribers: 0 }
     }
+
+    fn of_items(
+        batches: &[Arc<Batch>],
+        format: WireFormat,
+        seq: u64,
+        items: SelectedItems,
+    ) -> Self {
+        let (mut events, mut gaps) = (0, 0);
+        let mut chunks = Vec::with_capacity(items.seqs.len());
+        for (batch, item) in found(batches, &items.seqs) {
+            let bytes = format.item(batch, item);
+            let is_entry = batch.is_entry(format.rendering.into(), item);
+            events += u64::from(is_entry);
+            gaps += u64::from(!is_entry && !bytes.is_empty());
+            chunks.push(bytes);
+        }
+        let bytes = match &mut chunks[..] {
+            [only] => std::mem::take(only),
+            chunks => chunks.concat().into(),
+        };
+        Self { format, seq, bytes, events, gaps, items: Some(items), subscribers: 0 }
+    }
+
+    /// How far a subscriber is that took so many bytes of it.
+    fn advance(&self, batches: &[Arc<Batch>], sent: usize) -> WriteProgress {
+        let from = WritePosition { seq: self.seq, offset: 0 };
+        match &self.items {
+            None => self.format.advance(batches, from, sent),
+            Some(SelectedItems { selection, .. }) => {
+                self.format.advance(&self.format.selected(batches, selection), from, sent)
+            }
+        }
+    }
+
+    fn observe_latency(&self, metrics: &Metrics, batches: &[Arc<Batch>], end: u64) {
+        let observe =
+            |items| observe_latency(metrics, batches, self.format, items, self.subscribers);
+        match &self.items {
+            None => observe(self.seq..end),
+            Some(items) => items.seqs.iter().for_each(|seq| observe(*seq..*seq + 1)),
+        }
+    }
+}
+
+/// Each of these items, which are in order, with its batch.
+fn found<'b>(batches: &'b [Arc<Batch>], seqs: &[u64]) -> impl Iterator<Item = (&'b Batch, u64)> {
+    seqs.iter().filter_map(|seq| {
+        let at = batches.partition_point(|batch| batch.end_seq() <= *seq);
+        batches.get(at).map(|batch| (&**batch, *seq))
+    })
 }
 
 /// Observes the latency of the entries among these items, which so many clients got.

@@ -133,14 +133,20 @@ impl Fanout {
     ) {
         let topic = subscriber.topic().clone();
         let mut shards = self.shards.entry(topic.id).or_default();
-        let smallest = shards.iter().min_by_key(|shard| shard.subscribers());
-        let full = smallest.is_none_or(|shard| shard.subscribers() >= SHARD_MIN_SUBSCRIBERS);
-        if full && shards.len() < self.settings().workers {
+        let smallest = |shards: &Vec<ShardHandle>| {
+            let suitable = shards.iter().enumerate().filter(|(_, shard)| shard.suits(&subscriber));
+            suitable.min_by_key(|(_, shard)| shard.subscribers()).map(|(index, _)| index)
+        };
+        let full = smallest(&shards)
+            .is_none_or(|index| shards[index].subscribers() >= SHARD_MIN_SUBSCRIBERS);
+        let count = shards.iter().filter(|shard| shard.suits(&subscriber)).count();
+        if full && count < self.settings().workers {
             let number = self.opened_shards.fetch_add(1, Ordering::Relaxed);
-            shards.push(shard::open(self, &topic, number));
+            let selects = subscriber.selection.is_some();
+            shards.push(shard::open(self, &topic, number, selects));
         }
-        let smallest = shards.iter().min_by_key(|shard| shard.subscribers());
-        let shard = smallest.expect("where there is none, one was opened");
+        let smallest = smallest(&shards);
+        let shard = &shards[smallest.expect("where there is none, one was opened")];
         shard.send(Joining { socket, subscriber, next_seq, delivery });
     }
 

@@ -10,7 +10,7 @@ use crate::auth::grant::GrantHandle;
 use crate::config::{OnGap, StateQuery, StreamRules};
 use crate::limits::Permit;
 use crate::sse::Selection;
-use crate::stream::{Batch, Lease, Topic};
+use crate::stream::{Batch, Lease, Topic, View};
 use crate::telemetry::metrics::{DisconnectReason, Metrics};
 
 /// One client stream, besides its socket. There are many: keep it small.
@@ -47,6 +47,11 @@ impl Subscriber {
     /// Its topic.
     pub fn topic(&self) -> &Arc<Topic> {
         self.lease.topic()
+    }
+
+    /// What its client gets of it.
+    pub(super) fn view(&self) -> View<'_> {
+        View { rendering: self.format.rendering.into(), selection: self.selection.as_deref() }
     }
 
     /// Whether its stream may be over with an item of these batches from `from_seq` on, or goes on otherwise than with

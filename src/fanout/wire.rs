@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::sse::{Control, Controls, StreamId, write_control};
+use crate::sse::{Control, Controls, Selection, StreamId, write_control};
 use crate::sse::{LAST_CHUNK, unframed, write_chunk};
 use crate::stream::Batch;
 
@@ -120,6 +120,12 @@ impl WireFormat {
             }
         }
         done
+    }
+
+    /// These batches as a client with this selection sees them.
+    pub fn selected(self, batches: &[Arc<Batch>], selection: &Selection) -> Vec<Arc<Batch>> {
+        let selected = |batch: &Arc<Batch>| batch.selected(self.rendering(), selection).0;
+        batches.iter().map(|batch| Arc::new(selected(batch))).collect()
     }
 
     /// The ids of the entries among these items whose events this format has in `batch`.

@@ -101,6 +101,10 @@ pub enum Control {
     },
     /// Entries are missing.
     Gap(Gap),
+    /// The same for a client that gets only some entries: those that are missing may be others'.
+    GapAtMost(Gap),
+    /// The client has everything up to here that it gets; there may be more that it does not get.
+    At,
     /// The client was behind, and was spared entries that newer ones supersede.
     Conflated {
         /// How many.
@@ -156,10 +160,16 @@ pub fn write_control(out: &mut Vec<u8>, form: Controls, id: Option<StreamId>, co
 }
 
 impl Control {
+    /// Of entries that are missing, which may be those of clients that get others.
+    pub fn gap(gap: Gap, may_be_others: bool) -> Self {
+        if may_be_others { Self::GapAtMost(gap) } else { Self::Gap(gap) }
+    }
+
     fn type_name(self) -> &'static str {
         match self {
             Self::Live { .. } => "live",
-            Self::Gap(_) => "gap",
+            Self::Gap(_) | Self::GapAtMost(_) => "gap",
+            Self::At => "at",
             Self::Conflated { .. } => "conflated",
             Self::Drain => "drain",
             Self::Expiring { .. } => "expiring",
@@ -187,15 +197,20 @@ fn control_json(control: Control) -> String {
         Control::End { reason } => format!(r#"{{"type":"end","reason":"{}"}}"#, reason.as_str()),
         Control::Ping => r#"{"type":"ping"}"#.into(),
         Control::Source { up } => format!(r#"{{"type":"source","up":{up}}}"#),
-        Control::Gap(gap) => {
-            let id = |id: Option<StreamId>| id.map_or("null".into(), |id| format!("\"{id}\""));
-            let lost = gap.lost.map_or("null".into(), |lost| lost.to_string());
-            format!(
-                r#"{{"type":"gap","after":{},"next":{},"lost":{lost},"reason":"{}"}}"#,
-                id(gap.after),
-                id(gap.next),
-                gap.reason.as_str()
-            )
+        Control::At => r#"{"type":"at"}"#.into(),
+        Control::Gap(gap) => gap_json(gap, &format!(r#""lost":{}"#, count_json(gap.lost))),
+        Control::GapAtMost(gap) => {
+            gap_json(gap, &format!(r#""lost":null,"at_most":{}"#, count_json(gap.lost)))
         }
     }
+}
+
+fn gap_json(gap: Gap, lost: &str) -> String {
+    let id = |id: Option<StreamId>| id.map_or("null".into(), |id| format!("\"{id}\""));
+    let (after, next, reason) = (id(gap.after), id(gap.next), gap.reason.as_str());
+    format!(r#"{{"type":"gap","after":{after},"next":{next},{lost},"reason":"{reason}"}}"#)
+}
+
+fn count_json(count: Option<u64>) -> String {
+    count.map_or("null".into(), |count| count.to_string())
 }

@@ -9,9 +9,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::conflation::{FieldValue, NewestItems, ValuedItem};
+use super::rows::Rows;
 use crate::sse::{
-    Control, Entry, Gap, Reason, Rendering, StreamId, Written, write_chunk, write_control,
-    write_entry,
+    Control, Entry, Gap, Reason, Rendering, RowValue, Selection, StreamId, Written, write_chunk,
+    write_control, write_entry,
 };
 
 /// One thing that every subscriber of a topic is sent, in order.
@@ -81,6 +82,8 @@ struct Rendered {
     ends_stream: bool,
     /// By which value of its field each item can be superseded; empty where the rendering conflates nothing.
     values: Vec<Option<FieldValue>>,
+    /// By which values of its fields each entry is selected.
+    rows: Rows,
 }
 
 /// How many entries could not be sent, by reason, counted once for each rendering.
@@ -131,7 +134,9 @@ impl Batch {
     pub fn size_bytes(&self) -> usize {
         let ends_bytes = size_of::<usize>() * self.ids.len();
         let value_bytes = |made: &Rendered| size_of::<Option<FieldValue>>() * made.values.len();
-        let of_one = |made: &Rendered| made.bytes.len() + ends_bytes + value_bytes(made);
+        let of_one = |made: &Rendered| {
+            made.bytes.len() + ends_bytes + value_bytes(made) + made.rows.size_bytes()
+        };
         let rendered: usize = self.rendered.iter().map(|(_, made)| of_one(made)).sum();
         rendered + self.ids.len() * size_of::<StreamId>() + size_of::<Self>()
     }
@@ -176,28 +181,74 @@ impl Batch {
         newest: &NewestItems,
     ) -> (Self, Vec<u64>) {
         let made = self.rendered(rendering);
-        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(made.ends.len()));
-        let mut spared = Vec::new();
-        for (index, seq) in (0..made.ends.len()).zip(self.first_seq..) {
+        let (mut batch, spared) = self.without(rendering, |index, seq| {
             let value = made.values.get(index).copied().flatten().filter(|_| seq >= from_seq);
-            if value.is_some_and(|value| newest.supersede(rendering, seq, value)) {
-                spared.push(seq);
+            value.is_some_and(|value| newest.supersede(rendering, seq, value))
+        });
+        if spared.last().is_some_and(|last| last + 1 == self.end_seq()) {
+            batch.rendered[0].1.ends_stream = false;
+        }
+        (batch, spared)
+    }
+
+    /// The same in one rendering, with nothing in place of the entries that a client with this selection does not get;
+    /// and these.
+    pub fn selected(&self, rendering: usize, selection: &Selection) -> (Self, Vec<u64>) {
+        self.without(rendering, |_, seq| !self.admits(rendering, seq, selection))
+    }
+
+    /// Whether a client with this selection gets the item. Gaps are for everybody; and an entry that nobody can read
+    /// may be anybody's.
+    pub fn admits(&self, rendering: usize, seq: u64, selection: &Selection) -> bool {
+        let (made, index) = (self.rendered(rendering), self.index(seq));
+        let is_unreadable = || made.unsent.contains(&(index, Reason::Unreadable));
+        selection.admits(made.rows.row(index)) || self.gaps.contains(&index) || is_unreadable()
+    }
+
+    /// By which values of its columns the item is selected.
+    pub fn row(&self, rendering: usize, seq: u64) -> &[Option<RowValue>] {
+        self.rendered(rendering).rows.row(self.index(seq))
+    }
+
+    /// Whether it holds more than entries that go to whom they are for: a gap, or the end of the stream.
+    pub fn concerns_all(&self) -> bool {
+        let concerns_all = |made: &Rendered| made.ends_stream || !made.unsent.is_empty();
+        !self.gaps.is_empty() || self.rendered.iter().any(|(_, made)| concerns_all(made))
+    }
+
+    /// The same in one rendering, with nothing in place of the items that `leaves_out` names by index and number; and
+    /// these.
+    fn without(
+        &self,
+        rendering: usize,
+        leaves_out: impl Fn(usize, u64) -> bool,
+    ) -> (Self, Vec<u64>) {
+        let made = self.rendered(rendering);
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(made.ends.len()));
+        let (mut left_out, mut values) = (Vec::new(), made.values.clone());
+        for (index, seq) in (0..made.ends.len()).zip(self.first_seq..) {
+            if leaves_out(index, seq) {
+                left_out.push(seq);
+                values.get_mut(index).map(Option::take);
             } else {
                 bytes.extend_from_slice(&made.bytes[made.range(index)]);
             }
             ends.push(bytes.len());
         }
-        let is_last_spared = spared.last().is_some_and(|last| last + 1 == self.end_seq());
+        let seq = |index: usize| self.first_seq + index as u64;
+        let is_left_out = |index: usize| left_out.binary_search(&seq(index)).is_ok();
+        let unsent = made.unsent.iter().filter(|(index, _)| !is_left_out(*index));
         let rendered = Rendered {
             bytes: bytes.into(),
             ends,
-            unsent: made.unsent.clone(),
-            ends_stream: made.ends_stream && !is_last_spared,
-            values: Vec::new(),
+            unsent: unsent.copied().collect(),
+            ends_stream: made.ends_stream,
+            values,
+            rows: Rows::default(),
         };
         let Self { first_seq, since, ref ids, ref gaps, .. } = *self;
         let rendered = vec![(rendering, rendered)];
-        (Self { first_seq, since, ids: ids.clone(), gaps: gaps.clone(), rendered }, spared)
+        (Self { first_seq, since, ids: ids.clone(), gaps: gaps.clone(), rendered }, left_out)
     }
 
     /// Whether its last item is the entry that ends the stream.
@@ -283,7 +334,8 @@ impl Rendered {
             Some(field) => values(items, field, &unsent),
             None => Vec::new(),
         };
-        Self { bytes, ends, unsent, ends_stream, values }
+        let rows = Rows::of(items, &rendering.columns);
+        Self { bytes, ends, unsent, ends_stream, values, rows }
     }
 
     fn start(&self, index: usize) -> usize {
@@ -307,7 +359,9 @@ fn values(items: &[Item], field: &str, unsent: &[(usize, Reason)]) -> Vec<Option
 
 fn write_gap(out: &mut Vec<u8>, rendering: &Rendering, gap: Gap, id: StreamId) {
     let id = rendering.gaps_have_ids.then_some(id);
-    write_control(out, rendering.controls, id, Control::Gap(gap));
+    // An entry that is too large is the client's own.
+    let may_be_others = !rendering.columns.is_empty() && gap.reason != Reason::Oversize;
+    write_control(out, rendering.controls, id, Control::gap(gap, may_be_others));
 }
 
 #[cfg(test)]

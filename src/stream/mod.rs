@@ -10,11 +10,13 @@ pub mod reader;
 mod renderings;
 pub mod replay;
 mod ring;
+mod rows;
 mod selections;
 mod sizes;
 pub mod start;
 mod status;
 mod topic;
+mod view;
 
 pub use batch::{Batch, Item, Unsent};
 pub use catchup_positions::{CatchUpPosition, CatchUpRegistry};
@@ -27,3 +29,4 @@ pub use selections::{Selections, TooManySelections};
 pub use sizes::Sizes;
 pub use status::{ConnectionStatus, ReadFailure, ReaderStatus};
 pub use topic::{Pushed, ReaderState, Topic, TopicState};
+pub use view::View;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Item};
 use super::conflation::NewestItems;
+use super::view::View;
 use crate::config;
 use crate::sse::{Reason, StreamId};
 
@@ -256,6 +257,28 @@ impl Ring {
                 return (first..batch.end_seq()).rev().find(|seq| batch.entries_from(*seq) == left);
             }
             left -= entries;
+        }
+        None
+    }
+
+    /// The same of the entries that a client with this view gets, among the `most` newest of all: where there are fewer,
+    /// the oldest of these. `None`: that is not known here.
+    pub fn nth_newest_in(&self, view: View<'_>, count: u64, most: u64) -> Option<u64> {
+        let Some(selection) = view.selection else { return self.nth_newest(count) };
+        let rendering = view.rendering;
+        let (mut left, mut looked_at) = (count, 0);
+        for batch in self.batches.iter().rev() {
+            let first = batch.first_seq.max(self.generation_seq);
+            if !batch.has(rendering) {
+                return None;
+            }
+            for seq in (first..batch.end_seq()).rev().filter(|seq| !batch.is_gap(*seq)) {
+                looked_at += 1;
+                left -= u64::from(batch.admits(rendering, seq, selection));
+                if left == 0 || looked_at == most {
+                    return Some(seq);
+                }
+            }
         }
         None
     }

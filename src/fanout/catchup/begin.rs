@@ -16,7 +16,7 @@ impl CatchUp {
     /// Where a new client asked to start, after the `opening` bytes of its response. Where "now" is for it is
     /// settled here, before it can know that its stream is open.
     pub fn begin(subscriber: &Subscriber, replay: Replay, asked: Start, opening: Vec<u8>) -> Self {
-        let now = resolve_now(subscriber.topic(), replay, asked);
+        let now = resolve_now(subscriber.topic(), replay, asked, subscriber.view());
         let (tail, is_up) = {
             let state = subscriber.topic().state();
             // Whether the stream is over has to be found out before the client may wait for more.

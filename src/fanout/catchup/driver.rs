@@ -18,7 +18,7 @@ use crate::fanout::writer::SubscriberWriter;
 use crate::fanout::{Fanout, Socket, Subscriber, close};
 use crate::stream::continuity::Continuity;
 use crate::stream::start::Start;
-use crate::stream::{CatchUpPosition, StreamEnd};
+use crate::stream::{CatchUpPosition, StreamEnd, View};
 use crate::telemetry::metrics::{DisconnectReason, Scope};
 
 /// A catch-up subscriber with its client's connection.
@@ -222,7 +222,9 @@ impl Driver {
             (state.ring.generation(), state.ring.tail())
         };
         let fanout = self.fanout.clone();
-        let rendering = usize::from(self.subscriber.format.rendering);
+        let (rendering, selection) =
+            (self.subscriber.format.rendering, self.subscriber.selection.clone());
+        let view = View { rendering: rendering.into(), selection: selection.as_deref() };
         let Beginning { asked, replay, now, .. } = beginning;
         let rules = self.subscriber.rules.clone();
         let resolving = async {
@@ -231,9 +233,7 @@ impl Driver {
             let resolved = match now {
                 Some(resolved) => resolved,
                 None => {
-                    replays
-                        .resolve(&topic, generation, read_up_to, rendering, replay, asked)
-                        .await?
+                    replays.resolve(&topic, generation, read_up_to, view, replay, asked).await?
                 }
             };
             // What is remembered of a key that was gone may be older than the stream that is there by now.
@@ -360,6 +360,10 @@ impl Driver {
         let spared = std::mem::take(&mut self.machine.spared_uncounted);
         if spared > 0 {
             self.fanout.metrics.conflated.increment(spared);
+        }
+        let withheld = std::mem::take(&mut self.machine.withheld_uncounted);
+        if withheld > 0 {
+            self.fanout.metrics.withheld.increment(withheld);
         }
         for told in self.machine.take_gaps() {
             self.fanout.metrics.gap(Scope::Resume, told.gap);

@@ -6,7 +6,7 @@ use crate::config::{OnGap, Replay, StreamRules};
 use crate::fanout::Subscriber;
 use crate::fanout::signal::{StatusChange, status_change};
 use crate::fanout::wire::{WireFormat, WritePosition, WriteProgress};
-use crate::sse::{Control, EndReason, Gap, StreamId};
+use crate::sse::{Control, EndReason, Gap, Selection, StreamId};
 use crate::stream::Batch;
 use crate::stream::continuity::Continuity;
 use crate::stream::start::{Resolved, Start};
@@ -30,6 +30,8 @@ pub struct CatchUp {
     pub(in crate::fanout) half_written: Option<StreamId>,
     pub(super) format: WireFormat,
     pub(super) rules: Arc<StreamRules>,
+    /// Which entries its client gets; `None`: all.
+    pub(super) selection: Option<Arc<Selection>>,
     /// The last that its client got is the entry that ends the stream, as long as none follows.
     pub(super) is_at_end: bool,
     /// The stream is over once everything unsent is written.
@@ -40,6 +42,8 @@ pub struct CatchUp {
     pub(super) spared: u64,
     /// and those that it was told of and that are not counted yet.
     pub(super) spared_uncounted: u64,
+    /// Entries that were withheld from it and that are not counted yet.
+    pub(super) withheld_uncounted: u64,
     /// Entries delivered before it was live.
     pub(super) replayed: u64,
     /// Gaps that were told and not counted yet.
@@ -189,11 +193,13 @@ impl CatchUp {
             half_written,
             format,
             rules,
+            selection: subscriber.selection.clone(),
             is_at_end: false,
             over,
             is_behind: false,
             spared: 0,
             spared_uncounted: 0,
+            withheld_uncounted: 0,
             replayed: 0,
             uncounted,
         }
@@ -300,10 +306,9 @@ impl CatchUp {
             let batches = run_from(ring.from(at.seq), self.format, topic.max_bytes);
             if !batches.is_empty() {
                 let run = self.run(batches, self.format, at);
-                return Action::Write(if self.conflates() {
-                    run.conflated(ring.newest())
-                } else {
-                    run
+                return Action::Write(match &self.selection {
+                    None if self.conflates() => run.conflated(ring.newest()),
+                    _ => run,
                 });
             }
         }
@@ -324,7 +329,8 @@ impl CatchUp {
         };
     }
 
-    /// What is written in one go: no further than to a gap, where the stream does not just go on after it.
+    /// What is written in one go, of what its client gets: no further than to a gap, where the stream does not just go on
+    /// after it.
     pub(super) fn run(
         &self,
         batches: Vec<Arc<Batch>>,
@@ -332,7 +338,13 @@ impl CatchUp {
         at: WritePosition,
     ) -> Run {
         let stops_at_gap = self.rules.on_gap != OnGap::Tell;
-        Run { batches, format, at, stops_at_gap, spared: Vec::new() }
+        let (spared, withheld) = Default::default();
+        let run = Run { batches, format, at, stops_at_gap, spared, withheld };
+        match &self.selection {
+            None => run,
+            Some(selection) if self.conflates() => run.selected(selection).conflated_by_itself(),
+            Some(selection) => run.selected(selection),
+        }
     }
 
     /// The client took `sent` bytes of a run.
@@ -342,7 +354,9 @@ impl CatchUp {
             self.replayed += done.events;
         }
         self.unsent.extend_from_slice(&done.rest);
-        self.spared += run.spared_before(done.position.seq);
+        let (spared, withheld) = run.left_out_before(done.position.seq);
+        self.spared += spared;
+        self.withheld_uncounted += withheld;
         let gap = run.has_passed_gap(done.position.seq).then(|| run.id_before(done.position.seq));
         if gap.is_none() || self.rules.on_gap != OnGap::Heal {
             self.delivery.last_id = run.id_before(done.position.seq).or(self.delivery.last_id);

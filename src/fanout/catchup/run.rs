@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::fanout::wire::{WireFormat, WritePosition, age_ms, id_before, now_ms};
-use crate::sse::StreamId;
+use crate::sse::{Selection, StreamId};
 use crate::stream::{Batch, NewestItems};
 
 /// Batches that are written in one go.
@@ -20,6 +20,8 @@ pub(super) struct Run {
     pub(super) stops_at_gap: bool,
     /// Items that its client is spared.
     pub(super) spared: Vec<u64>,
+    /// Entries that its client does not get.
+    pub(super) withheld: Vec<u64>,
 }
 
 /// The first batches that this format has, and that make about `max_bytes`; at least one, and none after an entry that
@@ -41,23 +43,44 @@ pub(super) fn run_from<'a>(
     run.cloned().collect()
 }
 
+/// Makes of each batch one that leaves out some items; and these.
+fn each(
+    batches: &[Arc<Batch>],
+    made: impl Fn(&Batch) -> (Batch, Vec<u64>),
+) -> (Vec<Arc<Batch>>, Vec<u64>) {
+    let (batches, left_out): (Vec<_>, Vec<_>) = batches.iter().map(|batch| made(batch)).unzip();
+    (batches.into_iter().map(Arc::new).collect(), left_out.concat())
+}
+
 impl Run {
     /// Without the items that are superseded; not without one that is half written.
     pub(super) fn conflated(self, newest: &NewestItems) -> Self {
         let from_seq = self.at.seq + u64::from(self.at.offset > 0);
         let rendering = usize::from(self.format.rendering);
-        let (mut batches, mut spared) = (Vec::with_capacity(self.batches.len()), self.spared);
-        for batch in &self.batches {
-            let (batch, superseded) = batch.conflated(rendering, from_seq, newest);
-            batches.push(Arc::new(batch));
-            spared.extend(superseded);
-        }
+        let (batches, spared) =
+            each(&self.batches, |batch| batch.conflated(rendering, from_seq, newest));
         Self { batches, spared, ..self }
     }
 
-    /// How many items before `seq` its client was spared.
-    pub(super) fn spared_before(&self, seq: u64) -> u64 {
-        self.spared.iter().filter(|spared| **spared < seq).count() as u64
+    /// The same by what it holds itself: what a client with a selection does not get supersedes nothing.
+    pub(super) fn conflated_by_itself(self) -> Self {
+        let newest = NewestItems::of(&self.batches);
+        self.conflated(&newest)
+    }
+
+    /// Without the entries that a client with this selection does not get.
+    pub(super) fn selected(self, selection: &Selection) -> Self {
+        let rendering = usize::from(self.format.rendering);
+        let (batches, mut withheld) =
+            each(&self.batches, |batch| batch.selected(rendering, selection));
+        withheld.retain(|seq| *seq >= self.at.seq);
+        Self { batches, withheld, ..self }
+    }
+
+    /// How many items before `seq` its client was spared, and how many entries were withheld from it.
+    pub(super) fn left_out_before(&self, seq: u64) -> (u64, u64) {
+        let before = |left_out: &[u64]| left_out.partition_point(|at| *at < seq) as u64;
+        (before(&self.spared), before(&self.withheld))
     }
 
     /// All of its bytes, up to `max_bytes`.
@@ -118,11 +141,15 @@ impl Run {
         }
     }
 
-    /// Whether its first entry is older than `max_lag`.
+    /// Whether the first that it sends is older than `max_lag`.
     pub(super) fn is_older_than(&self, max_lag: Duration) -> bool {
-        let next = self.batches.first().and_then(|batch| batch.ids_from(self.at.seq).first());
-        let age = next.and_then(|id| age_ms(*id, now_ms())).map(Duration::from_millis);
-        age.is_some_and(|age| age > max_lag)
+        let items = self.batches.iter().flat_map(|batch| {
+            let from = batch.first_seq.max(self.at.seq);
+            (from..batch.end_seq()).zip(batch.ids_from(from)).map(move |(seq, id)| (batch, seq, id))
+        });
+        let mut sent = items.filter(|(batch, seq, _)| !self.format.item(batch, *seq).is_empty());
+        let age = sent.next().and_then(|(_, _, id)| age_ms(*id, now_ms()));
+        age.is_some_and(|age| Duration::from_millis(age) > max_lag)
     }
 
     /// Whether it came to the gateway no longer than `max_lag` ago, however old its entries are.

@@ -6,6 +6,7 @@ use super::driver::Driver;
 use super::machine::{End, Phase};
 use crate::source::ErrorClass;
 use crate::sse::{Control, StreamId};
+use crate::stream::View;
 use crate::telemetry::metrics::DisconnectReason;
 
 /// A state is written in pieces of this size, so that live clients have their turn in between.
@@ -17,10 +18,12 @@ impl Driver {
         let (topic, rules) = (self.subscriber.topic().clone(), self.subscriber.rules.clone());
         let (fanout, query) = (self.fanout.clone(), self.subscriber.state.clone());
         let query = query.expect("only a client whose route gives a state is to get one");
-        let rendering = usize::from(self.subscriber.format.rendering);
+        let (rendering, selection) =
+            (self.subscriber.format.rendering, self.subscriber.selection.clone());
+        let view = View { rendering: rendering.into(), selection: selection.as_deref() };
         let reading = async {
             fanout.replays.end_if_unknown(&topic, &rules).await?;
-            fanout.replays.snapshot(&topic, rendering, &query, least).await
+            fanout.replays.snapshot(&topic, view, &query, least).await
         };
         match self.meanwhile(reading).await? {
             Some(Ok(snapshot)) => {

@@ -28,10 +28,13 @@ impl CatchUp {
         Ok(())
     }
 
-    /// Says that the stream lives, and whether Redis is away.
+    /// Says that the stream lives, and whether Redis is away; and how far it has come, where entries are withheld.
     pub(super) fn tell_alive(&mut self, reader: &ReaderState) {
         let signal = Signal::of_silence(reader);
         self.unsent = signal.bytes(self.format, self.rules.signals);
+        if self.selection.is_some() && self.delivery.last_id.is_some() {
+            self.format.append_control(self.delivery.last_id, Control::At, &mut self.unsent);
+        }
     }
 
     /// Tells the client that its token expires.
@@ -42,10 +45,11 @@ impl CatchUp {
     /// Tells of a gap, after which the client goes on after `id`.
     pub(super) fn tell_gap(&mut self, gap: Gap, id: StreamId) {
         self.count(gap, false);
+        let control = Control::gap(gap, self.selection.is_some());
         if self.rules.on_gap == OnGap::Heal {
-            self.format.append_control(None, Control::Gap(gap), &mut self.unsent);
+            self.format.append_control(None, control, &mut self.unsent);
         } else {
-            self.tell(id, Control::Gap(gap));
+            self.tell(id, control);
         }
         self.go_on_after_gap(id);
     }

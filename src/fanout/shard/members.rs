@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Joining;
+use super::groups::Groups;
 use super::task::{Member, Shard, WRITE_BYTES};
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::catchup::{CatchUp, DeliveryState, Phase, catch_up};
@@ -45,6 +46,10 @@ impl Shard {
             return self.hand_over(socket, subscriber, machine);
         };
         let metrics = self.fanout.metrics.clone();
+        let missing = match &subscriber.selection {
+            Some(selection) => subscriber.format.selected(&missing, selection),
+            None => missing,
+        };
         let mut broadcast = BroadcastWrite::new(&missing, next_seq, metrics.routes().len());
         broadcast.add(0, subscriber.format, next_seq);
         let not_whole = broadcast.send(false, |_| (&socket, &subscriber)).pop();
@@ -86,6 +91,9 @@ impl Shard {
             }
         };
         let slot = self.members.insert(Member { socket, subscriber, has_until });
+        if let Some(groups) = &mut self.groups {
+            groups.insert(slot, &self.members[slot].subscriber);
+        }
         if !is_watched && let Err(error) = self.watch(slot) {
             self.fanout.warn_unwatched(&self.members[slot].subscriber, &error);
             return self.disconnect(slot, None, DisconnectReason::Error);
@@ -184,6 +192,12 @@ impl Shard {
         let Some(poller) = &self.poller else { return };
         self.members.compact(|member, _, slot| poller.move_to(slot, member.socket.get()).is_ok());
         self.members.shrink_to_fit();
+        if let Some(groups) = &mut self.groups {
+            **groups = Groups::default();
+            for (slot, Member { subscriber, .. }) in &self.members {
+                groups.insert(slot, subscriber);
+            }
+        }
     }
 
     pub(super) fn take(&mut self, slot: usize) -> Option<Member> {
@@ -191,6 +205,9 @@ impl Shard {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
         if let Some(poller) = &self.poller {
             poller.remove(member.socket.get());
+        }
+        if let Some(groups) = &mut self.groups {
+            groups.remove(slot, &member.subscriber);
         }
         Some(member)
     }

@@ -10,7 +10,9 @@ use super::catchup::DeliveryState;
 use super::{Fanout, Socket, Subscriber};
 use crate::stream::Topic;
 
+mod groups;
 mod members;
+mod selected;
 mod signals;
 mod task;
 #[cfg(test)]
@@ -42,6 +44,8 @@ pub(super) struct Joining {
 /// A shard, seen from outside.
 pub(super) struct ShardHandle {
     number: usize,
+    /// Whether it is for subscribers that get only some entries.
+    selects: bool,
     inbox: mpsc::UnboundedSender<ShardMessage>,
     subscribers: Arc<AtomicUsize>,
 }
@@ -50,6 +54,11 @@ impl ShardHandle {
     /// Its number, as the topic knows it.
     pub(super) fn number(&self) -> usize {
         self.number
+    }
+
+    /// Whether a subscriber like this belongs there.
+    pub(super) fn suits(&self, subscriber: &Subscriber) -> bool {
+        self.selects == subscriber.selection.is_some()
     }
 
     pub(super) fn subscribers(&self) -> usize {
@@ -69,10 +78,15 @@ impl ShardHandle {
     }
 }
 
-/// Opens a shard at the topic's tail.
-pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> ShardHandle {
+/// Opens a shard at the topic's tail; whether it is for subscribers that get only some entries.
+pub(super) fn open(
+    fanout: &Arc<Fanout>,
+    topic: &Arc<Topic>,
+    number: usize,
+    selects: bool,
+) -> ShardHandle {
     let (inbox, receiver) = mpsc::unbounded_channel();
     let subscribers = Arc::new(AtomicUsize::new(0));
-    task::spawn(fanout, topic, number, subscribers.clone(), receiver);
-    ShardHandle { number, inbox, subscribers }
+    task::spawn(fanout, topic, number, selects, (subscribers.clone(), receiver));
+    ShardHandle { number, selects, inbox, subscribers }
 }

@@ -12,7 +12,7 @@ use super::super::{Subscriber, uring};
 use super::members::yield_at;
 use super::task::{Member, Shard};
 use crate::config::Signals;
-use crate::sse::{Control, StreamId};
+use crate::sse::{Control, Controls, StreamId};
 use crate::stream::ReaderState;
 use crate::telemetry::metrics::DisconnectReason;
 
@@ -35,11 +35,16 @@ impl Shard {
     /// Tells every client the same.
     pub(super) async fn signal(&mut self, signal: Signal) {
         let (mut shared, mut outcomes) = (PerKind::default(), Vec::new());
+        let at = self.position_to_tell(signal);
         let at_once = self.fanout.settings().at_once;
         for first in (0..self.members.capacity()).step_by(uring::MOST) {
             let slots = (first..first + uring::MOST).filter(|slot| self.members.contains(*slot));
             let due: Vec<_> = slots
-                .map(|slot| (slot, signal_for(&self.members[slot].subscriber, signal, &mut shared)))
+                .map(|slot| {
+                    let Member { subscriber, has_until, .. } = &self.members[slot];
+                    let at = at.filter(|_| *has_until <= self.position);
+                    (slot, signal_for(subscriber, signal, at, &mut shared))
+                })
                 .collect();
             let sends =
                 due.iter().map(|(slot, bytes)| (self.members[*slot].socket.get(), &**bytes));
@@ -50,6 +55,14 @@ impl Shard {
             tokio::task::yield_now().await;
         }
         self.last_write = Instant::now();
+    }
+
+    /// Up to where members have come that get only some entries, where they are still to be told.
+    fn position_to_tell(&mut self, signal: Signal) -> Option<StreamId> {
+        let is_due = signal == Signal::Keepalive && self.told_position < self.position;
+        self.groups.as_ref().filter(|_| is_due)?;
+        self.told_position = self.position;
+        self.topic.state().ring.told_before(self.position)
     }
 
     /// Tells one client that its token expires.
@@ -83,12 +96,22 @@ impl Shard {
     }
 }
 
-/// The signal in the form that this client gets; made once for each kind.
+/// What one kind of client gets as a signal: framed or not, in which form, up to where it has come.
+type SignalKind = (bool, Controls, Signals, Option<StreamId>);
+
+/// The signal in the form that this client gets, and up to where it has come; made once for each kind.
 fn signal_for(
     subscriber: &Subscriber,
     signal: Signal,
-    shared: &mut PerKind<(bool, Signals), Bytes>,
+    at: Option<StreamId>,
+    shared: &mut PerKind<SignalKind, Bytes>,
 ) -> Bytes {
     let (format, signals) = (subscriber.format, subscriber.rules.signals);
-    shared.get((format.framed, signals), || Bytes::from(signal.bytes(format, signals)))
+    shared.get((format.framed, format.controls, signals, at), || {
+        let mut bytes = signal.bytes(format, signals);
+        if at.is_some() {
+            format.append_control(at, Control::At, &mut bytes);
+        }
+        Bytes::from(bytes)
+    })
 }

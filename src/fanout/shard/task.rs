@@ -8,6 +8,7 @@ use std::time::Instant;
 use slab::Slab;
 use tokio::sync::broadcast;
 
+use super::groups::Groups;
 use super::{Inbox, ShardMessage};
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::poller::{MemberSocket, SocketPoller};
@@ -50,6 +51,10 @@ pub(super) struct Shard {
     /// No member is due before this.
     pub(super) next_deadline: Option<Instant>,
     pub(super) draining: bool,
+    /// The members by what they get, in a shard for those that get only some entries.
+    pub(super) groups: Option<Box<Groups>>,
+    /// How far its clients were told that they have come, where entries are withheld from them.
+    pub(super) told_position: u64,
 }
 
 /// Starts a shard at the topic's tail.
@@ -57,11 +62,12 @@ pub(super) fn spawn(
     fanout: &Arc<Fanout>,
     topic: &Arc<Topic>,
     number: usize,
-    subscribers: Arc<AtomicUsize>,
-    inbox: Inbox,
+    selects: bool,
+    (subscribers, inbox): (Arc<AtomicUsize>, Inbox),
 ) {
     let news = topic.subscribe();
-    let shard = Shard::at_tail(fanout, topic, number, subscribers);
+    let mut shard = Shard::at_tail(fanout, topic, number, subscribers);
+    shard.groups = selects.then(Box::default);
     // Not tracked: a shard lives as long as its topic, which outlives the last subscriber.
     tokio::spawn(shard.run(inbox, news));
 }
@@ -93,6 +99,8 @@ impl Shard {
             last_write: Instant::now(),
             next_deadline: None,
             draining: false,
+            groups: None,
+            told_position: position,
         }
     }
 
@@ -163,7 +171,9 @@ impl Shard {
         let fanout = self.fanout.clone();
         let mut broadcast =
             BroadcastWrite::new(batches, self.position, fanout.metrics.routes().len());
-        for slot in 0..self.members.capacity() {
+        self.write_to_groups(&mut broadcast, end).await;
+        let slots = if self.groups.is_none() { self.members.capacity() } else { 0 };
+        for slot in 0..slots {
             let Some(member) = self.members.get(slot) else { continue };
             if member.has_until >= end {
                 continue;
@@ -181,7 +191,7 @@ impl Shard {
         }
         self.send(&mut broadcast);
         let now = Instant::now();
-        if broadcast.reached_all() {
+        if broadcast.reached_all() && self.groups.is_none() {
             self.last_write = now;
         }
         broadcast.count(&fanout.metrics);

@@ -13,12 +13,12 @@ use super::snapshot::Snapshots;
 use crate::config::{Config, Replay, StreamRules};
 use crate::source::{Error, ErrorClass, ReadRequest, Reply, Source, StreamState};
 use crate::sse::{EndMarker, Entry, Rendering, StreamId};
-use crate::stream::StreamEnd;
 use crate::stream::continuity::Continuity;
-use crate::stream::start::lookup::{self, StreamQuery};
+use crate::stream::start::lookup::{self, Selected, StreamQuery};
 use crate::stream::start::rule::{Known, Newest};
 use crate::stream::start::{Resolved, Start, resolve_in_ring};
 use crate::stream::topic::Topic;
+use crate::stream::{StreamEnd, View};
 use crate::telemetry::metrics::{Metrics, Scope};
 
 /// One page stays near this,
@@ -73,26 +73,31 @@ impl Replays {
         self.permits.set_most(config.limits.replays);
     }
 
-    /// Where a subscriber begins in the stream of `topic`, which is in this generation and whose reader has
-    /// read up to `read_up_to`.
+    /// Where a subscriber with this `view` begins in the stream of `topic`, which is in this generation and whose reader
+    /// has read up to `read_up_to`.
     pub async fn resolve(
         &self,
         topic: &Topic,
         generation: u64,
         read_up_to: StreamId,
-        rendering: usize,
+        view: View<'_>,
         replay: Replay,
         asked: Start,
     ) -> Result<Resolved, Error> {
-        if let Some(resolved) = resolve_in_ring(topic, replay, asked) {
+        if let Some(resolved) = resolve_in_ring(topic, replay, asked, view) {
             return Ok(resolved);
         }
         let generation = (topic.id, generation);
         let known = Known { read_up_to, ..Known::default() };
         let query = self.query(topic);
+        let rendering = view.rendering;
         let Start::After(id) = asked else {
+            let columns = topic.state().renderings.get(rendering).map(|made| made.columns.clone());
+            let (columns, most) = (&columns.unwrap_or_default()[..], replay.most());
+            let selected = view.selection.map(|selection| Selected { columns, selection, most });
             let _permit = self.permits.acquire().await;
             let allowed = |count| query.newest(count);
+            let query = StreamQuery { selected, ..query };
             return lookup::resolve(query, asked, replay, known, allowed).await;
         };
         // After a restart clients come back in a herd: those with the same id ask once, and all of them
@@ -229,7 +234,7 @@ impl Replays {
     }
 
     fn query<'a>(&'a self, topic: &'a Topic) -> StreamQuery<'a> {
-        StreamQuery { source: &self.source, key: &topic.key }
+        StreamQuery { source: &self.source, key: &topic.key, selected: None }
     }
 
     async fn opened(&self, topic: &Topic, page_key: PageKey) -> Result<Opened, Error> {
@@ -379,8 +384,8 @@ mod tests {
             lease.topic().state().renderings.enter(&rendering);
             clients.spawn(async move {
                 let start = Start::After(gone);
-                let none = StreamId::ZERO;
-                replays.resolve(lease.topic(), 0, none, 0, Replay::All, start).await.unwrap()
+                let (none, view) = (StreamId::ZERO, View { rendering: 0, selection: None });
+                replays.resolve(lease.topic(), 0, none, view, Replay::All, start).await.unwrap()
             });
         }
         // Each runs up to where it waits for the permit.

@@ -7,6 +7,7 @@ use super::snapshot::{Reading, Snapshot, SnapshotKey};
 use crate::config::StateQuery;
 use crate::source::Error;
 use crate::sse::StreamId;
+use crate::stream::View;
 use crate::stream::topic::Topic;
 
 impl Replays {
@@ -15,12 +16,12 @@ impl Replays {
         self.snapshots.in_use_bytes()
     }
 
-    /// The state that a route gives with the stream of `topic`, for clients with this rendering. It is level with
-    /// `least` at least.
+    /// The state that a route gives with the stream of `topic`, for clients with this view. It is level with `least`
+    /// at least.
     pub async fn snapshot(
         &self,
         topic: &Topic,
-        rendering: usize,
+        View { rendering, selection }: View<'_>,
         query: &Arc<StateQuery>,
         least: StreamId,
     ) -> Result<Arc<Snapshot>, Error> {
@@ -32,11 +33,12 @@ impl Replays {
             let rendering = &made.expect("its client has it");
             self.metrics.snapshots.increment(1);
             let (source, max_entry_bytes) = (&self.source, self.max_entry_bytes);
-            let reading = Reading { source, topic, query, rendering, max_entry_bytes };
+            let reading = Reading { source, topic, query, rendering, selection, max_entry_bytes };
             reading.read(&self.snapshots).await.map(Arc::new)
         };
         let generation = (topic.id, topic.state().ring.generation());
-        let key = SnapshotKey { generation, rendering, query: query.clone() };
+        let (query, selection) = (query.clone(), selection.cloned());
+        let key = SnapshotKey { generation, rendering, query, selection };
         self.snapshots.get(&key, least, read).await
     }
 

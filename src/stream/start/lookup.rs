@@ -6,7 +6,7 @@ use super::rule::{self, Known, Newest, Question};
 use super::{Resolved, Start};
 use crate::config::Replay;
 use crate::source::{Error, ErrorClass, Source, StreamInfo, StreamState};
-use crate::sse::{Entry, StreamId};
+use crate::sse::{Column, Entry, Selection, StreamId, row_of};
 use crate::stream::sizes::count_for;
 
 /// Looking back for the newest entries, one reply stays near this.
@@ -23,6 +23,25 @@ pub(crate) struct StreamQuery<'a> {
     pub(crate) source: &'a Source,
     /// Its key.
     pub(crate) key: &'a str,
+    /// Which entries the newest are counted of; `None`: of all.
+    pub(crate) selected: Option<Selected<'a>>,
+}
+
+/// The entries that a client gets.
+#[derive(Clone, Copy)]
+pub(crate) struct Selected<'a> {
+    /// By which fields its route tells clients apart.
+    pub(crate) columns: &'a [Column],
+    /// Which values it gets.
+    pub(crate) selection: &'a Selection,
+    /// It gets none but these newest of the stream.
+    pub(crate) most: u64,
+}
+
+impl Selected<'_> {
+    fn has(self, entry: &Entry) -> bool {
+        self.selection.admits(&row_of(entry, self.columns))
+    }
 }
 
 /// Where a subscriber begins; what is not `known` yet is asked of the source, and the entries that `replay`
@@ -53,7 +72,7 @@ pub(crate) async fn resolve<F: Future<Output = Result<Newest, Error>>>(
                 }
             }
             Err(Question::Newest(count)) => {
-                let first = query.nth_newest(count).await?;
+                let first = query.nth_newest(count, query.selected).await?;
                 known.newest = Some(Newest { first, left_out: None });
             }
             Err(Question::Allowed(count)) => known.allowed = Some(allowed(count).await?),
@@ -92,30 +111,45 @@ impl StreamQuery<'_> {
         Ok(self.source.primary_snapshot(self.key, LAG_PATIENCE).await?.is_some())
     }
 
-    /// The newest `count` entries, and what is before them.
+    /// The newest `count` of all entries, and what is before them.
     pub(crate) async fn newest(self, count: u64) -> Result<Newest, Error> {
-        let first = self.nth_newest(count).await?;
+        let first = self.nth_newest(count, None).await?;
         let before = self.source.newest(self.key, first, 1).await?;
         Ok(Newest { first, left_out: before.first().map(|entry| entry.id) })
     }
 
-    /// The id of the `count`-th newest entry; the oldest where there are fewer, `None` where none.
-    async fn nth_newest(self, count: u64) -> Result<Option<StreamId>, Error> {
+    /// The id of the `count`-th newest entry among those that are `selected`; the oldest of all, or of the newest that
+    /// may be looked at, where there are fewer; `None` where there is none.
+    async fn nth_newest(
+        self,
+        count: u64,
+        selected: Option<Selected<'_>>,
+    ) -> Result<Option<StreamId>, Error> {
         let (mut left, mut oldest, mut ask) = (count, None, FIRST_LOOK_BACK);
-        while left > 0 {
-            let entries = match self.source.newest(self.key, oldest, ask.min(left)).await {
+        let mut may_look_at = selected.map_or(count, |selected| selected.most);
+        while left > 0 && may_look_at > 0 {
+            let at_once = ask.min(may_look_at);
+            let entries = match self.source.newest(self.key, oldest, at_once).await {
                 // Some servers and proxies close a connection for which they hold too much.
                 Err(error)
                     if error.class == ErrorClass::TooLarge || error.code == "IO" && ask > 1 =>
                 {
-                    ask = (ask.min(left) / 8).max(1);
+                    ask = (at_once / 8).max(1);
                     continue;
                 }
                 entries => entries?,
             };
-            let Some(last) = entries.last() else { break };
-            oldest = Some(last.id);
-            left -= entries.len() as u64;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in &entries {
+                oldest = Some(entry.id);
+                may_look_at -= 1;
+                left -= u64::from(selected.is_none_or(|selected| selected.has(entry)));
+                if left == 0 {
+                    break;
+                }
+            }
             let largest = entries.iter().map(Entry::memory_bytes).max();
             ask = count_for(largest.unwrap_or(0), LOOK_BACK_BYTES).min(ask * 8);
         }

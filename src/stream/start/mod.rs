@@ -5,6 +5,7 @@
 
 use crate::config::Replay;
 use crate::sse::{Gap, StreamId};
+use crate::stream::View;
 use crate::stream::topic::Topic;
 
 pub(super) mod lookup;
@@ -49,16 +50,29 @@ pub enum StartPoint {
 
 /// Where "now" is, for a client that counts from it. Settled before the client hears that its stream is
 /// open. `None`: the client asked for something else, or only the source can tell.
-pub fn resolve_now(topic: &Topic, replay: Replay, asked: Start) -> Option<Resolved> {
+pub fn resolve_now(
+    topic: &Topic,
+    replay: Replay,
+    asked: Start,
+    view: View<'_>,
+) -> Option<Resolved> {
     let state = topic.state();
     let from_now = matches!(asked, Start::Live | Start::Unknown | Start::Newest(_));
     let tail_is_known = state.ring.generation() > 0;
-    if from_now && tail_is_known { rule::in_ring(&state.ring, replay, asked) } else { None }
+    if from_now && tail_is_known { rule::in_ring(&state.ring, replay, asked, view) } else { None }
 }
 
 /// Where a subscriber begins if the ring can tell, however long after its admission. "The newest" are those
 /// at admission; by now the ring may have as many that came later, so it cannot tell.
-pub(super) fn resolve_in_ring(topic: &Topic, replay: Replay, asked: Start) -> Option<Resolved> {
+pub(super) fn resolve_in_ring(
+    topic: &Topic,
+    replay: Replay,
+    asked: Start,
+    view: View<'_>,
+) -> Option<Resolved> {
     let counts_from_admission = matches!(asked, Start::Newest(_));
-    if counts_from_admission { None } else { rule::in_ring(&topic.state().ring, replay, asked) }
+    if counts_from_admission {
+        return None;
+    }
+    rule::in_ring(&topic.state().ring, replay, asked, view)
 }

@@ -10,7 +10,7 @@
 //! | `Unknown` | | at the ring's end | `unknown` |
 //! | `After(id)` | knows `id` as one that we may have sent | after `id` | |
 //! | `Since(ms)` | reaches back to that time | with the first item since then | |
-//! | `Newest(n)`, at admission | holds `n` entries | with the `n`-th newest | |
+//! | `Newest(n)`, at admission | holds `n` entries ⁴ | with the `n`-th newest | |
 //! | anything else | | as the source says, below | |
 //! | *then:* any of these | has more entries from there on than `replay` allows | with the oldest allowed one | `limit`, counted |
 //!
@@ -33,13 +33,14 @@
 //! | `Since(ms)` | ends before that time | at its end | |
 //! | `Since(ms)` | has its first after that time, and has lost entries ² | with the first | `trimmed` |
 //! | `Since(ms)` | none of these | with the first since then | |
-//! | `Newest(n)` | | with the `n`-th newest, or the first | |
+//! | `Newest(n)` | | with the `n`-th newest ⁴, or the first | |
 //! | `Earliest` | | with the first | |
 //! | *then:* any of these | has entries from there on that `replay` does not allow | with the oldest allowed one | `limit` |
 //!
 //! ¹ Once the primary confirms it: a replica that lags looks the same.
 //! ² By its counts. Redis before 7 does not count: there `After` is told of a gap, and `Since` of none.
 //! ³ [`StreamInfo::may_have_holes`]; the read that follows tells of them.
+//! ⁴ That the client gets, among those that `replay` allows.
 //!
 //! If the stream is recreated under a subscriber ([`recreated`]), the subscriber goes on with the first, after a
 //! `reset`.
@@ -53,6 +54,7 @@ use super::{Resolved, Start, StartPoint};
 use crate::config::Replay;
 use crate::source::{StreamInfo, StreamState};
 use crate::sse::{Gap, Reason, StreamId};
+use crate::stream::View;
 use crate::stream::ring::{Ring, RingLookup};
 
 /// What the source has said so far. `None`: it was not asked yet.
@@ -99,7 +101,12 @@ pub(crate) enum Question {
 }
 
 /// The rows of the ring; `None`: the source has to tell.
-pub(super) fn in_ring(ring: &Ring, replay: Replay, asked: Start) -> Option<Resolved> {
+pub(super) fn in_ring(
+    ring: &Ring,
+    replay: Replay,
+    asked: Start,
+    view: View<'_>,
+) -> Option<Resolved> {
     let seq = match asked {
         Start::Live | Start::Unknown => ring.next_seq(),
         Start::After(id) => match ring.find(id) {
@@ -107,7 +114,7 @@ pub(super) fn in_ring(ring: &Ring, replay: Replay, asked: Start) -> Option<Resol
             RingLookup::Foreign | RingLookup::Outside => return None,
         },
         Start::Since(ms) => ring.reach(StreamId { ms, seq: 0 }.prev())?,
-        Start::Newest(count) => ring.nth_newest(count)?,
+        Start::Newest(count) => ring.nth_newest_in(view, count, replay.most())?,
         Start::Earliest => return None,
     };
     if asked == Start::Unknown {

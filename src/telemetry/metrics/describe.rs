@@ -89,6 +89,10 @@ pub(super) fn describe() {
         "ssegate_entries_conflated_total",
         "Entries that clients which were behind were spared."
     );
+    describe_counter!(
+        "ssegate_entries_withheld_total",
+        "Entries that clients did not get, for their token or their request selects others."
+    );
     describe_counter!("ssegate_snapshots_read_total", "Snapshots read from Redis for clients.");
     describe_counter!(
         "ssegate_entries_lost_total",

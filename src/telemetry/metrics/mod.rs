@@ -48,6 +48,8 @@ pub struct Metrics {
     pub gaps_healed: Counter,
     /// Entries that clients were spared.
     pub conflated: Counter,
+    /// Entries that clients did not get, for they get others.
+    pub withheld: Counter,
     /// Readers that reconnected to Redis.
     pub redis_reconnects: Counter,
     /// Keepalive comments and events.
@@ -127,6 +129,7 @@ impl Metrics {
             snapshots: named("ssegate_snapshots_read_total"),
             gaps_healed: named("ssegate_gaps_healed_total"),
             conflated: named("ssegate_entries_conflated_total"),
+            withheld: named("ssegate_entries_withheld_total"),
             redis_reconnects: named("ssegate_redis_reconnects_total"),
             heartbeats: named("ssegate_heartbeats_total"),
             last_poll: gauge("ssegate_reader_last_poll_timestamp_seconds"),

@@ -10,7 +10,9 @@ use crate::telemetry::metrics::DisconnectReason;
 
 impl CatchUp {
     pub(super) fn next_in_source(&mut self, ring: &Ring) -> Action {
-        let may_be_spared = self.conflates() && self.half_written.is_none();
+        // A page is shared by clients with any selection: what supersedes what is found out as it is written.
+        let may_be_spared =
+            self.conflates() && self.half_written.is_none() && self.selection.is_none();
         let Phase::Source(backfill) = &mut self.phase else { return Action::Again };
         if may_be_spared && backfill.is_page_plain && backfill.has_unwritten() {
             backfill.forget_page();

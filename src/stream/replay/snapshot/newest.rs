@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Found;
 use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
-use crate::sse::{Entry, Rendering, State, StreamId, data_of};
+use crate::sse::{Entry, Rendering, Selection, State, StreamId, data_of, row_of};
 use crate::stream::Sizes;
 use crate::stream::continuity::{Continuity, Verdict};
 use crate::stream::start::rule::before_first;
@@ -27,12 +27,17 @@ const PAYLOAD: &str = "payload";
 struct Newest<'a> {
     field: &'a str,
     rendering: &'a Rendering,
+    selection: Option<&'a Selection>,
     by_value: HashMap<Bytes, (StreamId, String)>,
     bytes: usize,
 }
 
 impl Newest<'_> {
     fn take(&mut self, entry: &Entry) {
+        let row = || row_of(entry, &self.rendering.columns);
+        if self.selection.is_some_and(|selection| !selection.admits(&row())) {
+            return;
+        }
         let Some(value) = entry.field(self.field) else { return };
         let is_removal =
             entry.field(DELETED).is_some() || entry.field(PAYLOAD).is_some_and(Bytes::is_empty);
@@ -63,6 +68,8 @@ pub(super) struct NewestBy<'a> {
     pub(super) key: &'a str,
     pub(super) field: &'a str,
     pub(super) rendering: &'a Rendering,
+    /// Which entries are folded; `None`: all.
+    pub(super) selection: Option<&'a Selection>,
     /// Learns how large the entries are.
     pub(super) sizes: &'a Sizes,
     /// What is folded may take this much memory.
@@ -86,8 +93,8 @@ impl NewestBy<'_> {
     async fn fold_once(&self) -> Result<Option<Found>, Error> {
         let info = self.source.info(self.key).await?;
         let mut next = Continuity::after(before_first(info.as_ref())).without_holes_told();
-        let (field, rendering) = (self.field, self.rendering);
-        let mut newest = Newest { field, rendering, by_value: HashMap::new(), bytes: 0 };
+        let (field, rendering, selection) = (self.field, self.rendering, self.selection);
+        let mut newest = Newest { field, rendering, selection, by_value: HashMap::new(), bytes: 0 };
         loop {
             let count = self.sizes.count(READ_BYTES);
             let (key, after) = (self.key, next.cursor());

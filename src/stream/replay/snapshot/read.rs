@@ -9,7 +9,7 @@ use super::newest::{NewestBy, too_large};
 use super::{Found, Snapshot, Snapshots};
 use crate::config::{StateOf, StateQuery};
 use crate::source::{Error, ErrorClass, Source, StateSize};
-use crate::sse::{Rendering, StreamId, write_chunk};
+use crate::sse::{Rendering, Selection, StreamId, write_chunk};
 use crate::stream::Topic;
 use crate::stream::continuity::Continuity;
 use crate::stream::replay::bounds::shrink;
@@ -28,6 +28,8 @@ pub(in crate::stream::replay) struct Reading<'a> {
     pub(in crate::stream::replay) topic: &'a Topic,
     pub(in crate::stream::replay) query: &'a StateQuery,
     pub(in crate::stream::replay) rendering: &'a Rendering,
+    /// Of which entries the state is folded; `None`: of all.
+    pub(in crate::stream::replay) selection: Option<&'a Selection>,
     pub(in crate::stream::replay) max_entry_bytes: usize,
 }
 
@@ -48,7 +50,7 @@ impl Reading<'_> {
         if found.next.cursor() < read_up_to {
             // A replica that lags, or a stream that was recreated and whose reader is still to tell.
             drop((found, permit));
-            let query = StreamQuery { source: self.source, key: &self.topic.key };
+            let query = StreamQuery { source: self.source, key: &self.topic.key, selected: None };
             query.waited_for_primary().await?;
             (found, permit) = self.find(shared).await?;
         }
@@ -85,6 +87,7 @@ impl Reading<'_> {
                     key: &self.topic.key,
                     field,
                     rendering: self.rendering,
+                    selection: self.selection,
                     sizes: &self.topic.backfill_sizes,
                     most_bytes: self.query.max_bytes,
                 };

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Snapshot;
 use crate::config::StateQuery;
 use crate::source::{Error, ErrorClass};
-use crate::sse::StreamId;
+use crate::sse::{Selection, StreamId};
 use crate::stream::replay::bounds::SharedMemory;
 use crate::stream::replay::single_flight::SingleFlight;
 
@@ -19,6 +19,8 @@ pub(in crate::stream::replay) struct SnapshotKey {
     pub(in crate::stream::replay) generation: (u64, u64),
     pub(in crate::stream::replay) rendering: usize,
     pub(in crate::stream::replay) query: Arc<StateQuery>,
+    /// Of which entries; `None`: of all.
+    pub(in crate::stream::replay) selection: Option<Selection>,
 }
 
 /// All that were read just now or are being read.
