@@ -9,6 +9,8 @@ use crate::support::post;
 use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
 
+/// What docs/rows.md shows.
+mod documented;
 /// What is refused: queries, tokens, and too many selections.
 mod refusals;
 /// Streams that go on, or not, under another configuration.
