@@ -74,6 +74,8 @@ mod routes;
 mod rows;
 /// Exactly once, in order, across the seam of replay and live.
 mod seam;
+/// Rows by token: which entries of a stream a client gets.
+mod selections;
 /// Readers that share connections.
 mod sharing;
 /// The state of a stream, and then the stream.

@@ -47,6 +47,11 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
         "fn put_by_script",
     ),
     (
+        "redis-cli XADD alerts MAXLEN '~' 100000 '*' tenant acme severity high source fw-01 payload '{\"severity\":\"high\",\"text\":\"a new device\"}'",
+        "tests/integration/selections/documented.rs",
+        "fn produce",
+    ),
+    (
         "ssegate --source redis://127.0.0.1:6379 --route '/events/{name}=events:{name}'",
         "tests/integration/cli/without_file.rs",
         "fn a_try_needs_a_source_and_a_route_on_the_command_line",
