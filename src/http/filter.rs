@@ -2,6 +2,8 @@
 //! names. Values compare byte for byte with those of the entries, once they are decoded; one with a comma cannot be
 //! written.
 
+use percent_encoding::percent_decode_str;
+
 use crate::config::{Rows, TokenPlace, is_own_parameter};
 use crate::sse::RowValue;
 
@@ -65,27 +67,7 @@ fn pairs(query: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
 
 /// As forms write it: "+" is a space, and "%" without two digits is itself.
 fn decoded(written: &str) -> Vec<u8> {
-    let mut rest = written.as_bytes();
-    let mut decoded = Vec::with_capacity(rest.len());
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        match (byte, after) {
-            (b'+', _) => decoded.push(b' '),
-            (b'%', [high, low, after @ ..]) => match (digit(*high), digit(*low)) {
-                (Some(high), Some(low)) => {
-                    decoded.push(high << 4 | low);
-                    rest = after;
-                }
-                _ => decoded.push(b'%'),
-            },
-            _ => decoded.push(*byte),
-        }
-    }
-    decoded
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    percent_decode_str(&written.replace('+', " ")).collect()
 }
 
 #[cfg(test)]
