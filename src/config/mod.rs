@@ -26,6 +26,7 @@ mod rows;
 mod rules;
 mod secret;
 mod snapshot;
+mod streams;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use risks::{CHOICES, Risk};
 pub use rows::{ClaimedColumn, Rows};
 pub use rules::{Absent, Ended, OnGap, RouteStart, Signals, StreamRules};
 pub use snapshot::{SnapshotRule, StateOf, StateQuery, StateTemplate};
+pub use streams::{NamedKey, Streams, is_part_name};
 pub use template::{KeyTemplate, PathTemplate};
 pub use toml::{Identity, IdentityError, LoadedIdentity, environment, load, parse, without_file};
 
@@ -338,8 +340,8 @@ pub enum LogFormat {
 pub struct Route {
     /// What matches.
     pub path: PathTemplate,
-    /// The stream key it reads.
-    pub key: KeyTemplate,
+    /// What it reads.
+    pub streams: Streams,
     /// Who may read it.
     pub access: Access,
     /// Who may add entries; `None`: nobody.
@@ -356,6 +358,10 @@ pub struct Route {
     pub headers: Arc<HeaderMap>,
     /// How its streams speak and end.
     pub rules: Arc<StreamRules>,
+    /// The same for the parts of a merged stream.
+    pub part_rules: Arc<StreamRules>,
+    /// Whether the type of an event begins with the name of its part (`chat.message`).
+    pub names_parts: bool,
     /// Which entries its clients get, where not each of them gets all.
     pub rows: Rows,
 }
@@ -365,6 +371,24 @@ impl Route {
     pub fn rendering(&self, selects: bool) -> Rendering {
         let columns = if selects { self.rows.columns.clone() } else { Vec::new() };
         Rendering { columns, ..self.rules.rendering.clone() }
+    }
+
+    /// The same for a part of this name, where it merges several streams.
+    pub fn part_rendering(&self, name: &str, selects: bool) -> Rendering {
+        let stream = self.names_parts.then(|| name.to_owned());
+        let (event, controls) = (stream, self.part_rules.controls());
+        Rendering { stream: event, controls, ..self.rendering(selects) }
+    }
+
+    /// Whether it makes this of an entry.
+    pub fn makes(&self, rendering: &Rendering) -> bool {
+        match (&self.streams, &rendering.stream) {
+            (Streams::One(_), _) => self.renderings().any(|made| made == *rendering),
+            // Clients may choose any name.
+            (_, name) => [false, true].iter().any(|selects| {
+                self.part_rendering(name.as_deref().unwrap_or_default(), *selects) == *rendering
+            }),
+        }
     }
 
     /// All that it makes of an entry, for one client or another.

@@ -14,7 +14,18 @@ impl CatchUp {
         if self.half_written.is_some() {
             return Ok(());
         }
-        match status_change(self.delivery.source_down, reader) {
+        let told_down = self.delivery.source_down;
+        let change = match (status_change(told_down, reader), self.rules.of_part) {
+            // A part of a merged stream waits.
+            (StatusChange::Refused(_), true) if told_down => StatusChange::None,
+            (StatusChange::Refused(_), true) => StatusChange::Told(Signal::SourceDown),
+            (StatusChange::Told(Signal::SourceUp), _) if self.is_denied => StatusChange::None,
+            (StatusChange::None, _) if self.is_denied && !told_down => {
+                StatusChange::Told(Signal::SourceDown)
+            }
+            (change, _) => change,
+        };
+        match change {
             StatusChange::None => {}
             StatusChange::Refused(reason) => {
                 let control = Control::Unavailable { reason };
