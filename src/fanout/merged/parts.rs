@@ -47,13 +47,14 @@ impl Parts {
         Self { followed: followed.collect(), next: 0 }
     }
 
-    /// Gives each part its turn. Their slots keep no wakers: whoever takes a piece asks again.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) {
+    /// Gives each part its turn; while the client takes nothing, none takes a further piece. Their slots keep no
+    /// wakers: whoever takes a piece asks again.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, is_blocked: bool) {
         let parts = self.followed.len();
         // The runtime lets a task do so much at once: each part comes first at times.
         self.next = (self.next + 1) % parts.max(1);
         for index in (self.next..parts).chain(0..self.next) {
-            self.followed[index].poll(context);
+            self.followed[index].poll(context, is_blocked);
         }
     }
 
@@ -96,14 +97,14 @@ impl Parts {
 }
 
 impl Followed {
-    fn poll(&mut self, context: &mut Context<'_>) {
+    fn poll(&mut self, context: &mut Context<'_>, is_blocked: bool) {
         loop {
             if let Some(running) = &mut self.running
                 && let Poll::Ready(end) = running.as_mut().poll(context)
             {
                 (self.running, self.end) = (None, Some(end));
             }
-            if !self.piece.is_empty() {
+            if is_blocked || !self.piece.is_empty() {
                 return;
             }
             match self.body.take() {

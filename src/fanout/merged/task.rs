@@ -129,8 +129,7 @@ impl Task {
         let (is_blocked, draining) = (!self.unsent.is_empty(), self.draining);
         let (parts, composer) = (&mut self.parts, &self.composer);
         let ready = std::future::poll_fn(|context| {
-            parts.poll(context);
-            // While the client takes nothing, nothing more is made ready.
+            parts.poll(context, is_blocked);
             let ready = parts.ready(composer.amid()).filter(|_| !is_blocked);
             ready.map_or(Poll::Pending, Poll::Ready)
         });

@@ -8,6 +8,7 @@ use ssegate::sse::parse::Item;
 use super::{Http, ROUTES, Scene, Viewer, both, everywhere, everywhere_with, on_redis};
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
+use crate::support::redis::Redis;
 use crate::support::token::{SECRET, hs256, seconds_from_now};
 use crate::support::{Folder, eventually};
 
@@ -56,7 +57,7 @@ fn a_client_that_takes_nothing_is_cut_and_goes_on_where_it_was() {
             scene.add("alerts", &payload("a", number));
         }
         eventually("it is cut", || {
-            scene.gateway.metric("ssegate_disconnects_total{reason=\"slow\"}") == 1.0
+            scene.gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}") == 1.0
         });
         let mut data: Vec<String> = Vec::new();
         let mut take = |item| {
@@ -107,7 +108,7 @@ fn a_client_is_rotated_once_its_time_is_up() {
             let mut viewer = scene.open("/all/u");
             viewer.live();
             assert_eq!(viewer.rest(), []);
-            let rotated = "ssegate_disconnects_total{reason=\"rotated\"}";
+            let rotated = "ssegate_client_disconnects_total{reason=\"rotated\"}";
             assert_eq!(scene.gateway.metric(rotated), 1.0);
         },
     );
@@ -154,10 +155,9 @@ fn a_silent_stream_has_one_sign_of_life() {
 
 #[test]
 fn redis_away_and_back_is_told_of_each_stream_and_nothing_is_lost() {
-    on_redis(ROUTES, |scene| {
-        let Scene { mut redis, gateway, http, .. } = scene;
-        redis.run(&["CONFIG", "SET", "appendonly", "yes"]);
-        redis.run(&["CONFIG", "SET", "appendfsync", "always"]);
+    for http in [Http::One, Http::Two] {
+        let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let gateway = Setup::redis(&redis).routes(ROUTES).start_ready();
         let mut viewer = Viewer::open(http, &gateway, "/all/u", &[]);
         viewer.live();
         let chat = redis.add("chat:u", "before");
@@ -185,7 +185,7 @@ fn redis_away_and_back_is_told_of_each_stream_and_nothing_is_lost() {
             ["a1".to_owned(), "c1".into(), source("alerts", true), source("chat", true)]
         );
         assert_eq!(last, both(&chat, &alerts));
-    });
+    }
 }
 
 #[test]
