@@ -51,6 +51,7 @@ pub struct Admitted {
 
 impl Admitted {
     /// For a part of its stream. What becomes of the client is not the part's to say.
+    #[must_use]
     pub fn for_part(&self) -> Self {
         let Self { id, opened, .. } = *self;
         let (permit, grant, expires, token) = Default::default();

@@ -61,13 +61,13 @@ async fn find(
         all(looks, |found| matches!(found, Ok(Standing::GoesOn))).await
     };
     let mut found = look(Duration::ZERO).await;
-    if !patience.is_zero() && !found.iter().any(goes_on) {
+    if !patience.is_zero() && !found.iter().copied().any(goes_on) {
         found = look(patience).await;
     }
-    if found.iter().any(|found| *found == Some(Err(NoStream::Refused("drain")))) {
+    if found.contains(&Some(Err(NoStream::Refused("drain")))) {
         return Err(NoStream::Refused("drain"));
     }
-    if found.iter().any(goes_on) {
+    if found.iter().copied().any(goes_on) {
         return Ok(asked);
     }
     let found: Vec<Standing> = found.into_iter().flatten().flatten().collect();
@@ -75,7 +75,7 @@ async fn find(
 }
 
 /// Whether a part holds the stream open: also one of which nobody can tell.
-fn goes_on(found: &Option<Result<Standing, NoStream>>) -> bool {
+fn goes_on(found: Option<Result<Standing, NoStream>>) -> bool {
     !matches!(found, Some(Ok(Standing::Absent | Standing::Over(_))))
 }
 

@@ -31,12 +31,12 @@ pub(super) fn merged_start<B>(
     let is_id = |value: &&String| word(value).is_none();
     let id = written.in_header.iter().rev().chain(written.in_query.iter().rev()).find(is_id);
     let in_query: Vec<Start> = written.in_query.iter().filter_map(|value| word(value)).collect();
-    let named = || beginning(&written.query, &in_query, replay);
+    let of_url = || beginning(&written.query, &in_query, replay);
     let Some(id) = id else {
         let word = written.in_header.iter().filter_map(|value| word(value)).next_back();
         let start = match word {
             Some(start) => start,
-            None => named()?.unwrap_or_else(|| of_route(route_start)),
+            None => of_url()?.unwrap_or_else(|| of_route(route_start)),
         };
         return Ok(MergedStart { parts: vec![start; names.len()], strangers: Vec::new() });
     };
@@ -44,7 +44,7 @@ pub(super) fn merged_start<B>(
         return Ok(MergedStart { parts: vec![Start::Unknown; names.len()], strangers: Vec::new() });
     };
     // A part without a position has given its client nothing: it begins as it did.
-    let start = named().ok().flatten().unwrap_or_else(|| of_route(route_start));
+    let start = of_url().ok().flatten().unwrap_or_else(|| of_route(route_start));
     let of_part = |name: &&str| {
         let position = positions.iter().find(|(known, _)| known == name);
         position.map_or(start, |(_, id)| Start::After(*id))

@@ -10,6 +10,8 @@ use crate::support::redis::Redis;
 
 /// What concerns the client and none of its streams: its token, a drain, a slow one, Redis away.
 mod clients;
+/// What its page in docs/ shows.
+mod documented;
 /// The end of streams, and streams that are not there.
 mod ends;
 /// Order, ids, and where each stream goes on.

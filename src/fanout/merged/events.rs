@@ -59,10 +59,7 @@ impl Events {
     }
 
     fn decided(&mut self) -> Option<Found<'static>> {
-        let (id, rest) = match id_line(&self.head) {
-            Some(found) => found,
-            None => return None,
-        };
+        let (id, rest) = id_line(&self.head)?;
         match kind(rest) {
             Head::Undecided => return None,
             Head::Entry => {

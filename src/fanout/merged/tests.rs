@@ -277,15 +277,12 @@ proptest! {
             let told = &parts[part][next[part] + skipped];
             next[part] += skipped + 1;
             prop_assert_eq!(moved[0].1.ms, next[part] as u64);
-            match told {
-                Told::Entry(name, data) => {
-                    let name = if name.is_empty() { "message" } else { name };
-                    prop_assert_eq!((&*event.event_type, &event.data), (name, data));
-                }
-                _ => {
-                    let stream = format!("\"stream\":\"{}\"", NAMES[part]);
-                    prop_assert!(event.data.contains(&stream));
-                }
+            if let Told::Entry(name, data) = told {
+                let name = if name.is_empty() { "message" } else { name };
+                prop_assert_eq!((&*event.event_type, &event.data), (name, data));
+            } else {
+                let stream = format!("\"stream\":\"{}\"", NAMES[part]);
+                prop_assert!(event.data.contains(&stream));
             }
             position = now;
         }
