@@ -72,7 +72,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
         return Err(text(StatusCode::SERVICE_UNAVAILABLE, "not now: drain"));
     }
     let serving = state.serving();
-    let routes = serving.config.routes.iter().filter(|route| route.key.may_be(key));
+    let routes = serving.config.routes.iter().filter(|route| route.streams.may_be(key));
     // The operator sees gaps, whether the route's clients do or not.
     let renderings: Vec<_> = routes
         .map(|route| Rendering { controls: Controls::Event, ..route.rules.rendering.clone() })

@@ -40,16 +40,18 @@ pub(super) fn check(rules: &Jwt, claims: &Claims, now: Duration) -> Result<Durat
     Ok(Duration::try_from_secs_f64(end - now).map_or(LONGEST, |lasts| lasts.min(LONGEST)))
 }
 
-/// Checks that the claims allow the path: each variable is compared by itself, never joined with others.
+/// Checks that the claims allow the path: each variable is compared by itself, never joined with others; of one that
+/// has several values, each of them.
 pub(super) fn check_path(
     claims: &Claims,
     matches: &[Match],
     variables: &[(String, String)],
 ) -> Result<(), Denied> {
     let is_allowed = |Match { variable, claim }: &Match| {
-        let (_, value) = variables.iter().find(|(name, _)| name == variable)?;
         let said = texts(claims.get(claim)?)?;
-        said.contains(&value.as_str()).then_some(())
+        let values = || variables.iter().filter(|(name, _)| name == variable);
+        let is_said = |(_, value): &(String, String)| said.contains(&value.as_str());
+        (values().next().is_some() && values().all(is_said)).then_some(())
     };
     if matches.iter().all(|rule| is_allowed(rule).is_some()) { Ok(()) } else { Err(Denied::Match) }
 }

@@ -13,9 +13,9 @@ use crate::sse::RowValue;
 /// The facts of a request that decided on its admission.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AuthContext {
-    /// The path, as it was sent.
+    /// The path, as it was sent, and with it the query that chose streams.
     pub path: Box<str>,
-    /// The stream key that it named.
+    /// The stream key that it named, or all of them.
     pub key: Box<str>,
     /// The host that it was sent to.
     pub host: Option<Box<[u8]>>,

@@ -24,6 +24,7 @@ mod rows;
 mod rules;
 mod secret;
 mod snapshot;
+mod streams;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use risks::{CHOICES, Risk};
 pub use rows::{ClaimedColumn, Rows, is_last_event_id, is_own_parameter};
 pub use rules::{Absent, Ended, OnGap, RouteStart, Signals, StreamRules};
 pub use snapshot::{SnapshotRule, StateOf, StateQuery, StateTemplate};
+pub use streams::{NamedKey, Streams, is_part_name};
 pub use template::{KeyTemplate, PathTemplate};
 pub use toml::{Identity, IdentityError, LoadedIdentity, environment, load, parse, without_file};
 
@@ -336,8 +338,8 @@ pub enum LogFormat {
 pub struct Route {
     /// What matches.
     pub path: PathTemplate,
-    /// The stream key it reads.
-    pub key: KeyTemplate,
+    /// What it reads.
+    pub streams: Streams,
     /// Who may read it.
     pub access: Access,
     /// Who may add entries; `None`: nobody.
@@ -354,6 +356,10 @@ pub struct Route {
     pub headers: Arc<HeaderMap>,
     /// How its streams speak and end.
     pub rules: Arc<StreamRules>,
+    /// The same for the parts of a merged stream.
+    pub part_rules: Arc<StreamRules>,
+    /// Whether the type of an event begins with the name of its part (`chat.message`).
+    pub names_parts: bool,
     /// Which entries its clients get, where not each of them gets all.
     pub rows: Rows,
 }

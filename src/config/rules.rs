@@ -22,12 +22,23 @@ pub struct StreamRules {
     pub end_data: Option<String>,
     /// Whatever closes a stream but its end leaves the body incomplete, so that no client takes it for whole.
     pub cuts: bool,
+    /// These are of one part of a merged stream. A key that cannot be read does not end it, and what the client is told
+    /// besides events is not its to say.
+    pub of_part: bool,
 }
 
 impl StreamRules {
     /// Whether and how control events are sent.
     pub fn controls(&self) -> Controls {
         self.rendering.controls
+    }
+
+    /// The same, for one part of a stream that is merged of several. It tells everything as events: the client is told
+    /// as these rules have it.
+    #[must_use]
+    pub fn for_part(&self) -> Self {
+        let rendering = Rendering { controls: Controls::Event, ..self.rendering.clone() };
+        Self { rendering, signals: Signals::Comment, of_part: true, ..self.clone() }
     }
 
     /// The entry that ends a stream.

@@ -171,6 +171,13 @@ impl Drop for Body {
     }
 }
 
+impl Body {
+    /// Takes the piece in the slot, for who is no hyper.
+    pub(super) fn take(&self) -> Option<Bytes> {
+        self.0.state().piece.take()
+    }
+}
+
 impl CatchUpHalf {
     pub(super) fn new(
         body: &Body,

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Subscriber;
+use super::{Admitted, Subscriber};
+use crate::auth::grant::GrantHandle;
 use crate::sse::{Control, EndReason};
 use crate::telemetry::metrics::DisconnectReason;
 
@@ -18,10 +19,10 @@ pub(super) enum Deadline {
     End(Option<Control>, DisconnectReason),
 }
 
-impl Subscriber {
+impl Admitted {
     /// When the next deadline is; `None`: never. A subscriber whose grant was revoked has been due since it came.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.grant.is_revoked() {
+        if self.is_revoked() {
             return Some(self.opened);
         }
         let token = self.token.as_deref().map(|token| token.warn.unwrap_or(token.at));
@@ -32,7 +33,7 @@ impl Subscriber {
     pub(super) fn deadline(&self, now: Instant, draining: bool) -> Option<Deadline> {
         let is_over = |end: Instant| end <= now;
         let token = self.token.as_deref();
-        if self.grant.is_revoked() || token.is_some_and(|token| is_over(token.at)) {
+        if self.is_revoked() || token.is_some_and(|token| is_over(token.at)) {
             return Some(Deadline::End(Some(Control::Expired), DisconnectReason::Expired));
         }
         if self.expires.is_some_and(is_over) {
@@ -53,13 +54,26 @@ impl Subscriber {
         Some(Deadline::Warning(Control::Expiring { seconds: seconds as u64 }))
     }
 
+    fn is_revoked(&self) -> bool {
+        self.grant.as_ref().is_some_and(GrantHandle::is_revoked)
+    }
+
+    /// The warning was given.
+    pub(super) fn warned(&mut self) {
+        if let Some(token) = &mut self.token {
+            token.warn = None;
+        }
+    }
+}
+
+impl Subscriber {
     /// When to look next whether the stream of a subscriber that is level with the tail has to end.
     pub(super) fn next_end(&self) -> Option<Instant> {
         let stalled = self.stalled_at().map(|at| {
             let now = Instant::now();
             if at <= now { now + LOOK_INTERVAL } else { at }
         });
-        [self.next_deadline(), stalled].into_iter().flatten().min()
+        [self.admitted.next_deadline(), stalled].into_iter().flatten().min()
     }
 
     /// The end of a stream that is level with the tail, and to which no entry came for its route's `stalled`. Only
@@ -75,14 +89,7 @@ impl Subscriber {
     fn stalled_at(&self) -> Option<Instant> {
         let stalled = Some(self.rules.stalled).filter(|stalled| !stalled.is_zero())?;
         let state = self.topic().state();
-        let since = Some(self.opened).max(state.last_entry).max(state.reader_changed);
+        let since = Some(self.admitted.opened).max(state.last_entry).max(state.reader_changed);
         since.map(|since| since + stalled)
-    }
-
-    /// The warning was given.
-    pub(super) fn warned(&mut self) {
-        if let Some(token) = &mut self.token {
-            token.warn = None;
-        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::StateQuery;
+use crate::config::{StateQuery, StreamRules};
 use crate::sse::{Control, StreamId};
 use crate::stream::Topic;
 use crate::stream::replay::Replays;
@@ -27,6 +27,7 @@ mod broadcast_write;
 mod catchup;
 mod close;
 mod deadline;
+mod merged;
 mod poller;
 mod probe;
 mod settings;
@@ -46,10 +47,11 @@ pub use access_record::{AccessRecord, AccessedStream, LogId};
 pub use body::{Body, BodyEnd, CatchUpHalf, cut_after};
 pub use catchup::{CatchUp, follow_in_body, welcome};
 pub use close::{CLIENT_CLOSE_TIME, close, close_with};
+pub use merged::{MergedPart, MergedStream};
 pub use settings::Settings;
 pub use signal::end_frame;
 pub use socket::{Socket, left};
-pub use subscriber::Subscriber;
+pub use subscriber::{Admitted, Subscriber};
 pub use uring::may_send_at_once;
 pub use wire::WireFormat;
 
@@ -189,13 +191,24 @@ impl Fanout {
         id: Option<StreamId>,
         control: Option<Control>,
     ) -> ClosingFrame {
+        let id = id.map(|id| id.to_string());
+        self.closing_frame_at((subscriber.format, &subscriber.rules), id.as_deref(), control)
+    }
+
+    /// The same, after any id.
+    fn closing_frame_at(
+        &self,
+        (format, rules): (WireFormat, &StreamRules),
+        id: Option<&str>,
+        control: Option<Control>,
+    ) -> ClosingFrame {
         let settings = self.settings();
         let wait = match control {
             Some(Control::Drain) => settings.return_time(self.drain_left()),
             Some(Control::Unavailable { .. }) => settings.long_reconnection_time(),
             _ => settings.reconnection_time(),
         };
-        signal::closing_frame(wait, subscriber.format, &subscriber.rules, id, control)
+        signal::closing_frame(wait, format, rules, id, control)
     }
 
     /// The shards of a topic: the number of each, and how many subscribers it has.
@@ -215,9 +228,9 @@ impl Fanout {
     }
 
     /// A subscriber ends because its socket cannot be watched; more of them are logged as any end of a stream.
-    fn warn_unwatched(&self, subscriber: &Subscriber, error: &io::Error) {
+    fn warn_unwatched(&self, admitted: &Admitted, error: &io::Error) {
         if self.failures_told.allows("watch") {
-            tracing::warn!(connection = subscriber.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back; where descriptors have run out, raise LimitNOFILE=");
+            tracing::warn!(connection = admitted.id.connection, %error, "cannot watch a client's socket; the stream is closed and the client comes back; where descriptors have run out, raise LimitNOFILE=");
         }
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::config::{Signals, StreamRules};
 use crate::sse::{
-    Control, Controls, EndReason, StreamId, comment, write_control, write_last_event, write_retry,
+    Control, Controls, EndReason, comment, write_control, write_control_json, write_last_event,
+    write_retry,
 };
 use crate::stream::ReaderState;
 
@@ -93,7 +94,7 @@ pub(super) fn closing_frame(
     wait: Duration,
     format: WireFormat,
     rules: &StreamRules,
-    id: Option<StreamId>,
+    id: Option<&str>,
     control: Option<Control>,
 ) -> ClosingFrame {
     let mut bytes = Vec::new();
@@ -115,7 +116,7 @@ fn last_event(
     wait: Duration,
     format: WireFormat,
     rules: &StreamRules,
-    id: Option<StreamId>,
+    id: Option<&str>,
     control: Option<Control>,
 ) -> Option<Vec<u8>> {
     let mut bare = Vec::new();
@@ -131,7 +132,7 @@ fn last_event(
             if !matches!(control, Control::End { .. }) {
                 write_retry(&mut bare, wait);
             }
-            write_control(&mut bare, format.controls, id, control);
+            write_control_json(&mut bare, format.controls, id, &control.json());
         }
     }
     Some(bare)

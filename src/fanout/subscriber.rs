@@ -13,14 +13,12 @@ use crate::sse::Selection;
 use crate::stream::{Batch, Lease, Topic, View};
 use crate::telemetry::metrics::{DisconnectReason, Metrics};
 
-/// One client stream, besides its socket. There are many: keep it small.
+/// One client stream, besides its socket; or one part of a merged one. There are many: keep it small.
 pub struct Subscriber {
     /// Holds the topic open.
     pub lease: Lease,
-    /// Its place among all subscribers.
-    pub permit: Permit,
-    /// What it was admitted by.
-    pub grant: GrantHandle,
+    /// The client as it was admitted.
+    pub admitted: Admitted,
     /// How its client wants the bytes.
     pub format: WireFormat,
     /// Index of its route in the configuration.
@@ -31,6 +29,14 @@ pub struct Subscriber {
     pub state: Option<Arc<StateQuery>>,
     /// The entries that its client gets; `None`: all.
     pub selection: Option<Arc<Selection>>,
+}
+
+/// What a client's stream has once, however many streams it is merged of.
+pub struct Admitted {
+    /// Its place among all subscribers; a part of a merged stream has none of its own,
+    pub permit: Option<Permit>,
+    /// nor anything that it was admitted by.
+    pub grant: Option<GrantHandle>,
     /// Names it in the log.
     pub id: LogId,
     /// For the access log, where there is one.
@@ -41,6 +47,42 @@ pub struct Subscriber {
     pub expires: Option<Instant>,
     /// When its token ends, where it has one.
     pub token: Option<Box<TokenEnd>>,
+}
+
+impl Admitted {
+    /// For a part of its stream. What becomes of the client is not the part's to say.
+    #[must_use]
+    pub fn for_part(&self) -> Self {
+        let Self { id, opened, .. } = *self;
+        let (permit, grant, expires, token) = Default::default();
+        Self { permit, grant, id, record: self.record.clone(), opened, expires, token }
+    }
+
+    /// Counts what was written, for the access log alone.
+    pub(super) fn record(&self, events: u64, gaps: u64, bytes: usize) {
+        if let Some(record) = &self.record {
+            record.add(events, gaps, bytes);
+        }
+    }
+
+    /// Counts bytes that its client took, for its route and for the access log.
+    pub(super) fn count_bytes(&self, metrics: &Metrics, route: u16, sent: usize) {
+        metrics.routes()[usize::from(route)].bytes.increment(sent as u64);
+        self.record(0, 0, sent);
+    }
+
+    /// Its stream has ended.
+    pub fn ended(&self, metrics: &Metrics, route: u16, reason: DisconnectReason) {
+        let (LogId { connection, stream }, why) = (self.id, reason.as_str());
+        tracing::debug!(connection, stream, why, "stream ended");
+        metrics.disconnected(reason, self.opened);
+        if let DisconnectReason::Ended(over) = reason {
+            metrics.routes()[usize::from(route)].ended(over).increment(1);
+        }
+        if let Some(record) = &self.record {
+            record.end(why);
+        }
+    }
 }
 
 impl Subscriber {
@@ -67,10 +109,11 @@ impl Subscriber {
         (stops_at_gap || rules.end().is_some()) && ahead.any(ends)
     }
 
-    /// Counts bytes that its client took, for its route and for the access log.
+    /// Counts bytes that its client took. Those of a part are counted as its client takes them.
     pub(super) fn count_bytes(&self, metrics: &Metrics, sent: usize) {
-        metrics.routes()[usize::from(self.route)].bytes.increment(sent as u64);
-        self.record(0, 0, sent);
+        if !self.rules.of_part {
+            self.admitted.count_bytes(metrics, self.route, sent);
+        }
     }
 
     /// Counts events that its client has whole: of entries, and of gaps.
@@ -81,21 +124,11 @@ impl Subscriber {
 
     /// Counts what was written, for the access log alone.
     pub(super) fn record(&self, events: u64, gaps: u64, bytes: usize) {
-        if let Some(record) = &self.record {
-            record.add(events, gaps, bytes);
-        }
+        self.admitted.record(events, gaps, bytes);
     }
 
     /// Its stream has ended.
     pub fn ended(&self, metrics: &Metrics, reason: DisconnectReason) {
-        let (LogId { connection, stream }, why) = (self.id, reason.as_str());
-        tracing::debug!(connection, stream, why, "stream ended");
-        metrics.disconnected(reason, self.opened);
-        if let DisconnectReason::Ended(over) = reason {
-            metrics.routes()[usize::from(self.route)].ended(over).increment(1);
-        }
-        if let Some(record) = &self.record {
-            record.end(why);
-        }
+        self.admitted.ended(metrics, self.route, reason);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::catchup::DeliveryState;
-use super::{Fanout, LogId, Settings, Socket, Subscriber, WireFormat};
+use super::{Admitted, Fanout, LogId, Settings, Socket, Subscriber, WireFormat};
 use crate::auth::grant::{AuthContext, Grants};
 use crate::config::{self, Config};
 use crate::limits::{ClientIdentity, Limits};
@@ -64,8 +64,7 @@ impl TestFanout {
         let rendering = held.render(&route.rules.rendering);
         let subscriber = Subscriber {
             lease: held,
-            permit: self.limits.admit(&self.limits.bounds(), &ClientIdentity::default()).unwrap(),
-            grant: self.grants.enter(&context(key)),
+            admitted: self.admitted(key),
             format: WireFormat {
                 rendering: rendering.try_into().unwrap(),
                 controls: route.rules.controls(),
@@ -75,13 +74,23 @@ impl TestFanout {
             rules: route.rules.clone(),
             state: None,
             selection: None,
-            id: LogId { connection: 1, stream: None },
-            record: None,
-            opened: Instant::now(),
-            expires: None,
-            token: None,
         };
         (subscriber, lease())
+    }
+
+    /// A client that was admitted to `key`.
+    pub(crate) fn admitted(&self, key: &str) -> Admitted {
+        let permit = self.limits.admit(&self.limits.bounds(), &ClientIdentity::default());
+        let (record, expires, token) = Default::default();
+        Admitted {
+            permit: Some(permit.unwrap()),
+            grant: Some(self.grants.enter(&context(key))),
+            id: LogId { connection: 1, stream: None },
+            record,
+            opened: Instant::now(),
+            expires,
+            token,
+        }
     }
 
     pub(crate) async fn goes_round(&self, within: Duration) -> bool {

@@ -117,12 +117,7 @@ impl Reload {
         state.readers.config.store(Arc::new(now.config.source.clone()));
         state.hub.set_max_readers(now.config.limits.readers);
         for topic in state.hub.all() {
-            let is_wanted = |made: &_| {
-                now.config
-                    .routes
-                    .iter()
-                    .any(|route| route.renderings().any(|rendering| rendering == *made))
-            };
+            let is_wanted = |made: &_| now.config.routes.iter().any(|route| route.makes(made));
             topic.state().replace_renderings(is_wanted);
         }
         state.metrics.unsafe_choices(&now.config.risks());

@@ -13,7 +13,7 @@ use super::{forwarded, reauthorize, response};
 use crate::auth::grant::AuthContext;
 use crate::config::{Refuse, Route};
 use crate::fanout::{
-    AccessRecord, AccessedStream, CatchUp, LogId, Subscriber, WireFormat, end_frame,
+    AccessRecord, AccessedStream, Admitted, CatchUp, LogId, Subscriber, WireFormat, end_frame,
 };
 use crate::limits::{ClientIdentity, LimitExceeded, Permit};
 use crate::sse::{Control, Controls, comment, write_control, write_retry};
@@ -55,21 +55,33 @@ impl StreamRequest {
         let may_be_proxy =
             !peer.is_trusted(trusted) && (is_local || forwarded::is_present(headers));
         let by_token = (plan.credential.take(), plan.claimed.take());
-        let context = reauthorize::context(request, &plan.key, by_token);
+        let chosen = plan.merged.as_ref().and_then(|merged| merged.chosen.as_deref());
+        let context = reauthorize::context(request, &plan.key, chosen, by_token);
         Box::new(Self { plan, serving, id, record, context, identity, may_be_proxy })
     }
 
     /// A permit among the clients, and the topic of the stream key; or the reason of the refusal.
     pub(super) fn admit(&self, state: &State) -> Result<(Permit, Lease), &'static str> {
+        Ok((self.permit(state)?, self.lease(state, &self.plan.key)?))
+    }
+
+    /// A permit among the clients; or the reason of the refusal.
+    pub(super) fn permit(&self, state: &State) -> Result<Permit, &'static str> {
         if state.fanout.refusing.is_cancelled() {
             return Err("drain");
         }
         if let Some(reason) = self.plan.unavailable {
             return Err(reason);
         }
-        let (limit, bounds) = (|LimitExceeded(limit)| limit, &self.serving.bounds);
-        let permit = state.limits.admit(bounds, &self.identity).map_err(limit)?;
-        let mut lease = state.topic(bounds, &self.plan.key, &self.identity).map_err(limit)?;
+        let admitted = state.limits.admit(&self.serving.bounds, &self.identity);
+        admitted.map_err(|LimitExceeded(limit)| limit)
+    }
+
+    /// The topic of a stream key; or the reason of the refusal.
+    pub(super) fn lease(&self, state: &State, key: &str) -> Result<Lease, &'static str> {
+        let bounds = &self.serving.bounds;
+        let lease = state.topic(bounds, key, &self.identity);
+        let mut lease = lease.map_err(|LimitExceeded(limit)| limit)?;
         let allowed = bounds.max_clients_per_key();
         if allowed > 0 && lease.topic().state().audience() > allowed {
             return Err("clients_per_key");
@@ -78,38 +90,49 @@ impl StreamRequest {
             let most = bounds.max_selections_per_key();
             lease.select(selection, most).map_err(|TooManySelections| "selections")?;
         }
-        Ok((permit, lease))
+        Ok(lease)
     }
 
-    /// The subscriber that was admitted. A reload that came between the decision and this moment may have
-    /// missed it, so it is reauthorized here.
+    /// The subscriber that was admitted.
     pub(super) fn subscriber(&self, state: &State, permit: Permit, mut lease: Lease) -> Subscriber {
-        let Self { plan, serving, .. } = self;
-        let route = &serving.config.routes[plan.route];
+        let (plan, route) = (&self.plan, self.route());
         let selection = lease.selection().cloned();
         let rendering = lease.render(&route.rendering(selection.is_some()));
+        Subscriber {
+            lease,
+            admitted: self.admitted(state, permit),
+            format: self.format(number_of(rendering)),
+            route: self.route_number(),
+            rules: route.rules.clone(),
+            state: plan.state.clone(),
+            selection,
+        }
+    }
+
+    /// The client with its permit. A reload that came between the decision and this moment may have missed it, so it
+    /// is reauthorized here.
+    pub(super) fn admitted(&self, state: &State, permit: Permit) -> Admitted {
+        let Self { plan, serving, .. } = self;
         let grant = state.grants.enter(&self.context);
         let now = state.serving();
         let is_reloaded = !Arc::ptr_eq(&now, serving);
         if is_reloaded && !reauthorize::is_still_allowed(serving, &now, grant.context()) {
             grant.revoke();
         }
-        Subscriber {
-            lease,
-            permit,
-            grant,
-            format: self
-                .format(u16::try_from(rendering).expect("there are fewer routes and reloads")),
-            route: serving.routes[plan.route],
-            rules: route.rules.clone(),
-            state: plan.state.clone(),
-            selection,
+        Admitted {
+            permit: Some(permit),
+            grant: Some(grant),
             id: self.id,
             record: self.record.clone(),
             opened: Instant::now(),
             expires: serving.settings.expiry(),
             token: plan.token.map(Box::new),
         }
+    }
+
+    /// The number of its route in the metrics.
+    pub(super) fn route_number(&self) -> u16 {
+        self.serving.routes[self.plan.route]
     }
 
     /// The route that it asks for.
@@ -125,17 +148,22 @@ impl StreamRequest {
         start: Start,
         head: Vec<u8>,
     ) -> CatchUp {
-        let Self { identity, .. } = self;
-        state.metrics.responded(response::STREAM_STATUS);
-        let address = identity.address.map(tracing::field::display);
-        let LogId { connection, stream } = subscriber.id;
-        debug!(connection, stream, address, key = %subscriber.topic().key, ?start, "stream opened");
+        self.count_opened(state, start);
         let mut opening = head;
         subscriber.format.append_event(&self.opening(), &mut opening);
         CatchUp::begin(subscriber, self.route().replay, start, opening)
     }
 
-    fn opening(&self) -> Vec<u8> {
+    /// Counts and logs that it gets a stream.
+    pub(super) fn count_opened(&self, state: &State, start: Start) {
+        state.metrics.responded(response::STREAM_STATUS);
+        let address = self.identity.address.map(tracing::field::display);
+        let LogId { connection, stream } = self.id;
+        debug!(connection, stream, address, key = self.plan.key, ?start, "stream opened");
+    }
+
+    /// The first bytes of its stream.
+    pub(super) fn opening(&self) -> Vec<u8> {
         let mut bare = Vec::new();
         write_retry(&mut bare, self.serving.settings.reconnection_time());
         bare.extend_from_slice(comment::OPEN.as_bytes());
@@ -195,6 +223,11 @@ impl StreamRequest {
             );
         }
     }
+}
+
+/// A rendering's number, as each subscriber has it.
+pub(super) fn number_of(rendering: usize) -> u16 {
+    u16::try_from(rendering).expect("there are fewer routes and reloads")
 }
 
 /// The only event of a stream that is refused in-band: when to come back, and why.

@@ -4,18 +4,18 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::config::{Rows, TokenPlace, is_own_parameter};
+use crate::config::Rows;
 use crate::sse::RowValue;
 
 const MAX_VALUES: usize = 16;
 const MAX_BYTES: usize = 1 << 10;
 
-/// The wanted values by the number of the column; or what is wrong, and what would be right. On a route without filters
-/// a query may say what it likes.
+/// The wanted values by the number of the column; or what is wrong, and what would be right. `is_own`: whether a
+/// parameter says something else. On a route without filters a query may say what it likes.
 pub(super) fn filters(
     query: &str,
     rows: &Rows,
-    tokens: &[TokenPlace],
+    is_own: impl Fn(&str) -> bool,
 ) -> Result<Vec<(usize, Vec<RowValue>)>, String> {
     let mut wanted: Vec<(usize, Vec<RowValue>)> = Vec::new();
     if rows.filters.is_empty() {
@@ -24,7 +24,7 @@ pub(super) fn filters(
     for (name, value) in pairs(query) {
         let known = rows.filter_names().find(|(known, _)| known.as_bytes() == name);
         let Some((name, column)) = known else {
-            if is_own_parameter(&String::from_utf8_lossy(&name), tokens) {
+            if is_own(&String::from_utf8_lossy(&name)) {
                 continue;
             }
             let names: Vec<_> = rows.filter_names().map(|(name, _)| name).collect();
@@ -73,6 +73,7 @@ fn decoded(written: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{TokenPlace, is_own_parameter};
     use crate::sse::Column;
 
     fn rows(filters: &[&str]) -> Rows {
@@ -86,7 +87,9 @@ mod tests {
 
     fn asked(query: &str) -> Result<Vec<(usize, Vec<RowValue>)>, String> {
         let tokens = [TokenPlace::Query("token".into())];
-        filters(query, &rows(&["severity", "source", "ü b"]), &tokens)
+        filters(query, &rows(&["severity", "source", "ü b"]), |name| {
+            is_own_parameter(name, &tokens)
+        })
     }
 
     fn wanted(column: usize, values: &[&[u8]]) -> (usize, Vec<RowValue>) {
@@ -151,6 +154,6 @@ mod tests {
 
     #[test]
     fn a_route_without_filters_takes_every_query() {
-        assert_eq!(filters("tenant=x&=&severity=,,", &rows(&[]), &[]), Ok(Vec::new()));
+        assert_eq!(filters("tenant=x&=&severity=,,", &rows(&[]), |_| false), Ok(Vec::new()));
     }
 }

@@ -7,6 +7,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 
 use super::admission::StreamRequest;
+use super::merged_over::is_any_there;
 use super::over::{NoStream, is_there};
 use super::plan::Plan;
 use super::request::Requester;
@@ -32,6 +33,9 @@ pub(super) async fn answer(
 }
 
 async fn find(state: &State, stream: &StreamRequest) -> Result<(), NoStream> {
+    if let Some(parts) = &stream.plan.merged {
+        return is_any_there(state, stream, parts).await;
+    }
     let (_permit, lease) = stream.admit(state).map_err(NoStream::Refused)?;
     is_there(state, stream, &lease).await
 }

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::admission::StreamRequest;
 use super::start_param;
-use crate::config::{Absent, Ended};
+use crate::config::{Absent, Ended, Route};
 use crate::sse::StreamId;
 use crate::state::State;
 use crate::stream::start::Start;
@@ -39,6 +39,17 @@ pub(super) async fn find_start(
     find(state, stream, lease, patience).await
 }
 
+/// What the source says of a stream that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// There is one, or nobody can tell: the stream will.
+    GoesOn,
+    /// There is no key.
+    Absent,
+    /// It is over for this client; and whether its key is gone.
+    Over(bool),
+}
+
 /// Whether there is one now, for who does not wait for the key.
 pub(super) async fn is_there(
     state: &State,
@@ -56,9 +67,24 @@ async fn find(
 ) -> Result<Start, NoStream> {
     let (asked, route, topic) = (stream.plan.start, stream.route(), lease.topic());
     wait_for_tail(topic, asked).await.map_err(NoStream::Refused)?;
+    match (standing(state, route, topic, asked, patience).await?, route.ended) {
+        (Standing::GoesOn, _) => Ok(asked),
+        (Standing::Absent, _) | (_, Ended::NoContent) => Err(NoStream::Over),
+        (Standing::Over(true), Ended::Replay) => Err(NoStream::EndAgain),
+        (Standing::Over(false), Ended::Replay) => Ok(start_param::of_route(route.start)),
+    }
+}
+
+/// How the stream of `topic` is for a client that asks to begin there; its key is waited for no longer than this.
+pub(super) async fn standing(
+    state: &State,
+    route: &Route,
+    topic: &Topic,
+    asked: Start,
+    patience: Duration,
+) -> Result<Standing, NoStream> {
     if topic.state().reader != ReaderState::Up {
-        // Nobody can tell: the stream will.
-        return Ok(asked);
+        return Ok(Standing::GoesOn);
     }
     let has_heard = matches!(asked, Start::After(id) if id != StreamId::ZERO);
     let end = route.rules.end();
@@ -66,31 +92,27 @@ async fn find(
         match wait_for_key(state, topic, patience).await {
             // Its reader may be behind.
             Err(NoStream::Over) if !is_absent(state, topic).await => {}
+            Err(NoStream::Over) => return Ok(Standing::Absent),
             outcome => outcome?,
         }
     }
     let at = match asked {
         Start::After(id) => Some(id),
         Start::Live => None,
-        _ => return Ok(asked),
+        _ => return Ok(Standing::GoesOn),
     };
-    let Some(marker) = end else { return Ok(asked) };
+    let Some(marker) = end else { return Ok(Standing::GoesOn) };
     let end = timeout(TAIL_WAIT, state.fanout.replays.end(topic, marker, at)).await;
     let (is_over, is_gone) = match end {
         Ok(Ok(StreamEnd::Ended(end))) => (at.is_none_or(|at| at >= end), false),
         Ok(Ok(StreamEnd::Absent | StreamEnd::Gone)) => (has_heard, has_heard),
         Ok(Ok(StreamEnd::Open) | Err(_)) | Err(_) => (false, false),
     };
-    match route.ended {
-        _ if !is_over => Ok(asked),
-        Ended::NoContent => Err(NoStream::Over),
-        Ended::Replay if is_gone => Err(NoStream::EndAgain),
-        Ended::Replay => Ok(start_param::of_route(route.start)),
-    }
+    Ok(if is_over { Standing::Over(is_gone) } else { Standing::GoesOn })
 }
 
 /// Waits until the topic knows its tail; an error's code where the key cannot be read.
-async fn wait_for_tail(topic: &Topic, start: Start) -> Result<(), &'static str> {
+pub(super) async fn wait_for_tail(topic: &Topic, start: Start) -> Result<(), &'static str> {
     let is_start_known = matches!(start, Start::After(_) | Start::Since(_) | Start::Earliest);
     let mut news = topic.subscribe();
     let known = async {

@@ -15,18 +15,21 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// No host's name or origin is longer. A longer one is cut, and then matches none.
 const MAX_HOST_BYTES: usize = 300;
 
-/// The facts of a request for the stream `key`, the token that admitted it, and the entries that it opens.
+/// The facts of a request for the stream `key`, the token that admitted it, and the entries that it opens; `chosen` is
+/// the query that names its streams, where it chose some.
 pub(super) fn context<B>(
     request: &Request<B>,
     key: &str,
+    chosen: Option<&str>,
     (credential, rows): (Option<Credential>, Option<Arc<ClaimedRows>>),
 ) -> AuthContext {
+    let path = request.uri().path();
     let headers = request.headers();
     let kept = |bytes: &[u8]| Box::from(&bytes[..bytes.len().min(MAX_HOST_BYTES)]);
     let header = |name| headers.get(name).map(|value: &HeaderValue| kept(value.as_bytes()));
     let authority = request.uri().authority().map(|authority| kept(authority.as_str().as_bytes()));
     AuthContext {
-        path: request.uri().path().into(),
+        path: chosen.map_or_else(|| path.into(), |chosen| format!("{path}?{chosen}").into()),
         key: key.into(),
         host: authority.or_else(|| header(HOST)),
         origin: header(ORIGIN),
@@ -68,7 +71,8 @@ fn request(context: &AuthContext) -> Option<Request<()>> {
             }
             TokenPlace::Query(name) => {
                 let mut query = url::form_urlencoded::Serializer::new(String::new());
-                target = format!("{target}?{}", query.append_pair(name, token).finish());
+                let joint = if target.contains('?') { '&' } else { '?' };
+                target = format!("{target}{joint}{}", query.append_pair(name, token).finish());
             }
         }
     }

@@ -15,15 +15,18 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
-use super::plan::Plan;
+use super::merged_start::{MergedStart, merged_start};
+use super::parts::{self, Asked};
+use super::plan::{MergedPlan, PartPlan, Plan};
 use super::publish::page;
 use super::publish::route::{self as publish, PublishPlan};
 use super::response::{self, demo_page, stream_response, text};
 use super::{cors, filter, request_head, start_param};
 use crate::auth::grant::{AuthContext, ClaimedRows};
 use crate::auth::{Admission, Denied, Gate, host};
-use crate::config::{Absent, Access, Config, Route, Rows};
+use crate::config::{Absent, Access, Config, Route, Rows, is_own_parameter};
 use crate::sse::{RowValue, Selection};
+use crate::stream::start::Start;
 
 /// What a request gets.
 pub enum Decision {
@@ -83,8 +86,10 @@ pub fn still_allows<B>(
     context: &AuthContext,
 ) -> bool {
     let Ok((_, route, variables)) = find(config, request.uri().path()) else { return false };
-    route.key.key(&variables) == *context.key
-        && gate.still_allows(route, &variables, request, context)
+    let asked = parts::asked(route, variables, request.uri().query());
+    let Ok(asked) = asked else { return false };
+    asked.key == *context.key
+        && gate.still_allows(route, &asked.variables, request, context)
         && check_host(config, request).is_ok()
 }
 
@@ -146,7 +151,8 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         return Ok(Decision::Publish(Box::new(plan)));
     }
     check_method(request, route.publish.is_some())?;
-    let (admission, unavailable) = match gate.admit(route, &variables, request) {
+    let asked = parts::asked(route, variables, request.uri().query()).map_err(|why| bad(&why))?;
+    let (admission, unavailable) = match gate.admit(route, &asked.variables, request) {
         Ok(admission) => (admission, None),
         // Not the client's fault: it is told to try again.
         Err(Denied::Keys) => (Admission::default(), Some("keys")),
@@ -157,13 +163,18 @@ fn plan<B>(config: &Config, gate: &Gate, request: &Request<B>) -> Result<Decisio
         check_accept(request.headers())?;
     }
     check_bodiless(request.headers())?;
-    let start = start_param::start(request, route.replay, route.start).map_err(|why| bad(&why))?;
+    let state = route.rules.snapshot.as_ref().map(|rule| Arc::new(rule.query(&asked.variables)));
+    let (key, start, merged) = beginning(route, asked, request).map_err(|why| bad(&why))?;
     let query = request.uri().query().unwrap_or("");
-    let filters = filter::filters(query, &route.rows, &config.jwt.from).map_err(|why| bad(&why))?;
+    let own = |name: &str| {
+        is_own_parameter(name, &config.jwt.from) || route.streams.query() == Some(name)
+    };
+    let filters = filter::filters(query, &route.rows, own).map_err(|why| bad(&why))?;
     let plan = Plan {
         route: index,
-        key: route.key.key(&variables),
-        state: route.rules.snapshot.as_ref().map(|rule| Arc::new(rule.query(&variables))),
+        key,
+        merged,
+        state,
         selection: selection(&route.rows, admission.rows.as_deref(), filters),
         start,
         framed: request.version() == Version::HTTP_11,
@@ -201,6 +212,23 @@ fn selection(
     (!wanted.is_empty()).then(|| Arc::new(Selection::new(wanted)))
 }
 
+/// The stream key, and where the client begins; or the parts of a merged stream, each with that.
+type Beginning = (String, Start, Option<Box<MergedPlan>>);
+
+fn beginning<B>(route: &Route, asked: Asked, request: &Request<B>) -> Result<Beginning, String> {
+    let Asked { key, parts, chosen, .. } = asked;
+    if route.streams.one().is_some() {
+        return Ok((key, start_param::start(request, route.replay, route.start)?, None));
+    }
+    let names: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).collect();
+    let MergedStart { parts: starts, strangers } =
+        merged_start(request, route.replay, route.start, &names)?;
+    let parts = parts.into_iter().zip(starts);
+    let parts = parts.map(|((name, key), start)| PartPlan { name: name.into(), key, start });
+    let merged = MergedPlan { parts: parts.collect(), strangers, chosen };
+    Ok((key, start_param::of_route(route.start), Some(Box::new(merged))))
+}
+
 fn publish_plan<B>(
     (config, gate): (&Config, &Gate),
     (index, route, access): (usize, &Route, &Access),
@@ -219,7 +247,7 @@ fn publish_plan<B>(
         Ok(admission) => (admission.principal, None),
         Err(denied) => (None, Some(denied)),
     };
-    let key = route.key.key(variables);
+    let key = route.streams.one().map(|key| key.key(variables)).unwrap_or_default();
     PublishPlan { route: index, key, headers: HeaderMap::new(), principal, denied }
 }
 

@@ -21,14 +21,9 @@ pub fn start<B>(
     replay: Replay,
     route_start: RouteStart,
 ) -> Result<Start, String> {
-    let query: Vec<_> =
-        url::form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).collect();
-    let in_query = query.iter().filter(|(name, _)| is_last_event_id(name));
-    let in_query: Vec<_> = in_query.filter_map(|(_, value)| position(value)).collect();
-    let headers = request.headers().get_all("last-event-id").iter();
-    let in_header =
-        headers.filter_map(|value| position(&String::from_utf8_lossy(value.as_bytes())));
-    let in_header: Vec<_> = in_header.collect();
+    let Written { query, in_query, in_header } = Written::in_request(request);
+    let [in_query, in_header] = [in_query, in_header]
+        .map(|written| written.iter().map(|value| position(value)).collect::<Vec<_>>());
     let is_id = |start: &&Start| !matches!(start, Start::Earliest | Start::Live);
     if let Some(id) = in_header.iter().rev().chain(in_query.iter().rev()).find(is_id) {
         return Ok(*id);
@@ -38,6 +33,32 @@ pub fn start<B>(
     }
     let named = beginning(&query, &in_query, replay)?;
     Ok(named.unwrap_or_else(|| of_route(route_start)))
+}
+
+/// What a request says of its beginning.
+pub(super) struct Written<'a> {
+    /// The parameters of its query.
+    pub(super) query: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Last event ids in that, and what stands in place of one; no empty one.
+    pub(super) in_query: Vec<String>,
+    /// The same in the head.
+    pub(super) in_header: Vec<String>,
+}
+
+impl<'a> Written<'a> {
+    pub(super) fn in_request<B>(request: &'a Request<B>) -> Self {
+        let query = request.uri().query().unwrap_or("");
+        let query: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
+        let in_query = query.iter().filter(|(name, _)| is_last_event_id(name));
+        let in_query = in_query.map(|(_, value)| value.trim().to_owned());
+        let headers = request.headers().get_all("last-event-id").iter();
+        let in_header =
+            headers.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
+        let is_there = |value: &String| !value.is_empty();
+        let in_query = in_query.filter(is_there).collect();
+        let in_header = in_header.filter(is_there).collect();
+        Self { query, in_query, in_header }
+    }
 }
 
 /// Where a client begins that names no beginning.
@@ -50,20 +71,25 @@ pub(super) fn of_route(start: RouteStart) -> Start {
     }
 }
 
-/// What one last event id, or what stands in its place, means; `None`: it is empty. One that is no id of ours
-/// is another server's, unless it is a word that clients of other servers begin with. `0-0` is ours: the id of
-/// a stream without entries, after which nothing may be missing.
-fn position(value: &str) -> Option<Start> {
-    match value.trim() {
-        "" => None,
+/// What one last event id, or what stands in its place, means. One that is no id of ours is another server's, unless
+/// it is a word that clients of other servers begin with. `0-0` is ours: the id of a stream without entries, after
+/// which nothing may be missing.
+fn position(value: &str) -> Start {
+    let id = || StreamId::parse_short(value).map_or(Start::Unknown, Start::After);
+    word(value).unwrap_or_else(id)
+}
+
+/// What a word means that stands in the place of an id.
+pub(super) fn word(value: &str) -> Option<Start> {
+    match value {
         "earliest" | "-1" | "0" => Some(Start::Earliest),
         "$" => Some(Start::Live),
-        value => Some(StreamId::parse_short(value).map_or(Start::Unknown, Start::After)),
+        _ => None,
     }
 }
 
 /// The beginning that the URL names, without an id; `words` are those in the place of one.
-fn beginning(
+pub(super) fn beginning(
     query: &[(Cow<'_, str>, Cow<'_, str>)],
     words: &[Start],
     replay: Replay,

@@ -20,7 +20,6 @@ use tokio::io::AsyncWriteExt;
 use tracing::debug;
 
 use super::admission::{StreamRequest, refusal_event};
-use super::head;
 use super::listener::Connection;
 use super::over::{NoStream, find_start};
 use super::plan::Plan;
@@ -30,6 +29,7 @@ use super::request::{Requester, count_response, decide, has_content, head_of};
 use super::request_head::{count_refused_head, most_fields};
 use super::response;
 use super::router::{self, Decision};
+use super::{head, merged};
 use crate::config::{self, Absent};
 use crate::fanout::{Socket, close, close_with, left, welcome};
 use crate::limits::{EvictionHandle, PendingSlot};
@@ -238,19 +238,14 @@ pub(super) async fn open(
     state: &Arc<State>,
     socket: Socket,
     stream: Box<StreamRequest>,
-    mut slot: PendingSlot,
+    slot: PendingSlot,
 ) {
+    if stream.plan.merged.is_some() {
+        return merged::open_on_socket(state, socket, stream, slot).await;
+    }
     let (permit, lease) = match stream.admit(state) {
         Ok(admitted) => admitted,
-        Err(reason) => {
-            let refusal = refusal(state, &stream, reason);
-            let write_stall = stream.serving.settings.write_stall;
-            state.fanout.tasks.spawn(async move {
-                // It keeps its slot while it closes, unless it is evicted.
-                let _ = slot.until(Duration::MAX, close_with(socket, refusal, write_stall)).await;
-            });
-            return;
-        }
+        Err(reason) => return refuse(state, socket, &stream, reason, slot),
     };
     // From here on it counts as a client, even while it waits for the source.
     drop(slot);
@@ -268,17 +263,40 @@ pub(super) async fn open(
             let machine = stream.begin(state, &subscriber, start, head);
             return welcome(&state.fanout, socket, subscriber, machine);
         }
-        Err(NoStream::Refused(reason)) => refusal(state, &stream, reason),
-        Err(NoStream::Over) => {
+        Err(why) => no_stream(state, &stream, why),
+    };
+    close(&state.fanout, socket, subscriber.admitted, response);
+}
+
+/// Refuses the stream of a client that has no permit.
+pub(super) fn refuse(
+    state: &State,
+    socket: Socket,
+    stream: &StreamRequest,
+    reason: &'static str,
+    mut slot: PendingSlot,
+) {
+    let refusal = refusal(state, stream, reason);
+    let write_stall = stream.serving.settings.write_stall;
+    state.fanout.tasks.spawn(async move {
+        // It keeps its slot while it closes, unless it is evicted.
+        let _ = slot.until(Duration::MAX, close_with(socket, refusal, write_stall)).await;
+    });
+}
+
+/// The whole response to a client that was admitted, and gets no stream.
+pub(super) fn no_stream(state: &State, stream: &StreamRequest, why: NoStream) -> Vec<u8> {
+    match why {
+        NoStream::Refused(reason) => refusal(state, stream, reason),
+        NoStream::Over => {
             stream.count_over(state, response::OVER_STATUS);
             response::over(&stream.plan)
         }
-        Err(NoStream::EndAgain) => {
+        NoStream::EndAgain => {
             stream.count_over(state, response::STREAM_STATUS);
             [response::stream_head(&stream.plan), stream.end_again()].concat()
         }
-    };
-    close(&state.fanout, socket, subscriber.permit, response);
+    }
 }
 
 /// The whole response to a stream that is refused.

@@ -1,6 +1,7 @@
 //! What a stream carries besides entries: comments, gaps, and the other control events.
 
 use super::line::write_line;
+use super::render::json_string;
 use super::{EndReason, StreamId};
 
 /// The type of every control event; a route may not use it for its own events.
@@ -141,22 +142,42 @@ pub enum Control {
 /// Writes a control event in this form. As an event `id` becomes the client's last event id; with `None` that stays
 /// as it is.
 pub fn write_control(out: &mut Vec<u8>, form: Controls, id: Option<StreamId>, control: Control) {
+    let id = id.filter(|_| form == Controls::Event).map(|id| id.to_string());
+    write_control_json(out, form, id.as_deref(), &control_json(control));
+}
+
+/// The same, of a control event that was written as JSON already, with any id.
+pub fn write_control_json(out: &mut Vec<u8>, form: Controls, id: Option<&str>, json: &str) {
     match form {
         Controls::Event => {
             if let Some(id) = id {
-                write_line(out, "id", &id.to_string());
+                write_line(out, "id", id);
             }
             write_line(out, "event", CONTROL_EVENT);
-            write_line(out, "data", &control_json(control));
+            write_line(out, "data", json);
             out.push(b'\n');
         }
         Controls::Comment => {
-            out.extend_from_slice(
-                format!(": {} {}\n", control.type_name(), control_json(control)).as_bytes(),
-            );
+            out.extend_from_slice(format!(": {} {json}\n", type_in(json)).as_bytes());
         }
         Controls::None => {}
     }
+}
+
+/// A control event as JSON, told of one stream among several.
+pub fn control_of_stream(json: &str, stream: &str) -> String {
+    let type_bytes = TYPE.len() + type_in(json).len() + "\"".len();
+    let (type_only, rest) = json.split_at_checked(type_bytes).unwrap_or((json, ""));
+    format!("{type_only},\"stream\":{}{rest}", json_string(stream))
+}
+
+/// With this every control event begins.
+const TYPE: &str = r#"{"type":""#;
+
+/// The type of a control event that was written as JSON.
+fn type_in(json: &str) -> &str {
+    let rest = json.strip_prefix(TYPE).unwrap_or_default();
+    rest.split_once('"').map_or("", |(name, _)| name)
 }
 
 impl Control {
@@ -165,20 +186,9 @@ impl Control {
         if may_be_others { Self::GapAtMost(gap) } else { Self::Gap(gap) }
     }
 
-    fn type_name(self) -> &'static str {
-        match self {
-            Self::Live { .. } => "live",
-            Self::Gap(_) | Self::GapAtMost(_) => "gap",
-            Self::At => "at",
-            Self::Conflated { .. } => "conflated",
-            Self::Drain => "drain",
-            Self::Expiring { .. } => "expiring",
-            Self::Expired => "expired",
-            Self::Unavailable { .. } => "unavailable",
-            Self::End { .. } => "end",
-            Self::Ping => "ping",
-            Self::Source { .. } => "source",
-        }
+    /// As JSON.
+    pub fn json(self) -> String {
+        control_json(self)
     }
 }
 

@@ -3,6 +3,7 @@
 //! The rules are those of the WHATWG HTML standard, section 9.2 ("Server-sent events").
 
 mod chunk;
+mod composite;
 mod control;
 mod end;
 mod entry;
@@ -16,7 +17,11 @@ mod state;
 mod tests;
 
 pub use chunk::{LAST_CHUNK, unframed, write_chunk};
-pub use control::{CONTROL_EVENT, Control, Controls, Gap, Reason, comment, write_control};
+pub use composite::{COMPOSITE_BYTES, composite_id, longest_composite_bytes, parse_composite};
+pub use control::{
+    CONTROL_EVENT, Control, Controls, Gap, Reason, comment, control_of_stream, write_control,
+    write_control_json,
+};
 pub use end::{EndMarker, EndReason};
 pub use entry::{Entry, PART_BYTES};
 pub use id::{NotAnId, StreamId};

@@ -11,6 +11,8 @@ use super::{CONTROL_EVENT, Column, Controls, EndMarker, Entry};
 pub struct Rendering {
     /// Where the event's type comes from.
     pub event: EventName,
+    /// The stream's name among several, with which the type begins (`chat.message`).
+    pub stream: Option<String>,
     /// Where its data comes from.
     pub data: Data,
     /// The data of an entry that has none of the data fields; `None`: such an entry is skipped.
@@ -33,6 +35,7 @@ impl Default for Rendering {
     fn default() -> Self {
         Self {
             event: EventName::Fixed("message".into()),
+            stream: None,
             data: Data::Field("payload".into()),
             missing: Some("{}".into()),
             controls: Controls::default(),
@@ -100,7 +103,11 @@ pub fn write_entry(
         return Written::Oversize;
     }
     write_line(out, "id", &entry.id.to_string());
-    write_event_name(out, &event_of(entry, &rendering.event));
+    let name = event_of(entry, &rendering.event);
+    match &rendering.stream {
+        Some(stream) => write_event_name(out, &format!("{stream}.{name}")),
+        None => write_event_name(out, &name),
+    }
     write_data(out, &data);
     Written::Event
 }

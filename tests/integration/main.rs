@@ -42,6 +42,8 @@ mod jwt;
 mod logs;
 /// Limits of memory.
 mod memory;
+/// Several streams on one connection.
+mod merged;
 /// The model of a stream, held against Redis.
 mod model;
 /// What Prometheus and Grafana are given: metrics, rules, dashboard.

@@ -1,7 +1,7 @@
 //! Which commands the user may run on the keys of each route.
 
 use super::finding::{Judgement, Level};
-use crate::config::{Config, Route};
+use crate::config::{Config, KeyTemplate, Route};
 use crate::source::{Error, Inspector};
 
 /// What streams need of every key.
@@ -12,8 +12,12 @@ pub(super) async fn access(server: &Inspector, config: &Config) -> Vec<Judgement
     let user = server.ask(&["ACL", "WHOAMI"]).await;
     let user = user.map(|user| user.text().to_owned()).ok();
     let mut judged = Vec::new();
-    for route in &config.routes {
-        let key = sample_key(route);
+    let templates =
+        |route: &'_ Route| route.streams.templates().map(sample_key).collect::<Vec<_>>();
+    let routes = config.routes.iter().map(|route| (route, templates(route)));
+    for (route, key) in
+        routes.flat_map(|(route, keys)| keys.into_iter().map(move |key| (route, key)))
+    {
         let mut denied = Vec::new();
         let mut unknown = Vec::new();
         let publishing = (config.admin.publish || route.publish.is_some()).then_some("XADD");
@@ -81,11 +85,11 @@ fn is_allowed(error: Option<&Error>) -> Option<bool> {
     }
 }
 
-/// A key that the route may lead to.
-fn sample_key(route: &Route) -> String {
+/// A key that the template may lead to.
+fn sample_key(template: &KeyTemplate) -> String {
     let variables: Vec<_> =
-        route.key.variables().map(|name| (name.to_owned(), "x".to_owned())).collect();
-    route.key.key(&variables)
+        template.variables().map(|name| (name.to_owned(), "x".to_owned())).collect();
+    template.key(&variables)
 }
 
 #[cfg(test)]

@@ -81,8 +81,9 @@ async fn setting(server: &Inspector, name: &str) -> Result<Answer, Error> {
 /// The keys that routes name in full. A cluster's node answers for its own.
 async fn keys(server: &Inspector, config: &Config) -> Vec<Judgement> {
     let mut judged = Vec::new();
-    for route in config.routes.iter().filter(|route| route.key.variables().next().is_none()) {
-        let key = route.key.key(&[]);
+    let templates = config.routes.iter().flat_map(|route| route.streams.templates());
+    for template in templates.filter(|template| template.variables().next().is_none()) {
+        let key = template.key(&[]);
         match server.ask(&["TYPE", &key]).await {
             Ok(kind) => judged.push(judge::key_type(&key, kind.text())),
             Err(error) if error.code == "MOVED" => {}

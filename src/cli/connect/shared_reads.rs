@@ -48,10 +48,11 @@ async fn may_end_reads(server: &Inspector) -> Result<(), Error> {
 
 /// Whether there may be more stream keys than connections for them.
 fn may_share(config: &Config) -> bool {
-    let keys = if config.routes.iter().any(|route| route.key.variables().next().is_some()) {
+    let templates = || config.routes.iter().flat_map(|route| route.streams.templates());
+    let keys = if templates().any(|key| key.variables().next().is_some()) {
         config.limits.readers
     } else {
-        config.routes.len().min(config.limits.readers)
+        templates().count().min(config.limits.readers)
     };
     config.source.reader_connections_to_each(keys) < keys
 }

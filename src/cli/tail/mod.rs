@@ -274,6 +274,11 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             serde_json::Value::String(text) => printable(text),
             other => other.to_string(),
         };
+        // Of several streams on one connection.
+        let of = match &control["stream"] {
+            serde_json::Value::String(name) => format!(" of \"{}\"", printable(name)),
+            _ => String::new(),
+        };
         let told = match control["type"].as_str() {
             Some("live") => format!("live {}, {} replayed", self.position(), member("replayed")),
             Some("gap") => {
@@ -281,7 +286,7 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                     progress.gap(control["lost"].as_u64());
                 }
                 format!(
-                    "*** GAP *** reason: {}, lost: {}, after: {}, next: {}",
+                    "*** GAP{of} *** reason: {}, lost: {}, after: {}, next: {}",
                     member("reason"),
                     member("lost"),
                     member("after"),
@@ -291,6 +296,9 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             Some("conflated") => {
                 format!("caught up, spared {} entries that newer ones replace", member("entries"))
             }
+            Some("end") if !of.is_empty() => {
+                format!("the stream{of} is over: {}", member("reason"))
+            }
             Some("end") => {
                 self.is_over = true;
                 format!("the stream is over: {}", member("reason"))
@@ -299,6 +307,10 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
             Some("expiring") => format!("the token expires in {} s", member("seconds")),
             Some("expired") => format!("the token has expired {}", self.position()),
             Some("unavailable") => format!("the server cannot serve now: {}", member("reason")),
+            Some("source") if !of.is_empty() => {
+                let told = if control["up"] == true { "is back" } else { "cannot be read now" };
+                format!("the stream{of} {told}; the others go on")
+            }
             Some("source") => return self.source(control["up"] == true),
             Some("ping") => return,
             _ => format!("control event: {}", printable(data)),

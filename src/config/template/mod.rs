@@ -270,7 +270,7 @@ fn bad(message: &str) -> BadTemplate {
     BadTemplate(message.to_owned())
 }
 
-fn variable_name(name: &str) -> Result<String, BadTemplate> {
+pub(super) fn variable_name(name: &str) -> Result<String, BadTemplate> {
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if starts && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Ok(name.to_owned());
@@ -283,7 +283,7 @@ fn decoded(segment: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Whether a variable may have this value.
-fn is_value(text: &str) -> bool {
+pub(crate) fn is_value(text: &str) -> bool {
     (1..=VARIABLE_MAX_BYTES).contains(&text.len())
         && text != "."
         && text != ".."

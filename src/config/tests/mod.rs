@@ -12,6 +12,7 @@ mod environment;
 mod identity;
 mod jwt;
 mod limits;
+mod merge;
 mod proxy;
 mod publish;
 mod refused;

@@ -5,6 +5,9 @@ use crate::config::diagnostics::did_you_mean;
 use crate::config::units::WrittenValue;
 use crate::config::{Access, Match, PathTemplate};
 
+/// The path of a route, and the variable that its clients choose in the query.
+pub(super) type Asked<'a> = (&'a PathTemplate, Option<&'a str>);
+
 /// Whether the route needs a token.
 pub(super) fn access(text: &str) -> Result<bool, String> {
     match text {
@@ -17,11 +20,11 @@ pub(super) fn access(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Who may read a route of this `path`, or publish there; `None` on a fault. `has_keys`: there are keys that verify tokens.
+/// Who may read a route of this path and this parameter of the query, or publish there; `None` on a fault. `has_keys`: there are keys that verify tokens.
 pub(super) fn rules(
     section: &mut Section<'_, '_>,
     access: Option<(bool, Found)>,
-    path: Option<&PathTemplate>,
+    asked: Option<Asked<'_>>,
     has_keys: bool,
 ) -> Option<Access> {
     let rule = section.written("match", &"".into());
@@ -41,9 +44,9 @@ pub(super) fn rules(
     if !has_keys {
         section.fault(&found, "needs keys that verify tokens; write them in [auth.jwt], as in keys = [{ alg = \"HS256\", secret_file = \"jwt.secret\" }]");
     }
-    let path = path?;
+    let asked = asked?;
     let Some(rule) = rule else {
-        if let Some(name) = path.variables().next() {
+        if let Some(name) = variables(asked).next() {
             let why = format!(
                 "any valid token would open every {{{name}}}; name the claim that has to equal it, as in match = {{ {name} = \"streams\" }}, or write match = \"any\""
             );
@@ -51,11 +54,15 @@ pub(super) fn rules(
         }
         return Some(Access::Jwt(Vec::new()));
     };
-    let read = matches(&rule.value, path).map_err(|why| section.fault(&rule, why));
+    let read = matches(&rule.value, asked).map_err(|why| section.fault(&rule, why));
     read.ok().map(Access::Jwt)
 }
 
-fn matches(written: &WrittenValue, path: &PathTemplate) -> Result<Vec<Match>, String> {
+fn variables((path, query): Asked<'_>) -> impl Iterator<Item = &str> {
+    path.variables().chain(query)
+}
+
+fn matches(written: &WrittenValue, asked: Asked<'_>) -> Result<Vec<Match>, String> {
     let WrittenValue::Table(items) = written else {
         return match written {
             WrittenValue::Text(text) if text == "any" => Ok(Vec::new()),
@@ -65,8 +72,9 @@ fn matches(written: &WrittenValue, path: &PathTemplate) -> Result<Vec<Match>, St
     let mut matches = Vec::with_capacity(items.len());
     for item in items {
         let variable = item.name.clone();
-        if !path.variables().any(|known| known == variable) {
-            let hint = did_you_mean(&variable, path.variables());
+        if !variables(asked).any(|known| known == variable) {
+            let hint = did_you_mean(&variable, variables(asked));
+            let (path, _) = asked;
             return Err(format!("{{{variable}}} is not a variable of the path \"{path}\"{hint}"));
         }
         match &item.value {
@@ -76,7 +84,7 @@ fn matches(written: &WrittenValue, path: &PathTemplate) -> Result<Vec<Match>, St
             other => return Err(format!("{other} is not the name of a claim; write it in quotes")),
         }
     }
-    match path.variables().find(|name| !matches.iter().any(|m| m.variable == *name)) {
+    match variables(asked).find(|name| !matches.iter().any(|m| m.variable == *name)) {
         Some(name) => Err(format!(
             "does not mention {{{name}}}: any valid token would open all its values; name the claim for it, too"
         )),

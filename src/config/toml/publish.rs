@@ -54,7 +54,8 @@ fn table(
         "there is no default; write access = \"jwt\", or access = \"public\" if everybody may add entries",
         access::access,
     );
-    let access = access::rules(&mut section, access, path, others.has_keys);
+    let access =
+        access::rules(&mut section, access, path.map(|path| (path, None)), others.has_keys);
     let words = [("payload", BodyFields::Payload), ("json", BodyFields::Json)];
     let fields = section.word("fields", &words).0;
     let (max_bytes, found) = section.size_bytes("max_bytes", "64KiB", "1B", "16MiB");

@@ -7,15 +7,11 @@ use toml::de::DeTable;
 use super::reader::ConfigReader;
 use super::rules::{self, OtherSections};
 use super::section::{Found, Section};
-use super::{access, publish, rows, snapshot};
-use crate::config::diagnostics::{Location, did_you_mean};
+use super::{access, event, merge, publish, rows, snapshot};
+use crate::config::diagnostics::Location;
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{KeyTemplate, PathTemplate, Replay, Route};
-use crate::sse::{CONTROL_EVENT, Data, EventName, Rendering, is_event_name};
-
-/// The types of events that `EventSource` itself dispatches.
-const EVENT_SOURCES_OWN: [&str; 2] = ["open", "error"];
-const DEFAULT_EVENT: &str = "message";
+use crate::config::{PathTemplate, Replay, Route, Streams};
+use crate::sse::{Data, Rendering};
 
 /// The routes of `--demo`, where the file has none.
 const DEMO: &str = r#"
@@ -146,13 +142,7 @@ fn route(
         "write the path that clients request, as in path = \"/events/{name}\"",
         |text| PathTemplate::parse(text).map_err(|bad| bad.to_string()),
     );
-    let key = section.required(
-        "key",
-        None,
-        header,
-        "write the stream key that it reads, as in key = \"events:{name}\"",
-        |text| KeyTemplate::parse(text).map_err(|bad| bad.to_string()),
-    );
+    let streams = merge::streams(&mut section, header);
     let access = section.required(
         "access",
         access,
@@ -160,15 +150,17 @@ fn route(
         "there is no default; write access = \"public\" if everybody may read it",
         access::access,
     );
-    let access =
-        access::rules(&mut section, access, path.as_ref().map(|(path, _)| path), others.has_keys);
+    let query = streams.as_ref().and_then(|(streams, _)| streams.query());
+    let asked = path.as_ref().map(|(path, _)| (path, query));
+    let access = access::rules(&mut section, access, asked, others.has_keys);
     let publish = {
         let OtherSections { has_keys, max_entry_bytes, .. } = others;
         let others = publish::Others { has_keys, max_entry_bytes };
         publish::publish(&mut section, path.as_ref().map(|(path, _)| path), others)
     };
+    let (event, names_parts) = event::event(&mut section, streams.as_ref().map(|(read, _)| read));
     let rendering = Rendering {
-        event: event(&mut section),
+        event,
         data: data(&mut section),
         missing: missing(&mut section),
         ..Rendering::default()
@@ -182,20 +174,24 @@ fn route(
     if let (Some(rows), Some((rule, found))) = (&rows_found, snapshot) {
         rows::check_snapshot(&mut section, rows, rule, found);
     }
-    if let (Some(path), Some(key)) = (&path, &key) {
-        check_variables(&mut section, path, key);
+    if let Some(streams) = &streams {
+        check_merged(&mut section, streams, publish.is_some(), rules.snapshot_found.as_ref());
+    }
+    if let (Some(path), Some(streams)) = (&path, &streams) {
+        merge::check_variables(&mut section, path, streams);
         if let Some((rule, found)) = snapshot {
             snapshot::check_variables(&mut section, found, rule, &path.0);
-            if others.is_cluster {
-                snapshot::check_slot(&mut section, found, rule, &key.0, &path.0);
+            if let Some(key) = streams.0.one().filter(|_| others.is_cluster) {
+                snapshot::check_slot(&mut section, found, rule, key, &path.0);
             }
         }
     }
     section.end();
-    let ((path, found), (key, _)) = (path?, key?);
+    let ((path, found), (streams, _)) = (path?, streams?);
+    let part_rules = Arc::new(rules.streams.for_part());
     let route = Route {
         path,
-        key,
+        streams,
         access: access?,
         publish,
         replay,
@@ -204,84 +200,29 @@ fn route(
         ended: rules.ended,
         headers: Arc::new(rules.headers),
         rules: Arc::new(rules.streams),
+        part_rules,
+        names_parts,
         rows,
     };
     Some((route, found.location))
 }
 
-fn check_variables(
+/// What a route cannot have that merges several streams.
+fn check_merged(
     section: &mut Section<'_, '_>,
-    (path, path_found): &(PathTemplate, Found),
-    (key, key_found): &(KeyTemplate, Found),
+    (streams, found): &(Streams, Found),
+    publishes: bool,
+    snapshot: Option<&Found>,
 ) {
-    let unknown: Vec<&str> =
-        key.variables().filter(|name| !path.variables().any(|known| known == *name)).collect();
-    for name in unknown {
-        let hint = did_you_mean(name, path.variables());
-        let message = format!("{{{name}}} is not a variable of the path \"{path}\"{hint}");
-        section.fault(key_found, message);
+    if streams.one().is_some() {
+        return;
     }
-    for name in path.variables().filter(|name| !key.variables().any(|used| used == *name)) {
-        let message =
-            format!("{{{name}}} is not used in the key: all its values read the same stream");
-        section.warn(path_found, message);
+    if publishes {
+        section.fault(found, "entries that clients publish go to one stream key, and this route has several; remove publish, and write a route with key for it");
     }
-    if key.is_bare() {
-        section.warn(
-            key_found,
-            "consists of variables only: clients can name every Redis key of that form; begin it with a literal, as in \"events:{name}\"",
-        );
+    if let Some(snapshot) = snapshot {
+        section.fault(snapshot, "a state is that of one stream, and this route merges several, of which each would begin again at another time; remove it, and write a route with key for each stream that has a state");
     }
-}
-
-fn event(section: &mut Section<'_, '_>) -> EventName {
-    let (name, found) = section.read("event", DEFAULT_EVENT, event_name);
-    let (EventName::Fixed(fixed) | EventName::Field { otherwise: fixed, .. }) = &name;
-    if EVENT_SOURCES_OWN.contains(&fixed.as_str()) {
-        let message = format!(
-            "EventSource has its own events of the type \"{fixed}\": clients could not tell them apart; choose another name"
-        );
-        section.warn(&found, message);
-    }
-    if let EventName::Field { field, .. } = &name {
-        let message = format!(
-            "a value of the field \"{field}\" may be \"open\" or \"error\": EventSource has its own events of these types, and clients could not tell them apart; let producers write other names"
-        );
-        section.warn(&found, message);
-    }
-    name
-}
-
-fn event_name(written: &WrittenValue) -> Result<EventName, String> {
-    let WrittenValue::Table(items) = written else {
-        return fixed_name(written).map(EventName::Fixed);
-    };
-    let (mut field, mut otherwise) = (None, DEFAULT_EVENT.to_owned());
-    for item in items {
-        match item.name.as_str() {
-            "field" => field = Some(units::field(&item.value)?),
-            "otherwise" => otherwise = fixed_name(&item.value)?,
-            name => return Err(format!("unknown key \"{name}\"; it takes field and otherwise")),
-        }
-    }
-    let field =
-        field.ok_or("names no field; write { field = \"type\", otherwise = \"message\" }")?;
-    Ok(EventName::Field { field, otherwise })
-}
-
-fn fixed_name(written: &WrittenValue) -> Result<String, String> {
-    let WrittenValue::Text(name) = written else {
-        return Err("not an event's name; write \"message\" or { field = \"type\", otherwise = \"message\" }".into());
-    };
-    if name == CONTROL_EVENT {
-        return Err(
-            "taken: the control events of the gateway have this name; choose another".into()
-        );
-    }
-    if name.is_empty() || is_event_name(name) {
-        return Ok(name.clone());
-    }
-    Err("not an event's name; write one line of text, or \"\" for events without a name".into())
 }
 
 fn data(section: &mut Section<'_, '_>) -> Data {

@@ -73,7 +73,9 @@ pub(super) fn rules(
     let gaps_have_ids = on_gap != OnGap::Heal;
     let conflate = section.read("conflate", WrittenValue::Flag(false), conflate).0;
     let rendering = Rendering { controls, end, conflate, gaps_have_ids, ..rendering };
-    let streams = StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts };
+    let of_part = false;
+    let streams =
+        StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts, of_part };
     Rules { start, absent, ended, headers, streams, snapshot_found }
 }
 

@@ -65,7 +65,7 @@ pub(in crate::fanout) fn catch_up(
         let writer = match watched(socket, interest) {
             Ok(socket) => SubscriberWriter::Socket(socket),
             Err(error) => {
-                task.warn_unwatched(&subscriber, &error);
+                task.warn_unwatched(&subscriber.admitted, &error);
                 subscriber.ended(&task.metrics, DisconnectReason::Error);
                 return;
             }
@@ -98,7 +98,8 @@ impl Driver {
         machine: CatchUp,
     ) -> Self {
         let position = subscriber.topic().catch_ups.register();
-        let (level, draining, blocked_since) = (None, false, None);
+        // A drain is the whole client's.
+        let (level, draining, blocked_since) = (None, subscriber.rules.of_part, None);
         let last_write = Instant::now();
         Self {
             fanout,
@@ -114,11 +115,7 @@ impl Driver {
     }
 
     pub(super) async fn run(mut self) -> BodyEnd {
-        let end = loop {
-            if let Err(end) = self.step().await {
-                break end;
-            }
-        };
+        let end = self.run_to_end().await;
         let Self { fanout, writer, subscriber, machine, .. } = self;
         let CatchUp { delivery, unsent, half_written, .. } = machine;
         let (reason, control) = match end {
@@ -147,6 +144,14 @@ impl Driver {
             // The subscriber's permits are held to the end of it.
             SubscriberWriter::Body(body) => {
                 body.finish(&bytes, frame.is_whole, settings.write_stall).await
+            }
+        }
+    }
+
+    pub(super) async fn run_to_end(&mut self) -> End {
+        loop {
+            if let Err(end) = self.step().await {
+                return end;
             }
         }
     }
@@ -196,13 +201,13 @@ impl Driver {
     fn check_deadline(&mut self) -> Result<(), End> {
         if self.fanout.draining.is_cancelled() && !self.draining {
             self.draining = true;
-            self.subscriber.expires = Some(self.fanout.drain_expiry());
+            self.subscriber.admitted.expires = Some(self.fanout.drain_expiry());
         }
-        let deadline = self.subscriber.deadline(Instant::now(), self.draining);
+        let deadline = self.subscriber.admitted.deadline(Instant::now(), self.draining);
         match deadline.filter(|_| self.machine.is_between_events()) {
             Some(Deadline::End(control, reason)) => return Err(End::Disconnect(control, reason)),
             Some(Deadline::Warning(control)) => {
-                self.subscriber.warned();
+                self.subscriber.admitted.warned();
                 self.machine.warn(control);
             }
             None => {}
@@ -211,7 +216,7 @@ impl Driver {
     }
 
     fn is_due(&self) -> bool {
-        self.subscriber.next_deadline().is_some_and(|due| due <= Instant::now())
+        self.subscriber.admitted.next_deadline().is_some_and(|due| due <= Instant::now())
     }
 
     async fn resolve(&mut self, beginning: Beginning) -> Result<(), End> {
@@ -245,6 +250,7 @@ impl Driver {
             Some(Err(error)) => return self.failed(&error).await,
             None => return Ok(()),
         };
+        self.machine.is_denied = false;
         let served_from =
             self.machine.resolved(beginning, resolved, generation, read_up_to, is_gone);
         if matches!(asked, Start::After(_) | Start::Unknown) {
@@ -266,6 +272,7 @@ impl Driver {
         let resolving = fanout.replays.new_generation(&topic, last_id);
         match self.meanwhile(resolving).await? {
             Some(Ok(resolved)) => {
+                self.machine.is_denied = false;
                 self.machine.generation_resolved(
                     resolved,
                     generation,
@@ -294,6 +301,7 @@ impl Driver {
             Some(Err(error)) => return self.failed(&error).await,
             None => return Ok(()),
         };
+        self.machine.is_denied = false;
         let next = self.machine.page_read(opened, after);
         self.count_told();
         match next {

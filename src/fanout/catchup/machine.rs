@@ -32,8 +32,12 @@ pub struct CatchUp {
     pub(super) rules: Arc<StreamRules>,
     /// Which entries its client gets; `None`: all.
     pub(super) selection: Option<Arc<Selection>>,
+    /// Up to where it was last told that its client has come.
+    pub(super) told_at: Option<StreamId>,
     /// The last that its client got is the entry that ends the stream, as long as none follows.
     pub(super) is_at_end: bool,
+    /// The source has refused a read of the past: a part of a merged stream waits until it does not.
+    pub(super) is_denied: bool,
     /// The stream is over once everything unsent is written.
     pub(super) over: Option<EndReason>,
     /// Its client did not take all that there was: it is spared what newer entries supersede, where its route conflates.
@@ -194,7 +198,9 @@ impl CatchUp {
             format,
             rules,
             selection: subscriber.selection.clone(),
+            told_at: None,
             is_at_end: false,
+            is_denied: false,
             over,
             is_behind: false,
             spared: 0,
@@ -255,6 +261,10 @@ impl CatchUp {
         }
         if let Some(reason) = self.over {
             return Action::End(End::over(reason));
+        }
+        if self.rules.of_part && matches!(topic.reader, ReaderState::Refused(_)) {
+            // Whatever is half written: the others go on.
+            return Action::WaitForSource;
         }
         match self.phase {
             Phase::State(ref delivery) => delivery.next(topic.ring.generation()),

@@ -23,6 +23,7 @@ mod driver;
 mod in_state;
 mod level;
 mod machine;
+mod part;
 mod run;
 mod source;
 mod state;
@@ -35,3 +36,4 @@ pub use machine::CatchUp;
 
 pub(super) use driver::catch_up;
 pub(super) use machine::{DeliveryState, Phase};
+pub(super) use part::{PartEnd, follow_part};

@@ -14,7 +14,18 @@ impl CatchUp {
         if self.half_written.is_some() {
             return Ok(());
         }
-        match status_change(self.delivery.source_down, reader) {
+        let told_down = self.delivery.source_down;
+        let change = match (status_change(told_down, reader), self.rules.of_part) {
+            // A part of a merged stream waits.
+            (StatusChange::Refused(_), true) if told_down => StatusChange::None,
+            (StatusChange::Refused(_), true) => StatusChange::Told(Signal::SourceDown),
+            (StatusChange::Told(Signal::SourceUp), _) if self.is_denied => StatusChange::None,
+            (StatusChange::None, _) if self.is_denied && !told_down => {
+                StatusChange::Told(Signal::SourceDown)
+            }
+            (change, _) => change,
+        };
+        match change {
             StatusChange::None => {}
             StatusChange::Refused(reason) => {
                 let control = Control::Unavailable { reason };
@@ -32,8 +43,10 @@ impl CatchUp {
     pub(super) fn tell_alive(&mut self, reader: &ReaderState) {
         let signal = Signal::of_silence(reader);
         self.unsent = signal.bytes(self.format, self.rules.signals);
-        if self.selection.is_some() && self.delivery.last_id.is_some() {
-            self.format.append_control(self.delivery.last_id, Control::At, &mut self.unsent);
+        let at = self.delivery.last_id.filter(|_| self.selection.is_some());
+        if at.is_some() && at != self.told_at {
+            self.told_at = at;
+            self.format.append_control(at, Control::At, &mut self.unsent);
         }
     }
 
@@ -94,6 +107,6 @@ impl CatchUp {
 
     fn tell(&mut self, id: StreamId, control: Control) {
         self.format.append_control(Some(id), control, &mut self.unsent);
-        self.delivery.last_id = Some(id);
+        (self.delivery.last_id, self.told_at) = (Some(id), Some(id));
     }
 }

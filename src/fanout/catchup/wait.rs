@@ -14,14 +14,18 @@ use crate::telemetry::metrics::DisconnectReason;
 
 /// A client that takes nothing for this long does not keep a page of the past in memory.
 const PAGE_KEPT: Duration = Duration::from_secs(1);
+/// For what does not come.
+const FAR: Duration = Duration::from_secs(30 * 86_400);
 /// The driver looks at the source again after this, should no news come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Driver {
     pub(super) async fn wait_writable(&mut self) -> Result<(), End> {
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        let (stalled, forget_page) =
-            (since + self.fanout.settings().write_stall, since + PAGE_KEPT);
+        let is_part = self.subscriber.rules.of_part;
+        // A part waits for the others, too: its client is the composer's.
+        let patience = if is_part { FAR } else { self.fanout.settings().write_stall };
+        let (stalled, forget_page) = (since + patience, since + PAGE_KEPT);
         if stalled <= Instant::now() {
             return Err(End::Cut(DisconnectReason::Slow));
         }
@@ -52,12 +56,20 @@ impl Driver {
         }
     }
 
+    /// When nothing will have happened for so long that the client gets a sign of life. It gets none for each part, but
+    /// where entries are withheld it hears of each how far it has come.
+    fn next_keepalive(&self) -> Instant {
+        let is_quiet = self.subscriber.rules.of_part && self.subscriber.selection.is_none();
+        self.last_write + if is_quiet { FAR } else { self.fanout.settings().keepalive }
+    }
+
     fn may_expire(&self) -> bool {
-        self.subscriber.next_deadline().is_some() && self.machine.is_between_events()
+        self.subscriber.admitted.next_deadline().is_some() && self.machine.is_between_events()
     }
 
     fn wake_for_expiry(&self) -> Instant {
         self.subscriber
+            .admitted
             .next_deadline()
             .unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
@@ -67,11 +79,15 @@ impl Driver {
             // Fewer entries are asked for from now on.
             return Ok(());
         }
+        if error.class == ErrorClass::Key && self.subscriber.rules.of_part {
+            self.machine.is_denied = true;
+            return self.wait_for_source().await;
+        }
         if error.class == ErrorClass::Key {
             let control = Control::Unavailable { reason: error.code };
             return Err(End::Disconnect(Some(control), DisconnectReason::Error));
         }
-        tracing::debug!(connection = self.subscriber.id.connection, stream = self.subscriber.id.stream, %error, "a read of the past failed; trying again");
+        tracing::debug!(connection = self.subscriber.admitted.id.connection, stream = self.subscriber.admitted.id.stream, %error, "a read of the past failed; trying again");
         self.wait_for_source().await
     }
 
@@ -88,7 +104,7 @@ impl Driver {
     /// Waits for what comes after the tail, and sends keepalives. A drain is news as well.
     pub(super) async fn wait_for_news(&mut self) -> Result<(), End> {
         let Some(mut level) = self.level.take() else { return self.wait_for_source().await };
-        let keepalive = self.last_write + self.fanout.settings().keepalive;
+        let keepalive = self.next_keepalive();
         let wake = self.subscriber.next_end().map_or(keepalive, |due| due.min(keepalive));
         level.alarm_by(wake);
         tokio::select! {
@@ -97,7 +113,7 @@ impl Driver {
             // A lagged or closed channel is news as well.
             _ = level.news.recv() => {}
             () = &mut level.alarm => {
-                if self.last_write + self.fanout.settings().keepalive <= Instant::now() {
+                if self.next_keepalive() <= Instant::now() {
                     // What the client does not take now is flushed before anything else.
                     self.send_keepalive()?;
                 }
@@ -123,7 +139,7 @@ impl Driver {
         let mut recheck = pin!(fanout.recheck.notified());
         let until = self.wake_for_expiry();
         loop {
-            let keepalive = self.last_write + self.fanout.settings().keepalive;
+            let keepalive = self.next_keepalive();
             tokio::select! {
                 done = &mut work => return Ok(Some(done)),
                 () = self.writer.left() => return Err(End::Cut(DisconnectReason::Client)),
@@ -140,7 +156,7 @@ impl Driver {
     fn send_keepalive(&mut self) -> Result<(), End> {
         self.machine.tell_alive(&self.subscriber.topic().state().reader);
         self.send_now()?;
-        self.fanout.metrics.heartbeats.increment(1);
+        self.fanout.metrics.heartbeats.increment(u64::from(!self.subscriber.rules.of_part));
         Ok(())
     }
 

@@ -85,7 +85,7 @@ impl Shard {
         let socket = match socket {
             Ok(socket) => socket,
             Err(error) => {
-                self.fanout.warn_unwatched(&subscriber, &error);
+                self.fanout.warn_unwatched(&subscriber.admitted, &error);
                 self.subscribers.fetch_sub(1, Ordering::Relaxed);
                 return subscriber.ended(&self.fanout.metrics, DisconnectReason::Error);
             }
@@ -95,7 +95,7 @@ impl Shard {
             groups.insert(slot, &self.members[slot].subscriber);
         }
         if !is_watched && let Err(error) = self.watch(slot) {
-            self.fanout.warn_unwatched(&self.members[slot].subscriber, &error);
+            self.fanout.warn_unwatched(&self.members[slot].subscriber.admitted, &error);
             return self.disconnect(slot, None, DisconnectReason::Error);
         }
         if self.draining {
@@ -148,7 +148,7 @@ impl Shard {
             yield_at(slot).await;
             let Some(member) = self.members.get(slot) else { continue };
             let stalled = || member.subscriber.stalled_end();
-            match member.subscriber.deadline(now, self.draining).or_else(stalled) {
+            match member.subscriber.admitted.deadline(now, self.draining).or_else(stalled) {
                 Some(Deadline::End(control, reason)) => self.disconnect(slot, control, reason),
                 Some(Deadline::Warning(control)) => self.warn(slot, control),
                 None => {}
@@ -166,7 +166,7 @@ impl Shard {
 
     pub(super) fn set_expiry(&mut self, slot: usize, expires: Instant) {
         let subscriber = &mut self.members[slot].subscriber;
-        subscriber.expires = Some(expires);
+        subscriber.admitted.expires = Some(expires);
         let due = subscriber.next_end().unwrap_or(expires);
         self.note_deadline(due);
     }

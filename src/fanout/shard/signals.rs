@@ -68,7 +68,7 @@ impl Shard {
     /// Tells one client that its token expires.
     pub(super) fn warn(&mut self, slot: usize, control: Control) {
         let member = &mut self.members[slot];
-        member.subscriber.warned();
+        member.subscriber.admitted.warned();
         let member = &self.members[slot];
         let (format, id) = (member.subscriber.format, self.last_id(member));
         let mut bytes = Vec::new();

@@ -11,9 +11,9 @@ use hyper::{Method, Request, Response, Version};
 use tokio::time::timeout;
 
 use super::mailbox::Mailbox;
-use crate::fanout::{Body, Subscriber, cut_after, follow_in_body};
+use crate::fanout::{Body, CatchUpHalf, cut_after, follow_in_body};
 use crate::http::admission::{StreamRequest, refusal_event};
-use crate::http::head;
+use crate::http::merged_over::find_starts;
 use crate::http::over::{NoStream, find_start};
 use crate::http::publish::route;
 use crate::http::request::{
@@ -21,8 +21,8 @@ use crate::http::request::{
 };
 use crate::http::response;
 use crate::http::router::{self, Decision};
+use crate::http::{head, merged};
 use crate::state::State;
-use crate::stream::start::Start;
 
 /// A body that comes with a request is thrown away up to this.
 pub(super) const UNWANTED_BODY_BYTES: u32 = 16 << 10;
@@ -76,10 +76,8 @@ pub(super) async fn answer(
 /// Opens the stream, or refuses it.
 async fn open(state: &Arc<State>, stream: &StreamRequest, mailbox: &Mailbox) -> Answer {
     mailbox.drain_token.get_or_init(|| state.hosted.token());
-    match admit(state, stream, mailbox).await {
-        Ok((subscriber, start)) => {
-            let machine = stream.begin(state, &subscriber, start, Vec::new());
-            let (catch_up, body) = follow_in_body(&state.fanout, subscriber, machine);
+    match follow(state, stream, mailbox).await {
+        Ok((catch_up, body)) => {
             mailbox.put(catch_up);
             response::stream_response(&stream.plan, Either::Right(body))
         }
@@ -96,17 +94,26 @@ async fn open(state: &Arc<State>, stream: &StreamRequest, mailbox: &Mailbox) -> 
     }
 }
 
-async fn admit(
-    state: &State,
+async fn follow(
+    state: &Arc<State>,
     stream: &StreamRequest,
     mailbox: &Mailbox,
-) -> Result<(Subscriber, Start), NoStream> {
+) -> Result<(CatchUpHalf, Body), NoStream> {
+    if let Some(parts) = &stream.plan.merged {
+        let (admitted, leases) = merged::admit(state, stream, parts).map_err(NoStream::Refused)?;
+        mailbox.admitted.notify_one();
+        let starts = find_starts(state, stream, parts, &leases).await?;
+        let opening = Vec::new();
+        let opened = merged::begin(state, stream, parts, admitted, leases, &starts, opening);
+        return Ok(opened.follow_in_body(&state.fanout));
+    }
     let (permit, lease) = stream.admit(state).map_err(NoStream::Refused)?;
     // From here on it counts as a client, even while it waits for the source.
     mailbox.admitted.notify_one();
     let subscriber = stream.subscriber(state, permit, lease);
     let start = find_start(state, stream, &subscriber.lease).await?;
-    Ok((subscriber, start))
+    let machine = stream.begin(state, &subscriber, start, Vec::new());
+    Ok(follow_in_body(&state.fanout, subscriber, machine))
 }
 
 fn refuse(

@@ -1,0 +1,84 @@
+//! A catch-up subscriber that is one part of a merged stream: it fills a body that the composer takes from.
+
+use std::sync::Arc;
+
+use super::driver::Driver;
+use super::level::Level;
+use super::machine::{Beginning, CatchUp, End, Phase};
+use crate::fanout::body::{Body, body};
+use crate::fanout::writer::SubscriberWriter;
+use crate::fanout::{Fanout, Subscriber};
+use crate::sse::{Control, EndReason, StreamId};
+use crate::stream::start::{Resolved, Start, StartPoint};
+use crate::telemetry::metrics::DisconnectReason;
+
+/// How a part ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fanout) enum PartEnd {
+    /// It is over.
+    Over(EndReason),
+    /// Its client is to be cut where it stands.
+    Cut(DisconnectReason),
+    /// Its client is to be disconnected, and told this.
+    Disconnect(Option<Control>, DisconnectReason),
+}
+
+/// What fills a body with the bare events of a part, and the body.
+pub(in crate::fanout) fn follow_part(
+    fanout: &Arc<Fanout>,
+    subscriber: Subscriber,
+    machine: CatchUp,
+) -> (impl Future<Output = PartEnd> + Send + 'static, Body) {
+    let (sink, body) = body();
+    let level = Level::new(subscriber.topic());
+    let writer = SubscriberWriter::Body(sink);
+    let mut driver = Driver::new(fanout.clone(), writer, subscriber, machine);
+    driver.level = Some(level);
+    (driver.run_part(), body)
+}
+
+impl Driver {
+    async fn run_part(mut self) -> PartEnd {
+        match self.run_to_end().await {
+            End::Cut(reason) => PartEnd::Cut(reason),
+            End::Level(_) => PartEnd::Cut(DisconnectReason::Error),
+            End::Disconnect(_, reason) if self.machine.half_written.is_some() => {
+                PartEnd::Cut(reason)
+            }
+            End::Disconnect(control, reason) => {
+                if let Err(reason) = self.put_unsent().await {
+                    return PartEnd::Cut(reason);
+                }
+                match reason {
+                    DisconnectReason::Ended(over) => PartEnd::Over(over),
+                    reason => PartEnd::Disconnect(control, reason),
+                }
+            }
+        }
+    }
+
+    async fn put_unsent(&mut self) -> Result<(), DisconnectReason> {
+        let gone = |_| DisconnectReason::Client;
+        while !self.machine.unsent.is_empty() {
+            let sent = self.writer.send(&self.machine.unsent).map_err(gone)?;
+            self.machine.sent(sent);
+            self.writer.writable().await.map_err(gone)?;
+        }
+        Ok(())
+    }
+}
+
+impl CatchUp {
+    /// What its client has before anything is written; `None`: it has no position yet.
+    pub(in crate::fanout) fn first_position(&self) -> Option<StreamId> {
+        let from_now = match &self.phase {
+            Phase::Start(Beginning {
+                asked: Start::Live,
+                now: Some(Resolved { from: StartPoint::Ring(_, tail), gap: None }),
+                ..
+            }) => Some(*tail),
+            _ => None,
+        };
+        self.delivery.last_id.or(from_now)
+    }
+}

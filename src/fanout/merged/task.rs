@@ -1,0 +1,272 @@
+//! The task of a client that follows several streams: polls the parts, and does what concerns the client.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep_until};
+
+use super::composer::{Composer, READY_BYTES};
+use super::parts::{Parts, Ready};
+use super::{MergedPart, MergedStream};
+use crate::config::StreamRules;
+use crate::fanout::catchup::PartEnd;
+use crate::fanout::deadline::Deadline;
+use crate::fanout::signal::Signal;
+use crate::fanout::writer::SubscriberWriter;
+use crate::fanout::{Admitted, BodyEnd, Fanout, WireFormat, close};
+use crate::sse::{Control, EndReason};
+use crate::telemetry::metrics::DisconnectReason;
+
+/// A part that gives nothing of the rest of an event for so long holds up the others: its client is cut, and resumes.
+const REST_TIME: Duration = Duration::from_secs(5);
+
+/// A client of several streams, with its connection.
+pub(super) struct Task {
+    fanout: Arc<Fanout>,
+    writer: SubscriberWriter,
+    admitted: Admitted,
+    format: WireFormat,
+    route: u16,
+    rules: Arc<StreamRules>,
+    parts: Parts,
+    composer: Composer,
+    /// Ready to be written.
+    unsent: Vec<u8>,
+    draining: bool,
+    last_write: Instant,
+    /// Since when the client takes nothing.
+    blocked_since: Option<Instant>,
+    alarm: Pin<Box<Sleep>>,
+}
+
+/// Why the stream ends.
+enum End {
+    /// Its client is gone, or is cut where it stands.
+    Cut(DisconnectReason),
+    /// It gets a closing frame.
+    Disconnect(Option<Control>, DisconnectReason),
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Cut(DisconnectReason::Client)
+    }
+}
+
+impl Task {
+    pub(super) fn new(
+        fanout: Arc<Fanout>,
+        writer: SubscriberWriter,
+        MergedStream { admitted, format, route, rules, parts, strangers, opening }: MergedStream,
+    ) -> Self {
+        let part = |part: &MergedPart| (part.name.clone(), part.machine.first_position());
+        let composer = Composer::new(format, parts.iter().map(part));
+        let mut unsent = opening;
+        composer.tell_strangers(&strangers, &mut unsent);
+        let parts = Parts::new(&fanout, parts);
+        let now = Instant::now();
+        Self {
+            fanout,
+            writer,
+            admitted,
+            format,
+            route,
+            rules,
+            parts,
+            composer,
+            unsent,
+            draining: false,
+            last_write: now,
+            blocked_since: None,
+            alarm: Box::pin(sleep_until(now.into())),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> BodyEnd {
+        let end = loop {
+            if let Err(end) = self.step().await {
+                break end;
+            }
+        };
+        let (reason, control) = match end {
+            End::Cut(reason) => (reason, None),
+            // Of an event that cannot be finished the client keeps nothing, as long as nothing follows it.
+            End::Disconnect(_, reason) if self.composer.amid().is_some() => (reason, None),
+            End::Disconnect(control, reason) => (reason, Some(control)),
+        };
+        let Self { fanout, writer, admitted, format, route, rules, composer, mut unsent, .. } =
+            self;
+        admitted.ended(&fanout.metrics, route, reason);
+        let Some(control) = control else { return BodyEnd::Part };
+        let id = composer.id();
+        let frame = fanout.closing_frame_at((format, &rules), id.as_deref(), control);
+        unsent.extend(frame.bytes);
+        match writer {
+            SubscriberWriter::Socket(socket) => {
+                close(&fanout, socket.into_inner(), admitted, unsent);
+                BodyEnd::Part
+            }
+            SubscriberWriter::Body(body) => {
+                let write_stall = fanout.settings().write_stall;
+                // The client's permits are held to the end of it.
+                let end = body.finish(&unsent, frame.is_whole, write_stall).await;
+                drop(admitted);
+                end
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        tokio::task::coop::consume_budget().await;
+        let fanout = self.fanout.clone();
+        // Registered before the look whether it is due.
+        let mut recheck = pin!(fanout.recheck.notified());
+        self.check_deadline()?;
+        self.send()?;
+        self.set_alarm();
+        let (is_blocked, draining) = (!self.unsent.is_empty(), self.draining);
+        let (parts, composer) = (&mut self.parts, &self.composer);
+        let ready = std::future::poll_fn(|context| {
+            parts.poll(context, is_blocked);
+            let ready = parts.ready(composer.amid()).filter(|_| !is_blocked);
+            ready.map_or(Poll::Pending, Poll::Ready)
+        });
+        // The client comes first: many parts may use up what the runtime lets a task do at once.
+        let ready = tokio::select! {
+            biased;
+            room = self.writer.writable(), if is_blocked => {
+                room?;
+                None
+            }
+            () = self.writer.left() => return Err(End::Cut(DisconnectReason::Client)),
+            () = fanout.draining.cancelled(), if !draining => None,
+            () = &mut recheck => None,
+            () = &mut self.alarm => None,
+            ready = ready => Some(ready),
+        };
+        match ready {
+            Some(Ready::Piece(_)) => self.pass_on(),
+            Some(Ready::End(part, end)) => self.part_ended(part, end)?,
+            None => self.look()?,
+        }
+        Ok(())
+    }
+
+    /// Makes ready what the parts have, to be written in one go.
+    fn pass_on(&mut self) {
+        let finishes_only = self.is_due();
+        while self.unsent.len() < READY_BYTES {
+            let Some(Ready::Piece(index)) = self.parts.ready(self.composer.amid()) else { return };
+            let before = self.unsent.len();
+            self.parts.pass(index, &mut self.composer, finishes_only, &mut self.unsent);
+            if finishes_only && self.unsent.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn part_ended(&mut self, part: usize, end: PartEnd) -> Result<(), End> {
+        match end {
+            PartEnd::Cut(reason) => return Err(End::Cut(reason)),
+            PartEnd::Disconnect(control, reason) => return Err(End::Disconnect(control, reason)),
+            PartEnd::Over(reason) => {
+                self.parts.forget_end(part);
+                self.composer.end(part, reason, &mut self.unsent);
+            }
+        }
+        match self.composer.over() {
+            Some(reason) => Err(over(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what the client takes now.
+    fn send(&mut self) -> Result<(), End> {
+        while !self.unsent.is_empty() {
+            let sent = self.writer.send(&self.unsent)?;
+            if sent == 0 {
+                let since = *self.blocked_since.get_or_insert_with(Instant::now);
+                let is_stalled = since + self.fanout.settings().write_stall <= Instant::now();
+                return if is_stalled { Err(End::Cut(DisconnectReason::Slow)) } else { Ok(()) };
+            }
+            (self.last_write, self.blocked_since) = (Instant::now(), None);
+            self.admitted.count_bytes(&self.fanout.metrics, self.route, sent);
+            self.unsent.drain(..sent);
+        }
+        self.unsent.shrink_to(READY_BYTES);
+        Ok(())
+    }
+
+    fn is_between_events(&self) -> bool {
+        self.composer.amid().is_none() && self.unsent.is_empty()
+    }
+
+    fn is_due(&self) -> bool {
+        self.admitted.next_deadline().is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Ends the stream where its time is up, or tells that it will be, but only between two events.
+    fn check_deadline(&mut self) -> Result<(), End> {
+        if self.fanout.draining.is_cancelled() && !self.draining {
+            self.draining = true;
+            self.admitted.expires = Some(self.fanout.drain_expiry());
+        }
+        let deadline = self.admitted.deadline(Instant::now(), self.draining);
+        match deadline.filter(|_| self.is_between_events()) {
+            Some(Deadline::End(control, reason)) => Err(End::Disconnect(control, reason)),
+            Some(Deadline::Warning(control)) => {
+                self.admitted.warned();
+                self.composer.tell(control, &mut self.unsent);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// When to look again, should nothing happen. An early alarm is set again then.
+    fn set_alarm(&mut self) {
+        let settings = self.fanout.settings();
+        let silence = match self.blocked_since {
+            Some(since) => since + settings.write_stall,
+            None if self.composer.amid().is_some() => self.last_write + REST_TIME,
+            None => self.last_write + settings.keepalive,
+        };
+        let due = self.admitted.next_deadline().filter(|_| self.is_between_events());
+        let wake = due.map_or(silence, |due| due.min(silence)).into();
+        if self.alarm.is_elapsed() || self.alarm.deadline() > wake {
+            self.alarm.as_mut().reset(wake);
+        }
+    }
+
+    /// Nothing came: does what is due to that.
+    fn look(&mut self) -> Result<(), End> {
+        let silence = self.last_write.elapsed();
+        let waits_for_rest = self.composer.amid().is_some() && self.unsent.is_empty();
+        if waits_for_rest && silence >= REST_TIME {
+            return Err(End::Cut(DisconnectReason::Slow));
+        }
+        if self.is_between_events() && silence >= self.fanout.settings().keepalive {
+            self.tell_alive();
+        }
+        Ok(())
+    }
+
+    /// A silent client hears that its stream lives, or which parts of it do not.
+    fn tell_alive(&mut self) {
+        let down: Vec<usize> = self.composer.down().collect();
+        for part in &down {
+            self.composer.tell_down(*part, &mut self.unsent);
+        }
+        if down.is_empty() {
+            self.unsent = Signal::Keepalive.bytes(self.format, self.rules.signals);
+        }
+        self.fanout.metrics.heartbeats.increment(1);
+    }
+}
+
+/// The stream is over.
+fn over(reason: EndReason) -> End {
+    End::Disconnect(Some(Control::End { reason }), DisconnectReason::Ended(reason))
+}
