@@ -14,7 +14,7 @@ use crate::http;
 use crate::http::peer::Peer;
 use crate::http::response;
 use crate::http::router::{self, Decision};
-use crate::sse::StreamId;
+use crate::sse::{RowValue, StreamId};
 use crate::telemetry::metrics::Metrics;
 
 pub use crate::http::proxy_header::fuzz as proxy_header;
@@ -110,6 +110,7 @@ const ROUTES: &str = r#"
     key = "{{{tenant}}}:{name}"
     access = "public"
     replay = "all"
+    filter = ["severity", "source"]
     [auth.jwt]
     keys = [{ alg = ["RS256", "ES256"], jwks_url = "http://127.0.0.1:1/" }]
     audience = ["x"]
@@ -119,6 +120,7 @@ const ROUTES: &str = r#"
     key = "guarded:{name}"
     access = "jwt"
     match = { name = "streams" }
+    where = { tenant = "org.id" }
 "#;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
@@ -130,13 +132,22 @@ static GATE: LazyLock<Gate> =
     LazyLock::new(|| Gate::new(&CONFIG.jwt, &CONFIG.cors, Arc::new(Metrics::new(&CONFIG.routes))));
 
 /// A request: method and target in the first line, headers in the others. It gets an answer of the
-/// contract, reads no stream key but one of its route, and is not admitted where a token is needed.
+/// contract, reads no stream key but one of its route, and is not admitted where a token is needed. Rows that no token
+/// opened are not there.
 pub fn request(data: &[u8]) {
     let Some(request) = parsed(data) else { return };
     match router::decide(&CONFIG, &GATE, &request) {
         Decision::Stream(plan) | Decision::Head(plan) => {
             let is_guarded = CONFIG.routes[plan.route].access != Access::Public;
             assert_eq!(plan.unavailable.is_some(), is_guarded);
+            let selection = plan.selection.as_ref();
+            assert!(
+                !is_guarded
+                    || selection.is_some_and(|rows| !rows.admits(&[Some(RowValue::of(b"acme"))]))
+            );
+            let bounded = |values: &[RowValue]| (1..=16).contains(&values.len());
+            let mut wanted = selection.into_iter().flat_map(|selection| selection.wanted());
+            assert!(is_guarded || wanted.all(|(_, values)| bounded(values)));
             let value = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             let key = plan.key.replace(['{', '}'], "");
             assert!(key.len() <= 2 * 128 + 16, "{key}");

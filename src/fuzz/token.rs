@@ -77,10 +77,20 @@ fn may_read(claims: &[u8]) -> bool {
         Value::Array(all) => all.iter().all(Value::is_string) && all.iter().any(|one| one == value),
         _ => false,
     };
+    let named = claims.get("org.id").unwrap_or(&claims["org"]["id"]);
+    let opens_rows = match named {
+        Value::String(_) => true,
+        Value::Array(all) => !all.is_empty() && all.iter().all(Value::is_string),
+        _ => false,
+    };
     let expires = claims["exp"].as_f64().unwrap_or(0.0);
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are few enough")]
     let now = jsonwebtoken::get_current_timestamp() as f64;
-    expires >= now && claims["iss"] == "me" && says("aud", "x") && says("streams", "a")
+    opens_rows
+        && expires >= now
+        && claims["iss"] == "me"
+        && says("aud", "x")
+        && says("streams", "a")
 }
 
 /// A set of keys: each can be used, and none accepts a signature that it has not made.
