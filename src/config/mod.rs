@@ -373,24 +373,6 @@ impl Route {
         Rendering { columns, ..self.rules.rendering.clone() }
     }
 
-    /// The same for a part of this name, where it merges several streams.
-    pub fn part_rendering(&self, name: &str, selects: bool) -> Rendering {
-        let stream = self.names_parts.then(|| name.to_owned());
-        let (event, controls) = (stream, self.part_rules.controls());
-        Rendering { stream: event, controls, ..self.rendering(selects) }
-    }
-
-    /// Whether it makes this of an entry.
-    pub fn makes(&self, rendering: &Rendering) -> bool {
-        match (&self.streams, &rendering.stream) {
-            (Streams::One(_), _) => self.renderings().any(|made| made == *rendering),
-            // Clients may choose any name.
-            (_, name) => [false, true].iter().any(|selects| {
-                self.part_rendering(name.as_deref().unwrap_or_default(), *selects) == *rendering
-            }),
-        }
-    }
-
     /// All that it makes of an entry, for one client or another.
     pub fn renderings(&self) -> impl Iterator<Item = Rendering> {
         let selects =
