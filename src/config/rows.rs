@@ -1,6 +1,6 @@
 //! Which entries of a stream the clients of a route get, where not each of them gets all.
 
-use super::{Route, Streams, TokenPlace};
+use super::{Route, TokenPlace};
 use crate::sse::{Column, Rendering};
 
 /// By which fields the clients of a route are told apart.
@@ -35,23 +35,6 @@ impl Route {
     pub fn rendering(&self, selects: bool) -> Rendering {
         let columns = if selects { self.rows.columns.clone() } else { Vec::new() };
         Rendering { columns, ..self.rules.rendering.clone() }
-    }
-
-    /// The same for a part of this name, where it merges several streams.
-    pub fn part_rendering(&self, name: &str, selects: bool) -> Rendering {
-        let stream = self.names_parts.then(|| name.to_owned());
-        let controls = self.part_rules.controls();
-        Rendering { stream, controls, ..self.rendering(selects) }
-    }
-
-    /// Whether it makes this of an entry, for one client or another.
-    pub fn makes(&self, rendering: &Rendering) -> bool {
-        let made = |selects: &bool| match (&self.streams, &rendering.stream) {
-            (Streams::One(_), _) => self.rendering(*selects),
-            // Clients may choose any name.
-            (_, name) => self.part_rendering(name.as_deref().unwrap_or_default(), *selects),
-        };
-        [false, true].iter().any(|selects| made(selects) == *rendering)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which stream keys a route reads: one, or several on one stream.
 
-use super::KeyTemplate;
+use super::{KeyTemplate, Route};
+use crate::sse::Rendering;
 
 /// Which stream keys a route reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,25 @@ impl Streams {
     /// The variable that clients choose in the query.
     pub fn query(&self) -> Option<&str> {
         if let Self::Chosen { query, .. } = self { Some(query) } else { None }
+    }
+}
+
+impl Route {
+    /// What it makes of an entry of the part with this name, for a client that gets every entry or only a selection.
+    pub fn part_rendering(&self, name: &str, selects: bool) -> Rendering {
+        let stream = self.names_parts.then(|| name.to_owned());
+        let controls = self.part_rules.controls();
+        Rendering { stream, controls, ..self.rendering(selects) }
+    }
+
+    /// Whether it makes this of an entry, for one client or another.
+    pub fn makes(&self, rendering: &Rendering) -> bool {
+        let made = |selects: &bool| match (&self.streams, &rendering.stream) {
+            (Streams::One(_), _) => self.rendering(*selects),
+            // Clients may choose any name.
+            (_, name) => self.part_rendering(name.as_deref().unwrap_or_default(), *selects),
+        };
+        [false, true].iter().any(|selects| made(selects) == *rendering)
     }
 }
 

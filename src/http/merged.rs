@@ -1,19 +1,11 @@
-//! Opens a stream that is merged of several: admitted once, or refused as a whole.
-
-use std::sync::Arc;
+//! A stream that is merged of several: admitted once, or refused as a whole.
 
 use super::admission::{StreamRequest, number_of};
-use super::merged_over::find_starts;
 use super::plan::MergedPlan;
-use super::response;
-use super::takeover::{no_stream, refuse};
-use crate::config::Absent;
-use crate::fanout::{Admitted, CatchUp, MergedPart, MergedStream, Socket, Subscriber, close, left};
-use crate::limits::PendingSlot;
+use crate::fanout::{Admitted, CatchUp, MergedPart, MergedStream, Subscriber, WireFormat};
 use crate::state::State;
 use crate::stream::Lease;
 use crate::stream::start::Start;
-use crate::telemetry::metrics::DisconnectReason;
 
 /// The client with its only permit, and the topic of each part; or the reason of the refusal.
 pub(super) fn admit(
@@ -73,44 +65,10 @@ fn subscriber(
         lease,
         admitted: admitted.for_part(),
         // The composer frames its events.
-        format: crate::fanout::WireFormat { controls: rules.controls(), framed: false, ..format },
+        format: WireFormat { controls: rules.controls(), framed: false, ..format },
         route: stream.route_number(),
         rules,
         state: None,
         selection: plan.selection.clone(),
-    }
-}
-
-/// Opens the stream on a socket, or refuses it there.
-pub(super) async fn open_on_socket(
-    state: &Arc<State>,
-    socket: Socket,
-    stream: Box<StreamRequest>,
-    slot: PendingSlot,
-) {
-    let Some(merged) = &stream.plan.merged else { return };
-    let (admitted, leases) = match admit(state, &stream, merged) {
-        Ok(admitted) => admitted,
-        Err(reason) => return refuse(state, socket, &stream, reason, slot),
-    };
-    // From here on it counts as a client, even while it waits for the source.
-    drop(slot);
-    let started = tokio::select! {
-        started = find_starts(state, &stream, merged, &leases) => started,
-        () = left(&socket), if stream.route().absent != Absent::Wait => {
-            let route = stream.route_number();
-            return admitted.ended(&state.metrics, route, DisconnectReason::Client);
-        }
-    };
-    match started {
-        Ok(starts) => {
-            let head = response::stream_head(&stream.plan);
-            let opened = begin(state, &stream, merged, admitted, leases, &starts, head);
-            opened.welcome(&state.fanout, socket);
-        }
-        Err(why) => {
-            let response = no_stream(state, &stream, why);
-            close(&state.fanout, socket, admitted, response);
-        }
     }
 }

@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::admission::{StreamRequest, refusal_event};
 use super::listener::Connection;
+use super::merged_over::find_starts;
 use super::over::{NoStream, find_start};
 use super::plan::Plan;
 use super::publish::route::{self, PublishPlan};
@@ -241,7 +242,7 @@ pub(super) async fn open(
     slot: PendingSlot,
 ) {
     if stream.plan.merged.is_some() {
-        return merged::open_on_socket(state, socket, stream, slot).await;
+        return open_merged(state, socket, stream, slot).await;
     }
     let (permit, lease) = match stream.admit(state) {
         Ok(admitted) => admitted,
@@ -268,8 +269,42 @@ pub(super) async fn open(
     close(&state.fanout, socket, subscriber.admitted, response);
 }
 
+/// The same for a stream that is merged of several.
+async fn open_merged(
+    state: &Arc<State>,
+    socket: Socket,
+    stream: Box<StreamRequest>,
+    slot: PendingSlot,
+) {
+    let Some(parts) = &stream.plan.merged else { return };
+    let (admitted, leases) = match merged::admit(state, &stream, parts) {
+        Ok(admitted) => admitted,
+        Err(reason) => return refuse(state, socket, &stream, reason, slot),
+    };
+    // From here on it counts as a client, even while it waits for the source.
+    drop(slot);
+    let started = tokio::select! {
+        started = find_starts(state, &stream, parts, &leases) => started,
+        () = left(&socket), if stream.route().absent != Absent::Wait => {
+            let route = stream.route_number();
+            return admitted.ended(&state.metrics, route, DisconnectReason::Client);
+        }
+    };
+    match started {
+        Ok(starts) => {
+            let head = response::stream_head(&stream.plan);
+            let opened = merged::begin(state, &stream, parts, admitted, leases, &starts, head);
+            opened.welcome(&state.fanout, socket);
+        }
+        Err(why) => {
+            let response = no_stream(state, &stream, why);
+            close(&state.fanout, socket, admitted, response);
+        }
+    }
+}
+
 /// Refuses the stream of a client that has no permit.
-pub(super) fn refuse(
+fn refuse(
     state: &State,
     socket: Socket,
     stream: &StreamRequest,
@@ -285,7 +320,7 @@ pub(super) fn refuse(
 }
 
 /// The whole response to a client that was admitted, and gets no stream.
-pub(super) fn no_stream(state: &State, stream: &StreamRequest, why: NoStream) -> Vec<u8> {
+fn no_stream(state: &State, stream: &StreamRequest, why: NoStream) -> Vec<u8> {
     match why {
         NoStream::Refused(reason) => refusal(state, stream, reason),
         NoStream::Over => {

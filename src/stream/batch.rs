@@ -4,57 +4,18 @@
 //! that need no chunk frames (HTTP/1.0, HTTP/2, TLS) they are taken off, which copies nothing.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::conflation::{FieldValue, NewestItems, ValuedItem};
+use super::item::Item;
 use super::rows::Rows;
 use crate::sse::{
-    Control, Entry, Gap, Reason, Rendering, RowValue, Selection, StreamId, Written, write_chunk,
+    Control, Gap, Reason, Rendering, RowValue, Selection, StreamId, Written, write_chunk,
     write_control, write_entry,
 };
-
-/// One thing that every subscriber of a topic is sent, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
-    /// An entry.
-    Entry(Entry),
-    /// Entries are missing here; the last event id that goes with it.
-    Gap(Gap, StreamId),
-}
-
-impl Item {
-    /// The last event id of a client that has this.
-    pub fn id(&self) -> StreamId {
-        match self {
-            Self::Entry(entry) => entry.id,
-            Self::Gap(_, id) => *id,
-        }
-    }
-
-    /// Whether it is the entry that ends the stream, if it stays the last one.
-    fn ends_stream(&self, rendering: &Rendering) -> bool {
-        match (self, &rendering.end) {
-            (Self::Entry(entry), Some(end)) => end.is(entry),
-            _ => false,
-        }
-    }
-
-    /// The entry, if it is one.
-    pub(super) fn entry(&self) -> Option<&Entry> {
-        if let Self::Entry(entry) = self { Some(entry) } else { None }
-    }
-
-    /// About how many bytes its event will have.
-    fn event_bytes(&self) -> usize {
-        const AROUND_BYTES: usize = 64;
-        match self {
-            Self::Entry(entry) => entry.size_bytes() + AROUND_BYTES,
-            Self::Gap(..) => 4 * AROUND_BYTES,
-        }
-    }
-}
 
 /// Items of one read, encoded for each rendering of their topic.
 #[derive(Debug)]
@@ -163,6 +124,15 @@ impl Batch {
         let all = || self.rendered.iter().flat_map(|(_, made)| &made.unsent);
         let count = |of| all().filter(|(_, reason)| *reason == of).count() as u64;
         [Reason::Oversize, Reason::Unreadable].map(|reason| (reason, count(reason)))
+    }
+
+    /// What supersedes items of these batches, among themselves.
+    pub fn newest(batches: &[Arc<Self>]) -> NewestItems {
+        let mut newest = NewestItems::default();
+        for batch in batches {
+            newest.push(batch.values());
+        }
+        newest
     }
 
     /// The items that can be superseded.
@@ -367,6 +337,7 @@ fn write_gap(out: &mut Vec<u8>, rendering: &Rendering, gap: Gap, id: StreamId) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sse::Entry;
 
     /// A shard has batches that are older than the rendering of a client that has just joined.
     #[test]

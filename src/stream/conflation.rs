@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use super::batch::Batch;
 use crate::sse::Entry;
 
 /// The value of an entry's field, in the form in which many are kept. Two values share one with a chance of 2^-64, and
@@ -30,13 +29,6 @@ pub(super) type ValuedItem = (usize, u64, FieldValue);
 pub struct NewestItems(HashMap<(usize, FieldValue), u64>);
 
 impl NewestItems {
-    /// Those of these batches.
-    pub fn of(batches: &[Arc<Batch>]) -> Self {
-        let mut newest = Self::default();
-        batches.iter().for_each(|batch| newest.push(batch.values()));
-        newest
-    }
-
     /// The ring has these items now.
     pub(super) fn push(&mut self, items: impl Iterator<Item = ValuedItem>) {
         for (rendering, seq, value) in items {

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::batch::{Batch, Item};
+use super::batch::Batch;
 use super::conflation::NewestItems;
+use super::item::Item;
 use super::view::View;
 use crate::config;
 use crate::sse::{Reason, StreamId};
@@ -316,7 +317,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::batch::Item;
+    use crate::stream::item::Item;
 
     fn id(ms: u64) -> StreamId {
         StreamId { ms, seq: 0 }

@@ -1,6 +1,6 @@
 //! The rows of a batch: the values of its entries by which clients are told apart.
 
-use super::batch::Item;
+use super::item::Item;
 use crate::sse::{Column, RowValue, row_of};
 
 /// The rows of a batch, one for each item; none where its rendering has no columns.

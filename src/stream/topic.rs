@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::StreamRules;
 use crate::sse::{Rendering, StreamId};
 
-use super::batch::{Batch, Item, Unsent};
+use super::batch::{Batch, Unsent};
 use super::catchup_positions::CatchUpRegistry;
 use super::ends::{Ends, StreamEnd};
+use super::item::Item;
 use super::renderings::Renderings;
 use super::ring::Ring;
 use super::selections::Selections;

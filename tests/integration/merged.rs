@@ -5,7 +5,7 @@ use ssegate::sse::parse::{Event, Item};
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::multiplexed::Session;
+use crate::support::multiplexed::{End, Session};
 use crate::support::redis::Redis;
 
 /// What concerns the client and none of its streams: its token, a drain, a slow one, Redis away.
@@ -162,6 +162,14 @@ impl Viewer {
         assert_eq!(control["type"], "live", "{control}");
         assert_eq!(control["stream"], Value::Null, "it is told of all");
         (control["replayed"].as_u64().unwrap(), id)
+    }
+
+    /// Whether the stream, which has ended, was left incomplete.
+    fn was_cut(&mut self) -> bool {
+        match self {
+            Self::One(client) => !client.complete,
+            Self::Two(session, id) => session.end(*id) != End::Whole,
+        }
     }
 
     /// Everything up to the end of the stream.

@@ -64,7 +64,7 @@ impl Run {
 
     /// The same by what it holds itself: what a client with a selection does not get supersedes nothing.
     pub(super) fn conflated_by_itself(self) -> Self {
-        let newest = NewestItems::of(&self.batches);
+        let newest = Batch::newest(&self.batches);
         self.conflated(&newest)
     }
 

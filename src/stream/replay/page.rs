@@ -6,8 +6,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::source::{Reply, StreamInfo, StreamState};
 use crate::sse::{Entry, Gap, Rendering, StreamId};
-use crate::stream::batch::{Batch, Item};
+use crate::stream::batch::Batch;
 use crate::stream::continuity::{Continuity, Verdict};
+use crate::stream::item::Item;
 
 /// A generation of one stream: the topic's id, and the number that its ring gives the generation.
 pub(super) type Generation = (u64, u64);

@@ -18,7 +18,7 @@ const MOST_KEYS: usize = 64;
 /// Members by what they get.
 #[derive(Default)]
 pub(super) struct Groups {
-    groups: Slab<Group>,
+    all: Slab<Group>,
     by_view: HashMap<(WireFormat, Arc<Selection>), usize>,
     shapes: Vec<Shape>,
 }
@@ -54,20 +54,20 @@ impl Groups {
             Entry::Occupied(found) => *found.get(),
             Entry::Vacant(vacant) => {
                 let slots = Vec::new();
-                let group = self.groups.insert(Group { format, selection, slots });
+                let group = self.all.insert(Group { format, selection, slots });
                 vacant.insert(group);
                 self.index(group);
                 group
             }
         };
-        self.groups[found].slots.push(slot);
+        self.all[found].slots.push(slot);
     }
 
     /// It has left the slot.
     pub(super) fn remove(&mut self, slot: usize, subscriber: &Subscriber) {
         let Some(view) = view_of(subscriber) else { return };
         let Some(&found) = self.by_view.get(&view) else { return };
-        let slots = &mut self.groups[found].slots;
+        let slots = &mut self.all[found].slots;
         if let Some(at) = slots.iter().position(|known| *known == slot) {
             slots.swap_remove(at);
         }
@@ -83,7 +83,7 @@ impl Groups {
         for shape in &self.shapes {
             for batch in batches {
                 shape.find(batch, from_seq, |group, seq, row| {
-                    if self.groups[group].selection.admits(row) {
+                    if self.all[group].selection.admits(row) {
                         found.push((group, seq));
                     }
                 });
@@ -92,7 +92,7 @@ impl Groups {
         found.sort_unstable();
         let of_group = found.chunk_by(|(group, _), (other, _)| group == other);
         of_group
-            .map(|items| self.groups[items[0].0].due(items.iter().map(|(_, seq)| *seq).collect()))
+            .map(|items| self.all[items[0].0].due(items.iter().map(|(_, seq)| *seq).collect()))
             .collect()
     }
 
@@ -106,11 +106,11 @@ impl Groups {
             });
             group.due(admitted.collect())
         };
-        self.groups.iter().map(due).collect()
+        self.all.iter().map(due).collect()
     }
 
     fn index(&mut self, group: usize) {
-        let Group { format, selection, .. } = &self.groups[group];
+        let Group { format, selection, .. } = &self.all[group];
         let (rendering, (columns, keys)) = (format.rendering.into(), keys(selection));
         let is_same = |shape: &Shape| shape.rendering == rendering && shape.columns == columns;
         let known = self.shapes.iter().position(is_same).unwrap_or_else(|| {
@@ -123,12 +123,14 @@ impl Groups {
     }
 
     fn forget(&mut self, group: usize) {
-        let Group { format, selection, .. } = self.groups.remove(group);
+        let Group { format, selection, .. } = self.all.remove(group);
         let (columns, keys) = keys(&selection);
         let rendering: usize = format.rendering.into();
         self.shapes.retain_mut(|shape| {
             if shape.rendering == rendering && shape.columns == columns {
-                keys.iter().for_each(|key| shape.forget(key, group));
+                for key in &keys {
+                    shape.forget(key, group);
+                }
             }
             !shape.groups.is_empty()
         });

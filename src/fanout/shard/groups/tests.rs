@@ -84,7 +84,7 @@ async fn what_is_looked_up_is_what_each_member_gets() {
         assert_eq!(pairs(&groups.due_of_all(&batches, from_seq)), wanted, "round {round}");
     }
     members.drain(..).for_each(|(slot, subscriber)| groups.remove(slot, &subscriber));
-    assert!(groups.groups.is_empty() && groups.by_view.is_empty() && groups.shapes.is_empty());
+    assert!(groups.all.is_empty() && groups.by_view.is_empty() && groups.shapes.is_empty());
 }
 
 #[test]
@@ -130,12 +130,12 @@ async fn gaps_are_for_everybody_and_what_cannot_be_sent_for_whom_it_was() {
     ];
     let batch = Arc::new(Batch::encode(&items, &[rendering()], 1000));
     assert!(batch.concerns_all());
-    let due = groups.due_of_all(&[batch.clone()], 0);
+    let due = groups.due_of_all(std::slice::from_ref(&batch), 0);
     assert_eq!(pairs(&due), [0, 1, 3, 5].map(|seq| (7, seq)).into());
-    let text = |seq| String::from_utf8(batch.item(0, seq).to_vec()).unwrap();
-    assert!(text(0).contains(r#""lost":null,"at_most":5,"#), "{}", text(0));
-    assert!(text(3).contains(r#""lost":1,"reason":"oversize""#), "{}", text(3));
-    assert!(text(5).contains(r#""lost":null,"at_most":1,"reason":"unreadable""#), "{}", text(5));
+    let event = |seq| String::from_utf8(batch.item(0, seq).to_vec()).unwrap();
+    assert!(event(0).contains(r#""lost":null,"at_most":5,"#), "{}", event(0));
+    assert!(event(3).contains(r#""lost":1,"reason":"oversize""#), "{}", event(3));
+    assert!(event(5).contains(r#""lost":null,"at_most":1,"reason":"unreadable""#), "{}", event(5));
     let (seen, withheld) = batch.selected(0, subscriber.selection.as_ref().unwrap());
     assert_eq!(withheld, [2, 4]);
     assert_eq!(seen.next_gap(0, 1), Some(3), "what is too large for others is no gap");
