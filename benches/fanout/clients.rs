@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use crate::entry;
+use crate::merged;
 use crate::multiplexed::Connection;
 use crate::scenario::Past;
 use crate::tally::{Progress, Tally};
@@ -53,6 +54,9 @@ pub(crate) struct Crowd {
     /// The stream keys are values of one stream's field, by which clients select.
     #[arg(long)]
     pub(crate) selects: bool,
+    /// Each follows several streams.
+    #[arg(long)]
+    pub(crate) merges: bool,
 }
 
 /// The clients of one thread.
@@ -97,6 +101,7 @@ pub(crate) fn come_back(address: SocketAddr, past: Past, seconds: u64) -> Result
         streams: 0,
         conflated: false,
         selects: false,
+        merges: false,
     };
     let mut clients = Clients::new(crowd)?;
     for index in 0..past.clients {
@@ -151,11 +156,8 @@ impl Clients {
             clients.receive_until(ARRIVAL_PATIENCE, |tally| tally.heads == opened)?;
         }
         for index in (nth + opened..crowd.clients).step_by(usize::try_from(crowd.threads)?) {
-            let key = index % crowd.keys;
-            let progress = Progress::new(usize::try_from(key)?, crowd.first);
-            clients
-                .connect(&crowd.request(key), progress)
-                .with_context(|| format!("client {index}"))?;
+            let (request, progress) = crowd.client(index)?;
+            clients.connect(&request, progress).with_context(|| format!("client {index}"))?;
             opened += 1;
             let few_wait = |tally: &Tally| tally.heads + ARRIVING > opened;
             clients.receive_until(ARRIVAL_PATIENCE, few_wait)?;
@@ -198,12 +200,13 @@ impl Clients {
     fn read_all(mut self) -> Result<Tally> {
         let Crowd { events, first, .. } = self.crowd;
         let streams = || self.all.iter().flat_map(Viewer::streams);
-        let expected = streams().count() as u64 * events;
+        let of_each = if self.crowd.merges { merged::PARTS } else { 1 };
+        let expected = streams().count() as u64 * of_each * events;
         let patience = Duration::from_secs(self.crowd.patience_seconds);
         self.receive_until(patience, |tally| tally.delivered >= expected)?;
         self.receive_until(AFTERMATH, |_| false)?;
         let streams = self.all.iter().flat_map(Viewer::streams);
-        let never = streams.map(|client| (first + events).saturating_sub(client.next)).sum();
+        let never = streams.map(|client| client.never_came(first + events)).sum();
         self.tally.never_came(never);
         Ok(self.tally)
     }
@@ -269,12 +272,21 @@ impl Viewer {
 }
 
 impl Crowd {
-    /// How a client of the `nth` stream key asks for it.
-    fn request(&self, nth: u64) -> String {
-        if self.selects {
-            return request(format_args!("{}?tenant={nth}", self.first_key));
+    /// How the client of this number asks, and what it is to get.
+    fn client(&self, number: u64) -> Result<(String, Progress)> {
+        let key = number % self.keys;
+        if self.merges {
+            let streams = merged::streams_of(number, self.keys);
+            let progress = Progress::of_several(&streams, self.first);
+            return Ok((merged::request(&streams), progress));
         }
-        request(self.first_key + nth)
+        let progress = Progress::new(usize::try_from(key)?, self.first);
+        let request = if self.selects {
+            request(format_args!("{}?tenant={key}", self.first_key))
+        } else {
+            request(self.first_key + key)
+        };
+        Ok((request, progress))
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn start_crowd(
     words.extend(numbers.map(|number| number.to_string()));
     words.extend(scenario.is_conflated().then(|| "--conflated".to_owned()));
     words.extend(scenario.selects.then(|| "--selects".to_owned()));
+    words.extend(scenario.merges.then(|| "--merges".to_owned()));
     scratch.start_role("clients", &words)
 }
 

@@ -17,6 +17,7 @@ use rustix::fd::OwnedFd;
 use socket2::{Domain, Socket, Type};
 
 use crate::entry::leading_number;
+use crate::merged;
 use crate::redis::{Redis, Reply, key};
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
@@ -74,6 +75,8 @@ struct Floor {
 /// A stream key, its connection, and its clients.
 struct Topic {
     key: String,
+    /// The type of its events, which says of which stream they are.
+    name: String,
     redis: Redis,
     /// By the value that they select; else all together.
     clients: Vec<Vec<TcpStream>>,
@@ -89,7 +92,8 @@ impl Floor {
             let socket = redis.socket.get_ref();
             epoll::add(&epoll, socket, EventData::new_u64(nth), EventFlags::IN)?;
             let clients = (0..values).map(|_| Vec::new()).collect();
-            let mut topic = Topic { key: key(nth), redis, clients };
+            let name = format!("{nth}.message");
+            let mut topic = Topic { key: key(nth), name, redis, clients };
             topic.ask(b"0-0")?;
             topics.push(topic);
         }
@@ -121,13 +125,18 @@ impl Floor {
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
         let mut request = [0; 4096];
         let count = socket.read(&mut request).unwrap_or_default();
-        let Some(nth) = requested(&request[..count], self.selects) else { return Ok(()) };
+        let several = merged::requested(&request[..count]);
+        let one = || requested(&request[..count], self.selects).map(|nth| vec![nth]);
+        let Some(streams) = several.or_else(one) else { return Ok(()) };
         if socket.write_all(HEAD).is_ok() {
             socket.set_nodelay(true)?;
             socket.set_nonblocking(true)?;
-            let (topic, value) = if self.selects { (0, nth) } else { (nth, 0) };
-            let topic = self.topics.get_mut(topic).context("no such stream key")?;
-            topic.clients.get_mut(value).context("no such value")?.push(socket);
+            for nth in streams {
+                let (topic, value) = if self.selects { (0, nth) } else { (nth, 0) };
+                let topic = self.topics.get_mut(topic).context("no such stream key")?;
+                let socket = socket.try_clone()?;
+                topic.clients.get_mut(value).context("no such value")?.push(socket);
+            }
         }
         Ok(())
     }
@@ -148,8 +157,8 @@ impl Topic {
     }
 
     fn deliver(&mut self) -> Result<()> {
-        let clients = &mut self.clients;
-        let cursor = take(&mut self.redis, |event, value| {
+        let (clients, name) = (&mut self.clients, self.name.as_str());
+        let cursor = take(&mut self.redis, name, |event, value| {
             let value = if clients.len() == 1 { Some(0) } else { value };
             let Some(clients) = value.and_then(|value| clients.get_mut(value)) else { return };
             let event = [format!("{:x}\r\n", event.len()).as_bytes(), &event, b"\r\n"].concat();
@@ -165,7 +174,7 @@ pub(crate) fn each_event(redis: &Path, mut serve: impl FnMut(Vec<u8>)) -> Result
     let mut cursor = b"0-0".to_vec();
     loop {
         ask(&mut redis, &key(0), &cursor)?;
-        cursor = take(&mut redis, |event, _| serve(event))?;
+        cursor = take(&mut redis, "message", |event, _| serve(event))?;
     }
 }
 
@@ -176,7 +185,11 @@ fn ask(redis: &mut Redis, key: &str, cursor: &[u8]) -> Result<()> {
 }
 
 /// Serves each event of the reply, and the number in its second field; the last id.
-fn take(redis: &mut Redis, mut serve: impl FnMut(Vec<u8>, Option<usize>)) -> Result<Vec<u8>> {
+fn take(
+    redis: &mut Redis,
+    name: &str,
+    mut serve: impl FnMut(Vec<u8>, Option<usize>),
+) -> Result<Vec<u8>> {
     let reply = redis.reply()?;
     let mut cursor = Vec::new();
     for entry in reply.array().filter_map(|stream| stream.array().nth(1)).flat_map(Reply::array) {
@@ -186,13 +199,13 @@ fn take(redis: &mut Redis, mut serve: impl FnMut(Vec<u8>, Option<usize>)) -> Res
         let payload = fields.nth(1).map(Reply::text).unwrap_or_default();
         let value = fields.nth(1).map(Reply::text);
         let value = value.and_then(|value| leading_number(&value).map(|(value, _)| value));
-        serve(encode(&cursor, &payload), value.and_then(|value| usize::try_from(value).ok()));
+        serve(encode(&cursor, name, &payload), value.and_then(|value| usize::try_from(value).ok()));
     }
     Ok(cursor)
 }
 
-fn encode(id: &[u8], payload: &[u8]) -> Vec<u8> {
-    [b"id: ", id, b"\nevent: message\ndata: ", payload, b"\n\n"].concat()
+fn encode(id: &[u8], name: &str, payload: &[u8]) -> Vec<u8> {
+    [b"id: ", id, b"\nevent: ", name.as_bytes(), b"\ndata: ", payload, b"\n\n"].concat()
 }
 
 /// One `send(2)`; only a client whose socket is full costs more, and all others wait for it.

@@ -15,6 +15,7 @@ mod free;
 mod latency;
 mod many;
 mod measure;
+mod merged;
 mod multiplexed;
 mod ndjson;
 mod opening;

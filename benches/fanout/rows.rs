@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::many;
 use crate::measure::{Run, Server, measure, measure_alone, measure_pending};
+use crate::merged;
 use crate::processes::Scratch;
 use crate::scenario::{Past, Scenario};
 use crate::selecting;
@@ -32,7 +33,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&mut Stage<'_>) -> Result<Vec<Figure>>,
 }
 
-pub(crate) const ROWS: [Row; 26] = [
+pub(crate) const ROWS: [Row; 27] = [
     Row { name: "deliver-1k", run: |stage| deliver(stage, 1_000, 100.0) },
     Row { name: "deliver-10k", run: |stage| deliver(stage, 10_000, 10.0) },
     Row { name: "h2", run: multiplexed },
@@ -62,6 +63,7 @@ pub(crate) const ROWS: [Row; 26] = [
     Row { name: "conflate", run: conflate },
     Row { name: "tenants", run: selecting::tenants },
     Row { name: "filters", run: selecting::filters },
+    Row { name: "merged", run: merged::merged },
 ];
 
 /// Where rows are run, and what they have to report beside their figures.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::states;
+use crate::{merged, states};
 
 /// What an event has besides its entry's payload, about.
 const FRAME_BYTES: u64 = 60;
@@ -18,6 +18,8 @@ pub(crate) struct Scenario {
     pub(crate) keys: u64,
     /// The keys are values of a field of one stream, by which each client selects its entries.
     pub(crate) selects: bool,
+    /// Each client follows several of the keys on one connection.
+    pub(crate) merges: bool,
     /// Entries beside each that some client gets, which nobody gets.
     pub(crate) unseen: u64,
     /// Entries per second, on all stream keys together, in turn.
@@ -73,6 +75,7 @@ impl Default for Scenario {
             first_key: 0,
             keys: 1,
             selects: false,
+            merges: false,
             unseen: 0,
             rate: 100.0,
             seconds: 10,
@@ -114,6 +117,9 @@ impl Scenario {
         if self.selects {
             text.push_str("filter = [\"tenant\"]");
         }
+        if self.merges {
+            text.push_str(merged::ROUTE);
+        }
         if self.state_clients > 0 {
             text.push_str(states::ROUTE);
         }
@@ -132,6 +138,7 @@ impl Scenario {
 
     /// Deliveries per second if the server keeps up.
     pub(crate) fn deliveries_per_second(&self) -> f64 {
-        self.rate * self.clients as f64 / self.keys as f64
+        let streams = if self.merges { merged::PARTS } else { 1 };
+        self.rate * (self.clients * streams) as f64 / self.keys as f64
     }
 }

@@ -19,12 +19,38 @@ pub(crate) struct Progress {
     has_head: bool,
     /// The number that the next entry must have.
     pub(crate) next: u64,
+    /// Where several streams are on its connection: each with the same, and which one the event is of.
+    several: Vec<(u64, u64)>,
+    current: usize,
 }
 
 impl Progress {
     /// One that is to get entry `next` first.
     pub(crate) fn new(key: usize, next: u64) -> Self {
         Self { key, next, ..Self::default() }
+    }
+
+    /// One that is to get entry `next` of each of these streams first.
+    pub(crate) fn of_several(streams: &[u64], next: u64) -> Self {
+        let several = streams.iter().map(|stream| (*stream, next)).collect();
+        Self { several, next, ..Self::default() }
+    }
+
+    /// How many entries before `end` it has not got.
+    pub(crate) fn never_came(&self, end: u64) -> u64 {
+        if self.several.is_empty() {
+            return end.saturating_sub(self.next);
+        }
+        self.several.iter().map(|(_, next)| end.saturating_sub(*next)).sum()
+    }
+
+    /// The event is of this stream.
+    fn turn_to(&mut self, event: &[u8]) {
+        let stream = entry::leading_number(event).map(|(stream, _)| stream);
+        let known = self.several.iter().position(|(known, _)| Some(*known) == stream);
+        let Some(known) = known else { return };
+        self.several[self.current].1 = self.next;
+        (self.current, self.next) = (known, self.several[known].1);
     }
 }
 
@@ -82,6 +108,11 @@ impl Tally {
 
     fn line(&mut self, client: &mut Progress, line: &[u8], now_ns: u64) {
         if client.has_head {
+            if let Some(event) = line.strip_prefix(b"event: ")
+                && !client.several.is_empty()
+            {
+                client.turn_to(event);
+            }
             let Some(data) = line.strip_prefix(b"data: ") else { return };
             match entry::decode(data) {
                 Some((number, sent_ns)) => self.entry(client, number, sent_ns, now_ns),
@@ -111,6 +142,9 @@ impl Tally {
             self.fault(|| format!("entry {number} came where {due} is due"));
         }
         client.next = number + 1;
+        if let Some((_, next)) = client.several.get_mut(client.current) {
+            *next = number + 1;
+        }
         self.delivered += 1;
         self.first_sent_ns = self.first_sent_ns.min(sent_ns);
         self.last_received_ns = now_ns;
