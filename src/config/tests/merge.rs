@@ -117,4 +117,6 @@ fn tokens_are_held_against_what_clients_choose() {
     let other = told(of("match = { streem = \"s\" }"));
     assert!(other.contains("{streem} is not a variable of the path"), "{other}");
     assert!(!told(of("match = { stream = \"s\" }")).contains("route"), "nothing but the secret");
+    let from = format!("{CHOSEN}\n[auth.jwt]\nfrom = [\"query:stream\"]");
+    assert!(told(merged(&from)).contains("the parameter \"stream\" is where tokens are"));
 }

@@ -1,10 +1,13 @@
 //! Reads which stream keys a route reads: `key`, `merge` or `merge_query`.
 
+use super::reader::ConfigReader;
 use super::section::{Found, Section};
 use crate::config::diagnostics::{Location, did_you_mean};
 use crate::config::template::variable_name;
 use crate::config::units::{self, Item, WrittenValue};
-use crate::config::{KeyTemplate, NamedKey, PathTemplate, Streams, is_part_name};
+use crate::config::{
+    Jwt, KeyTemplate, NamedKey, PathTemplate, Route, Streams, TokenPlace, is_part_name,
+};
 use crate::sse::{COMPOSITE_BYTES, longest_composite_bytes};
 
 /// How many streams a client may have on one connection.
@@ -156,6 +159,19 @@ fn most_parts(item: &Item) -> Result<usize, String> {
     most.filter(|most| (1..=MOST_PARTS).contains(most)).ok_or_else(|| {
         format!("most = {} is out of range; write a number from 1 to {MOST_PARTS}", item.value)
     })
+}
+
+/// What clients choose is not where their tokens are.
+pub(super) fn check_tokens(reader: &mut ConfigReader<'_>, jwt: &Jwt, routes: &[Route]) {
+    let is_token =
+        |name: &&str| jwt.from.iter().any(|place| *place == TokenPlace::Query((*name).into()));
+    for name in routes.iter().filter_map(|route| route.streams.query()).filter(is_token) {
+        let whole = reader.whole();
+        let message = format!(
+            "the parameter \"{name}\" is where tokens are (auth.jwt.from); choose another name"
+        );
+        reader.fault(whole, "route.merge_query", message);
+    }
 }
 
 /// The keys name no variable that there is not; every variable of the path is used.

@@ -3,7 +3,7 @@
 use super::reader::ConfigReader;
 use super::rules::OtherSections;
 use super::section::Section;
-use super::{address, cors, identity, jwt, proxy, routes, source};
+use super::{address, cors, identity, jwt, merge, proxy, routes, source};
 use crate::config::diagnostics::did_you_mean;
 use crate::config::units::{self, Item, WrittenValue};
 use crate::config::{
@@ -53,6 +53,7 @@ pub(super) fn config(reader: &mut ConfigReader<'_>, mut root: Vec<Item>) -> Conf
         is_cluster: matches!(source.location, SourceLocation::Cluster { .. }),
     };
     let routes = routes::routes(reader, &mut root, others);
+    merge::check_tokens(reader, &jwt, &routes);
     reader.end_of_file(root, &SECTIONS);
     reader.end_of_environment();
     let demo = reader.demo;

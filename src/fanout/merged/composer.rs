@@ -154,9 +154,7 @@ impl Composer {
     /// The client has a position in streams that are no parts.
     pub(super) fn tell_strangers(&self, strangers: &[(String, StreamId)], out: &mut Vec<u8>) {
         for (index, (name, after)) in strangers.iter().enumerate() {
-            let (after, reason) = (Some(*after), Reason::Unknown);
-            let gap = Control::Gap(Gap { after, next: None, lost: None, reason });
-            let json = control_of_stream(&gap.json(), name);
+            let json = control_of_stream(&Control::Gap(stranger_gap(*after)).json(), name);
             // Once is enough.
             let id = self.id().filter(|_| index + 1 == strangers.len());
             self.write(id.as_deref(), &json, out);
@@ -226,6 +224,11 @@ impl Composer {
         write_control_json(&mut event, self.format.controls, id, json);
         self.format.append_event(&event, out);
     }
+}
+
+/// What a client is told that has a position in a stream which is no part.
+pub(super) fn stranger_gap(after: StreamId) -> Gap {
+    Gap { after: Some(after), next: None, lost: None, reason: Reason::Unknown }
 }
 
 /// How the JSON of a part's `live` begins.

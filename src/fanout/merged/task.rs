@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
-use super::composer::{Composer, READY_BYTES};
+use super::composer::{Composer, READY_BYTES, stranger_gap};
 use super::parts::{Parts, Ready};
 use super::{MergedPart, MergedStream};
 use crate::config::StreamRules;
@@ -17,7 +17,7 @@ use crate::fanout::signal::Signal;
 use crate::fanout::writer::SubscriberWriter;
 use crate::fanout::{Admitted, BodyEnd, Fanout, WireFormat, close};
 use crate::sse::{Control, EndReason};
-use crate::telemetry::metrics::DisconnectReason;
+use crate::telemetry::metrics::{DisconnectReason, Scope};
 
 /// A part that gives nothing of the rest of an event for so long holds up the others: its client is cut, and resumes.
 const REST_TIME: Duration = Duration::from_secs(5);
@@ -65,6 +65,10 @@ impl Task {
         let composer = Composer::new(format, parts.iter().map(part));
         let mut unsent = opening;
         composer.tell_strangers(&strangers, &mut unsent);
+        for (_, after) in &strangers {
+            fanout.metrics.gap(Scope::Resume, stranger_gap(*after));
+            admitted.record(0, 1, 0);
+        }
         let parts = Parts::new(&fanout, parts);
         let now = Instant::now();
         Self {

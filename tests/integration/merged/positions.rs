@@ -161,6 +161,8 @@ fn a_name_that_is_no_stream_of_the_route_is_a_gap_for_it_alone() {
         assert_eq!(told, (&"gap".into(), &"unknown".into(), &"n\"ews".into(), &"7-1".into()));
         viewer.hears("message", "c2", &both(&chat[2], "0-0"));
         viewer.live();
+        let gaps = "ssegate_gaps_total{scope=\"resume\",reason=\"unknown\"}";
+        assert_eq!(scene.gateway.metric(gaps), 1.0);
     });
 }
 

@@ -37,10 +37,13 @@ impl Seen {
         self.numbers[of].push(number.parse().unwrap());
     }
 
+    fn has_last_of_each(&self) -> bool {
+        self.numbers.iter().all(|numbers| numbers.last() == Some(&(ENTRIES - 1)))
+    }
+
     fn check(&self) {
         for ((numbers, gap), name) in self.numbers.iter().zip(self.gaps).zip(NAMES) {
             assert!(numbers.is_sorted_by(|a, b| a < b), "{name}: {numbers:?}");
-            assert_eq!(numbers.last(), Some(&(ENTRIES - 1)), "{name}");
             let is_whole = numbers.len() == ENTRIES;
             assert!(is_whole || gap, "{name} lost in silence: {numbers:?}");
         }
@@ -81,12 +84,12 @@ fn play(http: Http, trims: bool) {
         }
     }
     let mut viewer = Viewer::open(http, &gateways[0], PATH, &[("Last-Event-ID", &id)]);
-    loop {
+    // The gateway may be behind: what is missing when it is level comes after that.
+    let mut is_live = false;
+    while !is_live || !seen.has_last_of_each() {
         let (event_type, data, _) = viewer.told();
         seen.see(&event_type, &data);
-        if data.contains("\"live\"") {
-            break;
-        }
+        is_live |= data.contains("\"live\"");
     }
     seen.check();
 }
