@@ -29,8 +29,8 @@ pub(crate) fn start_crowd(
     let mut words = vec![address.to_string()];
     words.extend(numbers.map(|number| number.to_string()));
     words.extend(scenario.is_conflated().then(|| "--conflated".to_owned()));
-    words.extend(scenario.selects.then(|| "--selects".to_owned()));
-    words.extend(scenario.merges.then(|| "--merges".to_owned()));
+    words.extend(scenario.selects().then(|| "--selects".to_owned()));
+    words.extend(scenario.merges().then(|| "--merges".to_owned()));
     scratch.start_role("clients", &words)
 }
 

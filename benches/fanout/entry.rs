@@ -92,7 +92,7 @@ pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {
     let mut redis = Redis::connect(redis)?;
     let keys: Vec<_> = (0..scenario.keys).map(|nth| key(scenario.first_key + nth)).collect();
     let first = scenario.first_number();
-    let in_each = if scenario.selects { scenario.keys * (1 + scenario.unseen) } else { 1 };
+    let in_each = if scenario.selects() { scenario.keys * (1 + scenario.unseen) } else { 1 };
     let kept = (first + (scenario.events_per_key() * in_each).max(MIN_KEPT)).to_string();
     let entry_bytes = usize::try_from(scenario.entry_bytes)?;
     let total = scenario.events_per_key() * scenario.keys;
@@ -103,12 +103,12 @@ pub(crate) fn write_all(redis: &Path, scenario: &Scenario) -> Result<()> {
         for (number, key) in (sent..until).map(|nth| (nth / scenario.keys, nth % scenario.keys)) {
             let payload = encode(first + number, entry_bytes);
             let tenant = key.to_string();
-            let key = if scenario.selects { 0 } else { key };
+            let key = if scenario.selects() { 0 } else { key };
             let key = &keys[usize::try_from(key)?];
             let mut words = vec!["XADD", key, "MAXLEN", "~", &kept, "*", "payload", &payload];
             let id = number.checked_rem(scenario.conflated_ids).map(|id| id.to_string());
             words.extend(id.iter().flat_map(|id| ["id", id.as_str()]));
-            if scenario.selects {
+            if scenario.selects() {
                 words.extend(["tenant", &tenant]);
             }
             redis.queue(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());

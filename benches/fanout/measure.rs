@@ -213,7 +213,9 @@ fn start(
 ) -> Result<Process> {
     match server {
         Server::Gateway => scratch.start_gateway_of(at, free_address()?, &scenario.of_route()),
-        Server::Floor(threads) => scratch.start_floor(at, threads, scenario.keys, scenario.selects),
+        Server::Floor(threads) => {
+            scratch.start_floor(at, threads, scenario.keys, scenario.selects())
+        }
         Server::Bare => scratch.start_bare(at),
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::entry::leading_number;
 use crate::measure::Server;
 use crate::rows::{Stage, cpu_beside_floor};
-use crate::scenario::Scenario;
+use crate::scenario::{Follows, Scenario};
 use crate::table::{Figure, Goal};
 
 /// So many streams on one connection.
@@ -21,7 +21,7 @@ access = "public"
 "#;
 
 /// The streams of a client, of so many: with three all have the same, with more hardly two.
-pub(crate) fn streams_of(client: u64, keys: u64) -> [u64; PARTS as usize] {
+pub(crate) fn streams_of(client: u64, keys: u64) -> [u64; 3] {
     let third = keys / PARTS;
     let (first, rest) = (client % third, client / third);
     [first, third + rest % third, 2 * third + rest / third % third]
@@ -47,7 +47,8 @@ pub(crate) fn requested(request: &[u8]) -> Option<Vec<usize>> {
 
 /// A thousand clients with the same streams, and a thousand with others each.
 pub(crate) fn merged(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
-    let same = Scenario { merges: true, keys: PARTS, rate: 99.0, ..Scenario::default() };
+    let same =
+        Scenario { follows: Follows::Several, keys: PARTS, rate: 99.0, ..Scenario::default() };
     let gateway = stage.measure_on_time(same, Server::Gateway)?;
     let floor = stage.measure_on_time(same, Server::Floor(1))?;
     let mut figures = cpu_beside_floor(&gateway, &floor, Goal::RatioAtMost(1.15));

@@ -16,10 +16,7 @@ pub(crate) struct Scenario {
     /// The number of the first stream key.
     pub(crate) first_key: u64,
     pub(crate) keys: u64,
-    /// The keys are values of a field of one stream, by which each client selects its entries.
-    pub(crate) selects: bool,
-    /// Each client follows several of the keys on one connection.
-    pub(crate) merges: bool,
+    pub(crate) follows: Follows,
     /// Entries beside each that some client gets, which nobody gets.
     pub(crate) unseen: u64,
     /// Entries per second, on all stream keys together, in turn.
@@ -49,6 +46,17 @@ pub(crate) struct Scenario {
     pub(crate) sampled: bool,
 }
 
+/// What a client follows.
+#[derive(Clone, Copy)]
+pub(crate) enum Follows {
+    /// One stream key.
+    One,
+    /// The entries of one stream with a value of its own: the keys of the scenario are these values.
+    Selected,
+    /// Several stream keys, on one connection.
+    Several,
+}
+
 /// What was written before any client came.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Past {
@@ -74,8 +82,7 @@ impl Default for Scenario {
             clients: 1000,
             first_key: 0,
             keys: 1,
-            selects: false,
-            merges: false,
+            follows: Follows::One,
             unseen: 0,
             rate: 100.0,
             seconds: 10,
@@ -114,16 +121,24 @@ impl Scenario {
         if self.is_conflated() {
             text.push_str("conflate = \"id\"");
         }
-        if self.selects {
+        if self.selects() {
             text.push_str("filter = [\"tenant\"]");
         }
-        if self.merges {
+        if self.merges() {
             text.push_str(merged::ROUTE);
         }
         if self.state_clients > 0 {
             text.push_str(states::ROUTE);
         }
         text
+    }
+
+    pub(crate) fn selects(&self) -> bool {
+        matches!(self.follows, Follows::Selected)
+    }
+
+    pub(crate) fn merges(&self) -> bool {
+        matches!(self.follows, Follows::Several)
     }
 
     pub(crate) fn is_conflated(&self) -> bool {
@@ -138,7 +153,7 @@ impl Scenario {
 
     /// Deliveries per second if the server keeps up.
     pub(crate) fn deliveries_per_second(&self) -> f64 {
-        let streams = if self.merges { merged::PARTS } else { 1 };
+        let streams = if self.merges() { merged::PARTS } else { 1 };
         self.rate * (self.clients * streams) as f64 / self.keys as f64
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::measure::Server;
 use crate::rows::{Stage, cpu_beside_floor};
-use crate::scenario::Scenario;
+use crate::scenario::{Follows, Scenario};
 use crate::table::{Figure, Goal};
 
 /// Each of many tenants has one client, and each entry is for one tenant.
@@ -12,8 +12,13 @@ pub(crate) fn tenants(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
     /// Beside each entry that a client gets.
     const UNSEEN: u64 = 9;
     let clients = if stage.quick { 100 } else { 5_000 };
-    let scenario =
-        Scenario { clients, keys: clients, selects: true, rate: 2_000.0, ..Scenario::default() };
+    let scenario = Scenario {
+        clients,
+        keys: clients,
+        follows: Follows::Selected,
+        rate: 2_000.0,
+        ..Scenario::default()
+    };
     let gateway = stage.measure_on_time(scenario, Server::Gateway)?;
     let floor = stage.measure_on_time(scenario, Server::Floor(1))?;
     // Many in each read, with them and without: a read costs more than all of its entries.
@@ -36,7 +41,7 @@ pub(crate) fn tenants(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
 
 /// A thousand clients of one stream, a tenth of which each entry is for.
 pub(crate) fn filters(stage: &mut Stage<'_>) -> Result<Vec<Figure>> {
-    let scenario = Scenario { keys: 10, selects: true, ..Scenario::default() };
+    let scenario = Scenario { keys: 10, follows: Follows::Selected, ..Scenario::default() };
     let gateway = stage.measure_on_time(scenario, Server::Gateway)?;
     let floor = stage.measure_on_time(scenario, Server::Floor(1))?;
     let mut figures = cpu_beside_floor(&gateway, &floor, Goal::RatioAtMost(1.15));

@@ -33,7 +33,7 @@ impl Progress {
     /// One that is to get entry `next` of each of these streams first.
     pub(crate) fn of_several(streams: &[u64], next: u64) -> Self {
         let several = streams.iter().map(|stream| (*stream, next)).collect();
-        Self { several, next, ..Self::default() }
+        Self { next, several, ..Self::default() }
     }
 
     /// How many entries before `end` it has not got.
