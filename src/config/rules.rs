@@ -59,7 +59,7 @@ pub enum OnGap {
 }
 
 /// How clients learn of keepalives and of the loss of Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signals {
     /// As comments only.
     Comment,

@@ -26,6 +26,7 @@ mod body;
 mod broadcast_write;
 mod catchup;
 mod close;
+mod crowd;
 mod deadline;
 mod merged;
 mod poller;
@@ -56,6 +57,7 @@ pub use uring::may_send_at_once;
 pub use wire::WireFormat;
 
 use catchup::DeliveryState;
+use crowd::{CrowdHandle, CrowdKey, CrowdMessage};
 use shard::{Joining, ShardHandle, ShardMessage};
 use signal::ClosingFrame;
 
@@ -92,6 +94,8 @@ pub struct Fanout {
     failures_told: LogThrottle,
     /// By topic; a topic's shards end with it.
     shards: DashMap<u64, Vec<ShardHandle>>,
+    /// Of clients that follow several streams, by which.
+    crowds: DashMap<CrowdKey, CrowdHandle>,
 }
 
 impl Fanout {
@@ -112,6 +116,7 @@ impl Fanout {
             opened_shards: AtomicUsize::new(0),
             failures_told: LogThrottle::default(),
             shards: DashMap::new(),
+            crowds: DashMap::new(),
         }
     }
 
@@ -223,6 +228,9 @@ impl Fanout {
     pub fn recheck_grants(&self) {
         for shards in &self.shards {
             shards.iter().for_each(|shard| shard.deliver(ShardMessage::RecheckGrants));
+        }
+        for crowd in &self.crowds {
+            crowd.deliver(CrowdMessage::RecheckGrants);
         }
         self.recheck.notify_waiters();
     }

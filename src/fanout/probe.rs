@@ -1,9 +1,10 @@
-//! Whether every shard's loop still runs: a probe goes to each shard and comes back only once the loop has
+//! Whether the loop of every shard and crowd still runs: a probe goes to each and comes back only once the loop has
 //! come to it. That a task exists proves nothing.
 
 use tokio::sync::mpsc;
 
 use super::Fanout;
+use super::crowd::CrowdMessage;
 use super::shard::ShardMessage;
 
 impl Fanout {
@@ -12,6 +13,9 @@ impl Fanout {
         let (probe, mut all_back) = mpsc::channel(1);
         for shards in &self.shards {
             shards.iter().for_each(|shard| shard.deliver(ShardMessage::Probe(probe.clone())));
+        }
+        for crowd in &self.crowds {
+            crowd.deliver(CrowdMessage::Probe(probe.clone()));
         }
         drop(probe);
         let None = all_back.recv().await;

@@ -180,7 +180,9 @@ impl Driver {
             }
             Action::ReadState { least } => Box::pin(self.read_state(least)).await,
             Action::WaitForSource => self.wait_for_source().await,
-            Action::Level(_) if self.level.is_some() => self.wait_for_news().await,
+            Action::Level(_) if self.level.as_ref().is_some_and(|level| !level.leave.is_set()) => {
+                self.wait_for_news().await
+            }
             Action::Level(seq) => Err(End::Level(seq)),
             Action::End(end) => Err(end),
         }

@@ -1,6 +1,9 @@
 //! What wakes a subscriber that is level with the tail and in no shard.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Instant;
 
 use tokio::sync::broadcast;
@@ -13,11 +16,36 @@ use crate::stream::Topic;
 pub(super) struct Level {
     pub(super) news: broadcast::Receiver<()>,
     pub(super) alarm: Pin<Box<Sleep>>,
+    /// What asks it to leave, where it is part of a merged stream.
+    pub(super) leave: LeaveRequest,
+}
+
+/// Asks the parts of a merged stream to leave as soon as they are level with the tail. No waker is kept: who asks polls
+/// them in the same task.
+#[derive(Clone, Default)]
+pub(in crate::fanout) struct LeaveRequest(Arc<AtomicBool>);
+
+impl LeaveRequest {
+    /// They are asked to leave from now on, or not any more.
+    pub(in crate::fanout) fn set(&self, is_asked: bool) {
+        self.0.store(is_asked, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Returns when it is.
+    pub(super) async fn comes(&self) {
+        let is_set = || if self.is_set() { Poll::Ready(()) } else { Poll::Pending };
+        std::future::poll_fn(|_| is_set()).await;
+    }
 }
 
 impl Level {
     pub(super) fn new(topic: &Topic) -> Self {
-        Self { news: topic.subscribe(), alarm: Box::pin(sleep_until(Instant::now().into())) }
+        let alarm = Box::pin(sleep_until(Instant::now().into()));
+        Self { news: topic.subscribe(), alarm, leave: LeaveRequest::default() }
     }
 
     /// Sets the alarm to `wake` or earlier. An early alarm is set again then, so a wait that ends later than the

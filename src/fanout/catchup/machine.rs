@@ -222,7 +222,7 @@ impl CatchUp {
     }
 
     /// The item in the ring from which on a shard may take it, if the client needs nothing but what is unsent.
-    pub(super) fn level(&self) -> Option<u64> {
+    pub(in crate::fanout) fn level(&self) -> Option<u64> {
         match self.phase {
             Phase::Ring(at) if self.delivery.live => Some(at.seq),
             _ => None,

@@ -35,5 +35,6 @@ pub use driver::{follow_in_body, welcome};
 pub use machine::CatchUp;
 
 pub(super) use driver::catch_up;
+pub(super) use level::LeaveRequest;
 pub(super) use machine::{DeliveryState, Phase};
 pub(super) use part::{PartEnd, follow_part};

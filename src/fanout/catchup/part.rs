@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::driver::Driver;
-use super::level::Level;
-use super::machine::{Beginning, CatchUp, End, Phase};
+use super::level::{LeaveRequest, Level};
+use super::machine::{Beginning, CatchUp, DeliveryState, End, Phase};
 use crate::fanout::body::{Body, body};
+use crate::fanout::wire::WritePosition;
 use crate::fanout::writer::SubscriberWriter;
 use crate::fanout::{Fanout, Subscriber};
 use crate::sse::{Control, EndReason, StreamId};
@@ -15,6 +16,8 @@ use crate::telemetry::metrics::DisconnectReason;
 /// How a part ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fanout) enum PartEnd {
+    /// It was asked to leave, and is level with the tail: its client has everything before this item.
+    Level(u64),
     /// It is over.
     Over(EndReason),
     /// Its client is to be cut where it stands.
@@ -23,14 +26,15 @@ pub(in crate::fanout) enum PartEnd {
     Disconnect(Option<Control>, DisconnectReason),
 }
 
-/// What fills a body with the bare events of a part, and the body.
+/// What fills a body with the bare events of a part, and the body. In the end it gives the subscriber back.
 pub(in crate::fanout) fn follow_part(
     fanout: &Arc<Fanout>,
     subscriber: Subscriber,
     machine: CatchUp,
-) -> (impl Future<Output = PartEnd> + Send + 'static, Body) {
+    leave: LeaveRequest,
+) -> (impl Future<Output = (PartEnd, Subscriber)> + Send + 'static, Body) {
     let (sink, body) = body();
-    let level = Level::new(subscriber.topic());
+    let level = Level { leave, ..Level::new(subscriber.topic()) };
     let writer = SubscriberWriter::Body(sink);
     let mut driver = Driver::new(fanout.clone(), writer, subscriber, machine);
     driver.level = Some(level);
@@ -38,10 +42,15 @@ pub(in crate::fanout) fn follow_part(
 }
 
 impl Driver {
-    async fn run_part(mut self) -> PartEnd {
-        match self.run_to_end().await {
+    async fn run_part(mut self) -> (PartEnd, Subscriber) {
+        let end = self.run_to_end().await;
+        (self.end_of_part(end).await, self.subscriber)
+    }
+
+    async fn end_of_part(&mut self, end: End) -> PartEnd {
+        match end {
             End::Cut(reason) => PartEnd::Cut(reason),
-            End::Level(_) => PartEnd::Cut(DisconnectReason::Error),
+            End::Level(seq) => PartEnd::Level(seq),
             End::Disconnect(_, reason) if self.machine.half_written.is_some() => {
                 PartEnd::Cut(reason)
             }
@@ -69,6 +78,14 @@ impl Driver {
 }
 
 impl CatchUp {
+    /// Of a client that is level with the tail and was told so: it has everything before this item, of which the last
+    /// has this id.
+    pub(in crate::fanout) fn level_at(subscriber: &Subscriber, seq: u64, id: StreamId) -> Self {
+        let delivery = DeliveryState { last_id: Some(id), live: true, source_down: false };
+        let phase = Phase::Ring(WritePosition { seq, offset: 0 });
+        Self::at(subscriber, phase, delivery, Vec::new())
+    }
+
     /// What its client has before anything is written; `None`: it has no position yet.
     pub(in crate::fanout) fn first_position(&self) -> Option<StreamId> {
         let from_now = match &self.phase {

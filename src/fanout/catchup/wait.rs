@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, sleep_until};
 
 use super::driver::Driver;
+use super::level::Level;
 use super::machine::End;
 use crate::fanout::deadline::Deadline;
 use crate::source::{Error, ErrorClass};
@@ -107,12 +108,14 @@ impl Driver {
         let keepalive = self.next_keepalive();
         let wake = self.subscriber.next_end().map_or(keepalive, |due| due.min(keepalive));
         level.alarm_by(wake);
+        let Level { news, alarm, leave } = &mut level;
         tokio::select! {
             biased;
             () = self.writer.left() => return Err(End::Cut(DisconnectReason::Client)),
             // A lagged or closed channel is news as well.
-            _ = level.news.recv() => {}
-            () = &mut level.alarm => {
+            _ = news.recv() => {}
+            () = leave.comes() => {}
+            () = alarm => {
                 if self.next_keepalive() <= Instant::now() {
                     // What the client does not take now is flushed before anything else.
                     self.send_keepalive()?;

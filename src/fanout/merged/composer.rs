@@ -48,20 +48,23 @@ enum Standing {
 }
 
 impl Composer {
-    /// Of parts with these names, and with the positions that the client has already.
+    /// Of parts with these names, and with the positions that the client has already; `is_live`: it is level with all of
+    /// them, and was told so.
     pub(super) fn new(
         format: WireFormat,
         parts: impl Iterator<Item = (Arc<str>, Option<StreamId>)>,
+        is_live: bool,
     ) -> Self {
+        let standing = if is_live { Standing::Level } else { Standing::Behind };
         let part = |(name, position)| Part {
             name,
             position,
             events: Events::default(),
             is_down: false,
-            standing: Standing::Behind,
+            standing,
         };
         let parts = parts.map(part).collect();
-        Self { format, parts, amid: None, is_live: false, replayed: 0 }
+        Self { format, parts, amid: None, is_live, replayed: 0 }
     }
 
     /// The part of whose event the client has the first half: no other may come before the rest of it.
@@ -75,10 +78,19 @@ impl Composer {
         composite_id(positions)
     }
 
-    /// Whether an entry that comes now is news: the client was told that it is live.
-    #[cfg(test)]
+    /// Whether the client was told that it is live.
     pub(super) fn is_live(&self) -> bool {
         self.is_live
+    }
+
+    /// What the client has of each part; `None`: of one it has nothing, or that is over or away.
+    pub(super) fn positions(&self) -> Option<Vec<(Arc<str>, StreamId)>> {
+        let is_there = |part: &&Part| part.standing == Standing::Level && !part.is_down;
+        let position = |part: &Part| {
+            let position = Some(part).filter(is_there).and_then(|part| part.position);
+            position.map(|id| (part.name.clone(), id))
+        };
+        self.parts.iter().map(position).collect()
     }
 
     /// The parts whose source is away, as the client knows.

@@ -12,6 +12,8 @@
 //! Each part is an ordinary catch-up subscriber, which fills a slot with bare events and knows nothing of the others.
 //! The composer passes these on, one whole event after the other, with an id that has the position in each part. What
 //! concerns the client and not a stream is the composer's: keepalives, deadlines, a client that takes nothing, the close.
+//!
+//! A client that is level with all of its streams goes to those that follow the same (`crowd/`), and comes back from there.
 
 mod composer;
 mod events;
@@ -27,8 +29,9 @@ use super::socket::watched;
 use super::writer::SubscriberWriter;
 use super::{Admitted, Body, CatchUp, CatchUpHalf, Fanout, Socket, Subscriber, WireFormat};
 use crate::config::StreamRules;
-use crate::sse::StreamId;
+use crate::sse::{Control, StreamId};
 use crate::telemetry::metrics::DisconnectReason;
+use composer::Composer;
 use task::Task;
 use tokio::io::Interest;
 
@@ -50,6 +53,25 @@ pub struct MergedStream {
     pub opening: Vec<u8>,
 }
 
+/// A client that follows several streams, is level with all of them, and was told so.
+pub(super) struct LevelStream {
+    pub(super) admitted: Admitted,
+    pub(super) format: WireFormat,
+    pub(super) route: u16,
+    pub(super) rules: Arc<StreamRules>,
+    pub(super) parts: Vec<LevelPart>,
+}
+
+/// One of its streams.
+pub(super) struct LevelPart {
+    pub(super) name: Arc<str>,
+    pub(super) subscriber: Subscriber,
+    /// Its client has everything before this item,
+    pub(super) seq: u64,
+    /// of which the last has this id.
+    pub(super) id: StreamId,
+}
+
 /// One of several streams on a connection.
 pub struct MergedPart {
     /// What the client calls it.
@@ -61,28 +83,92 @@ pub struct MergedPart {
 }
 
 impl MergedStream {
-    /// Follows all of it on a socket, until the client is gone or disconnected.
+    /// Follows all of it on a socket, until the client is gone or disconnected. Most come for what is new and take their
+    /// opening bytes at once: these need no task of their own.
     pub fn welcome(self, fanout: &Arc<Fanout>, socket: Socket) {
-        let task = fanout.clone();
-        fanout.tasks.spawn(async move {
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            match watched(socket, interest) {
-                Ok(socket) => {
-                    Task::new(task, SubscriberWriter::Socket(socket), self).run().await;
-                }
-                Err(error) => {
-                    task.warn_unwatched(&self.admitted, &error);
-                    self.admitted.ended(&task.metrics, self.route, DisconnectReason::Error);
+        if fanout.draining.is_cancelled() {
+            return self.follow(fanout, socket);
+        }
+        match self.level() {
+            Ok((stream, opening)) => {
+                // A client that is gone already is one that takes nothing: its task finds out.
+                let sent = socket.send(&opening).unwrap_or(0);
+                stream.admitted.count_bytes(&fanout.metrics, stream.route, sent);
+                if sent == opening.len() {
+                    fanout.join_crowd(socket, stream);
+                } else {
+                    stream.go_on(fanout, socket, opening[sent..].to_vec());
                 }
             }
+            Err(stream) => stream.follow(fanout, socket),
+        }
+    }
+
+    /// Where it is level with all of its streams: at which items, and what its client is told first.
+    fn level(self) -> Result<(LevelStream, Vec<u8>), Self> {
+        let position = |part: &MergedPart| part.machine.level().zip(part.machine.first_position());
+        let positions: Option<Vec<_>> = self.parts.iter().map(position).collect();
+        let is_plain = self.strangers.is_empty() && may_join_crowd(&self.rules, &self.parts);
+        let Some(positions) = positions.filter(|_| is_plain) else { return Err(self) };
+        let Self { admitted, format, route, rules, parts, mut opening, .. } = self;
+        let named = parts.iter().zip(&positions);
+        let named = named.map(|(part, (_, id))| (part.name.clone(), Some(*id)));
+        Composer::new(format, named, true).tell(Control::Live { replayed: 0 }, &mut opening);
+        let parts = parts.into_iter().zip(positions).map(|(part, (seq, id))| {
+            let MergedPart { name, subscriber, .. } = part;
+            LevelPart { name, subscriber, seq, id }
         });
+        let parts = parts.collect();
+        Ok((LevelStream { admitted, format, route, rules, parts }, opening))
+    }
+
+    fn follow(self, fanout: &Arc<Fanout>, socket: Socket) {
+        follow(fanout, socket, self, false);
     }
 
     /// A body, and what fills it.
     pub fn follow_in_body(self, fanout: &Arc<Fanout>) -> (CatchUpHalf, Body) {
         let (sink, body) = body();
-        let task = Task::new(fanout.clone(), SubscriberWriter::Body(sink), self);
+        let task = Task::new(fanout.clone(), SubscriberWriter::Body(sink), self, false);
         let half = CatchUpHalf::new(&body, fanout.tasks.track_future(task.run()));
         (half, body)
     }
+}
+
+impl LevelStream {
+    /// Goes on in a task of its own, which writes these bytes first.
+    pub(super) fn go_on(self, fanout: &Arc<Fanout>, socket: Socket, unsent: Vec<u8>) {
+        let Self { admitted, format, route, rules, parts } = self;
+        let part = |LevelPart { name, subscriber, seq, id }: LevelPart| {
+            let machine = CatchUp::level_at(&subscriber, seq, id);
+            MergedPart { name, subscriber, machine }
+        };
+        let parts = parts.into_iter().map(part).collect();
+        let (strangers, opening) = (Vec::new(), unsent);
+        let stream = MergedStream { admitted, format, route, rules, parts, strangers, opening };
+        follow(fanout, socket, stream, true);
+    }
+}
+
+fn follow(fanout: &Arc<Fanout>, socket: Socket, stream: MergedStream, is_live: bool) {
+    let task = fanout.clone();
+    fanout.tasks.spawn(async move {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match watched(socket, interest) {
+            Ok(socket) => {
+                let writer = SubscriberWriter::Socket(socket);
+                Task::new(task, writer, stream, is_live).run().await;
+            }
+            Err(error) => {
+                task.warn_unwatched(&stream.admitted, &error);
+                stream.admitted.ended(&task.metrics, stream.route, DisconnectReason::Error);
+            }
+        }
+    });
+}
+
+/// Whether such clients can be served together: what a crowd knows nothing of does not happen to them.
+fn may_join_crowd(rules: &StreamRules, parts: &[MergedPart]) -> bool {
+    let is_endless = rules.end().is_none() && rules.stalled.is_zero();
+    is_endless && parts.iter().all(|part| part.subscriber.selection.is_none())
 }

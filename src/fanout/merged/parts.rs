@@ -8,25 +8,31 @@ use bytes::{Buf as _, Bytes};
 
 use super::MergedPart;
 use super::composer::Composer;
-use crate::fanout::catchup::{PartEnd, follow_part};
-use crate::fanout::{Body, Fanout};
+use crate::fanout::catchup::{LeaveRequest, PartEnd, follow_part};
+use crate::fanout::{Body, CatchUp, Fanout, Subscriber};
+use crate::sse::StreamId;
 
 /// What fills each part's slot, and what was taken from that.
 pub(super) struct Parts {
     followed: Vec<Followed>,
     /// The one that has its turn next.
     next: usize,
+    leave: LeaveRequest,
 }
 
 struct Followed {
     /// `None`: it has ended.
-    running: Option<Pin<Box<dyn Future<Output = PartEnd> + Send>>>,
+    running: Option<Running>,
     body: Body,
     /// What the composer has not taken yet.
     piece: Bytes,
     /// How it ended; not told before its last piece is.
     end: Option<PartEnd>,
+    /// Then: its subscriber, which holds the topic open.
+    subscriber: Option<Subscriber>,
 }
+
+type Running = Pin<Box<dyn Future<Output = (PartEnd, Subscriber)> + Send>>;
 
 /// What a part has for the composer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +45,39 @@ pub(super) enum Ready {
 
 impl Parts {
     pub(super) fn new(fanout: &Arc<Fanout>, parts: Vec<MergedPart>) -> Self {
+        let leave = LeaveRequest::default();
         let followed = parts.into_iter().map(|MergedPart { subscriber, machine, .. }| {
-            let (running, body) = follow_part(fanout, subscriber, machine);
-            let running: Pin<Box<dyn Future<Output = PartEnd> + Send>> = Box::pin(running);
-            Followed { running: Some(running), body, piece: Bytes::new(), end: None }
+            Followed::new(fanout, subscriber, machine, &leave)
         });
-        Self { followed: followed.collect(), next: 0 }
+        Self { followed: followed.collect(), next: 0, leave }
+    }
+
+    /// Asks all parts to leave that are level with the tail: the subscriber of each with the item that comes next, if
+    /// all of them are. Else they go on; what the client has of each is at these positions.
+    pub(super) async fn leave_if_level(
+        &mut self,
+        fanout: &Arc<Fanout>,
+        positions: &[(Arc<str>, StreamId)],
+    ) -> Option<Vec<(Subscriber, u64)>> {
+        self.leave.set(true);
+        std::future::poll_fn(|context| {
+            self.poll(context, false);
+            Poll::Ready(())
+        })
+        .await;
+        self.leave.set(false);
+        if self.followed.iter().all(|part| part.level().is_some()) {
+            let left = self.followed.drain(..).filter_map(|part| part.subscriber.zip(part.end));
+            let left = left.filter_map(|(subscriber, end)| match end {
+                PartEnd::Level(seq) => Some((subscriber, seq)),
+                _ => None,
+            });
+            return Some(left.collect());
+        }
+        for (part, (_, id)) in self.followed.iter_mut().zip(positions) {
+            part.go_on(fanout, *id, &self.leave);
+        }
+        None
     }
 
     /// Gives each part its turn; while the client takes nothing, none takes a further piece. Their slots keep no
@@ -97,12 +130,42 @@ impl Parts {
 }
 
 impl Followed {
+    fn new(
+        fanout: &Arc<Fanout>,
+        subscriber: Subscriber,
+        machine: CatchUp,
+        leave: &LeaveRequest,
+    ) -> Self {
+        let (running, body) = follow_part(fanout, subscriber, machine, leave.clone());
+        let running: Running = Box::pin(running);
+        let piece = Bytes::new();
+        Self { running: Some(running), body, piece, end: None, subscriber: None }
+    }
+
+    /// The item that comes next, where it has left as it was asked to and nothing of it is left to be passed on.
+    fn level(&self) -> Option<u64> {
+        match self.end {
+            Some(PartEnd::Level(seq)) if self.piece.is_empty() => Some(seq),
+            _ => None,
+        }
+    }
+
+    /// Goes on where it has left, after what its client has.
+    fn go_on(&mut self, fanout: &Arc<Fanout>, id: StreamId, leave: &LeaveRequest) {
+        let Some(PartEnd::Level(seq)) = self.end else { return };
+        let Some(subscriber) = self.subscriber.take() else { return };
+        let machine = CatchUp::level_at(&subscriber, seq, id);
+        let piece = std::mem::take(&mut self.piece);
+        *self = Self { piece, ..Self::new(fanout, subscriber, machine, leave) };
+    }
+
     fn poll(&mut self, context: &mut Context<'_>, is_blocked: bool) {
         loop {
             if let Some(running) = &mut self.running
-                && let Poll::Ready(end) = running.as_mut().poll(context)
+                && let Poll::Ready((end, subscriber)) = running.as_mut().poll(context)
             {
                 (self.running, self.end) = (None, Some(end));
+                self.subscriber = Some(subscriber);
             }
             if is_blocked || !self.piece.is_empty() {
                 return;

@@ -9,7 +9,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::composer::{Composer, READY_BYTES, stranger_gap};
 use super::parts::{Parts, Ready};
-use super::{MergedPart, MergedStream};
+use super::{LevelPart, LevelStream, MergedPart, MergedStream, may_join_crowd};
 use crate::config::StreamRules;
 use crate::fanout::catchup::PartEnd;
 use crate::fanout::deadline::Deadline;
@@ -21,6 +21,9 @@ use crate::telemetry::metrics::{DisconnectReason, Scope};
 
 /// A part that gives nothing of the rest of an event for so long holds up the others: its client is cut, and resumes.
 const REST_TIME: Duration = Duration::from_secs(5);
+
+/// A client that is not level with all parts is asked again after this.
+const JOIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A client of several streams, with its connection.
 pub(super) struct Task {
@@ -39,10 +42,16 @@ pub(super) struct Task {
     /// Since when the client takes nothing.
     blocked_since: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
+    /// Whether others may serve it together with those that follow the same.
+    is_for_crowd: bool,
+    /// They are not asked again before this.
+    may_join_at: Instant,
 }
 
 /// Why the stream ends.
 enum End {
+    /// It is level with all parts: others take it from there.
+    Level(Vec<LevelPart>),
     /// Its client is gone, or is cut where it stands.
     Cut(DisconnectReason),
     /// It gets a closing frame.
@@ -60,9 +69,11 @@ impl Task {
         fanout: Arc<Fanout>,
         writer: SubscriberWriter,
         MergedStream { admitted, format, route, rules, parts, strangers, opening }: MergedStream,
+        is_live: bool,
     ) -> Self {
         let part = |part: &MergedPart| (part.name.clone(), part.machine.first_position());
-        let composer = Composer::new(format, parts.iter().map(part));
+        let composer = Composer::new(format, parts.iter().map(part), is_live);
+        let is_for_crowd = may_join_crowd(&rules, &parts);
         let mut unsent = opening;
         composer.tell_strangers(&strangers, &mut unsent);
         for (_, after) in &strangers {
@@ -85,6 +96,8 @@ impl Task {
             last_write: now,
             blocked_since: None,
             alarm: Box::pin(sleep_until(now.into())),
+            is_for_crowd,
+            may_join_at: now,
         }
     }
 
@@ -95,6 +108,10 @@ impl Task {
             }
         };
         let (reason, control) = match end {
+            End::Level(parts) => {
+                self.join_crowd(parts);
+                return BodyEnd::Part;
+            }
             End::Cut(reason) => (reason, None),
             // Of an event that cannot be finished the client keeps nothing, as long as nothing follows it.
             End::Disconnect(_, reason) if self.composer.amid().is_some() => (reason, None),
@@ -129,6 +146,7 @@ impl Task {
         let mut recheck = pin!(fanout.recheck.notified());
         self.check_deadline()?;
         self.send()?;
+        self.leave_if_level().await?;
         self.set_alarm();
         let (is_blocked, draining) = (!self.unsent.is_empty(), self.draining);
         let (parts, composer) = (&mut self.parts, &self.composer);
@@ -171,8 +189,37 @@ impl Task {
         }
     }
 
+    /// Leaves to a crowd, if all parts are level.
+    async fn leave_if_level(&mut self) -> Result<(), End> {
+        if !self.may_leave() || self.may_join_at > Instant::now() {
+            return Ok(());
+        }
+        self.may_join_at = Instant::now() + JOIN_INTERVAL;
+        let Some(positions) = self.composer.positions() else { return Ok(()) };
+        let left = self.parts.leave_if_level(&self.fanout, &positions).await;
+        let Some(left) = left else { return Ok(()) };
+        let part = |((name, id), (subscriber, seq))| LevelPart { name, subscriber, seq, id };
+        Err(End::Level(positions.into_iter().zip(left).map(part).collect()))
+    }
+
+    fn may_leave(&self) -> bool {
+        let is_on_socket = matches!(self.writer, SubscriberWriter::Socket(_));
+        let is_quiet = self.is_between_events() && !self.draining && !self.is_due();
+        self.is_for_crowd && is_on_socket && is_quiet && self.composer.is_live()
+    }
+
+    fn join_crowd(self, parts: Vec<LevelPart>) {
+        let Self { fanout, writer, admitted, format, route, rules, .. } = self;
+        if let SubscriberWriter::Socket(socket) = writer {
+            let stream = LevelStream { admitted, format, route, rules, parts };
+            fanout.join_crowd(socket.into_inner(), stream);
+        }
+    }
+
     fn part_ended(&mut self, part: usize, end: PartEnd) -> Result<(), End> {
         match end {
+            // It was asked to leave, and others were not level.
+            PartEnd::Level(_) => {}
             PartEnd::Cut(reason) => return Err(End::Cut(reason)),
             PartEnd::Disconnect(control, reason) => return Err(End::Disconnect(control, reason)),
             PartEnd::Over(reason) => {
@@ -238,7 +285,8 @@ impl Task {
             None => self.last_write + settings.keepalive,
         };
         let due = self.admitted.next_deadline().filter(|_| self.is_between_events());
-        let wake = due.map_or(silence, |due| due.min(silence)).into();
+        let wake = due.map_or(silence, |due| due.min(silence));
+        let wake = if self.may_leave() { wake.min(self.may_join_at) } else { wake }.into();
         if self.alarm.is_elapsed() || self.alarm.deadline() > wake {
             self.alarm.as_mut().reset(wake);
         }

@@ -20,7 +20,7 @@ fn format_of(controls: Controls, framed: bool) -> WireFormat {
 }
 
 fn composer(format: WireFormat) -> Composer {
-    Composer::new(format, NAMES.iter().map(|name| ((*name).into(), None)))
+    Composer::new(format, NAMES.iter().map(|name| ((*name).into(), None)), false)
 }
 
 fn id(ms: u64) -> StreamId {
