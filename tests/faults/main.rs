@@ -20,6 +20,7 @@ mod proxy;
 mod publishers;
 mod run;
 mod scene;
+mod selection;
 mod table;
 mod writer;
 
