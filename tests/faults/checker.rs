@@ -1,5 +1,5 @@
 //! Holds a history against the promise: each entry once, in order, whole, or a gap that covers it;
-//! and everything level again soon after the fault.
+//! and everything level again soon after the fault. What a client did not ask for is not due to it, and may not come.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
