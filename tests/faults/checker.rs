@@ -1,18 +1,23 @@
 //! Holds a history against the promise: each entry once, in order, whole, or a gap that covers it;
-//! and everything level again soon after the fault.
+//! and everything level again soon after the fault. What a client did not ask for is not due to it, and may not come.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ssegate::sse::StreamId;
 
-use crate::history::{Allowed, Gap, Heard, History, What, account};
+use crate::history::{Allowed, Gap, Heard, History, Listener, What, account};
+use crate::selection::Selection;
 
+mod balance;
 mod ends;
 mod group;
 pub mod proof;
+mod rows;
 
+use balance::Balance;
 use group::Group;
+use rows::Place;
 
 /// A delivery that takes longer than this is late, and nothing is level before it.
 const LATE: Duration = Duration::from_millis(500);
@@ -79,9 +84,9 @@ pub fn check(history: &History) -> Findings {
         .filter_map(|number| history.acknowledged(number).map(|(id, _)| (id, number)))
         .collect();
     let (mut concerned, mut only_late) = (0, true);
-    for (index, heard) in history.clients.iter().enumerate() {
-        let mut client = Client::new(history, &numbers);
-        client.check(heard);
+    for (index, listener) in history.clients.iter().enumerate() {
+        let mut client = Client::new(history, &numbers, listener);
+        client.check(&listener.heard);
         findings.deliveries += client.delivered.len();
         findings.gaps += client.gaps;
         findings.lost += client.lost;
@@ -93,7 +98,7 @@ pub fn check(history: &History) -> Findings {
         concerned += 1;
         only_late &= client.violations.len() == usize::from(client.late);
         if concerned == 1 {
-            findings.evidence = format!("--- client {index} heard ---\n{}", account(heard));
+            findings.evidence = format!("--- client {index} heard ---\n{}", account(listener));
         }
         if concerned <= CLIENTS_REPORTED {
             let reported = client.violations.iter().take(VIOLATIONS_REPORTED);
@@ -113,6 +118,8 @@ struct Client<'a> {
     history: &'a History,
     /// Acknowledged ids; the latest entry of each.
     numbers: &'a HashMap<StreamId, u64>,
+    /// What it asked for: the rest is not due.
+    selection: Selection,
     delivered: HashSet<u64>,
     gaps: usize,
     lost: usize,
@@ -125,10 +132,11 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(history: &'a History, numbers: &'a HashMap<StreamId, u64>) -> Self {
+    fn new(history: &'a History, numbers: &'a HashMap<StreamId, u64>, listener: &Listener) -> Self {
         Self {
             history,
             numbers,
+            selection: listener.selection,
             delivered: HashSet::new(),
             gaps: 0,
             lost: 0,
@@ -168,9 +176,10 @@ impl<'a> Client<'a> {
     fn walk(&mut self, heard: &[Heard]) -> Vec<Group> {
         let mut groups = Vec::new();
         let mut group = Group::after(self.history.due_from - 1, None);
-        let (mut seen, mut came_back) = (HashSet::new(), false);
-        for (index, Heard { what, .. }) in heard.iter().enumerate() {
-            match what {
+        let (mut seen, mut came_back, mut place) = (HashSet::new(), false, Place::default());
+        for (index, one) in heard.iter().enumerate() {
+            self.check_place(one, &mut place);
+            match &one.what {
                 What::Entry(id, number) => {
                     self.check_entry(*id, *number);
                     if !seen.insert(*number) {
@@ -207,6 +216,7 @@ impl<'a> Client<'a> {
                 }
                 What::Wrong(what) => self.violations.push(what.clone()),
                 What::Opened(_) => came_back = true,
+                What::At(id) => group.ats.extend(self.at(*id, &group)),
                 What::Signal(_) | What::Closed(_) | What::End(_) | What::Over => {}
             }
         }
@@ -233,14 +243,16 @@ impl<'a> Client<'a> {
         if vain || !allowed.reasons.contains(&&*gap.reason) {
             self.violations.push(format!("a false alarm: {gap:?}"));
         }
-        if gap.next.is_some_and(|next| gap.id != next.prev()) || gap.lost == Some(0) {
+        if gap.next.is_some_and(|next| gap.id != next.prev()) || gap.told() == Some(0) {
             self.violations.push(format!("a gap that is wrong in itself: {gap:?}"));
         }
+        self.check_count(gap);
     }
 
     /// Every entry that is missing between two deliveries is covered by a gap there.
     fn settle(&mut self, group: &Group, last_gap: Duration, balance: &mut Balance) {
-        if let Some(violation) = group.out_of_place() {
+        let out_of_place = group.out_of_place(self.numbers, self.selection.withholds());
+        if let Some(violation) = out_of_place {
             self.violations.push(violation);
         }
         let end = group.until.map_or(self.history.written.len() as u64 + 1, |(number, _)| number);
@@ -250,6 +262,10 @@ impl<'a> Client<'a> {
                 continue;
             }
             let there = self.history.kept.contains(&number);
+            if !self.selection.admits(number) {
+                unknown += u64::from(!there);
+                continue;
+            }
             let Some((id, added)) = self.history.acknowledged(number) else {
                 if there {
                     self.lose(number, "which nobody acknowledged and the stream holds", group);
@@ -270,9 +286,10 @@ impl<'a> Client<'a> {
                 self.lose(number, "without a gap", group);
             } else if !self.history.was_removed_after(added) {
                 self.lose(number, "which was not removed so soon", group);
+            } else if !gone {
+                self.check_passed(number, id, group);
             }
         }
-        balance.unknown += unknown;
         self.count(group, missing, unknown, balance);
     }
 
@@ -282,42 +299,6 @@ impl<'a> Client<'a> {
             self.history.acknowledged(number).map_or(String::new(), |(id, _)| format!(" ({id})"));
         let gaps = &group.gaps;
         self.violations.push(format!("number {number}{id} is missing, {what}: {gaps:?}"));
-    }
-
-    /// Exact numbers are held against what is missing. A deletion may be reported late, or with what lies
-    /// around it, so where there were any the sum of the run is what counts.
-    fn count(&mut self, group: &Group, missing: u64, unknown: u64, balance: &mut Balance) {
-        let reported: u64 = group.gaps.iter().filter_map(|gap| gap.lost).sum();
-        let exact = group.gaps.iter().all(|gap| gap.lost.is_some());
-        balance.reported += reported;
-        balance.missing += missing;
-        balance.exact &= exact;
-        let deletions = !self.history.deleted.is_empty();
-        let too_many = reported > missing + unknown && !deletions;
-        let too_few = exact
-            && !group.gaps.is_empty()
-            && reported < missing
-            && !self.history.allowed.redis_loses;
-        if too_many || too_few {
-            let gaps = &group.gaps;
-            self.violations
-                .push(format!("{missing} are missing, and told are {reported}: {gaps:?}"));
-        }
-    }
-
-    fn close(&mut self, balance: &Balance) {
-        let missing = balance.missing + balance.deleted;
-        let short = balance.exact && balance.deleted > 0;
-        let unreported =
-            if short { missing.saturating_sub(balance.reported) } else { balance.unreported };
-        if unreported > 0 {
-            self.lost += usize::try_from(unreported).unwrap();
-            self.violations.push(format!("{unreported} deleted entries were never told"));
-        }
-        if balance.reported > missing + balance.unknown {
-            let reported = balance.reported;
-            self.violations.push(format!("{missing} are missing in all, and told are {reported}"));
-        }
     }
 
     /// The last delivery that was late counts, and the first of an entry that was written after the
@@ -344,27 +325,5 @@ impl<'a> Client<'a> {
         if !first_after {
             self.violations.push("it heard of nothing written after the fault".into());
         }
-    }
-}
-
-/// Counted over a client's whole run.
-struct Balance {
-    /// By gaps with a number.
-    reported: u64,
-    /// Entries not delivered, and not deleted one by one.
-    missing: u64,
-    /// Entries not delivered that were.
-    deleted: u64,
-    /// Those of them that were deleted after the last gap.
-    unreported: u64,
-    /// Attempts to write whose outcome is unknown.
-    unknown: u64,
-    /// Every gap had a number.
-    exact: bool,
-}
-
-impl Default for Balance {
-    fn default() -> Self {
-        Self { reported: 0, missing: 0, deleted: 0, unreported: 0, unknown: 0, exact: true }
     }
 }

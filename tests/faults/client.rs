@@ -16,10 +16,12 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::chunks::Chunks;
-use crate::history::{AMID_AN_EVENT, CUT, FINISHED, Gap, Heard, What};
+use crate::history::{AMID_AN_EVENT, CUT, FINISHED, Gap, Heard, Listener, What};
 use crate::payload;
+use crate::selection::Selection;
 use crate::support::ends_between_events;
 use crate::support::waiting::pause_of_the_scenario_in_a_task;
+use crate::writer::Writer;
 
 /// `retry:` is honoured up to this, so that a run stays short.
 const LONGEST_PAUSE: Duration = Duration::from_millis(300);
@@ -32,6 +34,8 @@ const COMMENTS: [&str; 4] = ["ssegate", "keepalive", "reconnecting", "reconnecte
 
 /// What one client has heard so far.
 pub struct Record {
+    /// What it asks for.
+    pub selection: Selection,
     began: Instant,
     heard: Mutex<Vec<Heard>>,
     live: AtomicBool,
@@ -41,9 +45,10 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new(began: Instant) -> Self {
+    pub fn new(began: Instant, selection: Selection) -> Self {
         let (heard, live) = (Mutex::default(), AtomicBool::new(false));
-        Self { began, heard, live, last: AtomicU64::new(0), over: AtomicU64::new(0) }
+        let (last, over) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { selection, began, heard, live, last, over }
     }
 
     /// Whether it was told after this time, counted from the beginning, that the stream is over.
@@ -61,9 +66,14 @@ impl Record {
         self.last.load(Ordering::Relaxed)
     }
 
-    /// Everything.
-    pub fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap().clone()
+    /// Whether that is the last that it gets of what this writer added.
+    pub fn is_level(&self, writer: &Writer) -> bool {
+        self.last() == writer.last_added(self.selection)
+    }
+
+    /// Everything. Who hears of several streams on one connection is a listener of each of them, with what came of it.
+    pub fn listener(&self) -> Listener {
+        Listener { selection: self.selection, heard: self.heard.lock().unwrap().clone() }
     }
 
     fn note(&self, what: What) {
@@ -302,6 +312,9 @@ fn control(event: &Event) -> Option<What> {
     if kind == "end" && control["reason"] == "marker" {
         return Some(What::End(event.last_event_id.parse().ok()?));
     }
+    if kind == "at" {
+        return Some(What::At(event.last_event_id.parse().ok()?));
+    }
     if kind != "gap" {
         let known = ["live", "drain", "unavailable", "ping", "source"].contains(&kind);
         return known.then(|| What::Signal(kind.to_owned()));
@@ -311,11 +324,16 @@ fn control(event: &Event) -> Option<What> {
         value => value.as_str()?.parse::<StreamId>().ok().map(Some),
     };
     let (after, next) = (id("after")?, id("next")?);
-    let lost = match &control["lost"] {
-        serde_json::Value::Null => None,
-        value => Some(value.as_u64()?),
+    let count = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => Some(None),
+        value => value.as_u64().map(Some),
+    };
+    let lost = count(control.get("lost")?)?;
+    let at_most = match control.get("at_most") {
+        None => None,
+        Some(value) => Some(count(value)?),
     };
     let reason = control["reason"].as_str()?.to_owned();
     let id = event.last_event_id.parse().ok()?;
-    Some(What::Gap(Gap { id, after, next, lost, reason }))
+    Some(What::Gap(Gap { id, after, next, lost, at_most, reason }))
 }

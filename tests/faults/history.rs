@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ssegate::sse::StreamId;
 
+use crate::selection::Selection;
+
 /// What became of one attempt to write an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -25,7 +27,16 @@ pub struct Gap {
     pub after: Option<StreamId>,
     pub next: Option<StreamId>,
     pub lost: Option<u64>,
+    /// How many the client can have lost at most, if that is known; `None`: nothing is said of it.
+    pub at_most: Option<Option<u64>>,
     pub reason: String,
+}
+
+impl Gap {
+    /// How many entries it tells of: those that are missing, or may be.
+    pub fn told(&self) -> Option<u64> {
+        self.lost.or_else(|| self.at_most.flatten())
+    }
 }
 
 /// What a client heard, or noticed.
@@ -37,6 +48,8 @@ pub enum What {
     Entry(StreamId, u64),
     /// Entries are missing.
     Gap(Gap),
+    /// It has everything up to here that it gets.
+    At(StreamId),
     /// The stream is over; the last event id that came with it.
     End(StreamId),
     /// It was not admitted, for the stream is over (`204`).
@@ -61,6 +74,14 @@ impl Heard {
     pub fn number(&self) -> Option<u64> {
         if let What::Entry(_, number) = self.what { Some(number) } else { None }
     }
+}
+
+/// One client's part in the history.
+#[derive(Clone, Debug, Default)]
+pub struct Listener {
+    /// What it asks for.
+    pub selection: Selection,
+    pub heard: Vec<Heard>,
 }
 
 /// How a connection ended if its last event is not whole.
@@ -128,7 +149,7 @@ pub struct History {
     /// Numbers that the stream holds in the end.
     pub kept: HashSet<u64>,
     /// By client.
-    pub clients: Vec<Vec<Heard>>,
+    pub clients: Vec<Listener>,
     /// When the fault was over.
     pub healed: Duration,
     /// How long everything may take from then on to be level again.
@@ -161,14 +182,17 @@ impl History {
     pub fn redis_lost_nothing(&self) -> bool {
         let there =
             |number: u64| self.acknowledged(number).is_none() || self.kept.contains(&number);
-        let heard = self.clients.iter().flatten().filter_map(Heard::number);
+        let heard = self.clients.iter().flat_map(|client| &client.heard).filter_map(Heard::number);
         (1..=self.written.len() as u64).all(there)
             && heard.into_iter().all(|number| self.kept.contains(&number))
     }
 }
 
 /// What a client heard, for finding out why: runs of entries in one line.
-pub fn account(heard: &[Heard]) -> String {
+pub fn account(Listener { selection, heard }: &Listener) -> String {
+    let is_next = |last: u64, number| {
+        (last + 1..number).all(|between| !selection.admits(between)) && last < number
+    };
     let mut text = String::new();
     let mut run: Option<(Duration, u64, u64)> = None;
     let end_of = |run: Option<(Duration, u64, u64)>| match run {
@@ -178,7 +202,7 @@ pub fn account(heard: &[Heard]) -> String {
     };
     for Heard { at, what } in heard {
         run = match (what, run) {
-            (What::Entry(_, number), Some((from, first, last))) if *number == last + 1 => {
+            (What::Entry(_, number), Some((from, first, last))) if is_next(last, *number) => {
                 Some((from, first, *number))
             }
             (What::Entry(_, number), ended) => {

@@ -1,7 +1,8 @@
 //! The fault machine: a writer that numbers its entries, clients that record what they hear, a
 //! nemesis that runs one fault while both go on, and a checker that holds what was promised against
 //! what the writer and the clients recorded. Nothing may be lost without a gap that says so, nothing come twice, out of
-//! order or torn, and everything has to be level again soon.
+//! order or torn, and everything has to be level again soon. A client that asks for some tenants gets theirs and no
+//! other's, and is told of its gaps and its place by that.
 //!
 //! `cargo test --test faults` runs each fault once and shortly, `-- --shared` where fifty keys share two connections
 //! to Redis; `-- --seeds 5` in earnest.
@@ -20,6 +21,7 @@ mod proxy;
 mod publishers;
 mod run;
 mod scene;
+mod selection;
 mod table;
 mod writer;
 

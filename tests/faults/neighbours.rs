@@ -8,6 +8,7 @@ use crate::client::Record;
 use crate::history::History;
 use crate::run::remember;
 use crate::scene::{Plan, Scene};
+use crate::selection::Selection;
 use crate::support::eventually;
 use crate::support::redis::Redis;
 use crate::support::waiting::holds_by;
@@ -55,8 +56,8 @@ impl Scene {
                 assert!(writer.add(), "Redis takes an entry");
             }
         }
-        let paths = (0..self.plan.neighbours()).map(|number| format!("/beside/{number}"));
-        self.beside.records = self.clients_at(paths.collect());
+        let place = |number| (format!("/beside/{number}"), Selection::All);
+        self.beside.records = self.clients_at((0..self.plan.neighbours()).map(place).collect());
         self.beside.due_from = self.beside.writing.lock().iter().map(Writer::next).collect();
         let (rng, is_first_busy) = (self.rng.fork(), self.beside.is_first_busy);
         self.beside.writing.begin(RATE, rng, move |writers, rng| {
@@ -96,9 +97,7 @@ impl Scene {
             self.add_beside();
             let writers = self.beside.writing.lock();
             let each = || writers.iter().zip(&self.beside.records);
-            holds_by(deadline, || {
-                each().all(|(writer, record)| record.last() == writer.last_added())
-            });
+            holds_by(deadline, || each().all(|(writer, record)| record.is_level(writer)));
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::client::{Client, Record, Speaks};
 use crate::history::Fate;
 use crate::neighbours::{NEIGHBOURS, Neighbours};
 use crate::proxy::{Proxy, Upstream};
+use crate::selection::Selection;
 use crate::support::address::own_ip;
 use crate::support::gateway::Gateway;
 use crate::support::redis::{Answer, Connection, Redis};
@@ -248,23 +249,26 @@ impl Scene {
 
     /// Clients come, of every kind, to one or the other of these paths; each one's record.
     pub fn let_clients_in(&mut self, paths: [&str; 2]) -> Vec<Arc<Record>> {
-        let path = |index: usize| paths[usize::from(index % 3 == 2)].to_owned();
-        self.records = self.clients_at((0..self.plan.clients).map(path).collect());
+        let place = |index: usize| {
+            (paths[usize::from(index % 3 == 2)].to_owned(), Selection::of_client(index))
+        };
+        self.records = self.clients_at((0..self.plan.clients).map(place).collect());
         self.records.clone()
     }
 
-    /// A client at each of these paths, and its record.
-    pub fn clients_at(&mut self, paths: Vec<String>) -> Vec<Arc<Record>> {
+    /// A client at each of these paths that asks for this there, and its record.
+    pub fn clients_at(&mut self, places: Vec<(String, Selection)>) -> Vec<Arc<Record>> {
         let address =
             self.client_side.as_ref().map_or(self.gateway_address(), |proxy| proxy.address);
         let mut records = Vec::new();
-        for (index, path) in paths.into_iter().enumerate() {
+        for (index, (path, selection)) in places.into_iter().enumerate() {
             let speaks = match index % 5 {
                 3 if self.plan.long => Speaks::Http2,
                 4 => Speaks::Old,
                 _ => Speaks::Http1,
             };
-            let (record, rng) = (Arc::new(Record::new(self.began)), self.rng.fork());
+            let record = Arc::new(Record::new(self.began, selection));
+            let (path, rng) = (selection.at(&path), self.rng.fork());
             records.push(record.clone());
             let client = Client { address, path, speaks, record, rng };
             self.clients.spawn_on(client.run(), &self.runtime);

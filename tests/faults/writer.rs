@@ -11,6 +11,7 @@ use ssegate::sse::StreamId;
 
 use crate::history::Fate;
 use crate::payload;
+use crate::selection::{self, Selection};
 use crate::support::pause_of_the_scenario;
 use crate::support::redis::{Answer, Connection};
 
@@ -59,10 +60,12 @@ impl Writer {
         self.written.len() as u64 + 1
     }
 
-    /// The number of the last entry that Redis took.
-    pub fn last_added(&self) -> u64 {
-        let added = self.written.iter().rposition(|fate| matches!(fate, Fate::Added(..)));
-        added.map_or(0, |index| index as u64 + 1)
+    /// The number of the last entry that Redis took, of those that a client gets which asks for this.
+    pub fn last_added(&self, of: Selection) -> u64 {
+        let is_added = |number: &u64| {
+            matches!(self.written[*number as usize - 1], Fate::Added(..)) && of.admits(*number)
+        };
+        (1..self.next()).rev().find(is_added).unwrap_or(0)
     }
 
     /// The number of the entry that ends the stream, once that is known.
@@ -190,7 +193,8 @@ impl Writer {
         if let Some(keep) = &keep {
             words.extend(["MAXLEN", keep]);
         }
-        words.push(&*id);
+        let tenant = selection::tenant(self.next()).to_string();
+        words.extend([&*id, selection::FIELD, &tenant]);
         if self.marker == Some(self.next()) {
             words.extend(MARKER);
         }

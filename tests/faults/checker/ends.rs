@@ -14,10 +14,10 @@ struct Knowledge {
     ending: Ending,
     healed: Duration,
     marker_id: Option<StreamId>,
-    /// It has the entry that ends the stream.
-    has_marker: bool,
+    /// It has the last entry that it gets, which ends the stream unless that one is withheld, or none was due.
+    has_last: bool,
     /// It was told of a gap that covers it.
-    lacks_marker: bool,
+    lacks_last: bool,
     /// It was told of the end, in the stream or by 204.
     was_told: bool,
     /// Of that after the fault for the first time.
@@ -28,7 +28,8 @@ impl Client<'_> {
     /// Whether the stream may end here: at its end, or at the gap that takes the place of what is gone.
     pub(super) fn is_ended(&self, heard: &[Heard]) -> bool {
         let gone = self.history.ending.is_some_and(|ending| ending.gone.is_some());
-        let said = heard.iter().rev().find(|heard| !matches!(heard.what, What::Signal(_)));
+        let said =
+            heard.iter().rev().find(|heard| !matches!(heard.what, What::Signal(_) | What::At(_)));
         said.is_some_and(|said| match &said.what {
             What::End(_) => true,
             What::Gap(_) => gone,
@@ -44,19 +45,24 @@ impl Client<'_> {
             }
             return;
         };
+        let is_its_own = |number: &u64| {
+            self.selection.admits(*number) && self.history.acknowledged(*number).is_some()
+        };
+        let last = (1..=ending.marker).rev().find(is_its_own).unwrap_or(0);
         let mut knowledge = Knowledge {
             ending,
             healed: self.history.healed,
             marker_id: self.history.acknowledged(ending.marker).map(|(id, _)| id),
-            has_marker: false,
-            lacks_marker: false,
+            // What was written before it came is not due.
+            has_last: last < self.history.due_from,
+            lacks_last: false,
             was_told: false,
             over: None,
         };
         for (index, Heard { at, what }) in heard.iter().enumerate() {
             match what {
-                What::Entry(_, number) => knowledge.has_marker |= *number == ending.marker,
-                What::Gap(gap) => knowledge.lacks_marker |= self.covers_end(gap, &knowledge),
+                What::Entry(_, number) => knowledge.has_last |= *number == last,
+                What::Gap(gap) => knowledge.lacks_last |= self.covers_last(gap, last),
                 What::End(id) => self.hear_end(*id, &mut knowledge),
                 What::Over => self.hear_over(*at, was_cut(&heard[..index]), &mut knowledge),
                 What::Opened(_) if knowledge.was_told && !knowledge.may_be_away(*at) => {
@@ -71,15 +77,15 @@ impl Client<'_> {
         self.close_end(&knowledge);
     }
 
-    fn covers_end(&self, gap: &Gap, knowledge: &Knowledge) -> bool {
+    fn covers_last(&self, gap: &Gap, last: u64) -> bool {
         let mut alone = Group::after(0, None);
         alone.gaps.push(gap.clone());
-        let of_end = |id| alone.covers(knowledge.ending.marker, id, &HashMap::new());
-        knowledge.marker_id.is_some_and(of_end)
+        let id = self.history.acknowledged(last).map(|(id, _)| id);
+        id.is_some_and(|id| alone.covers(last, id, &HashMap::new()))
     }
 
     fn hear_end(&mut self, id: StreamId, knowledge: &mut Knowledge) {
-        if !knowledge.has_marker {
+        if !knowledge.has_last {
             self.violations.push("it was told of the end without having it".into());
         } else if Some(id) != knowledge.marker_id {
             self.violations.push(format!("it was told of the end at {id}"));
@@ -94,7 +100,7 @@ impl Client<'_> {
             knowledge.over.get_or_insert(at);
         }
         knowledge.was_told = true;
-        if knowledge.has_marker || knowledge.lacks_marker || self.is_left_behind {
+        if knowledge.has_last || knowledge.lacks_last || self.is_left_behind {
             return;
         }
         let is_gone = knowledge.ending.gone.is_some_and(|gone| at > gone);

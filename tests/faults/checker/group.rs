@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use ssegate::sse::StreamId;
 
+use super::rows::At;
 use crate::history::Gap;
 
 /// The gaps between two entries.
@@ -16,11 +17,13 @@ pub(super) struct Group {
     pub(super) until: Option<(u64, StreamId)>,
     /// In their order.
     pub(super) gaps: Vec<Gap>,
+    /// The same.
+    pub(super) ats: Vec<At>,
 }
 
 impl Group {
     pub(super) fn after(after: u64, after_id: Option<StreamId>) -> Self {
-        Self { after, after_id, until: None, gaps: Vec::new() }
+        Self { after, after_id, until: None, gaps: Vec::new(), ats: Vec::new() }
     }
 
     /// Ended by this entry.
@@ -39,7 +42,18 @@ impl Group {
         id: StreamId,
         numbers: &HashMap<StreamId, u64>,
     ) -> bool {
-        self.gaps.iter().any(|gap| match gap.next {
+        self.covers_by(number, id, numbers, self.gaps.len())
+    }
+
+    /// The same, by so many gaps alone.
+    pub(super) fn covers_by(
+        &self,
+        number: u64,
+        id: StreamId,
+        numbers: &HashMap<StreamId, u64>,
+        gaps: usize,
+    ) -> bool {
+        self.gaps.iter().take(gaps).any(|gap| match gap.next {
             // It covers the old generation; of the new one everything has to come from its first entry on.
             Some(next) if gap.reason == "reset" => {
                 numbers.get(&next).is_none_or(|first| number < *first)
@@ -50,16 +64,25 @@ impl Group {
     }
 
     /// What is wrong with the order of the gaps: ids grow unless the stream was recreated, and a gap's
-    /// `next` comes next.
-    pub(super) fn out_of_place(&self) -> Option<String> {
+    /// `next` comes next, unless it may be withheld.
+    pub(super) fn out_of_place(
+        &self,
+        numbers: &HashMap<StreamId, u64>,
+        withholds: bool,
+    ) -> Option<String> {
         let (number, id) = self.until?;
         let grows = self.after_id.is_none_or(|before| before < id);
         if !grows && !self.resets() {
             let before = self.after_id;
             return Some(format!("number {number} has the id {id} after {before:?}, and no reset"));
         }
+        let is_earlier = |next: StreamId| match numbers.get(&next) {
+            Some(next) => *next < number,
+            None => next < id,
+        };
+        let may_come = |next: StreamId| next == id || withholds && is_earlier(next);
         match &*self.gaps {
-            [gap] if gap.next.is_some_and(|next| next != id) => {
+            [gap] if gap.next.is_some_and(|next| !may_come(next)) => {
                 Some(format!("{id} comes after {gap:?}, which names another"))
             }
             _ => None,

@@ -10,10 +10,11 @@ use ssegate::sse::parse::Parser;
 use super::{Findings, check};
 use crate::chunks::Chunks;
 use crate::client::understand;
-use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, What};
+use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, Listener, What};
 use crate::{payload, publishers};
 
 mod ends;
+mod rows;
 
 /// What is caught, and how that is shown.
 pub const CASES: &[(&str, fn())] = &[
@@ -46,6 +47,13 @@ pub const CASES: &[(&str, fn())] = &[
     ("a half answer that looks whole", ends::only_the_end_ends_a_body),
     ("a client that never learns of the end", ends::everybody_learns_of_the_end),
     ("a loss in silence with the key", ends::who_is_there_when_the_key_goes_is_told),
+    ("what is missing of those that a client gets", rows::what_is_withheld_is_not_due),
+    ("an entry that is not for a client", rows::what_is_not_for_it_is_caught),
+    ("a loss that may be others'", rows::what_may_be_others_is_not_counted_as_lost),
+    ("a wrong number at most", rows::a_wrong_number_at_most_is_caught),
+    ("an `at` that goes back", rows::an_at_never_goes_back),
+    ("an `at` beyond what is lacked", rows::an_at_passes_nothing_that_it_lacks),
+    ("an end told by others' entries", rows::the_end_is_told_to_who_gets_no_entry_of_it),
     ("what Redis lost only where it still has it", an_entry_that_redis_lost_is_no_loss_of_ours),
 ];
 
@@ -60,7 +68,7 @@ fn entry(number: u64) -> What {
 fn gap(after: Option<u64>, next: Option<u64>, lost: Option<u64>, reason: &str) -> What {
     let (after, next) = (after.map(id), next.map(id));
     let id = next.map_or(StreamId::ZERO, StreamId::prev);
-    What::Gap(Gap { id, after, next, lost, reason: reason.to_owned() })
+    What::Gap(Gap { id, after, next, lost, at_most: None, reason: reason.to_owned() })
 }
 
 /// Numbers 1 to 6 with the ids 10-0 to 60-0, a tenth of a second apart, the last of them written after
@@ -77,7 +85,7 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
         deleted: HashMap::new(),
         removals: Vec::new(),
         kept: (1..=6).filter(|number| !gone.contains(number)).collect(),
-        clients: vec![heard.collect()],
+        clients: vec![Listener { heard: heard.collect(), ..Listener::default() }],
         healed: Duration::from_millis(550),
         limit: Duration::from_secs(3),
         allowed: Allowed {
@@ -277,11 +285,11 @@ fn a_deletion_is_reported_late_but_reported() {
     let mut deleted = history(&[3], heard);
     deleted.deleted = HashMap::from([(3, Duration::from_millis(350))]);
     passes(&deleted);
-    deleted.clients[0].retain(|heard| !matches!(heard.what, What::Gap(_)));
+    deleted.clients[0].heard.retain(|heard| !matches!(heard.what, What::Gap(_)));
     let findings = caught(&deleted, "1 deleted entries were never told");
     assert_eq!(findings.lost, 1);
     // Without a number an earlier gap says nothing of it.
-    deleted.clients[0].insert(0, told_at_first());
+    deleted.clients[0].heard.insert(0, told_at_first());
     caught(&deleted, "1 deleted entries were never told");
 }
 
@@ -326,7 +334,7 @@ fn a_closed_connection_is_caught() {
     };
     may(&mut history, false, true);
     caught(&history, "its connection ended");
-    for heard in &mut history.clients[0] {
+    for heard in &mut history.clients[0].heard {
         if let What::Closed(why) = &mut heard.what {
             *why = AMID_AN_EVENT.into();
         }
@@ -338,11 +346,11 @@ fn a_closed_connection_is_caught() {
 
 fn a_late_recovery_is_caught() {
     let mut history = history(&[], all());
-    history.clients[0][5].at = Duration::from_secs(5);
+    history.clients[0].heard[5].at = Duration::from_secs(5);
     caught(&history, "after the fault");
     // What was written before counts as well.
-    history.clients[0][5].at = Duration::from_millis(601);
-    history.clients[0][2].at = Duration::from_secs(4);
+    history.clients[0].heard[5].at = Duration::from_millis(601);
+    history.clients[0].heard[2].at = Duration::from_secs(4);
     caught(&history, "after the fault");
 }
 

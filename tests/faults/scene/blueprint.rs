@@ -24,23 +24,27 @@ const ROUTES: &str = r#"
 [[route]]
 path = "/events"
 key = "events:a"
+filter = ["tenant"]
 access = "public"
 replay = "all"
 [[route]]
 path = "/told"
 key = "events:a"
+filter = ["tenant"]
 access = "public"
 replay = "all"
 signals = "event"
 [[route]]
 path = "/answer"
 key = "events:a"
+filter = ["tenant"]
 access = "public"
 replay = "all"
 end = { field = "type", equals = ["done"] }
 [[route]]
 path = "/answer-told"
 key = "events:a"
+filter = ["tenant"]
 access = "public"
 replay = "all"
 signals = "event"

@@ -8,12 +8,12 @@ use crate::history::{AMID_AN_EVENT, Ending, FINISHED, History, What};
 const AFTER_THE_FAULT: Duration = Duration::from_millis(700);
 
 /// Number 6 ends the stream; what a client hears behind its last entry it hears after the fault.
-fn ending(gone: &[u64], heard: Vec<What>) -> History {
+pub(super) fn ending(gone: &[u64], heard: Vec<What>) -> History {
     let mut history = history(gone, heard);
     history.allowed.ends = true;
     history.allowed.closes = false;
     history.ending = Some(Ending { marker: 6, gone: None, away: None });
-    let heard = &mut history.clients[0];
+    let heard = &mut history.clients[0].heard;
     let last = heard.iter().rposition(|heard| heard.number().is_some()).unwrap();
     heard.iter_mut().skip(last + 1).for_each(|heard| heard.at = AFTER_THE_FAULT);
     history
@@ -26,7 +26,7 @@ fn gone(heard: Vec<What>) -> History {
     history
 }
 
-fn closed() -> What {
+pub(super) fn closed() -> What {
     What::Closed(FINISHED.into())
 }
 
@@ -38,7 +38,7 @@ fn opened() -> What {
     What::Opened("60-0".into())
 }
 
-fn end() -> What {
+pub(super) fn end() -> What {
     What::End(id(60))
 }
 
