@@ -134,6 +134,7 @@ impl Composer {
                         event.extend_from_slice(format!("id: {id}\n").as_bytes());
                     }
                     event.extend_from_slice(&first);
+                    self.replayed += u64::from(!self.is_live);
                     self.amid = Some(index);
                 }
                 Found::More(more) => event.extend_from_slice(more),
@@ -185,8 +186,7 @@ impl Composer {
 
     fn tell_control(&mut self, index: usize, id: Option<StreamId>, json: &str, out: &mut Vec<u8>) {
         self.parts[index].position = id.or(self.parts[index].position);
-        if let Some(replayed) = json.strip_prefix(LIVE) {
-            self.replayed += replayed.trim_end_matches('}').parse().unwrap_or(0);
+        if json.starts_with(LIVE) {
             self.parts[index].standing = Standing::Level;
             return self.tell_live_if_level(out);
         }
@@ -244,4 +244,4 @@ pub(super) fn stranger_gap(after: StreamId) -> Gap {
 }
 
 /// How the JSON of a part's `live` begins.
-const LIVE: &str = r#"{"type":"live","replayed":"#;
+const LIVE: &str = r#"{"type":"live","#;

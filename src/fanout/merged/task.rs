@@ -322,3 +322,35 @@ impl Task {
 fn over(reason: EndReason) -> End {
     End::Disconnect(Some(Control::End { reason }), DisconnectReason::Ended(reason))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::body::body;
+    use crate::fanout::testing::TestFanout;
+    use crate::sse::Controls;
+
+    #[tokio::test]
+    async fn the_rest_of_an_event_does_not_hold_up_the_others_for_ever() {
+        let test = TestFanout::new();
+        let config = crate::config::parse("", "", &[], true).unwrap().config;
+        let format = WireFormat { rendering: 0, controls: Controls::Event, framed: false };
+        let (sink, _body) = body();
+        let stream = MergedStream {
+            admitted: test.admitted("a"),
+            format,
+            route: 0,
+            rules: config.routes[0].rules.clone(),
+            parts: Vec::new(),
+            strangers: Vec::new(),
+            opening: Vec::new(),
+        };
+        let mut task = Task::new(test.fanout.clone(), SubscriberWriter::Body(sink), stream);
+        task.composer = Composer::new(format, [("a".into(), None)].into_iter());
+        let mut half = &b"id: 1-0\nevent: m\ndata: ha"[..];
+        task.composer.take(0, &mut half, false, &mut Vec::new());
+        assert!(task.look().is_ok(), "it has just begun");
+        task.last_write -= REST_TIME;
+        assert!(matches!(task.look(), Err(End::Cut(DisconnectReason::Slow))));
+    }
+}
