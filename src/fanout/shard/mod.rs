@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
@@ -10,11 +10,14 @@ use super::catchup::DeliveryState;
 use super::{Fanout, Socket, Subscriber};
 use crate::stream::Topic;
 
+mod inbox;
 mod members;
 mod signals;
 mod task;
 #[cfg(test)]
 mod tests;
+
+use inbox::Inbox;
 
 /// What comes into a shard's loop from outside.
 pub(super) enum ShardMessage {
@@ -29,8 +32,6 @@ pub(super) enum ShardMessage {
 /// Nothing is ever sent: it has come back when it is dropped, by a shard that has ended as well.
 pub(super) type Probe = mpsc::Sender<Infallible>;
 
-type Inbox = mpsc::UnboundedReceiver<ShardMessage>;
-
 /// A subscriber on its way into a shard.
 pub(super) struct Joining {
     pub socket: Socket,
@@ -42,8 +43,7 @@ pub(super) struct Joining {
 /// A shard, seen from outside.
 pub(super) struct ShardHandle {
     number: usize,
-    inbox: mpsc::UnboundedSender<ShardMessage>,
-    subscribers: Arc<AtomicUsize>,
+    inbox: Arc<Inbox>,
 }
 
 impl ShardHandle {
@@ -53,26 +53,25 @@ impl ShardHandle {
     }
 
     pub(super) fn subscribers(&self) -> usize {
-        self.subscribers.load(Ordering::Relaxed)
+        self.inbox.subscribers.load(Ordering::Relaxed)
     }
 
     pub(super) fn send(&self, joining: Joining) {
-        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        self.inbox.subscribers.fetch_add(1, Ordering::Relaxed);
         // The shard lives as long as its topic, and the subscriber holds that open; when the runtime
         // itself ends the subscriber ends with it.
-        let _ = self.inbox.send(ShardMessage::Join(Box::new(joining)));
+        self.inbox.put(ShardMessage::Join(Box::new(joining)));
     }
 
     /// Sends a message; a probe comes back even from a shard that has ended.
     pub(super) fn deliver(&self, message: ShardMessage) {
-        let _ = self.inbox.send(message);
+        self.inbox.put(message);
     }
 }
 
 /// Opens a shard at the topic's tail.
 pub(super) fn open(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize) -> ShardHandle {
-    let (inbox, receiver) = mpsc::unbounded_channel();
-    let subscribers = Arc::new(AtomicUsize::new(0));
-    task::spawn(fanout, topic, number, subscribers.clone(), receiver);
-    ShardHandle { number, inbox, subscribers }
+    let inbox = Arc::new(Inbox::new());
+    task::spawn(fanout, topic, number, inbox.clone());
+    ShardHandle { number, inbox }
 }

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use slab::Slab;
 use tokio::sync::broadcast;
 
-use super::{Inbox, ShardMessage};
+use super::ShardMessage;
+use super::inbox::Inbox;
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::poller::{MemberSocket, SocketPoller};
 use crate::fanout::signal::Signal;
@@ -38,7 +38,7 @@ pub(super) struct Shard {
     pub(super) fanout: Arc<Fanout>,
     pub(super) topic: Arc<Topic>,
     pub(super) members: Slab<Member>,
-    pub(super) subscribers: Arc<AtomicUsize>,
+    pub(super) inbox: Arc<Inbox>,
     /// Watches the members' sockets; `None` as long as there was no more than one at once.
     pub(super) poller: Option<SocketPoller>,
     /// Everything before this item was written to every member.
@@ -53,17 +53,11 @@ pub(super) struct Shard {
 }
 
 /// Starts a shard at the topic's tail.
-pub(super) fn spawn(
-    fanout: &Arc<Fanout>,
-    topic: &Arc<Topic>,
-    number: usize,
-    subscribers: Arc<AtomicUsize>,
-    inbox: Inbox,
-) {
-    let news = topic.subscribe();
-    let shard = Shard::at_tail(fanout, topic, number, subscribers);
+pub(super) fn spawn(fanout: &Arc<Fanout>, topic: &Arc<Topic>, number: usize, inbox: Arc<Inbox>) {
+    let mut news = topic.subscribe();
+    let mut shard = Shard::at_tail(fanout, topic, number, inbox);
     // Not tracked: a shard lives as long as its topic, which outlives the last subscriber.
-    tokio::spawn(shard.run(inbox, news));
+    tokio::spawn(async move { shard.run(&mut news).await });
 }
 
 impl Shard {
@@ -71,7 +65,7 @@ impl Shard {
         fanout: &Arc<Fanout>,
         topic: &Arc<Topic>,
         number: usize,
-        subscribers: Arc<AtomicUsize>,
+        inbox: Arc<Inbox>,
     ) -> Self {
         let (position, reader) = {
             let mut state = topic.state();
@@ -85,7 +79,7 @@ impl Shard {
             topic: topic.clone(),
             // Of ten thousand keys most have one client.
             members: Slab::with_capacity(1),
-            subscribers,
+            inbox,
             poller: None,
             position,
             behind: false,
@@ -96,27 +90,26 @@ impl Shard {
         }
     }
 
-    pub(super) async fn run(mut self, mut inbox: Inbox, mut news: broadcast::Receiver<()>) {
-        let draining = self.fanout.draining.clone();
-        let closed = self.topic.closed.clone();
+    /// Runs until its topic is closed. It borrows: a future that is given a shard has room for two.
+    pub(super) async fn run(&mut self, news: &mut broadcast::Receiver<()>) {
         loop {
             self.close_ranks();
             let wake = self.next_wake();
             // No branch comes first: under a flood of entries the others have their turns as well.
             tokio::select! {
-                () = closed.cancelled() => break,
-                () = draining.cancelled(), if !self.draining => self.begin_drain().await,
+                () = self.topic.closed.cancelled() => break,
+                () = self.fanout.draining.cancelled(), if !self.draining => self.begin_drain().await,
                 // A closed or lagged channel is news as well: the topic's state tells the rest.
                 _ = news.recv(), if !self.behind => self.write_news().await,
                 () = std::future::ready(()), if self.behind => {
                     tokio::task::yield_now().await;
                     self.write_news().await;
                 }
-                Some(message) = inbox.recv() => {
+                message = self.inbox.next() => {
                     self.receive(message).await;
                     // Messages that came together are taken together: each wait costs as much as one.
                     for _ in 0..MESSAGES_PER_TURN {
-                        let Ok(message) = inbox.try_recv() else { break };
+                        let Some(message) = self.inbox.take() else { break };
                         self.receive(message).await;
                     }
                 }
@@ -243,5 +236,11 @@ impl Shard {
             self.signal(Signal::of_silence(&self.reader)).await;
             self.fanout.metrics.heartbeats.increment(self.members.len() as u64);
         }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.inbox.close();
     }
 }
