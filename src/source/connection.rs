@@ -18,6 +18,14 @@ pub enum Connection {
 }
 
 impl Connection {
+    /// Waits up to about `block` for a reason to read, where others share the connection: the read itself takes much
+    /// more memory. Over one of its own it is the read that waits.
+    pub async fn wait(&mut self, ask: &ReadRequest<'_>, block: Duration) {
+        if let Self::Shared(reader) = self {
+            reader.wait(ask, block).await;
+        }
+    }
+
     /// Reads, and waits up to `block` for an entry. After `None` another connection is to be opened in its place;
     /// after an error this one cannot be used any more.
     pub async fn read(
@@ -26,9 +34,9 @@ impl Connection {
         block: Duration,
     ) -> Result<Option<Reply>, Error> {
         match self {
-            Self::Memory(memory) => Ok(Some(memory.read_blocking(ask, block).await)),
-            Self::Shared(reader) => reader.read(ask, block).await,
-            // Boxed: a reader that shares a connection would else have the room for it as well.
+            // Boxed: a reader that shares a connection would else have the room for it while it waits.
+            Self::Memory(memory) => Ok(Some(Box::pin(memory.read_blocking(ask, block)).await)),
+            Self::Shared(reader) => Box::pin(reader.read(ask, block)).await,
             Self::Redis(reader) => Box::pin(reader.read(ask, block)).await,
         }
     }
