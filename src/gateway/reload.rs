@@ -118,7 +118,7 @@ impl Reload {
         state.hub.set_max_readers(now.config.limits.readers);
         for topic in state.hub.all() {
             let is_wanted =
-                |made: &_| now.config.routes.iter().any(|route| route.rules.rendering == *made);
+                |made: &_| now.config.routes.iter().any(|route| *route.rules.rendering == *made);
             topic.state().replace_renderings(is_wanted);
         }
         state.metrics.unsafe_choices(&now.config.risks());
