@@ -137,6 +137,8 @@ impl Fanout {
         let full = smallest.is_none_or(|shard| shard.subscribers() >= SHARD_MIN_SUBSCRIBERS);
         if full && shards.len() < self.settings().workers {
             let number = self.opened_shards.fetch_add(1, Ordering::Relaxed);
+            // Most topics have one.
+            shards.reserve_exact(1);
             shards.push(shard::open(self, &topic, number));
         }
         let smallest = shards.iter().min_by_key(|shard| shard.subscribers());
@@ -162,6 +164,8 @@ impl Fanout {
             self.refusing.cancel();
         }
         self.draining.cancel();
+        // One that is opened meanwhile sees for itself.
+        self.tell_shards(|| ShardMessage::Drain);
         Instant::now() + left
     }
 
@@ -202,10 +206,14 @@ impl Fanout {
     /// Lets each subscriber look whether its grant was revoked. One that is level with the tail and in no
     /// shard looks when its topic has news.
     pub fn recheck_grants(&self) {
-        for shards in &self.shards {
-            shards.iter().for_each(|shard| shard.deliver(ShardMessage::RecheckGrants));
-        }
+        self.tell_shards(|| ShardMessage::RecheckGrants);
         self.recheck.notify_waiters();
+    }
+
+    fn tell_shards(&self, message: impl Fn() -> ShardMessage) {
+        for shards in &self.shards {
+            shards.iter().for_each(|shard| shard.deliver(message()));
+        }
     }
 
     /// A subscriber ends because its socket cannot be watched; more of them are logged as any end of a stream.

@@ -10,9 +10,7 @@ impl Fanout {
     /// Returns once the loop of every shard has run once more: an idle shard's at once, a hung shard's never.
     pub async fn every_shard_runs(&self) {
         let (probe, mut all_back) = mpsc::channel(1);
-        for shards in &self.shards {
-            shards.iter().for_each(|shard| shard.deliver(ShardMessage::Probe(probe.clone())));
-        }
+        self.tell_shards(|| ShardMessage::Probe(probe.clone()));
         drop(probe);
         let None = all_back.recv().await;
     }
@@ -54,7 +52,7 @@ mod tests {
         let test = TestFanout::new();
         let (_socket, lease) = test.subscriber("a");
         assert!(test.goes_round(LONG).await);
-        lease.topic().closed.cancel();
+        lease.topic().close();
         assert!(test.goes_round(LONG).await);
     }
 }

@@ -132,7 +132,7 @@ impl Hub {
             Arc::ptr_eq(held, topic) && topic.state().clients == 0
         });
         if closed.is_some() {
-            topic.closed.cancel();
+            topic.close();
         }
         closed.is_some()
     }

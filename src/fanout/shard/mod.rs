@@ -27,6 +27,8 @@ pub(super) enum ShardMessage {
     Probe(Probe),
     /// Grants were revoked, perhaps some of its subscribers'.
     RecheckGrants,
+    /// The server drains.
+    Drain,
 }
 
 /// Nothing is ever sent: it has come back when it is dropped, by a shard that has ended as well.

@@ -70,6 +70,7 @@ impl Shard {
         let (position, reader) = {
             let mut state = topic.state();
             let position = state.ring.next_seq();
+            state.shards.reserve_exact(1);
             state.shards.push((number, position));
             (position, state.reader.clone())
         };
@@ -92,13 +93,12 @@ impl Shard {
 
     /// Runs until its topic is closed. It borrows: a future that is given a shard has room for two.
     pub(super) async fn run(&mut self, news: &mut broadcast::Receiver<()>) {
-        loop {
+        self.draining = self.fanout.draining.is_cancelled();
+        while !self.topic.is_closed() {
             self.close_ranks();
             let wake = self.next_wake();
             // No branch comes first: under a flood of entries the others have their turns as well.
             tokio::select! {
-                () = self.topic.closed.cancelled() => break,
-                () = self.fanout.draining.cancelled(), if !self.draining => self.begin_drain().await,
                 // A closed or lagged channel is news as well: the topic's state tells the rest.
                 _ = news.recv(), if !self.behind => self.write_news().await,
                 () = std::future::ready(()), if self.behind => {
@@ -202,6 +202,7 @@ impl Shard {
         match message {
             ShardMessage::Join(joining) => self.admit(*joining),
             ShardMessage::Probe(probe) => drop(probe),
+            ShardMessage::Drain => self.begin_drain().await,
             ShardMessage::RecheckGrants => self.apply_deadlines(Instant::now()).await,
         }
     }
