@@ -13,19 +13,11 @@ pub enum Connection {
     Memory(Memory),
     /// A connection to a Redis server.
     Redis(Box<ReaderConnection>),
-    /// One that it shares with other readers.
+    /// One that it shares with other readers: before it reads, it waits for news, for which a read takes too much memory.
     Shared(Box<SharedReader>),
 }
 
 impl Connection {
-    /// Waits up to about `block` for a reason to read, where others share the connection: the read itself takes much
-    /// more memory. Over one of its own it is the read that waits.
-    pub async fn wait(&mut self, ask: &ReadRequest<'_>, block: Duration) {
-        if let Self::Shared(reader) = self {
-            reader.wait(ask, block).await;
-        }
-    }
-
     /// Reads, and waits up to `block` for an entry. After `None` another connection is to be opened in its place;
     /// after an error this one cannot be used any more.
     pub async fn read(

@@ -86,31 +86,48 @@ impl Readers {
             let Err(error) = self.session(topic, &mut progress, &mut failures).await else {
                 continue;
             };
-            self.metrics.reader_error(error.code);
-            if let Some(progress) = progress.as_mut()
-                && (error.class == ErrorClass::TooLarge || error.code == "TIMEOUT")
-            {
-                // Entries have grown, perhaps to more than the network brings in time.
-                progress.ask_for_fewer();
+            if let Some(wait) = self.failed(topic, error, progress.as_mut(), &mut failures) {
+                self.back_off(wait).await;
             }
-            let reader = match error.class {
-                ErrorClass::TooLarge => continue,
-                ErrorClass::Key => ReaderState::Refused(error.code),
-                ErrorClass::Away | ErrorClass::Login => ReaderState::Away(error.code),
-            };
-            if topic.state().reader != reader {
-                self.log_failure(&topic.key, &error);
-            }
-            failures += 1;
-            let wait = backoff(error.class, failures);
-            let retry_at = Instant::now() + wait;
-            topic.failed(reader, ReadFailure { message: error.message, retry_at });
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                // Soon, but not all readers at once.
-                () = self.source.server_changed() => {
-                    tokio::time::sleep(backoff(ErrorClass::Away, 1)).await;
-                }
+        }
+    }
+
+    /// Tells of a failure; how long to wait then.
+    fn failed(
+        &self,
+        topic: &Topic,
+        error: Error,
+        progress: Option<&mut Progress>,
+        failures: &mut u32,
+    ) -> Option<Duration> {
+        self.metrics.reader_error(error.code);
+        if let Some(progress) = progress
+            && (error.class == ErrorClass::TooLarge || error.code == "TIMEOUT")
+        {
+            // Entries have grown, perhaps to more than the network brings in time.
+            progress.ask_for_fewer();
+        }
+        let reader = match error.class {
+            ErrorClass::TooLarge => return None,
+            ErrorClass::Key => ReaderState::Refused(error.code),
+            ErrorClass::Away | ErrorClass::Login => ReaderState::Away(error.code),
+        };
+        if topic.state().reader != reader {
+            self.log_failure(&topic.key, &error);
+        }
+        *failures += 1;
+        let wait = backoff(error.class, *failures);
+        let retry_at = Instant::now() + wait;
+        topic.failed(reader, ReadFailure { message: error.message, retry_at });
+        Some(wait)
+    }
+
+    async fn back_off(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Soon, but not all readers at once.
+            () = self.source.server_changed() => {
+                tokio::time::sleep(backoff(ErrorClass::Away, 1)).await;
             }
         }
     }
@@ -156,7 +173,9 @@ impl Readers {
             connection.release_permit();
             topic.wait_for_room().await;
             let ask = history.ask(progress.ask(&topic.key, self.config.load().read_count));
-            connection.wait(&ask, block).await;
+            if let Connection::Shared(reader) = &mut connection {
+                reader.wait(&ask, block).await;
+            }
             let reply = connection.read(ask, block).await;
             let reply = reply.inspect_err(|error| {
                 if error.code == "IO" && !connection.is_shared() {

@@ -70,7 +70,7 @@ impl SharedReader {
     }
 
     /// Waits up to about `block` for news of the stream, unless there is a reason to read already.
-    pub(in crate::source) async fn wait(&mut self, ask: &ReadRequest<'_>, block: Duration) {
+    pub(crate) async fn wait(&mut self, ask: &ReadRequest<'_>, block: Duration) {
         if self.began.is_none() || self.has_more {
             return;
         }
