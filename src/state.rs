@@ -101,7 +101,10 @@ impl State {
         let permit = permit?;
         let start = |topic: &Arc<Topic>| {
             let (readers, topic) = (self.readers.clone(), topic.clone());
-            tokio::spawn(async move { readers.run(topic, permit).await });
+            tokio::spawn(async move {
+                readers.run(&topic).await;
+                drop(permit);
+            });
         };
         self.hub.open(key, start).map_err(|TooManyReaders| LimitExceeded("readers"))
     }

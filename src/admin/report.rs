@@ -330,7 +330,7 @@ mod tests {
         }
         assert_eq!(waits(), "slow_clients");
         topic.shard_sent(7, 4);
-        topic.state().renderings.enter(&rendering());
+        topic.state().renderings.enter(&rendering().into());
         let large = vec![("payload".into(), vec![b'x'; 900].into())];
         let entry = Entry { id: StreamId { ms: 5, seq: 0 }, fields: large };
         topic.push(&[Item::Entry(entry)], 1000);

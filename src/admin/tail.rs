@@ -75,7 +75,8 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
     let routes = serving.config.routes.iter().filter(|route| route.streams.may_be(key));
     // The operator sees gaps, whether the route's clients do or not.
     let renderings: Vec<_> = routes
-        .map(|route| Rendering { controls: Controls::Event, ..route.rules.rendering.clone() })
+        .map(|route| Rendering { controls: Controls::Event, ..(*route.rules.rendering).clone() })
+        .map(Arc::new)
         .collect();
     let mut lease = match state.hub.open_known(key) {
         Some(lease) => lease,
@@ -92,7 +93,7 @@ pub(super) fn open(state: &State, key: &str) -> Result<Tail, Refusal> {
         )?,
     };
     // A reload may have removed its route; its subscribers have a rendering.
-    let rendering = lease.render_any(&renderings.iter().collect::<Vec<_>>()).unwrap_or(0);
+    let rendering = lease.render_any(&renderings).unwrap_or(0);
     Ok(Tail { onlooker: Onlooker::new(lease), rendering, seq: None, reader: ReaderState::Starting })
 }
 

@@ -1,5 +1,7 @@
 //! Which entries of a stream the clients of a route get, where not each of them gets all.
 
+use std::sync::Arc;
+
 use super::{Route, TokenPlace};
 use crate::sse::{Column, Rendering};
 
@@ -32,9 +34,12 @@ impl Rows {
 
 impl Route {
     /// What it makes of an entry, for a client that gets every entry or only a selection.
-    pub fn rendering(&self, selects: bool) -> Rendering {
-        let columns = if selects { self.rows.columns.clone() } else { Vec::new() };
-        Rendering { columns, ..self.rules.rendering.clone() }
+    pub fn rendering(&self, selects: bool) -> Arc<Rendering> {
+        let rendering = self.rules.rendering.clone();
+        if !selects {
+            return rendering;
+        }
+        Arc::new(Rendering { columns: self.rows.columns.clone(), ..(*rendering).clone() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! How the streams of a route begin, speak and end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::SnapshotRule;
@@ -9,7 +10,7 @@ use crate::sse::{Controls, EndMarker, Rendering};
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamRules {
     /// How an entry becomes an event, in which form control events are sent, and which entry ends a stream.
-    pub rendering: Rendering,
+    pub rendering: Arc<Rendering>,
     /// How clients learn of keepalives and of the loss of Redis.
     pub signals: Signals,
     /// A stream without a new entry for so long is ended; zero: never.
@@ -37,7 +38,8 @@ impl StreamRules {
     /// as these rules have it.
     #[must_use]
     pub fn for_part(&self) -> Self {
-        let rendering = Rendering { controls: Controls::Event, ..self.rendering.clone() };
+        let rendering = Rendering { controls: Controls::Event, ..(*self.rendering).clone() };
+        let rendering = Arc::new(rendering);
         Self { rendering, signals: Signals::Comment, of_part: true, ..self.clone() }
     }
 

@@ -1,5 +1,7 @@
 //! Which stream keys a route reads: one, or several on one stream.
 
+use std::sync::Arc;
+
 use super::{KeyTemplate, Route};
 use crate::sse::Rendering;
 
@@ -58,10 +60,10 @@ impl Streams {
 
 impl Route {
     /// What it makes of an entry of the part with this name, for a client that gets every entry or only a selection.
-    pub fn part_rendering(&self, name: &str, selects: bool) -> Rendering {
+    pub fn part_rendering(&self, name: &str, selects: bool) -> Arc<Rendering> {
         let stream = self.names_parts.then(|| name.to_owned());
         let controls = self.part_rules.controls();
-        Rendering { stream, controls, ..self.rendering(selects) }
+        Arc::new(Rendering { stream, controls, ..(*self.rendering(selects)).clone() })
     }
 
     /// Whether it makes this of an entry, for one client or another.
@@ -71,7 +73,7 @@ impl Route {
             // Clients may choose any name.
             (_, name) => self.part_rendering(name.as_deref().unwrap_or_default(), *selects),
         };
-        [false, true].iter().any(|selects| made(selects) == *rendering)
+        [false, true].iter().any(|selects| *made(selects) == *rendering)
     }
 }
 

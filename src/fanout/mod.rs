@@ -149,6 +149,8 @@ impl Fanout {
         let count = shards.iter().filter(|shard| shard.suits(&subscriber)).count();
         if full && count < self.settings().workers {
             let number = self.opened_shards.fetch_add(1, Ordering::Relaxed);
+            // Most topics have one.
+            shards.reserve_exact(1);
             let selects = subscriber.selection.is_some();
             shards.push(shard::open(self, &topic, number, selects));
         }
@@ -175,6 +177,8 @@ impl Fanout {
             self.refusing.cancel();
         }
         self.draining.cancel();
+        // One that is opened meanwhile sees for itself.
+        self.tell_shards(|| ShardMessage::Drain);
         Instant::now() + left
     }
 
@@ -226,13 +230,17 @@ impl Fanout {
     /// Lets each subscriber look whether its grant was revoked. One that is level with the tail and in no
     /// shard looks when its topic has news.
     pub fn recheck_grants(&self) {
-        for shards in &self.shards {
-            shards.iter().for_each(|shard| shard.deliver(ShardMessage::RecheckGrants));
-        }
+        self.tell_shards(|| ShardMessage::RecheckGrants);
         for crowd in &self.crowds {
             crowd.deliver(CrowdMessage::RecheckGrants);
         }
         self.recheck.notify_waiters();
+    }
+
+    fn tell_shards(&self, message: impl Fn() -> ShardMessage) {
+        for shards in &self.shards {
+            shards.iter().for_each(|shard| shard.deliver(message()));
+        }
     }
 
     /// A subscriber ends because its socket cannot be watched; more of them are logged as any end of a stream.

@@ -11,9 +11,7 @@ impl Fanout {
     /// Returns once the loop of every shard has run once more: an idle shard's at once, a hung shard's never.
     pub async fn every_shard_runs(&self) {
         let (probe, mut all_back) = mpsc::channel(1);
-        for shards in &self.shards {
-            shards.iter().for_each(|shard| shard.deliver(ShardMessage::Probe(probe.clone())));
-        }
+        self.tell_shards(|| ShardMessage::Probe(probe.clone()));
         for crowd in &self.crowds {
             crowd.deliver(CrowdMessage::Probe(probe.clone()));
         }
@@ -58,7 +56,7 @@ mod tests {
         let test = TestFanout::new();
         let (_socket, lease) = test.subscriber("a");
         assert!(test.goes_round(LONG).await);
-        lease.topic().closed.cancel();
+        lease.topic().close();
         assert!(test.goes_round(LONG).await);
     }
 }

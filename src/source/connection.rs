@@ -13,7 +13,7 @@ pub enum Connection {
     Memory(Memory),
     /// A connection to a Redis server.
     Redis(Box<ReaderConnection>),
-    /// One that it shares with other readers.
+    /// One that it shares with other readers: before it reads, it waits for news, for which a read takes too much memory.
     Shared(Box<SharedReader>),
 }
 
@@ -26,9 +26,9 @@ impl Connection {
         block: Duration,
     ) -> Result<Option<Reply>, Error> {
         match self {
-            Self::Memory(memory) => Ok(Some(memory.read_blocking(ask, block).await)),
-            Self::Shared(reader) => reader.read(ask, block).await,
-            // Boxed: a reader that shares a connection would else have the room for it as well.
+            // Boxed: a reader that shares a connection would else have the room for it while it waits.
+            Self::Memory(memory) => Ok(Some(Box::pin(memory.read_blocking(ask, block)).await)),
+            Self::Shared(reader) => Box::pin(reader.read(ask, block)).await,
             Self::Redis(reader) => Box::pin(reader.read(ask, block)).await,
         }
     }

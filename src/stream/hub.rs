@@ -45,14 +45,14 @@ impl Lease {
     }
 
     /// The number of its client's rendering, which the topic makes for as long as it is held open.
-    pub fn render(&mut self, rendering: &Rendering) -> usize {
+    pub fn render(&mut self, rendering: &Arc<Rendering>) -> usize {
         let number = self.topic.state().renderings.enter(rendering);
         self.rendered(Some(number));
         number
     }
 
     /// The same for one of these, or for any that is made.
-    pub fn render_any(&mut self, wanted: &[&Rendering]) -> Option<usize> {
+    pub fn render_any(&mut self, wanted: &[Arc<Rendering>]) -> Option<usize> {
         let number = self.topic.state().renderings.enter_any(wanted);
         self.rendered(number);
         number
@@ -158,7 +158,7 @@ impl Hub {
             Arc::ptr_eq(held, topic) && topic.state().clients == 0
         });
         if closed.is_some() {
-            topic.closed.cancel();
+            topic.close();
         }
         closed.is_some()
     }

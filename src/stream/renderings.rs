@@ -25,11 +25,13 @@ struct Made {
 
 impl Renderings {
     /// The number of a rendering, for one more client. A new one is registered: all batches from now on have it.
-    pub fn enter(&mut self, rendering: &Rendering) -> usize {
-        let known = self.made.iter().position(|made| *made.rendering == *rendering);
+    pub fn enter(&mut self, rendering: &Arc<Rendering>) -> usize {
+        let known = self.made.iter().position(|made| made.rendering == *rendering);
         let index = known.unwrap_or_else(|| {
-            let (number, rendering) = (self.registered, Arc::new(rendering.clone()));
+            let (number, rendering) = (self.registered, rendering.clone());
             self.registered += 1;
+            // Most topics have one.
+            self.made.reserve_exact(1);
             self.made.push(Made { number, rendering, clients: 0, replaced: false });
             self.made.len() - 1
         });
@@ -38,10 +40,10 @@ impl Renderings {
     }
 
     /// The same for one of these, or else for any that is made: preferably for one that costs nothing more.
-    pub fn enter_any(&mut self, wanted: &[&Rendering]) -> Option<usize> {
-        let made = || self.made.iter().map(|made| &*made.rendering);
+    pub fn enter_any(&mut self, wanted: &[Arc<Rendering>]) -> Option<usize> {
+        let made = || self.made.iter().map(|made| &made.rendering);
         let wanted_and_made = made().find(|made| wanted.contains(made));
-        let chosen = wanted_and_made.or(wanted.first().copied()).or(made().next())?.clone();
+        let chosen = wanted_and_made.or(wanted.first()).or(made().next())?.clone();
         Some(self.enter(&chosen))
     }
 
@@ -114,7 +116,7 @@ mod tests {
         let hub = Hub::new(config.ring, 10);
         let open = |event| {
             let mut lease = hub.open("events:a", |_| ()).unwrap();
-            let number = lease.render(&rendering(event));
+            let number = lease.render(&Arc::new(rendering(event)));
             (lease, number)
         };
         let (old, other) = (open("old"), open("old"));
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!(made_next(&new.0), [0, 1]);
         // The operator looks on as one of them does.
         let mut onlooker = hub.open("events:a", |_| ()).unwrap();
-        assert_eq!(onlooker.render_any(&[&rendering("new")]), Some(1));
+        assert_eq!(onlooker.render_any(&[Arc::new(rendering("new"))]), Some(1));
         drop((old, onlooker));
         assert_eq!(made_next(&new.0), [1]);
         // Without clients it is still made: they come back, and find what they missed in the ring.

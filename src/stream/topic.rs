@@ -2,12 +2,11 @@
 //!
 //! The ring is the only store of entries; the broadcast only says that something changed.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, broadcast};
-use tokio_util::sync::CancellationToken;
 
 use crate::config::StreamRules;
 use crate::sse::{Rendering, StreamId};
@@ -39,8 +38,8 @@ pub struct Topic {
     pub id: u64,
     /// The stream key.
     pub key: Arc<str>,
-    /// Ends its reader and its shards.
-    pub closed: CancellationToken,
+    /// Nobody reads it any more, and its shards end.
+    is_closed: AtomicBool,
     /// How large the entries are that subscribers replay from the source.
     pub backfill_sizes: Sizes,
     /// Permits for reads of its past.
@@ -143,7 +142,7 @@ impl Topic {
         Self {
             id: OPENED.fetch_add(1, Ordering::Relaxed),
             key: key.into(),
-            closed: CancellationToken::new(),
+            is_closed: AtomicBool::new(false),
             backfill_sizes: Sizes::default(),
             backfill_permits: Semaphore::new(BACKFILL_READS),
             catch_ups: CatchUpRegistry::default(),
@@ -158,6 +157,17 @@ impl Topic {
     /// The topic as it is now; do not hold it for long.
     pub fn state(&self) -> MutexGuard<'_, TopicState> {
         self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// Ends its shards.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.announce();
+    }
+
+    /// Whether its shards are to end. It is announced.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// Announces every change from now on.

@@ -1,5 +1,6 @@
 //! Reads how a route's streams begin, speak and end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -73,6 +74,7 @@ pub(super) fn rules(
     let gaps_have_ids = on_gap != OnGap::Heal;
     let conflate = section.read("conflate", WrittenValue::Flag(false), conflate).0;
     let rendering = Rendering { controls, end, conflate, gaps_have_ids, ..rendering };
+    let rendering = Arc::new(rendering);
     let of_part = false;
     let streams =
         StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts, of_part };

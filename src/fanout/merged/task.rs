@@ -345,8 +345,8 @@ mod tests {
             strangers: Vec::new(),
             opening: Vec::new(),
         };
-        let mut task = Task::new(test.fanout.clone(), SubscriberWriter::Body(sink), stream);
-        task.composer = Composer::new(format, [("a".into(), None)].into_iter());
+        let mut task = Task::new(test.fanout.clone(), SubscriberWriter::Body(sink), stream, false);
+        task.composer = Composer::new(format, [("a".into(), None)].into_iter(), false);
         let mut half = &b"id: 1-0\nevent: m\ndata: ha"[..];
         task.composer.take(0, &mut half, false, &mut Vec::new());
         assert!(task.look().is_ok(), "it has just begun");

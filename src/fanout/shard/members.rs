@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Joining;
@@ -65,14 +64,14 @@ impl Shard {
                 self.hand_over(socket, subscriber, machine.amid(half_written).behind());
             }
             Some(Sent::Failed) => {
-                self.subscribers.fetch_sub(1, Ordering::Relaxed);
+                self.inbox.subscriber_left();
                 subscriber.ended(&metrics, DisconnectReason::Client);
             }
         }
     }
 
     pub(super) fn hand_over(&self, socket: Socket, subscriber: Subscriber, machine: CatchUp) {
-        self.subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.inbox.subscriber_left();
         catch_up(&self.fanout, socket, subscriber, machine);
     }
 
@@ -86,7 +85,7 @@ impl Shard {
             Ok(socket) => socket,
             Err(error) => {
                 self.fanout.warn_unwatched(&subscriber.admitted, &error);
-                self.subscribers.fetch_sub(1, Ordering::Relaxed);
+                self.inbox.subscriber_left();
                 return subscriber.ended(&self.fanout.metrics, DisconnectReason::Error);
             }
         };
@@ -202,7 +201,7 @@ impl Shard {
 
     pub(super) fn take(&mut self, slot: usize) -> Option<Member> {
         let member = self.members.try_remove(slot)?;
-        self.subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.inbox.subscriber_left();
         if let Some(poller) = &self.poller {
             poller.remove(member.socket.get());
         }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
@@ -11,12 +11,15 @@ use super::{Fanout, Socket, Subscriber};
 use crate::stream::Topic;
 
 mod groups;
+mod inbox;
 mod members;
 mod selected;
 mod signals;
 mod task;
 #[cfg(test)]
 mod tests;
+
+use inbox::Inbox;
 
 /// What comes into a shard's loop from outside.
 pub(super) enum ShardMessage {
@@ -26,12 +29,12 @@ pub(super) enum ShardMessage {
     Probe(Probe),
     /// Grants were revoked, perhaps some of its subscribers'.
     RecheckGrants,
+    /// The server drains.
+    Drain,
 }
 
 /// Nothing is ever sent: it has come back when it is dropped, by a shard that has ended as well.
 pub(super) type Probe = mpsc::Sender<Infallible>;
-
-type Inbox = mpsc::UnboundedReceiver<ShardMessage>;
 
 /// A subscriber on its way into a shard.
 pub(super) struct Joining {
@@ -46,8 +49,7 @@ pub(super) struct ShardHandle {
     number: usize,
     /// Whether it is for subscribers that get only some entries.
     selects: bool,
-    inbox: mpsc::UnboundedSender<ShardMessage>,
-    subscribers: Arc<AtomicUsize>,
+    inbox: Arc<Inbox>,
 }
 
 impl ShardHandle {
@@ -62,19 +64,19 @@ impl ShardHandle {
     }
 
     pub(super) fn subscribers(&self) -> usize {
-        self.subscribers.load(Ordering::Relaxed)
+        self.inbox.subscribers.load(Ordering::Relaxed)
     }
 
     pub(super) fn send(&self, joining: Joining) {
-        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        self.inbox.subscribers.fetch_add(1, Ordering::Relaxed);
         // The shard lives as long as its topic, and the subscriber holds that open; when the runtime
         // itself ends the subscriber ends with it.
-        let _ = self.inbox.send(ShardMessage::Join(Box::new(joining)));
+        self.inbox.put(ShardMessage::Join(Box::new(joining)));
     }
 
     /// Sends a message; a probe comes back even from a shard that has ended.
     pub(super) fn deliver(&self, message: ShardMessage) {
-        let _ = self.inbox.send(message);
+        self.inbox.put(message);
     }
 }
 
@@ -85,8 +87,7 @@ pub(super) fn open(
     number: usize,
     selects: bool,
 ) -> ShardHandle {
-    let (inbox, receiver) = mpsc::unbounded_channel();
-    let subscribers = Arc::new(AtomicUsize::new(0));
-    task::spawn(fanout, topic, number, selects, (subscribers.clone(), receiver));
-    ShardHandle { number, selects, inbox, subscribers }
+    let inbox = Arc::new(Inbox::new());
+    task::spawn(fanout, topic, number, selects, inbox.clone());
+    ShardHandle { number, selects, inbox }
 }

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use slab::Slab;
 use tokio::sync::broadcast;
 
+use super::ShardMessage;
 use super::groups::Groups;
-use super::{Inbox, ShardMessage};
+use super::inbox::Inbox;
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::poller::{MemberSocket, SocketPoller};
 use crate::fanout::signal::Signal;
@@ -39,7 +39,7 @@ pub(super) struct Shard {
     pub(super) fanout: Arc<Fanout>,
     pub(super) topic: Arc<Topic>,
     pub(super) members: Slab<Member>,
-    pub(super) subscribers: Arc<AtomicUsize>,
+    pub(super) inbox: Arc<Inbox>,
     /// Watches the members' sockets; `None` as long as there was no more than one at once.
     pub(super) poller: Option<SocketPoller>,
     /// Everything before this item was written to every member.
@@ -63,13 +63,13 @@ pub(super) fn spawn(
     topic: &Arc<Topic>,
     number: usize,
     selects: bool,
-    (subscribers, inbox): (Arc<AtomicUsize>, Inbox),
+    inbox: Arc<Inbox>,
 ) {
-    let news = topic.subscribe();
-    let mut shard = Shard::at_tail(fanout, topic, number, subscribers);
+    let mut news = topic.subscribe();
+    let mut shard = Shard::at_tail(fanout, topic, number, inbox);
     shard.groups = selects.then(Box::default);
     // Not tracked: a shard lives as long as its topic, which outlives the last subscriber.
-    tokio::spawn(shard.run(inbox, news));
+    tokio::spawn(async move { shard.run(&mut news).await });
 }
 
 impl Shard {
@@ -77,11 +77,12 @@ impl Shard {
         fanout: &Arc<Fanout>,
         topic: &Arc<Topic>,
         number: usize,
-        subscribers: Arc<AtomicUsize>,
+        inbox: Arc<Inbox>,
     ) -> Self {
         let (position, reader) = {
             let mut state = topic.state();
             let position = state.ring.next_seq();
+            state.shards.reserve_exact(1);
             state.shards.push((number, position));
             (position, state.reader.clone())
         };
@@ -91,7 +92,7 @@ impl Shard {
             topic: topic.clone(),
             // Of ten thousand keys most have one client.
             members: Slab::with_capacity(1),
-            subscribers,
+            inbox,
             poller: None,
             position,
             behind: false,
@@ -104,27 +105,25 @@ impl Shard {
         }
     }
 
-    pub(super) async fn run(mut self, mut inbox: Inbox, mut news: broadcast::Receiver<()>) {
-        let draining = self.fanout.draining.clone();
-        let closed = self.topic.closed.clone();
-        loop {
+    /// Runs until its topic is closed. It borrows: a future that is given a shard has room for two.
+    pub(super) async fn run(&mut self, news: &mut broadcast::Receiver<()>) {
+        self.draining = self.fanout.draining.is_cancelled();
+        while !self.topic.is_closed() {
             self.close_ranks();
             let wake = self.next_wake();
             // No branch comes first: under a flood of entries the others have their turns as well.
             tokio::select! {
-                () = closed.cancelled() => break,
-                () = draining.cancelled(), if !self.draining => self.begin_drain().await,
                 // A closed or lagged channel is news as well: the topic's state tells the rest.
                 _ = news.recv(), if !self.behind => self.write_news().await,
                 () = std::future::ready(()), if self.behind => {
                     tokio::task::yield_now().await;
                     self.write_news().await;
                 }
-                Some(message) = inbox.recv() => {
+                message = self.inbox.next() => {
                     self.receive(message).await;
                     // Messages that came together are taken together: each wait costs as much as one.
                     for _ in 0..MESSAGES_PER_TURN {
-                        let Ok(message) = inbox.try_recv() else { break };
+                        let Some(message) = self.inbox.take() else { break };
                         self.receive(message).await;
                     }
                 }
@@ -219,6 +218,7 @@ impl Shard {
         match message {
             ShardMessage::Join(joining) => self.admit(*joining),
             ShardMessage::Probe(probe) => drop(probe),
+            ShardMessage::Drain => self.begin_drain().await,
             ShardMessage::RecheckGrants => self.apply_deadlines(Instant::now()).await,
         }
     }
@@ -253,5 +253,11 @@ impl Shard {
             self.signal(Signal::of_silence(&self.reader)).await;
             self.fanout.metrics.heartbeats.increment(self.members.len() as u64);
         }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.inbox.close();
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::time::timeout;
 
+use super::inbox::Inbox;
 use super::task::Shard;
 use crate::fanout::signal::Signal;
 use crate::fanout::testing::TestFanout;
@@ -19,14 +20,14 @@ use crate::telemetry::metrics::DisconnectReason;
 
 fn shard(test: &TestFanout) -> (Shard, Lease) {
     let (_, lease) = test.unattached("events:a");
-    (Shard::at_tail(&test.fanout, lease.topic(), 0, Arc::default()), lease)
+    (Shard::at_tail(&test.fanout, lease.topic(), 0, Arc::new(Inbox::new())), lease)
 }
 
 /// A new member, and its client's end.
 fn join(test: &TestFanout, shard: &mut Shard) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (subscriber, _) = test.unattached("events:a");
-    shard.subscribers.fetch_add(1, Ordering::Relaxed);
+    shard.inbox.subscribers.fetch_add(1, Ordering::Relaxed);
     shard.take_in(Socket::new(OwnedFd::from(ours)), subscriber, 0);
     theirs
 }

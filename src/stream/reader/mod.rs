@@ -10,8 +10,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::config;
-use crate::limits::Share;
-use crate::source::{Connection, Error, ErrorClass, LARGE_REPLIES, Source};
+use crate::source::{Connection, Error, ErrorClass, LARGE_REPLIES, Reply, Source};
 use crate::sse::{Entry, Gap, Reason, StreamId};
 use crate::stream::continuity::Verdict;
 use crate::stream::{
@@ -54,10 +53,10 @@ pub struct Readers {
 
 impl Readers {
     /// Reads for `topic` until it has had no subscriber for the linger time.
-    pub async fn run(&self, topic: Arc<Topic>, _share: Option<Share>) {
+    pub async fn run(&self, topic: &Arc<Topic>) {
         tokio::select! {
-            () = self.close_when_abandoned(&topic) => {}
-            never = self.read_for_ever(&topic) => match never {},
+            () = self.close_when_abandoned(topic) => {}
+            never = self.read_for_ever(topic) => match never {},
         }
     }
 
@@ -67,8 +66,8 @@ impl Readers {
         loop {
             topic.abandoned.notified().await;
             let linger = self.config.load().linger;
-            // Its stream may end meanwhile. Elapsed: nobody came.
-            let _ = timeout(linger, becomes_useless(topic)).await;
+            // Its stream may end meanwhile. Elapsed: nobody came. Boxed: most have a client.
+            let _ = Box::pin(timeout(linger, becomes_useless(topic))).await;
             let is_idle = {
                 let state = topic.state();
                 let is_due = is_useless(&state) || state.idle_since.elapsed() >= linger;
@@ -87,31 +86,48 @@ impl Readers {
             let Err(error) = self.session(topic, &mut progress, &mut failures).await else {
                 continue;
             };
-            self.metrics.reader_error(error.code);
-            if let Some(progress) = progress.as_mut()
-                && (error.class == ErrorClass::TooLarge || error.code == "TIMEOUT")
-            {
-                // Entries have grown, perhaps to more than the network brings in time.
-                progress.ask_for_fewer();
+            if let Some(wait) = self.failed(topic, error, progress.as_mut(), &mut failures) {
+                self.back_off(wait).await;
             }
-            let reader = match error.class {
-                ErrorClass::TooLarge => continue,
-                ErrorClass::Key => ReaderState::Refused(error.code),
-                ErrorClass::Away | ErrorClass::Login => ReaderState::Away(error.code),
-            };
-            if topic.state().reader != reader {
-                self.log_failure(&topic.key, &error);
-            }
-            failures += 1;
-            let wait = backoff(error.class, failures);
-            let retry_at = Instant::now() + wait;
-            topic.failed(reader, ReadFailure { message: error.message, retry_at });
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                // Soon, but not all readers at once.
-                () = self.source.server_changed() => {
-                    tokio::time::sleep(backoff(ErrorClass::Away, 1)).await;
-                }
+        }
+    }
+
+    /// Tells of a failure; how long to wait then.
+    fn failed(
+        &self,
+        topic: &Topic,
+        error: Error,
+        progress: Option<&mut Progress>,
+        failures: &mut u32,
+    ) -> Option<Duration> {
+        self.metrics.reader_error(error.code);
+        if let Some(progress) = progress
+            && (error.class == ErrorClass::TooLarge || error.code == "TIMEOUT")
+        {
+            // Entries have grown, perhaps to more than the network brings in time.
+            progress.ask_for_fewer();
+        }
+        let reader = match error.class {
+            ErrorClass::TooLarge => return None,
+            ErrorClass::Key => ReaderState::Refused(error.code),
+            ErrorClass::Away | ErrorClass::Login => ReaderState::Away(error.code),
+        };
+        if topic.state().reader != reader {
+            self.log_failure(&topic.key, &error);
+        }
+        *failures += 1;
+        let wait = backoff(error.class, *failures);
+        let retry_at = Instant::now() + wait;
+        topic.failed(reader, ReadFailure { message: error.message, retry_at });
+        Some(wait)
+    }
+
+    async fn back_off(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Soon, but not all readers at once.
+            () = self.source.server_changed() => {
+                tokio::time::sleep(backoff(ErrorClass::Away, 1)).await;
             }
         }
     }
@@ -157,6 +173,9 @@ impl Readers {
             connection.release_permit();
             topic.wait_for_room().await;
             let ask = history.ask(progress.ask(&topic.key, self.config.load().read_count));
+            if let Connection::Shared(reader) = &mut connection {
+                reader.wait(&ask, block).await;
+            }
             let reply = connection.read(ask, block).await;
             let reply = reply.inspect_err(|error| {
                 if error.code == "IO" && !connection.is_shared() {
@@ -165,30 +184,48 @@ impl Readers {
             })?;
             let Some(reply) = reply else { return Ok(()) };
             progress.was_answered();
-            let judged =
-                history.judge(reply, progress.continuity, &topic.key, &mut connection).await;
-            let judged = judged.inspect_err(|error| connection.report_lagging(error))?;
-            let Some(read) = judged else { continue };
-            if read.is_nothing() {
-                connection.release_permit();
-                connection.check_orphaned().await?;
+            // Boxed: of ten thousand readers that wait, few have a reply.
+            let taking =
+                self.take_in(reply, topic, progress, &mut history, &mut connection, failures);
+            if !Box::pin(taking).await? {
+                continue;
             }
-            if *failures > 0 {
-                self.log_return(topic);
-                *failures = 0;
-            }
-            // Subscribers hear first that Redis is back, then what it had meanwhile.
-            topic.answered();
-            self.hub.wait_for_room().await;
-            progress.advance(read.continuity, read.entries.last());
-            report_status(topic, progress, &connection);
-            self.deliver(topic, progress, read);
-            topic.has_delivered();
             if connection.is_to_be_redialed() {
                 return Ok(());
             }
             block = self.config.load().block;
         }
+    }
+
+    /// Takes in what a read found; whether it is believed, else it is read again.
+    async fn take_in(
+        &self,
+        reply: Reply,
+        topic: &Topic,
+        progress: &mut Progress,
+        history: &mut HistoryCheck,
+        connection: &mut Connection,
+        failures: &mut u32,
+    ) -> Result<bool, Error> {
+        let judged = history.judge(reply, progress.continuity, &topic.key, connection).await;
+        let judged = judged.inspect_err(|error| connection.report_lagging(error))?;
+        let Some(read) = judged else { return Ok(false) };
+        if read.is_nothing() {
+            connection.release_permit();
+            connection.check_orphaned().await?;
+        }
+        if *failures > 0 {
+            self.log_return(topic);
+            *failures = 0;
+        }
+        // Subscribers hear first that Redis is back, then what it had meanwhile.
+        topic.answered();
+        self.hub.wait_for_room().await;
+        progress.advance(read.continuity, read.entries.last());
+        report_status(topic, progress, connection);
+        self.deliver(topic, progress, read);
+        topic.has_delivered();
+        Ok(true)
     }
 
     fn log_return(&self, topic: &Topic) {

@@ -381,7 +381,7 @@ mod tests {
             let gone = source.publish(&Addition::of(&key, "gone")).await.unwrap()[0];
             source.publish(&Addition::of(&key, payload.clone())).await.unwrap();
             let (replays, lease) = (replays.clone(), hub.open(&key, |_| ()).unwrap());
-            lease.topic().state().renderings.enter(&rendering);
+            lease.topic().state().renderings.enter(&rendering.clone().into());
             clients.spawn(async move {
                 let start = Start::After(gone);
                 let (none, view) = (StreamId::ZERO, View { rendering: 0, selection: None });

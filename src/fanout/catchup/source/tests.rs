@@ -235,7 +235,7 @@ async fn a_client_without_the_reset_of_a_new_generation_asks_for_its_beginning()
     // What is in the ring already is not rendered for it.
     let rendering = topic.state().renderings.get(0).cloned().unwrap();
     let other = Rendering { missing: Some("other".into()), ..rendering };
-    subscriber.format.rendering = subscriber.lease.render(&other).try_into().unwrap();
+    subscriber.format.rendering = subscriber.lease.render(&other.into()).try_into().unwrap();
     let mut machine = live(&subscriber, Phase::Ring(WritePosition::default()), 10);
     topic.start_generation(id(30));
     assert!(matches!(next(&mut machine, topic), Action::Again));

@@ -35,6 +35,8 @@ pub struct SharedReader {
     looks: Looks,
     /// When its first read began; `None`: nothing was read yet.
     began: Option<Instant>,
+    /// Why it is to read, if its group has told it.
+    told: Option<News>,
     /// Its last read found as much as it asked for: there may be more, of which nobody tells.
     has_more: bool,
     /// Held for a large reply, as long as that is in memory.
@@ -57,6 +59,7 @@ impl SharedReader {
             seat,
             looks: Looks::default(),
             began: None,
+            told: None,
             has_more: false,
             permit: None,
             misled: 0,
@@ -66,7 +69,29 @@ impl SharedReader {
         }
     }
 
-    /// Reads, and waits up to about `block` for an entry; `None`: another connection is to be opened first.
+    /// Waits up to about `block` for news of the stream, unless there is a reason to read already.
+    pub(crate) async fn wait(&mut self, ask: &ReadRequest<'_>, block: Duration) {
+        if self.began.is_none() || self.has_more {
+            return;
+        }
+        if self.misled > 0 || self.unfruitful >= UNFRUITFUL {
+            tokio::time::sleep(UNASKED_PAUSE.min(block)).await;
+        }
+        if self.misled >= MISLED && self.is_read_by_name() {
+            self.tail.reading_pool().retire(&self.node);
+            self.told = Some(News::Moved);
+            return;
+        }
+        let is_light = self.looks.are_light() && !self.tail.cut_looks().are_cut(ask.key);
+        let is_unsure = self.misled > 0 || self.unfruitful > 0;
+        let in_doubt = is_light && is_unsure && self.is_read_by_name();
+        let told = self.place().wait(ask.after, is_light, block, in_doubt);
+        // Whatever keeps its group from looking, its stream is read now and then.
+        let told = timeout(SILENCE * block + ANSWER_TIMEOUT, told).await;
+        self.told = Some(told.map_or(News::Due, |told| told.unwrap_or(News::Moved)));
+    }
+
+    /// Reads for the reason that it was waited for; `None`: another connection is to be opened first.
     pub(in crate::source) async fn read(
         &mut self,
         ask: ReadRequest<'_>,
@@ -75,40 +100,25 @@ impl SharedReader {
         let Some(began) = self.began else {
             // What the server holds is yet to be seen, whatever the link is that it borrows.
             self.began = Some(Instant::now());
-            return Box::pin(self.read_now(ask, block)).await.map(Some);
+            return self.read_now(ask, block).await.map(Some);
         };
-        if self.has_more {
-            return Box::pin(self.read_told(ask, block, began)).await;
-        }
-        if self.misled > 0 || self.unfruitful >= UNFRUITFUL {
-            tokio::time::sleep(UNASKED_PAUSE.min(block)).await;
-        }
-        if self.misled >= MISLED && self.is_read_by_name() {
-            self.tail.reading_pool().retire(&self.node);
-            return Ok(None);
-        }
-        let is_light = self.looks.are_light() && !self.tail.cut_looks().are_cut(ask.key);
-        let is_unsure = self.misled > 0 || self.unfruitful > 0;
-        let in_doubt = is_light && is_unsure && self.is_read_by_name();
-        let told = self.place().wait(ask.after, is_light, block, in_doubt);
-        // Whatever keeps its group from looking, its stream is read now and then.
-        let told = timeout(SILENCE * block + ANSWER_TIMEOUT, told).await;
-        match told.map_or(News::Due, |told| told.unwrap_or(News::Moved)) {
+        let Some(told) = self.told.take() else { return self.read_told(ask, block, began).await };
+        match told {
             News::Look(_, opened) if opened > began => Ok(None),
-            News::Look(answer, _) => Box::pin(self.look(ask, answer, block, began)).await,
+            News::Look(answer, _) => self.look(ask, answer, block, began).await,
             News::Due => {
                 self.unfruitful = 0;
-                Box::pin(self.read_told(ask, block, began)).await
+                self.read_told(ask, block, began).await
             }
             News::Entries => {
-                let reply = Box::pin(self.read_told(ask, block, began)).await?;
+                let reply = self.read_told(ask, block, began).await?;
                 self.misled = found_none_again(self.misled, reply.as_ref());
                 Ok(reply)
             }
             // There need not be an entry: the stream was trimmed, or is gone.
             News::Changed => {
                 let was_there = self.place().was_told_of();
-                let mut reply = Box::pin(self.read_told(ask, block, began)).await?;
+                let mut reply = self.read_told(ask, block, began).await?;
                 self.unfruitful = found_none_again(self.unfruitful, reply.as_ref());
                 if let Some(reply) = reply.as_mut().filter(|_| was_there) {
                     note_gone(reply);
