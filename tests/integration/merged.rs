@@ -10,6 +10,8 @@ use crate::support::redis::Redis;
 
 /// What concerns the client and none of its streams: its token, a drain, a slow one, Redis away.
 mod clients;
+/// Many clients of the same streams.
+mod crowd;
 /// What its page in docs/ shows.
 mod documented;
 /// The end of streams, and streams that are not there.

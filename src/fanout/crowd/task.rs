@@ -171,7 +171,8 @@ impl Crowd {
         });
         let batches: Vec<_> = more.cloned().collect();
         let is_plain = |batch: &Arc<Batch>| format.is_in(batch) && !batch.concerns_all();
-        let reaches_back = batches.first().is_none_or(|first| first.first_seq <= from_seq);
+        let is_end = || from_seq >= end_seq.min(state.ring.next_seq());
+        let reaches_back = batches.first().map_or_else(is_end, |first| first.first_seq <= from_seq);
         (is_up(&state.reader) && reaches_back && batches.iter().all(is_plain)).then_some(batches)
     }
 

@@ -22,7 +22,7 @@ fn positions() -> Vec<Position> {
 /// Entries with these ids; one with an odd id is skipped.
 fn batch(ids: &[u64]) -> Arc<Batch> {
     let entry = |ms: &u64| {
-        let name = if ms % 2 == 0 { "payload" } else { "other" };
+        let name = if ms.is_multiple_of(2) { "payload" } else { "other" };
         let fields = vec![(name.into(), format!("of {ms}").into())];
         Item::Entry(Entry { id: StreamId { ms: *ms, seq: 0 }, fields })
     };

@@ -86,30 +86,30 @@ impl MergedStream {
     /// Follows all of it on a socket, until the client is gone or disconnected. Most come for what is new and take their
     /// opening bytes at once: these need no task of their own.
     pub fn welcome(self, fanout: &Arc<Fanout>, socket: Socket) {
-        if fanout.draining.is_cancelled() {
-            return self.follow(fanout, socket);
-        }
-        match self.level() {
-            Ok((stream, opening)) => {
-                // A client that is gone already is one that takes nothing: its task finds out.
-                let sent = socket.send(&opening).unwrap_or(0);
-                stream.admitted.count_bytes(&fanout.metrics, stream.route, sent);
-                if sent == opening.len() {
-                    fanout.join_crowd(socket, stream);
-                } else {
-                    stream.go_on(fanout, socket, opening[sent..].to_vec());
-                }
-            }
-            Err(stream) => stream.follow(fanout, socket),
+        let is_draining = fanout.draining.is_cancelled();
+        let Some(positions) = self.level_positions().filter(|_| !is_draining) else {
+            return follow(fanout, socket, self, false);
+        };
+        let (stream, opening) = self.level_at(positions);
+        // A client that is gone already is one that takes nothing: its task finds out.
+        let sent = socket.send(&opening).unwrap_or(0);
+        stream.admitted.count_bytes(&fanout.metrics, stream.route, sent);
+        if sent == opening.len() {
+            fanout.join_crowd(socket, stream);
+        } else {
+            stream.go_on(fanout, socket, opening[sent..].to_vec());
         }
     }
 
-    /// Where it is level with all of its streams: at which items, and what its client is told first.
-    fn level(self) -> Result<(LevelStream, Vec<u8>), Self> {
+    /// The item that comes next of each part, and the id of the last before it, if it is level with all of them.
+    fn level_positions(&self) -> Option<Vec<(u64, StreamId)>> {
         let position = |part: &MergedPart| part.machine.level().zip(part.machine.first_position());
-        let positions: Option<Vec<_>> = self.parts.iter().map(position).collect();
         let is_plain = self.strangers.is_empty() && may_join_crowd(&self.rules, &self.parts);
-        let Some(positions) = positions.filter(|_| is_plain) else { return Err(self) };
+        self.parts.iter().map(position).collect::<Option<_>>().filter(|_| is_plain)
+    }
+
+    /// The same stream at these positions, and what its client is told first.
+    fn level_at(self, positions: Vec<(u64, StreamId)>) -> (LevelStream, Vec<u8>) {
         let Self { admitted, format, route, rules, parts, mut opening, .. } = self;
         let named = parts.iter().zip(&positions);
         let named = named.map(|(part, (_, id))| (part.name.clone(), Some(*id)));
@@ -119,11 +119,7 @@ impl MergedStream {
             LevelPart { name, subscriber, seq, id }
         });
         let parts = parts.collect();
-        Ok((LevelStream { admitted, format, route, rules, parts }, opening))
-    }
-
-    fn follow(self, fanout: &Arc<Fanout>, socket: Socket) {
-        follow(fanout, socket, self, false);
+        (LevelStream { admitted, format, route, rules, parts }, opening)
     }
 
     /// A body, and what fills it.

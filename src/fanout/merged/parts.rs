@@ -155,7 +155,9 @@ impl Followed {
         let Some(PartEnd::Level(seq)) = self.end else { return };
         let Some(subscriber) = self.subscriber.take() else { return };
         let machine = CatchUp::level_at(&subscriber, seq, id);
-        let piece = std::mem::take(&mut self.piece);
+        // What was taken of its slot, and what is still in there.
+        let pieces = [Some(std::mem::take(&mut self.piece)), self.body.take()];
+        let piece = Bytes::from(pieces.into_iter().flatten().collect::<Vec<_>>().concat());
         *self = Self { piece, ..Self::new(fanout, subscriber, machine, leave) };
     }
 
