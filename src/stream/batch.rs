@@ -25,8 +25,8 @@ pub struct Batch {
     /// When its items were handed over to be encoded.
     pub since: Instant,
     ids: Vec<StreamId>,
-    /// Which items are gaps, by index; there is hardly ever one.
-    gaps: Vec<usize>,
+    /// The gaps among the items, by index; there is hardly ever one.
+    gaps: Vec<(usize, Gap)>,
     /// By the number of the rendering; there are few.
     rendered: Vec<(usize, Rendered)>,
 }
@@ -66,7 +66,10 @@ impl Batch {
         let rendered = renderings
             .map(|(number, rendering)| (number, Rendered::new(items, rendering, max_entry_bytes)))
             .collect();
-        let gap = |(index, item): (usize, &Item)| matches!(item, Item::Gap(..)).then_some(index);
+        let gap = |(index, item): (usize, &Item)| match item {
+            Item::Gap(gap, _) => Some((index, *gap)),
+            Item::Entry(_) => None,
+        };
         Self {
             first_seq: 0,
             since,
@@ -107,15 +110,21 @@ impl Batch {
         self.rendered.iter().any(|(number, _)| *number == rendering)
     }
 
+    /// The item, if it is a gap.
+    pub fn gap(&self, seq: u64) -> Option<Gap> {
+        let index = self.index(seq);
+        self.gaps.iter().find(|(at, _)| *at == index).map(|(_, gap)| *gap)
+    }
+
     /// Whether the item is a gap.
     pub fn is_gap(&self, seq: u64) -> bool {
-        self.gaps.contains(&self.index(seq))
+        self.gap(seq).is_some()
     }
 
     /// How many entries are among the items from `from_seq` on.
     pub fn entries_from(&self, from_seq: u64) -> u64 {
         let from = self.index(from_seq);
-        let gaps = self.gaps.iter().filter(|gap| **gap >= from).count();
+        let gaps = self.gaps.iter().filter(|(at, _)| *at >= from).count();
         self.ids.len().saturating_sub(from + gaps) as u64
     }
 
@@ -172,7 +181,7 @@ impl Batch {
     pub fn admits(&self, rendering: usize, seq: u64, selection: &Selection) -> bool {
         let (made, index) = (self.rendered(rendering), self.index(seq));
         let is_unreadable = || made.unsent.contains(&(index, Reason::Unreadable));
-        selection.admits(made.rows.row(index)) || self.gaps.contains(&index) || is_unreadable()
+        selection.admits(made.rows.row(index)) || self.is_gap(seq) || is_unreadable()
     }
 
     /// By which values of its columns the item is selected.
@@ -230,7 +239,8 @@ impl Batch {
     pub fn next_gap(&self, rendering: usize, from_seq: u64) -> Option<u64> {
         let rendered = self.rendered.iter().filter(|(number, _)| *number == rendering);
         let unsent = rendered.flat_map(|(_, made)| &made.unsent).map(|(index, _)| index);
-        let seqs = self.gaps.iter().chain(unsent).map(|index| self.first_seq + *index as u64);
+        let gaps = self.gaps.iter().map(|(index, _)| index);
+        let seqs = gaps.chain(unsent).map(|index| self.first_seq + *index as u64);
         seqs.filter(|seq| *seq >= from_seq).min()
     }
 

@@ -105,10 +105,15 @@ impl Backfill {
         is_untold && self.had.is_some_and(|had| ring.has_told_of_deletion(had, seq))
     }
 
-    /// The number in the ring of the first item that the client has not, if the ring has all from there on.
+    /// The number in the ring of the first item that the client has not, if the ring has all from there on. Not where the
+    /// reader's gap begins before the client: the next page has its own.
     pub(super) fn reached_by(&self, ring: &Ring, format: WireFormat) -> Option<u64> {
         let is_in_format = |seq| ring.at(seq).is_some_and(|batch| format.is_in(batch));
-        let seq = ring.reach(self.from.cursor()).filter(|_| self.at.offset == 0)?;
+        let cursor = self.from.cursor();
+        let seq = ring.reach(cursor).filter(|_| self.at.offset == 0)?;
+        if ring.begins_amid_gap(cursor, seq) {
+            return None;
+        }
         (seq == ring.next_seq() || is_in_format(seq)).then_some(seq)
     }
 }
