@@ -22,6 +22,8 @@ mod proxied;
 mod random;
 /// What is refused, of all.
 mod refusals;
+/// Some entries of each.
+mod selected;
 /// One stream that fares otherwise than the others.
 mod single;
 

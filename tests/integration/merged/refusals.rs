@@ -22,7 +22,7 @@ access = "jwt"
 match  = { stream = "streams" }
 "#;
 
-fn guarded(setup: Setup) -> Setup {
+pub(super) fn guarded(setup: Setup) -> Setup {
     let credentials = Folder::new();
     std::fs::write(credentials.0.join("jwt"), format!("{SECRET}\n")).unwrap();
     setup
@@ -32,7 +32,7 @@ fn guarded(setup: Setup) -> Setup {
         .credentials(credentials)
 }
 
-fn bearer(claims: &Value) -> String {
+pub(super) fn bearer(claims: &Value) -> String {
     let mut claims = claims.clone();
     claims["exp"] = json!(seconds_from_now(600));
     format!("Bearer {}", hs256(&claims))
