@@ -93,9 +93,10 @@ pub fn still_allows<B>(
         && check_host(config, request).is_ok()
 }
 
-/// The longest target of a request, and the longest query in it, where tokens may be.
-const TARGET_BYTES: usize = 8 << 10;
-const QUERY_BYTES: usize = 6 << 10;
+/// The longest target of a request, and the longest query in it: many chosen streams, a last event id of them, which a
+/// page may write there, and a token.
+const TARGET_BYTES: usize = 16 << 10;
+const QUERY_BYTES: usize = 14 << 10;
 
 /// The limit that a head is too large for, if any, and the refusal.
 pub(super) fn too_long<B>(

@@ -155,7 +155,7 @@ fn what_is_refused_for_its_head_is_told_to_the_page_as_well() {
         format!("GET {target} HTTP/1.1\r\nHost: x\r\n{origin}{lines}\r\n")
     };
     for (request, status) in [
-        (get(&format!("/events/a?token={}", &long[..7 << 10]), ""), 414),
+        (get(&format!("/events/a?token={}", &long[..15 << 10]), ""), 414),
         (get("/events/a", &format!("long: {long}\r\n")), 431),
         (get("/events/a", &"a: b\r\n".repeat(600)), 431),
         (get("/events/a", "no field\r\n"), 400),

@@ -18,10 +18,14 @@ mod documented;
 mod ends;
 /// Order, ids, and where each stream goes on.
 mod positions;
+/// Long ids through the shipped proxies.
+mod proxied;
 /// Random histories of several streams, with restarts.
 mod random;
 /// What is refused, of all.
 mod refusals;
+/// Some entries of each.
+mod selected;
 /// One stream that fares otherwise than the others.
 mod single;
 

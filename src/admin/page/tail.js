@@ -111,10 +111,11 @@ function controlItem(control) {
 }
 
 function describe(control) {
-  const { type, reason, after, next, lost, replayed, up, seconds, entries, words } = control;
+  const { type, reason, after, next, lost, at_most, replayed, up, seconds, entries, words } = control;
   switch (type) {
     case "live": return ["good", "Live", replayed ? `after ${number(replayed)} from memory` : "from here on"];
-    case "gap": return ["bad", "Gap", [REASONS[reason] ?? reason, lost == null ? "how many were lost is unknown" : `${number(lost)} lost`,
+    case "gap": return ["bad", "Gap", [REASONS[reason] ?? reason, lost != null ? `${number(lost)} lost`
+      : at_most != null ? `at most ${number(at_most)} lost to one reader` : "how many were lost is unknown",
       after && `after ${after}`, next && `goes on with ${next}`].filter(Boolean).join(", ")];
     case "source": return up ? ["good", "Redis is back", ""] : ["warn", "Redis is away", "readers wait for it, and stay"];
     case "unavailable": return ["bad", "Unavailable", String(reason)];

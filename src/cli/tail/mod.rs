@@ -285,10 +285,14 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                 if let Some(progress) = &mut self.progress {
                     progress.gap(control["lost"].as_u64());
                 }
+                // Others' may be among them.
+                let may_be = !control["at_most"].is_null();
+                let lost = if may_be { "at_most" } else { "lost" };
                 format!(
-                    "*** GAP{of} *** reason: {}, lost: {}, after: {}, next: {}",
+                    "*** GAP{of} *** reason: {}, {}: {}, after: {}, next: {}",
                     member("reason"),
-                    member("lost"),
+                    lost.replace('_', " "),
+                    member(lost),
                     member("after"),
                     member("next")
                 )
@@ -312,7 +316,8 @@ impl<'a, O: Write, N: Write> Tail<'a, O, N> {
                 format!("the stream{of} {told}; the others go on")
             }
             Some("source") => return self.source(control["up"] == true),
-            Some("ping") => return,
+            // Events of others have no line: the position shows with what comes next.
+            Some("ping" | "at") => return,
             _ => format!("control event: {}", printable(data)),
         };
         self.note(&told);

@@ -240,6 +240,10 @@ async fn control_events_are_told_and_not_printed() {
         "retry: 100\n: ssegate\n\n",
         &control(r#"{"type":"gap","after":"5-0","next":"9-1","lost":3,"reason":"trimmed"}"#),
         &control(r#"{"type":"gap","after":null,"next":null,"lost":null,"reason":"reset"}"#),
+        &control(
+            r#"{"type":"gap","after":null,"next":null,"lost":null,"at_most":12,"reason":"trimmed","stream":"a"}"#,
+        ),
+        &control(r#"{"type":"at"}"#),
         &control(r#"{"type":"live","replayed":2}"#),
         ": reconnecting\n\n: reconnecting\n\n: reconnected\n\n",
         &control(r#"{"type":"source","up":false}"#),
@@ -259,6 +263,7 @@ async fn control_events_are_told_and_not_printed() {
         [
             "*** GAP *** reason: trimmed, lost: 3, after: 5-0, next: 9-1",
             "*** GAP *** reason: reset, lost: unknown, after: unknown, next: unknown",
+            "*** GAP of \"a\" *** reason: trimmed, at most: 12, after: unknown, next: unknown",
             "live after 9-0, 2 replayed",
             "Redis is lost to the server; the stream stays open",
             "Redis is back at the server; the stream stays open",

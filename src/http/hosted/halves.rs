@@ -4,6 +4,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::timeout;
 
 use crate::fanout::{BodyEnd, CatchUpHalf};
@@ -45,6 +46,11 @@ pub(super) async fn run_both<H: Future>(
                 begun(running);
             }
             if !catch_up.as_ref().is_some_and(|half| is_new || half.can_go_on()) {
+                return Poll::Pending;
+            }
+            // Else this would go on for ever: without it each half, asked again, puts its turn off.
+            if !has_budget_remaining() {
+                context.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }

@@ -68,8 +68,8 @@ fn a_head_that_is_too_large_has_its_status_and_its_reason() {
     let cases = [
         ("header count", get("/events/a", &many(1_100)), 431, "head"),
         ("header size", get("/events/a", &format!("a: {}\r\n", long(33 << 10))), 431, "head"),
-        ("request line", get(&format!("/{}", long(9 << 10)), ""), 414, "request_line"),
-        ("query", get(&format!("/events/a?token={}", long(7 << 10)), ""), 414, "query"),
+        ("request line", get(&format!("/{}", long(17 << 10)), ""), 414, "request_line"),
+        ("query", get(&format!("/events/a?token={}", long(15 << 10)), ""), 414, "query"),
         ("no request", "\0\u{1}\r\n\r\n".into(), 400, "malformed"),
     ];
     for (what, request, status, reason) in cases {

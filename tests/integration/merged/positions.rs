@@ -190,3 +190,18 @@ fn a_restart_and_another_gateway_go_on_from_the_same_id() {
         assert_eq!(viewer.live().0, 3);
     });
 }
+
+/// They do more when they come back than the runtime lets a task do at once.
+#[test]
+fn many_streams_go_on_at_once() {
+    everywhere(&ROUTES.replace("most = 3", "most = 64"), |scene| {
+        let names: Vec<_> = (0..64).map(|number| format!("s{number}")).collect();
+        for count in 15..=64 {
+            let path = format!("/any?stream={}", names[..count].join("&stream="));
+            let id = format!("{}=0-0", names[..count].join("=0-0,"));
+            for _ in 0..2 {
+                assert_eq!(scene.resume(&path, &id).live().1, id);
+            }
+        }
+    });
+}
