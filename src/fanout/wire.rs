@@ -122,10 +122,11 @@ impl WireFormat {
         done
     }
 
-    /// These batches as a client with this selection sees them.
+    /// These batches as a client with this selection sees them; without those that are older than its rendering.
     pub fn selected(self, batches: &[Arc<Batch>], selection: &Selection) -> Vec<Arc<Batch>> {
         let selected = |batch: &Arc<Batch>| batch.selected(self.rendering(), selection).0;
-        batches.iter().map(|batch| Arc::new(selected(batch))).collect()
+        let made = batches.iter().filter(|batch| self.is_in(batch));
+        made.map(|batch| Arc::new(selected(batch))).collect()
     }
 
     /// The ids of the entries among these items whose events this format has in `batch`.

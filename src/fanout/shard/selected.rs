@@ -55,7 +55,8 @@ impl Shard {
         let entries: u64 = batches.iter().map(|batch| batch.entries_from(self.position)).sum();
         // Every group gets the gaps.
         let gaps = end - self.position - entries;
-        let delivered = |due: &Due| due.slots.len() as u64 * (due.seqs.len() as u64 - gaps);
+        let delivered =
+            |due: &Due| due.slots.len() as u64 * (due.seqs.len() as u64).saturating_sub(gaps);
         let all = entries * self.members.len() as u64;
         let withheld = all.saturating_sub(due.iter().map(delivered).sum());
         self.fanout.metrics.withheld.increment(withheld);

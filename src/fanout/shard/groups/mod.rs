@@ -100,7 +100,8 @@ impl Groups {
     pub(super) fn due_of_all(&self, batches: &[Arc<Batch>], from_seq: u64) -> Vec<Due> {
         let due = |(_, group): (usize, &Group)| {
             let rendering = group.format.rendering.into();
-            let admitted = batches.iter().flat_map(|batch| {
+            let made = batches.iter().filter(|batch| batch.has(rendering));
+            let admitted = made.flat_map(|batch| {
                 let seqs = batch.first_seq.max(from_seq)..batch.end_seq();
                 seqs.filter(|seq| batch.admits(rendering, *seq, &group.selection))
             });
@@ -152,6 +153,10 @@ impl Shape {
         from_seq: u64,
         mut found: impl FnMut(usize, u64, &'a [Option<RowValue>]),
     ) {
+        // Its members came after this batch, and have it by other means.
+        if !batch.has(self.rendering) {
+            return;
+        }
         let mut key = Vec::with_capacity(self.columns.len());
         for seq in batch.first_seq.max(from_seq)..batch.end_seq() {
             let row = batch.row(self.rendering, seq);

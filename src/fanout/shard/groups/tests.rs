@@ -141,3 +141,20 @@ async fn gaps_are_for_everybody_and_what_cannot_be_sent_for_whom_it_was() {
     assert_eq!(seen.next_gap(0, 1), Some(3), "what is too large for others is no gap");
     assert!(seen.item(0, 4).is_empty() && seen.item(0, 1) == batch.item(0, 1));
 }
+
+/// A shard that is behind has batches that are older than the rendering of a member that has just joined.
+#[tokio::test]
+async fn a_batch_that_is_older_than_a_members_rendering_is_not_for_it() {
+    let test = TestFanout::new();
+    let (mut subscriber, _) = test.unattached("events:a");
+    subscriber.format = WireFormat { rendering: 7, ..subscriber.format };
+    subscriber.selection = Some(selection(&[(0, vec!["acme".into()])]));
+    let mut groups = Groups::default();
+    groups.insert(3, &subscriber);
+    let items = [some_item(&mut Rng::with_seed(1), 1)];
+    let batches = [Arc::new(Batch::encode(&items, &[rendering()], 1000))];
+    assert!(groups.due(&batches, 0).is_empty());
+    assert_eq!(pairs(&groups.due_of_all(&batches, 0)), BTreeSet::new());
+    let selection = subscriber.selection.as_ref().unwrap();
+    assert!(subscriber.format.selected(&batches, selection).is_empty());
+}
