@@ -34,6 +34,9 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// A key that cannot be read is tried again after half to all of this. Its subscribers were disconnected, come
 /// back later than others do, and should find it readable as soon as it is.
 const KEY_RETRY: Duration = Duration::from_secs(2);
+/// While a stream's entries come faster than this its reads begin so far apart: each then brings several, and a read costs
+/// the gateway and Redis as much as many entries do.
+const READ_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What every reader needs.
 pub struct Readers {
@@ -176,6 +179,7 @@ impl Readers {
             if let Connection::Shared(reader) = &mut connection {
                 reader.wait(&ask, block).await;
             }
+            let began = Instant::now();
             let reply = connection.read(ask, block).await;
             let reply = reply.inspect_err(|error| {
                 if error.code == "IO" && !connection.is_shared() {
@@ -184,6 +188,7 @@ impl Readers {
             })?;
             let Some(reply) = reply else { return Ok(()) };
             progress.was_answered();
+            let may_be_more = reply.entries.len() as u64 >= ask.count;
             // Boxed: of ten thousand readers that wait, few have a reply.
             let taking =
                 self.take_in(reply, topic, progress, &mut history, &mut connection, failures);
@@ -194,6 +199,10 @@ impl Readers {
                 return Ok(());
             }
             block = self.config.load().block;
+            if began.elapsed() < READ_INTERVAL && !may_be_more {
+                connection.release_permit();
+                tokio::time::sleep_until((began + READ_INTERVAL).into()).await;
+            }
         }
     }
 
