@@ -28,6 +28,7 @@ mod catchup;
 mod close;
 mod crowd;
 mod deadline;
+mod members;
 mod merged;
 mod poller;
 mod probe;
@@ -57,7 +58,7 @@ pub use uring::may_send_at_once;
 pub use wire::WireFormat;
 
 use catchup::DeliveryState;
-use crowd::{CrowdHandle, CrowdKey, CrowdMessage};
+use crowd::{HallHandle, HallMessage};
 use shard::{Joining, ShardHandle, ShardMessage};
 use signal::ClosingFrame;
 
@@ -94,8 +95,8 @@ pub struct Fanout {
     failures_told: LogThrottle,
     /// By topic; a topic's shards end with it.
     shards: DashMap<u64, Vec<ShardHandle>>,
-    /// Of clients that follow several streams, by which.
-    crowds: DashMap<CrowdKey, CrowdHandle>,
+    /// For clients that follow several streams: as many as there are workers.
+    halls: DashMap<usize, HallHandle>,
 }
 
 impl Fanout {
@@ -116,7 +117,7 @@ impl Fanout {
             opened_shards: AtomicUsize::new(0),
             failures_told: LogThrottle::default(),
             shards: DashMap::new(),
-            crowds: DashMap::new(),
+            halls: DashMap::new(),
         }
     }
 
@@ -231,8 +232,8 @@ impl Fanout {
     /// shard looks when its topic has news.
     pub fn recheck_grants(&self) {
         self.tell_shards(|| ShardMessage::RecheckGrants);
-        for crowd in &self.crowds {
-            crowd.deliver(CrowdMessage::RecheckGrants);
+        for hall in &self.halls {
+            hall.deliver(HallMessage::RecheckGrants);
         }
         self.recheck.notify_waiters();
     }

@@ -1,10 +1,10 @@
-//! Whether the loop of every shard and crowd still runs: a probe goes to each and comes back only once the loop has
+//! Whether the loop of every shard and hall still runs: a probe goes to each and comes back only once the loop has
 //! come to it. That a task exists proves nothing.
 
 use tokio::sync::mpsc;
 
 use super::Fanout;
-use super::crowd::CrowdMessage;
+use super::crowd::HallMessage;
 use super::shard::ShardMessage;
 
 impl Fanout {
@@ -12,8 +12,8 @@ impl Fanout {
     pub async fn every_shard_runs(&self) {
         let (probe, mut all_back) = mpsc::channel(1);
         self.tell_shards(|| ShardMessage::Probe(probe.clone()));
-        for crowd in &self.crowds {
-            crowd.deliver(CrowdMessage::Probe(probe.clone()));
+        for hall in &self.halls {
+            hall.deliver(HallMessage::Probe(probe.clone()));
         }
         drop(probe);
         let None = all_back.recv().await;

@@ -1,20 +1,19 @@
-//! Who is in a crowd: clients that join, that go back to tasks of their own, and that leave.
+//! Who is in a hall: clients that join, that go back to tasks of their own, and that leave.
 
-use std::io;
+use std::time::Instant;
 
-use super::task::{Crowd, Member, count};
+use super::CrowdKey;
+use super::hall::{Crowd, Hall, Member, Part, count};
 use super::write::{Composed, Position};
 use crate::fanout::Socket;
 use crate::fanout::merged::{LevelPart, LevelStream};
-use crate::fanout::poller::{MemberSocket, SocketPoller};
-use crate::fanout::socket::Input;
 use crate::telemetry::metrics::DisconnectReason;
 
-impl Crowd {
+impl Hall {
     /// Takes a client in: writes what it misses, which others have had.
     pub(super) fn admit(&mut self, socket: Socket, mut stream: LevelStream) {
         let mut positions = stream.positions();
-        let Some(missing) = self.missing(&positions) else {
+        let Some(missing) = self.missing(&stream) else {
             return stream.go_on(&self.fanout, socket, Vec::new());
         };
         let bytes = &missing.bytes;
@@ -35,76 +34,77 @@ impl Crowd {
         self.take_in(socket, stream);
     }
 
-    /// What a client at these positions misses; `None`: it has to catch up by itself.
-    fn missing(&self, positions: &[Position]) -> Option<Composed> {
-        let (mut positions, mut composed) = (positions.to_vec(), Composed::default());
-        for (part, crowd) in self.positions.iter().enumerate() {
-            let from_seq = positions[part].seq;
-            let batches = self.batches(part, from_seq, crowd.seq)?;
-            let end_seq = batches.last().map_or(from_seq, |last| last.end_seq());
-            let is_whole = from_seq == crowd.seq || from_seq < crowd.seq && end_seq >= crowd.seq;
-            if !is_whole {
-                return None;
-            }
-            let formats = (self.parts[part].format, self.format);
-            composed.add(&mut positions, part, &batches, crowd.seq, formats);
+    /// What a client misses of what others have; `None`: it has to catch up by itself.
+    fn missing(&self, stream: &LevelStream) -> Option<Composed> {
+        let (mut positions, mut composed) = (stream.positions(), Composed::default());
+        for (index, part) in stream.parts.iter().enumerate() {
+            let feed = self.feeds.of_topic(part.subscriber.topic());
+            let Some(feed) = feed.and_then(|feed| self.feeds.get(feed)) else { continue };
+            let format = part.subscriber.format;
+            let batches = feed.missing(part.seq, format)?;
+            composed.add(&mut positions, index, &batches, feed.seq, (format, stream.format));
         }
         Some(composed)
     }
 
     fn take_in(&mut self, socket: Socket, stream: LevelStream) {
+        let crowd = self.crowd_of(&stream);
+        let place = self.crowds[crowd].slots.len();
         let LevelStream { admitted, route, rules, parts, .. } = stream;
-        let is_watched = self.members.is_empty() && self.poller.is_none();
-        let socket =
-            if is_watched { MemberSocket::watched(socket) } else { Ok(MemberSocket::Bare(socket)) };
-        let socket = match socket {
-            Ok(socket) => socket,
-            Err(error) => {
-                self.fanout.warn_unwatched(&admitted, &error);
-                return admitted.ended(&self.fanout.metrics, route, DisconnectReason::Error);
-            }
-        };
         let due = admitted.next_deadline();
         let subscribers = parts.into_iter().map(|part| part.subscriber).collect();
-        let slot = self.members.insert(Member { socket, admitted, route, rules, subscribers });
-        if !is_watched && let Err(error) = self.watch(slot) {
-            self.fanout.warn_unwatched(&self.members[slot].admitted, &error);
-            return self.remove_for(slot, DisconnectReason::Error);
+        let member = Member { admitted, route, rules, subscribers, crowd, place };
+        match self.members.insert(socket, member) {
+            Ok(slot) => self.crowds[crowd].slots.push(slot),
+            Err((error, Member { admitted, .. })) => {
+                self.fanout.warn_unwatched(&admitted, &error);
+                admitted.ended(&self.fanout.metrics, route, DisconnectReason::Error);
+                return self.close_if_empty(crowd);
+            }
         }
         if let Some(due) = due {
             self.next_deadline = Some(self.next_deadline.map_or(due, |next| next.min(due)));
         }
     }
 
-    /// Has an epoll watch a member's socket; the first time, those of all members.
-    fn watch(&mut self, slot: usize) -> io::Result<()> {
-        if let Some(poller) = &self.poller {
-            return poller.add(slot, self.members[slot].socket.get());
+    /// Those that follow the same.
+    fn crowd_of(&mut self, stream: &LevelStream) -> usize {
+        let key = CrowdKey::of(stream);
+        if let Some(crowd) = self.by_key.get(&key) {
+            return *crowd;
         }
-        let poller = SocketPoller::new()?;
-        for (slot, member) in &self.members {
-            poller.add(slot, member.socket.get())?;
-        }
-        self.poller = Some(poller);
-        Ok(())
+        let entry = self.crowds.vacant_entry();
+        let crowd = entry.key();
+        let part = |(index, part): (usize, &LevelPart)| {
+            let feed = self.feeds.follow(crowd, index, part);
+            Part { name: part.name.clone(), feed, format: part.subscriber.format }
+        };
+        entry.insert(Crowd {
+            key: key.clone(),
+            format: stream.format,
+            parts: stream.parts.iter().enumerate().map(part).collect(),
+            slots: Vec::with_capacity(1),
+            last_write: Instant::now(),
+        });
+        self.by_key.insert(key, crowd);
+        crowd
     }
 
-    /// The slots of some members whose sockets have input.
-    pub(super) async fn readable(&self) -> io::Result<Vec<usize>> {
-        if let Some(poller) = &self.poller {
-            return poller.readable().await;
+    fn close_if_empty(&mut self, crowd: usize) {
+        if !self.crowds[crowd].slots.is_empty() {
+            return;
         }
-        match self.members.iter().next() {
-            Some((slot, member)) => member.socket.readable().await.map(|()| vec![slot]),
-            None => std::future::pending().await,
+        let Crowd { key, parts, .. } = self.crowds.remove(crowd);
+        self.by_key.remove(&key);
+        for part in parts {
+            self.feeds.unfollow(crowd, part.feed);
         }
     }
 
     /// Removes the clients that left; what else they send is discarded.
     pub(super) fn read_input(&mut self, slots: &[usize]) {
         for slot in slots {
-            let Some(member) = self.members.get(*slot) else { continue };
-            if member.socket.get().discard_input() == Input::Closed {
+            if self.members.has_left(*slot) {
                 self.remove(*slot);
             }
         }
@@ -112,35 +112,44 @@ impl Crowd {
 
     /// A client has left.
     pub(super) fn remove(&mut self, slot: usize) {
-        self.remove_for(slot, DisconnectReason::Client);
-    }
-
-    fn remove_for(&mut self, slot: usize, reason: DisconnectReason) {
-        if let Some(Member { admitted, route, .. }) = self.take(slot) {
-            admitted.ended(&self.fanout.metrics, route, reason);
+        if let Some((_, Member { admitted, route, .. })) = self.take(slot) {
+            admitted.ended(&self.fanout.metrics, route, DisconnectReason::Client);
         }
     }
 
-    fn take(&mut self, slot: usize) -> Option<Member> {
-        let member = self.members.try_remove(slot)?;
-        if let Some(poller) = &self.poller {
-            poller.remove(member.socket.get());
+    fn take(&mut self, slot: usize) -> Option<(Socket, Member)> {
+        let (socket, member) = self.members.remove(slot)?;
+        let slots = &mut self.crowds[member.crowd].slots;
+        slots.swap_remove(member.place);
+        if let Some(moved) = slots.get(member.place) {
+            self.members[*moved].place = member.place;
         }
-        Some(member)
+        self.close_if_empty(member.crowd);
+        Some((socket, member))
     }
 
     /// Sends a member back to a task of its own, at these positions and with these bytes to be written first.
     pub(super) fn send_back(&mut self, slot: usize, positions: &[Position], unsent: Vec<u8>) {
-        let Some(member) = self.take(slot) else { return };
-        let Member { socket, admitted, route, rules, subscribers } = member;
+        let Some(crowd) = self.members.get(slot).map(|member| member.crowd) else { return };
+        let format = self.crowds[crowd].format;
+        let Some((socket, member)) = self.take(slot) else { return };
+        let Member { admitted, route, rules, subscribers, .. } = member;
         let parts = subscribers.into_iter().zip(positions);
         let parts = parts.map(|(subscriber, position)| {
             let Position { name, seq, id } = position.clone();
             LevelPart { name, subscriber, seq, id }
         });
-        let format = self.format;
         let stream = LevelStream { admitted, format, route, rules, parts: parts.collect() };
-        stream.go_on(&self.fanout, socket.into_bare(), unsent);
+        stream.go_on(&self.fanout, socket, unsent);
+    }
+
+    /// Moves the members together where most have left. Nobody may know a slot meanwhile.
+    pub(super) fn close_ranks(&mut self) {
+        if self.members.close_ranks() {
+            for (slot, member) in self.members.iter() {
+                self.crowds[member.crowd].slots[member.place] = slot;
+            }
+        }
     }
 }
 

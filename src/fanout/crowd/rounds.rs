@@ -1,49 +1,73 @@
-//! Rounds over all members of a crowd: signs of life, deadlines, and the end of the crowd.
+//! Rounds over all members of a hall: signs of life, deadlines, and the way back to tasks of their own.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::task::{Crowd, Member, count};
+use super::hall::{Crowd, Hall, Member, count};
+use crate::fanout::members::yield_at;
 use crate::fanout::signal::Signal;
-use crate::fanout::uring;
+use crate::stream::Batch;
 
-/// In a round over all slots: lets other tasks have their turns now and then.
-async fn yield_at(slot: usize) {
-    if slot % uring::MOST == uring::MOST - 1 {
-        tokio::task::yield_now().await;
+/// A crowd that is due within such a part of the keepalive's interval gets it as well, so that there are few rounds.
+const EARLY_PARTS: u32 = 16;
+
+impl Hall {
+    pub(super) async fn tick(&mut self) {
+        let now = Instant::now();
+        if self.next_deadline.is_some_and(|due| due <= now) {
+            self.send_back_those_due();
+        }
+        if self.oldest_write + self.fanout.settings().keepalive <= now {
+            self.keep_alive().await;
+        }
     }
-}
 
-impl Crowd {
-    pub(super) async fn keep_alive(&mut self) {
-        let bytes = Signal::Keepalive.bytes(self.format, self.key.signals);
-        for slot in 0..self.members.capacity() {
-            yield_at(slot).await;
-            let Some(Member { socket, admitted, route, .. }) = self.members.get(slot) else {
-                continue;
-            };
-            match socket.get().send(&bytes) {
+    /// Gives a sign of life to the crowds that have heard nothing for long.
+    async fn keep_alive(&mut self) {
+        let (keepalive, now) = (self.fanout.settings().keepalive, Instant::now());
+        let wait = keepalive - keepalive / EARLY_PARTS;
+        let is_due = |(_, crowd): &(usize, &Crowd)| crowd.last_write + wait <= now;
+        let due: Vec<usize> = self.crowds.iter().filter(is_due).map(|(crowd, _)| crowd).collect();
+        for crowd in due {
+            self.keep_crowd_alive(crowd).await;
+        }
+        let writes = self.crowds.iter().map(|(_, crowd)| crowd.last_write);
+        self.oldest_write = writes.min().unwrap_or(now);
+    }
+
+    async fn keep_crowd_alive(&mut self, index: usize) {
+        let positions = self.positions(index);
+        let crowd = &mut self.crowds[index];
+        let bytes = Signal::Keepalive.bytes(crowd.format, crowd.key.signals);
+        crowd.last_write = Instant::now();
+        let slots = crowd.slots.clone();
+        self.fanout.metrics.heartbeats.increment(slots.len() as u64);
+        for (round, slot) in slots.into_iter().enumerate() {
+            let Member { admitted, route, .. } = &self.members[slot];
+            match self.members.socket(slot).send(&bytes) {
                 Ok(sent) => {
                     count(&self.fanout.metrics, admitted, *route, 0, sent);
                     if sent < bytes.len() {
-                        let positions = self.positions.clone();
                         self.send_back(slot, &positions, bytes[sent..].to_vec());
                     }
                 }
                 Err(_) => self.remove(slot),
             }
+            yield_at(round).await;
         }
-        self.last_write = Instant::now();
-        self.fanout.metrics.heartbeats.increment(self.members.len() as u64);
     }
 
     /// Sends those members back for whom something is due.
     pub(super) fn send_back_those_due(&mut self) {
         self.next_deadline = None;
-        let (now, positions) = (Instant::now(), self.positions.clone());
-        for slot in 0..self.members.capacity() {
+        let now = Instant::now();
+        for slot in self.members.slots() {
             let Some(member) = self.members.get(slot) else { continue };
             match member.admitted.next_deadline() {
-                Some(due) if due <= now => self.send_back(slot, &positions, Vec::new()),
+                Some(due) if due <= now => {
+                    let positions = self.positions(member.crowd);
+                    self.send_back(slot, &positions, Vec::new());
+                }
                 Some(due) => {
                     self.next_deadline = Some(self.next_deadline.map_or(due, |next| next.min(due)));
                 }
@@ -53,9 +77,27 @@ impl Crowd {
     }
 
     /// Sends all members back.
-    pub(super) fn dissolve(&mut self) {
-        let positions = self.positions.clone();
-        for slot in 0..self.members.capacity() {
+    pub(super) fn dissolve_all(&mut self) {
+        let crowds: Vec<usize> = self.crowds.iter().map(|(crowd, _)| crowd).collect();
+        crowds.into_iter().for_each(|crowd| self.dissolve(crowd));
+    }
+
+    /// Sends those back that follow a topic; with `batches`, those for whom some of these were not encoded.
+    pub(super) fn dissolve_followers(&mut self, feed: usize, batches: Option<&[Arc<Batch>]>) {
+        let Some(found) = self.feeds.get(feed) else { return };
+        let is_told = |(crowd, part): (&usize, &usize)| {
+            let format = self.crowds[*crowd].parts[*part].format;
+            let are_in = |batches: &[Arc<Batch>]| batches.iter().all(|batch| format.is_in(batch));
+            batches.is_some_and(are_in)
+        };
+        let leaving = found.followers.iter().filter(|follower| !is_told(*follower));
+        let leaving: Vec<usize> = leaving.map(|(crowd, _)| *crowd).collect();
+        leaving.into_iter().for_each(|crowd| self.dissolve(crowd));
+    }
+
+    fn dissolve(&mut self, crowd: usize) {
+        let positions = self.positions(crowd);
+        for slot in self.crowds[crowd].slots.clone() {
             self.send_back(slot, &positions, Vec::new());
         }
     }

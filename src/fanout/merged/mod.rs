@@ -22,6 +22,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::body::body;
@@ -163,8 +164,11 @@ fn follow(fanout: &Arc<Fanout>, socket: Socket, stream: MergedStream, is_live: b
     });
 }
 
-/// Whether such clients can be served together: what a crowd knows nothing of does not happen to them.
+/// Whether such clients can be served together: what a crowd knows nothing of does not happen to them, and none of their
+/// streams has two names.
 fn may_join_crowd(rules: &StreamRules, parts: &[MergedPart]) -> bool {
     let is_endless = rules.end().is_none() && rules.stalled.is_zero();
-    is_endless && parts.iter().all(|part| part.subscriber.selection.is_none())
+    let topics: HashSet<u64> = parts.iter().map(|part| part.subscriber.topic().id).collect();
+    let is_all = |part: &MergedPart| part.subscriber.selection.is_none();
+    is_endless && topics.len() == parts.len() && parts.iter().all(is_all)
 }

@@ -1,6 +1,5 @@
 //! Who is in a shard: subscribers that join, that leave for catch-up, and that are disconnected.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,25 +9,13 @@ use super::task::{Member, Shard, WRITE_BYTES};
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
 use crate::fanout::catchup::{CatchUp, DeliveryState, Phase, catch_up};
 use crate::fanout::deadline::Deadline;
-use crate::fanout::poller::{MemberSocket, SocketPoller};
+use crate::fanout::members::yield_at;
 use crate::fanout::signal::is_up;
 use crate::fanout::wire::{WritePosition, id_before};
-use crate::fanout::{Socket, Subscriber, close, uring};
+use crate::fanout::{Socket, Subscriber, close};
 use crate::sse::Control;
 use crate::stream::{Batch, ReaderState};
 use crate::telemetry::metrics::DisconnectReason;
-
-/// So few slots are looked at whether they are vacant or not,
-const FEW_SLOTS: usize = 256;
-/// and more of them until only one in so many is taken.
-const SPARSE: usize = 4;
-
-/// In a round over all slots: lets other tasks have their turns now and then.
-pub(super) async fn yield_at(slot: usize) {
-    if slot % uring::MOST == uring::MOST - 1 {
-        tokio::task::yield_now().await;
-    }
-}
 
 impl Shard {
     /// Takes a subscriber in: writes what its client misses, skips what it already has.
@@ -78,43 +65,22 @@ impl Shard {
     pub(super) fn take_in(&mut self, socket: Socket, subscriber: Subscriber, next_seq: u64) {
         let due = subscriber.next_end();
         let has_until = next_seq.max(self.position);
-        let is_watched = self.members.is_empty() && self.poller.is_none();
-        let socket =
-            if is_watched { MemberSocket::watched(socket) } else { Ok(MemberSocket::Bare(socket)) };
-        let socket = match socket {
-            Ok(socket) => socket,
-            Err(error) => {
+        let slot = match self.members.insert(socket, Member { subscriber, has_until }) {
+            Ok(slot) => slot,
+            Err((error, Member { subscriber, .. })) => {
                 self.fanout.warn_unwatched(&subscriber.admitted, &error);
                 self.inbox.subscriber_left();
                 return subscriber.ended(&self.fanout.metrics, DisconnectReason::Error);
             }
         };
-        let slot = self.members.insert(Member { socket, subscriber, has_until });
         if let Some(groups) = &mut self.groups {
             groups.insert(slot, &self.members[slot].subscriber);
-        }
-        if !is_watched && let Err(error) = self.watch(slot) {
-            self.fanout.warn_unwatched(&self.members[slot].subscriber.admitted, &error);
-            return self.disconnect(slot, None, DisconnectReason::Error);
         }
         if self.draining {
             self.set_expiry(slot, self.fanout.drain_expiry());
         } else if let Some(due) = due {
             self.note_deadline(due);
         }
-    }
-
-    /// Has an epoll watch a member's socket; the first time, those of all members.
-    fn watch(&mut self, slot: usize) -> io::Result<()> {
-        if let Some(poller) = &self.poller {
-            return poller.add(slot, self.members[slot].socket.get());
-        }
-        let poller = SocketPoller::new()?;
-        for (slot, member) in &self.members {
-            poller.add(slot, member.socket.get())?;
-        }
-        self.poller = Some(poller);
-        Ok(())
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -143,7 +109,7 @@ impl Shard {
 
     pub(super) async fn apply_deadlines(&mut self, now: Instant) {
         self.next_deadline = None;
-        for slot in 0..self.members.capacity() {
+        for slot in self.members.slots() {
             yield_at(slot).await;
             let Some(member) = self.members.get(slot) else { continue };
             let stalled = || member.subscriber.stalled_end();
@@ -173,7 +139,7 @@ impl Shard {
     pub(super) async fn begin_drain(&mut self) {
         self.draining = true;
         self.next_deadline = None;
-        for slot in 0..self.members.capacity() {
+        for slot in self.members.slots() {
             if self.members.contains(slot) {
                 self.set_expiry(slot, self.fanout.drain_expiry());
             }
@@ -181,48 +147,39 @@ impl Shard {
         }
     }
 
-    /// Moves the members together where most slots are vacant, for each round looks at every slot. Nobody may know
-    /// a slot meanwhile.
+    /// Moves the members together where most have left. Nobody may know a slot meanwhile.
     pub(super) fn close_ranks(&mut self) {
-        let slots = self.members.capacity();
-        if slots <= FEW_SLOTS || self.members.len() > slots / SPARSE {
-            return;
-        }
-        let Some(poller) = &self.poller else { return };
-        self.members.compact(|member, _, slot| poller.move_to(slot, member.socket.get()).is_ok());
-        self.members.shrink_to_fit();
-        if let Some(groups) = &mut self.groups {
+        if self.members.close_ranks()
+            && let Some(groups) = &mut self.groups
+        {
             **groups = Groups::default();
-            for (slot, Member { subscriber, .. }) in &self.members {
+            for (slot, Member { subscriber, .. }) in self.members.iter() {
                 groups.insert(slot, subscriber);
             }
         }
     }
 
-    pub(super) fn take(&mut self, slot: usize) -> Option<Member> {
-        let member = self.members.try_remove(slot)?;
+    pub(super) fn take(&mut self, slot: usize) -> Option<(Socket, Member)> {
+        let (socket, member) = self.members.remove(slot)?;
         self.inbox.subscriber_left();
-        if let Some(poller) = &self.poller {
-            poller.remove(member.socket.get());
-        }
         if let Some(groups) = &mut self.groups {
             groups.remove(slot, &member.subscriber);
         }
-        Some(member)
+        Some((socket, member))
     }
 
     pub(super) fn remove(&mut self, slot: usize, reason: DisconnectReason) {
-        if let Some(member) = self.take(slot) {
+        if let Some((_, member)) = self.take(slot) {
             member.subscriber.ended(&self.fanout.metrics, reason);
         }
     }
 
     pub(super) fn leave_to_catch_up(&mut self, slot: usize, from: WritePosition, rest: Vec<u8>) {
-        let Some(Member { socket, subscriber, .. }) = self.take(slot) else { return };
+        let Some((socket, Member { subscriber, .. })) = self.take(slot) else { return };
         let last_id = self.topic.state().ring.told_before(from.seq);
         let delivery = DeliveryState { last_id, live: true, source_down: !is_up(&self.reader) };
         let machine = CatchUp::left_by_shard(&self.topic, &subscriber, from, delivery, rest);
-        catch_up(&self.fanout, socket.into_bare(), subscriber, machine);
+        catch_up(&self.fanout, socket, subscriber, machine);
     }
 
     pub(super) fn disconnect(
@@ -231,10 +188,10 @@ impl Shard {
         control: Option<Control>,
         reason: DisconnectReason,
     ) {
-        let Some(member) = self.take(slot) else { return };
+        let Some((socket, member)) = self.take(slot) else { return };
         let id = self.last_id(&member);
         let frame = self.fanout.closing_frame(&member.subscriber, id, control);
         member.subscriber.ended(&self.fanout.metrics, reason);
-        close(&self.fanout, member.socket.into_bare(), member.subscriber, frame.bytes);
+        close(&self.fanout, socket, member.subscriber, frame.bytes);
     }
 }

@@ -9,7 +9,7 @@ use super::super::broadcast_write::PerKind;
 use super::super::signal::{Signal, is_up};
 use super::super::wire::WritePosition;
 use super::super::{Subscriber, uring};
-use super::members::yield_at;
+use super::super::members::yield_at;
 use super::task::{Member, Shard};
 use crate::config::Signals;
 use crate::sse::{Control, Controls, StreamId};
@@ -20,7 +20,7 @@ impl Shard {
     pub(super) async fn reader_changed(&mut self, reader: ReaderState) {
         if let ReaderState::Refused(reason) = reader {
             let control = Some(Control::Unavailable { reason });
-            for slot in 0..self.members.capacity() {
+            for slot in self.members.slots() {
                 self.disconnect(slot, control, DisconnectReason::Error);
                 yield_at(slot).await;
             }
@@ -37,9 +37,9 @@ impl Shard {
         let (mut shared, mut outcomes) = (PerKind::default(), Vec::new());
         let at = self.position_to_tell(signal);
         let at_once = self.fanout.settings().at_once;
-        for first in (0..self.members.capacity()).step_by(uring::MOST) {
-            let slots = (first..first + uring::MOST).filter(|slot| self.members.contains(*slot));
-            let due: Vec<_> = slots
+        for burst in self.members.bursts() {
+            let due: Vec<_> = burst
+                .filter(|slot| self.members.contains(*slot))
                 .map(|slot| {
                     let Member { subscriber, has_until, .. } = &self.members[slot];
                     let at = at.filter(|_| *has_until <= self.position);
@@ -47,7 +47,7 @@ impl Shard {
                 })
                 .collect();
             let sends =
-                due.iter().map(|(slot, bytes)| (self.members[*slot].socket.get(), &**bytes));
+                due.iter().map(|(slot, bytes)| (self.members.socket(*slot), &**bytes));
             uring::send(at_once, sends, &mut outcomes);
             for ((slot, bytes), outcome) in due.iter().zip(outcomes.drain(..)) {
                 self.signalled(*slot, bytes, &outcome);
@@ -74,7 +74,7 @@ impl Shard {
         let mut bytes = Vec::new();
         format.append_control(id, control, &mut bytes);
         let bytes = Bytes::from(bytes);
-        let outcome = member.socket.get().send(&bytes);
+        let outcome = self.members.socket(slot).send(&bytes);
         self.signalled(slot, &bytes, &outcome);
     }
 

@@ -1,19 +1,16 @@
 //! The loop of one shard: what is new goes to all of its subscribers; it takes them in and lets them go.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use slab::Slab;
 use tokio::sync::broadcast;
 
 use super::ShardMessage;
 use super::groups::Groups;
 use super::inbox::Inbox;
 use crate::fanout::broadcast_write::{BroadcastWrite, Sent};
-use crate::fanout::poller::{MemberSocket, SocketPoller};
+use crate::fanout::members::Members;
 use crate::fanout::signal::Signal;
-use crate::fanout::socket::Input;
 use crate::fanout::wire::WritePosition;
 use crate::fanout::{Fanout, Subscriber};
 use crate::stream::{Batch, ReaderState, Topic};
@@ -27,7 +24,6 @@ const MESSAGES_PER_TURN: usize = 32;
 
 /// One subscriber of a shard.
 pub(super) struct Member {
-    pub(super) socket: MemberSocket,
     pub(super) subscriber: Subscriber,
     /// Its client has everything before this, which may be ahead of the shard.
     pub(super) has_until: u64,
@@ -38,10 +34,8 @@ pub(super) struct Shard {
     pub(super) number: usize,
     pub(super) fanout: Arc<Fanout>,
     pub(super) topic: Arc<Topic>,
-    pub(super) members: Slab<Member>,
+    pub(super) members: Members<Member>,
     pub(super) inbox: Arc<Inbox>,
-    /// Watches the members' sockets; `None` as long as there was no more than one at once.
-    pub(super) poller: Option<SocketPoller>,
     /// Everything before this item was written to every member.
     pub(super) position: u64,
     /// There may be more in the ring already.
@@ -91,9 +85,8 @@ impl Shard {
             fanout: fanout.clone(),
             topic: topic.clone(),
             // Of ten thousand keys most have one client.
-            members: Slab::with_capacity(1),
+            members: Members::with_capacity(1),
             inbox,
-            poller: None,
             position,
             behind: false,
             reader,
@@ -127,7 +120,7 @@ impl Shard {
                         self.receive(message).await;
                     }
                 }
-                Ok(slots) = self.readable() => self.read_input(&slots),
+                Ok(slots) = self.members.readable() => self.read_input(&slots),
                 () = tokio::time::sleep_until(wake.into()) => self.tick().await,
             }
         }
@@ -171,8 +164,8 @@ impl Shard {
         let mut broadcast =
             BroadcastWrite::new(batches, self.position, fanout.metrics.routes().len());
         self.write_to_groups(&mut broadcast, end).await;
-        let slots = if self.groups.is_none() { self.members.capacity() } else { 0 };
-        for slot in 0..slots {
+        let slots = if self.groups.is_none() { self.members.slots() } else { 0..0 };
+        for slot in slots {
             let Some(member) = self.members.get(slot) else { continue };
             if member.has_until >= end {
                 continue;
@@ -203,7 +196,7 @@ impl Shard {
         let members = &self.members;
         let at_once = self.fanout.settings().at_once;
         let not_whole =
-            broadcast.send(at_once, |slot| (members[slot].socket.get(), &members[slot].subscriber));
+            broadcast.send(at_once, |slot| (members.socket(slot), &members[slot].subscriber));
         for (slot, sent) in not_whole {
             match sent {
                 Sent::Short(done) => {
@@ -223,22 +216,10 @@ impl Shard {
         }
     }
 
-    /// The slots of some members whose sockets have input.
-    pub(super) async fn readable(&self) -> io::Result<Vec<usize>> {
-        if let Some(poller) = &self.poller {
-            return poller.readable().await;
-        }
-        match self.members.iter().next() {
-            Some((slot, member)) => member.socket.readable().await.map(|()| vec![slot]),
-            None => std::future::pending().await,
-        }
-    }
-
     /// Removes the clients that left; what else they send is discarded.
     pub(super) fn read_input(&mut self, slots: &[usize]) {
         for slot in slots {
-            let Some(member) = self.members.get(*slot) else { continue };
-            if member.socket.get().discard_input() == Input::Closed {
+            if self.members.has_left(*slot) {
                 self.remove(*slot, DisconnectReason::Client);
             }
         }

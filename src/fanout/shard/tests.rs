@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use slab::Slab;
 use tokio::time::timeout;
 
 use super::inbox::Inbox;
 use super::task::Shard;
+use crate::fanout::members::Members;
 use crate::fanout::signal::Signal;
 use crate::fanout::testing::TestFanout;
 use crate::fanout::{Socket, uring};
@@ -37,7 +37,7 @@ async fn a_round_over_many_members_lets_other_tasks_have_their_turns() {
     const BURSTS: usize = 4;
     let test = TestFanout::new();
     let (mut shard, _lease) = shard(&test);
-    shard.members = Slab::with_capacity(BURSTS * uring::MOST);
+    shard.members = Members::with_capacity(BURSTS * uring::MOST);
     let turns = Arc::new(AtomicUsize::new(0));
     let counter = turns.clone();
     tokio::spawn(async move {
@@ -67,15 +67,15 @@ async fn a_crowd_that_has_left_costs_nothing_and_those_who_stay_are_known() {
     }
     let mut clients: Vec<_> = (0..10).map(|_| join(&test, &mut shard)).collect();
     shard.close_ranks();
-    assert!(shard.members.capacity() >= LEFT, "they are here");
+    assert!(shard.members.slots().len() >= LEFT, "they are here");
     for slot in 0..LEFT {
         shard.remove(slot, DisconnectReason::Client);
     }
     shard.close_ranks();
-    assert_eq!((shard.members.len(), shard.members.capacity()), (10, 10));
+    assert_eq!((shard.members.len(), shard.members.slots().len()), (10, 10));
     // The shard still knows whose socket tells of an end.
     drop(clients.remove(3));
-    let slots = timeout(Duration::from_secs(20), shard.readable()).await.unwrap().unwrap();
+    let slots = timeout(Duration::from_secs(20), shard.members.readable()).await.unwrap().unwrap();
     shard.read_input(&slots);
     assert_eq!(shard.members.len(), 9);
     shard.signal(Signal::of_silence(&ReaderState::Up)).await;
