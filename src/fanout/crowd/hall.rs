@@ -80,22 +80,25 @@ struct Write {
 
 /// Starts a hall for the first client that comes into it.
 pub(super) fn spawn(fanout: &Arc<Fanout>, index: usize, inbox: Inbox) {
-    let number = fanout.opened_shards.fetch_add(1, Ordering::Relaxed);
-    let hall = Hall {
-        fanout: fanout.clone(),
-        index,
-        feeds: Feeds::new(number),
-        crowds: Slab::new(),
-        by_key: HashMap::new(),
-        members: Members::with_capacity(1),
-        oldest_write: Instant::now(),
-        next_deadline: None,
-    };
     // Not tracked: a drain sends its members back to tasks that are.
-    tokio::spawn(hall.run(inbox));
+    tokio::spawn(Hall::new(fanout, index).run(inbox));
 }
 
 impl Hall {
+    pub(super) fn new(fanout: &Arc<Fanout>, index: usize) -> Self {
+        let number = fanout.opened_shards.fetch_add(1, Ordering::Relaxed);
+        Self {
+            fanout: fanout.clone(),
+            index,
+            feeds: Feeds::new(number),
+            crowds: Slab::new(),
+            by_key: HashMap::new(),
+            members: Members::with_capacity(1),
+            oldest_write: Instant::now(),
+            next_deadline: None,
+        }
+    }
+
     async fn run(mut self, mut inbox: Inbox) {
         let draining = self.fanout.draining.clone();
         while !self.is_over(&inbox) {
@@ -142,7 +145,7 @@ impl Hall {
     }
 
     /// Writes what is new in a topic, as much as goes in one write.
-    async fn write_news(&mut self, feed: usize) {
+    pub(super) async fn write_news(&mut self, feed: usize) {
         // Its followers may have left.
         let Some(found) = self.feeds.get(feed) else { return };
         let Some(batches) = found.pending() else { return self.dissolve_followers(feed, None) };

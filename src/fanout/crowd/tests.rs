@@ -1,12 +1,20 @@
-//! What a write to a crowd holds, and where a client is that took some of it.
+//! What a write to a crowd holds, where a client is that took some of it, and who is written to.
 
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use fastrand::Rng;
+
+use super::hall::Hall;
 use super::write::{Composed, Position};
-use crate::fanout::WireFormat;
+use crate::fanout::merged::{LevelPart, LevelStream};
+use crate::fanout::testing::TestFanout;
+use crate::fanout::{Socket, WireFormat};
 use crate::sse::parse::{Event, Item as Parsed, Parser};
 use crate::sse::{Controls, Entry, Rendering, StreamId};
-use crate::stream::{Batch, Item};
+use crate::stream::{Batch, Item, Lease};
 
 const FORMAT: WireFormat = WireFormat { rendering: 0, controls: Controls::Event, framed: false };
 
@@ -88,4 +96,108 @@ fn a_client_that_took_some_is_after_the_event_that_it_has_begun() {
             assert_eq!((at, rest), (end.clone(), &[][..]));
         }
     }
+}
+
+const STREAMS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// A client of some streams, which are level.
+struct Client {
+    socket: UnixStream,
+    names: Vec<&'static str>,
+    /// The ids that it should hear.
+    due: Vec<String>,
+}
+
+/// How far each stream is.
+type Ends = [StreamId; STREAMS.len()];
+
+fn id_of(names: &[&'static str], ends: &Ends) -> String {
+    let end = |name: &&str| ends[STREAMS.iter().position(|known| known == name).unwrap()];
+    let ids: Vec<_> = names.iter().map(|name| format!("{name}={}", end(name))).collect();
+    ids.join(",")
+}
+
+impl Client {
+    /// Of some streams, in some order.
+    fn join(test: &TestFanout, hall: &mut Hall, rng: &mut Rng, ends: &Ends) -> Self {
+        let (ours, socket) = UnixStream::pair().unwrap();
+        let mut names = STREAMS.to_vec();
+        rng.shuffle(&mut names);
+        names.truncate(rng.usize(1..4));
+        let part = |name: &&'static str| {
+            let (subscriber, _) = test.unattached(name);
+            let seq = subscriber.topic().state().ring.next_seq();
+            let id = ends[STREAMS.iter().position(|known| known == name).unwrap()];
+            LevelPart { name: (*name).into(), subscriber, seq, id }
+        };
+        let parts: Vec<_> = names.iter().map(part).collect();
+        let rules = parts[0].subscriber.rules.clone();
+        let stream =
+            LevelStream { admitted: test.admitted("a"), format: FORMAT, route: 0, rules, parts };
+        hall.admit(Socket::new(OwnedFd::from(ours)), stream);
+        Self { socket, names, due: Vec::new() }
+    }
+
+    fn hears_what_is_due(&mut self) {
+        self.socket.set_nonblocking(true).unwrap();
+        let mut heard = Vec::new();
+        // It ends with WouldBlock.
+        self.socket.read_to_end(&mut heard).unwrap_err();
+        let ids: Vec<_> = events(&heard).into_iter().map(|event| event.last_event_id).collect();
+        assert_eq!(ids, std::mem::take(&mut self.due), "{:?}", self.names);
+    }
+}
+
+/// Clients of any streams come and go: each hears every entry of its own streams, once, with its own positions.
+#[tokio::test]
+async fn each_client_of_a_hall_hears_its_own_streams() {
+    const SEED: u64 = 21;
+    println!("seed {SEED}");
+    let (mut rng, test) = (Rng::with_seed(SEED), TestFanout::new());
+    let leases: Vec<Lease> = STREAMS.iter().map(|name| test.unattached(name).1).collect();
+    leases.iter().for_each(|lease| lease.topic().answered());
+    let (mut hall, mut clients) = (Hall::new(&test.fanout, 0), Vec::new());
+    let mut ends = [StreamId::ZERO; STREAMS.len()];
+    for round in 1..2_000 {
+        // Many come, then most of them leave.
+        let come = if round < 1_200 { 3 } else { 0 };
+        match rng.u8(0..6) {
+            dice if dice < come => clients.push(Client::join(&test, &mut hall, &mut rng, &ends)),
+            dice if dice < 4 && clients.len() > 10 => {
+                let mut gone: Client = clients.swap_remove(rng.usize(0..clients.len()));
+                gone.hears_what_is_due();
+                drop(gone);
+                let slots = hall.members.readable().await.unwrap();
+                hall.read_input(&slots);
+                hall.close_ranks();
+            }
+            _ => {
+                let stream = rng.usize(0..STREAMS.len());
+                let id = StreamId { ms: round, seq: 0 };
+                let entry = Entry { id, fields: vec![("payload".into(), "x".into())] };
+                leases[stream].topic().push(&[Item::Entry(entry)], 1000);
+                ends[stream] = id;
+                for client in &mut clients {
+                    if client.names.contains(&STREAMS[stream]) {
+                        client.due.push(id_of(&client.names, &ends));
+                    }
+                }
+                if let Some(feed) = hall.feeds.of_topic(leases[stream].topic()) {
+                    hall.write_news(feed).await;
+                }
+            }
+        }
+        assert_eq!(hall.members.len(), clients.len());
+        // Before its socket is full.
+        clients.iter_mut().filter(|it| it.due.len() == 50).for_each(Client::hears_what_is_due);
+    }
+    clients.iter_mut().for_each(Client::hears_what_is_due);
+    for client in clients.drain(..) {
+        drop(client);
+        let slots = hall.members.readable().await.unwrap();
+        hall.read_input(&slots);
+    }
+    let is_left = leases.iter().any(|lease| hall.feeds.of_topic(lease.topic()).is_some());
+    assert!(hall.members.is_empty() && hall.crowds.is_empty() && !is_left);
+    assert!(leases.iter().all(|lease| lease.topic().state().shards.is_empty()));
 }
