@@ -30,7 +30,7 @@ pub use render::{
     Data, EventName, Rendering, Written, data_of, escaped_line_ends, is_event_name, write_entry,
     write_last_event,
 };
-pub use selection::{Column, RowValue, Selection, row_of};
+pub use selection::{Column, RowValue, Selection, row_of, whole_row};
 pub use state::{SNAPSHOT_EVENT, State};
 
 /// The media type of a stream. The standard fixes the charset, but without it some clients take ISO-8859-1.

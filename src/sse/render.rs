@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io::Write as _;
+
+use memchr::{memchr, memchr2};
 
 use super::line::write_line;
 use super::{CONTROL_EVENT, Column, Controls, EndMarker, Entry};
@@ -102,7 +105,7 @@ pub fn write_entry(
     if joined_len_bytes(&data) > max_entry_bytes {
         return Written::Oversize;
     }
-    write_line(out, "id", &entry.id.to_string());
+    writeln!(out, "id: {}", entry.id).expect("writing to a Vec succeeds");
     let name = event_of(entry, &rendering.event);
     match &rendering.stream {
         Some(stream) => write_event_name(out, &format!("{stream}.{name}")),
@@ -137,7 +140,7 @@ fn write_event_name(out: &mut Vec<u8>, name: &str) {
 pub fn data_of<'a>(entry: &'a Entry, rendering: &'a Rendering) -> Option<Cow<'a, str>> {
     match &rendering.data {
         Data::Field(name) => match entry.field(name) {
-            Some(value) => Some(String::from_utf8_lossy(value)),
+            Some(value) => Some(text_of(value)),
             None => rendering.missing.as_deref().map(Cow::Borrowed),
         },
         Data::Fields(names) => {
@@ -152,16 +155,24 @@ pub fn data_of<'a>(entry: &'a Entry, rendering: &'a Rendering) -> Option<Cow<'a,
     }
 }
 
+/// The text in these bytes, with U+FFFD for what is none. Most are text, which the whole is told of faster than its parts.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// The chosen fields in the entry's order; a repeated field once, where it came first, with its last value.
 fn object_of(entry: &Entry, chosen: impl Fn(&str) -> bool) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     let mut object: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(entry.fields.len());
     let mut indexes = std::collections::HashMap::new();
     for (name, value) in &entry.fields {
-        let name = String::from_utf8_lossy(name);
+        let name = text_of(name);
         if !chosen(&name) {
             continue;
         }
-        let value = String::from_utf8_lossy(value);
+        let value = text_of(value);
         if let Some(&index) = indexes.get(&name) {
             object[index] = (name, value);
         } else {
@@ -203,7 +214,7 @@ fn event_of<'a>(entry: &'a Entry, name: &'a EventName) -> Cow<'a, str> {
     match name {
         EventName::Fixed(name) => Cow::Borrowed(name),
         EventName::Field { field, otherwise } => {
-            match entry.field(field).map(|v| String::from_utf8_lossy(v)) {
+            match entry.field(field).map(|value| text_of(value)) {
                 Some(value) if is_event_name(&value) => value,
                 _ => Cow::Borrowed(otherwise),
             }
@@ -227,7 +238,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let Some(end) = text.find(['\r', '\n']) else {
+        let Some(end) = memchr2(b'\r', b'\n', text.as_bytes()) else {
             rest = None;
             return Some(text);
         };
@@ -239,5 +250,8 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// How many bytes `text` has once the client's parser has joined its lines again.
 fn joined_len_bytes(text: &str) -> usize {
+    if memchr(b'\r', text.as_bytes()).is_none() {
+        return text.len();
+    }
     text.len() - text.matches("\r\n").count()
 }

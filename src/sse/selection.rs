@@ -69,13 +69,20 @@ impl Selection {
 }
 
 /// Reads the values of an entry, one for each column; `None`: the entry has none, or nobody can tell which is meant.
-pub fn row_of(entry: &Entry, columns: &[Column]) -> Vec<Option<RowValue>> {
+pub fn row_of<'a>(
+    entry: &'a Entry,
+    columns: &'a [Column],
+) -> impl Iterator<Item = Option<RowValue>> + 'a {
     let mut payload = Payload::default();
-    let value = |column: &Column| match &column.payload {
+    columns.iter().map(move |column| match &column.payload {
         None => only_value(entry, &column.field).map(RowValue::of),
         Some(field) => payload.of(entry, field).value(&column.field),
-    };
-    columns.iter().map(value).collect()
+    })
+}
+
+/// A whole row.
+pub fn whole_row(entry: &Entry, columns: &[Column]) -> Vec<Option<RowValue>> {
+    row_of(entry, columns).collect()
 }
 
 /// The value of a field that the entry has once, or several times with the same value.
@@ -153,12 +160,12 @@ mod tests {
             (&[("tenant", "acme"), ("tenant", "other"), ("severity", "low")], false),
             (&[], false),
         ] {
-            assert_eq!(wanted.admits(&row_of(&entry(fields), &columns)), is_admitted, "{fields:?}");
+            assert_eq!(wanted.admits(&whole_row(&entry(fields), &columns)), is_admitted, "{fields:?}");
         }
         assert!(selection(&[]).admits(&[]), "nothing is wanted");
         assert!(!selection(&[(3, &["x"])]).admits(&[]), "a row that lacks the column");
         let both = selection(&[(0, &["acme", "other"]), (0, &["acme"])]);
-        let admits = |tenant| both.admits(&row_of(&entry(&[("tenant", tenant)]), &columns));
+        let admits = |tenant| both.admits(&whole_row(&entry(&[("tenant", tenant)]), &columns));
         assert_eq!((admits("acme"), admits("other")), (true, false));
     }
 
@@ -180,10 +187,10 @@ mod tests {
             (r#"{"a":"x""#, false),
             ("", false),
         ] {
-            let row = row_of(&entry(&[("payload", payload)]), &columns);
+            let row = whole_row(&entry(&[("payload", payload)]), &columns);
             let wanted = selection(&[(0, &["x", "12", "true"])]);
             assert_eq!(wanted.admits(&row), is_admitted, "{payload}");
         }
-        assert_eq!(row_of(&entry(&[("a", "x")]), &columns), [None]);
+        assert_eq!(whole_row(&entry(&[("a", "x")]), &columns), [None]);
     }
 }

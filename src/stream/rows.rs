@@ -16,11 +16,14 @@ impl Rows {
         if columns.is_empty() {
             return Self::default();
         }
-        let row = |item: &Item| match item.entry() {
-            Some(entry) => row_of(entry, columns),
-            None => vec![None; columns.len()],
-        };
-        Self { columns: columns.len(), values: items.iter().flat_map(row).collect() }
+        let mut values = Vec::with_capacity(items.len() * columns.len());
+        for item in items {
+            match item.entry() {
+                Some(entry) => values.extend(row_of(entry, columns)),
+                None => values.resize(values.len() + columns.len(), None),
+            }
+        }
+        Self { columns: columns.len(), values: values.into() }
     }
 
     /// The row of the item with this index.

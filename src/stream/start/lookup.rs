@@ -6,7 +6,7 @@ use super::rule::{self, Known, Newest, Question};
 use super::{Resolved, Start};
 use crate::config::Replay;
 use crate::source::{Error, ErrorClass, Source, StreamInfo, StreamState};
-use crate::sse::{Column, Entry, Selection, StreamId, row_of};
+use crate::sse::{Column, Entry, Selection, StreamId, whole_row};
 use crate::stream::sizes::count_for;
 
 /// Looking back for the newest entries, one reply stays near this.
@@ -40,7 +40,7 @@ pub(crate) struct Selected<'a> {
 
 impl Selected<'_> {
     fn has(self, entry: &Entry) -> bool {
-        self.selection.admits(&row_of(entry, self.columns))
+        self.selection.admits(&whole_row(entry, self.columns))
     }
 }
 

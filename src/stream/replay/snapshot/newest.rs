@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Found;
 use crate::source::{Error, ErrorClass, ReadRequest, Source, StreamState};
-use crate::sse::{Entry, Rendering, Selection, State, StreamId, data_of, row_of};
+use crate::sse::{Entry, Rendering, Selection, State, StreamId, data_of, whole_row};
 use crate::stream::Sizes;
 use crate::stream::continuity::{Continuity, Verdict};
 use crate::stream::start::rule::before_first;
@@ -34,7 +34,7 @@ struct Newest<'a> {
 
 impl Newest<'_> {
     fn take(&mut self, entry: &Entry) {
-        let row = || row_of(entry, &self.rendering.columns);
+        let row = || whole_row(entry, &self.rendering.columns);
         if self.selection.is_some_and(|selection| !selection.admits(&row())) {
             return;
         }
