@@ -122,7 +122,10 @@ impl<M> Members<M> {
     /// The slots, as many at once as are written to in one go.
     pub(super) fn bursts(&self) -> impl Iterator<Item = Range<usize>> + use<M> {
         let slots = self.slots();
-        slots.clone().step_by(uring::MOST).map(move |first| first..slots.end.min(first + uring::MOST))
+        slots
+            .clone()
+            .step_by(uring::MOST)
+            .map(move |first| first..slots.end.min(first + uring::MOST))
     }
 
     pub(super) fn contains(&self, slot: usize) -> bool {

@@ -160,7 +160,11 @@ mod tests {
             (&[("tenant", "acme"), ("tenant", "other"), ("severity", "low")], false),
             (&[], false),
         ] {
-            assert_eq!(wanted.admits(&whole_row(&entry(fields), &columns)), is_admitted, "{fields:?}");
+            assert_eq!(
+                wanted.admits(&whole_row(&entry(fields), &columns)),
+                is_admitted,
+                "{fields:?}"
+            );
         }
         assert!(selection(&[]).admits(&[]), "nothing is wanted");
         assert!(!selection(&[(3, &["x"])]).admits(&[]), "a row that lacks the column");

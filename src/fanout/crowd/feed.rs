@@ -8,9 +8,9 @@ use futures_util::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 use slab::Slab;
 use tokio_stream::wrappers::BroadcastStream;
 
+use crate::fanout::WireFormat;
 use crate::fanout::merged::LevelPart;
 use crate::fanout::signal::is_up;
-use crate::fanout::WireFormat;
 use crate::sse::StreamId;
 use crate::stream::{Batch, Topic};
 
@@ -107,20 +107,15 @@ impl Feeds {
         std::mem::take(&mut self.behind)
     }
 
-    /// Every member has the topic's items up to here.
-    pub(super) fn sent(&mut self, feed: usize) {
-        let Some(Feed { topic, seq, .. }) = self.all.get(feed) else { return };
-        if topic.shard_sent(self.number, *seq) {
+    /// Every member has the items of these batches.
+    pub(super) fn sent(&mut self, feed: usize, batches: &[Arc<Batch>]) {
+        // Its followers may have left.
+        let (Some(found), Some(last)) = (self.all.get_mut(feed), batches.last()) else { return };
+        found.seq = last.end_seq();
+        found.id = last.ids().last().copied().unwrap_or(found.id);
+        if found.topic.shard_sent(self.number, found.seq) {
             self.behind.push(feed);
         }
-    }
-
-    /// Every member gets the items of these batches.
-    pub(super) fn move_on(&mut self, feed: usize, batches: &[Arc<Batch>]) {
-        let Some(last) = batches.last() else { return };
-        let feed = &mut self.all[feed];
-        feed.seq = last.end_seq();
-        feed.id = last.ids().last().copied().unwrap_or(feed.id);
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::CrowdKey;
-use super::hall::{Crowd, Hall, Member, Part, count};
+use super::hall::{Crowd, Hall, Member, Part};
+use super::news::count;
 use super::write::{Composed, Position};
 use crate::fanout::Socket;
 use crate::fanout::merged::{LevelPart, LevelStream};

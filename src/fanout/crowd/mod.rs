@@ -18,6 +18,7 @@
 mod feed;
 mod hall;
 mod members;
+mod news;
 mod rounds;
 #[cfg(test)]
 mod tests;

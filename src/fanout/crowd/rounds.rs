@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::hall::{Crowd, Hall, Member, count};
+use super::hall::{Crowd, Hall, Member};
+use super::news::count;
 use crate::fanout::members::yield_at;
 use crate::fanout::signal::Signal;
 use crate::stream::Batch;
@@ -25,7 +26,7 @@ impl Hall {
     /// Gives a sign of life to the crowds that have heard nothing for long.
     async fn keep_alive(&mut self) {
         let (keepalive, now) = (self.fanout.settings().keepalive, Instant::now());
-        let wait = keepalive - keepalive / EARLY_PARTS;
+        let wait = keepalive.saturating_sub(keepalive / EARLY_PARTS);
         let is_due = |(_, crowd): &(usize, &Crowd)| crowd.last_write + wait <= now;
         let due: Vec<usize> = self.crowds.iter().filter(is_due).map(|(crowd, _)| crowd).collect();
         for crowd in due {
@@ -79,7 +80,9 @@ impl Hall {
     /// Sends all members back.
     pub(super) fn dissolve_all(&mut self) {
         let crowds: Vec<usize> = self.crowds.iter().map(|(crowd, _)| crowd).collect();
-        crowds.into_iter().for_each(|crowd| self.dissolve(crowd));
+        for crowd in crowds {
+            self.dissolve(crowd);
+        }
     }
 
     /// Sends those back that follow a topic; with `batches`, those for whom some of these were not encoded.
@@ -92,7 +95,9 @@ impl Hall {
         };
         let leaving = found.followers.iter().filter(|follower| !is_told(*follower));
         let leaving: Vec<usize> = leaving.map(|(crowd, _)| *crowd).collect();
-        leaving.into_iter().for_each(|crowd| self.dissolve(crowd));
+        for crowd in leaving {
+            self.dissolve(crowd);
+        }
     }
 
     fn dissolve(&mut self, crowd: usize) {

@@ -155,7 +155,9 @@ async fn each_client_of_a_hall_hears_its_own_streams() {
     println!("seed {SEED}");
     let (mut rng, test) = (Rng::with_seed(SEED), TestFanout::new());
     let leases: Vec<Lease> = STREAMS.iter().map(|name| test.unattached(name).1).collect();
-    leases.iter().for_each(|lease| lease.topic().answered());
+    for lease in &leases {
+        lease.topic().answered();
+    }
     let (mut hall, mut clients) = (Hall::new(&test.fanout, 0), Vec::new());
     let mut ends = [StreamId::ZERO; STREAMS.len()];
     for round in 1..2_000 {

@@ -6,10 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::super::broadcast_write::PerKind;
+use super::super::members::yield_at;
 use super::super::signal::{Signal, is_up};
 use super::super::wire::WritePosition;
 use super::super::{Subscriber, uring};
-use super::super::members::yield_at;
 use super::task::{Member, Shard};
 use crate::config::Signals;
 use crate::sse::{Control, Controls, StreamId};
@@ -46,8 +46,7 @@ impl Shard {
                     (slot, signal_for(subscriber, signal, at, &mut shared))
                 })
                 .collect();
-            let sends =
-                due.iter().map(|(slot, bytes)| (self.members.socket(*slot), &**bytes));
+            let sends = due.iter().map(|(slot, bytes)| (self.members.socket(*slot), &**bytes));
             uring::send(at_once, sends, &mut outcomes);
             for ((slot, bytes), outcome) in due.iter().zip(outcomes.drain(..)) {
                 self.signalled(*slot, bytes, &outcome);
