@@ -205,6 +205,9 @@ impl Shard {
         if let Some(poller) = &self.poller {
             poller.remove(member.socket.get());
         }
+        if self.members.is_empty() {
+            self.poller = None;
+        }
         if let Some(groups) = &mut self.groups {
             groups.remove(slot, &member.subscriber);
         }

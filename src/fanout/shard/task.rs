@@ -40,7 +40,7 @@ pub(super) struct Shard {
     pub(super) topic: Arc<Topic>,
     pub(super) members: Slab<Member>,
     pub(super) inbox: Arc<Inbox>,
-    /// Watches the members' sockets; `None` as long as there was no more than one at once.
+    /// Watches the members' sockets; `None` as long as there was no more than one at once, or none is left.
     pub(super) poller: Option<SocketPoller>,
     /// Everything before this item was written to every member.
     pub(super) position: u64,
