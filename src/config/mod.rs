@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 
+use crate::sse::Rendering;
+
 mod auth;
 mod cors;
 pub mod diagnostics;
@@ -360,6 +362,8 @@ pub struct Route {
     pub part_rules: Arc<StreamRules>,
     /// Whether the type of an event begins with the name of its part (`chat.message`).
     pub names_parts: bool,
+    /// Then what it makes of the entries of each part that it names itself.
+    pub named: Vec<Arc<Rendering>>,
     /// Which entries its clients get, where not each of them gets all.
     pub rows: Rows,
 }

@@ -166,5 +166,5 @@ fn follow(fanout: &Arc<Fanout>, socket: Socket, stream: MergedStream, is_live: b
 /// Whether such clients can be served together: what a crowd knows nothing of does not happen to them.
 fn may_join_crowd(rules: &StreamRules, parts: &[MergedPart]) -> bool {
     let is_endless = rules.end().is_none() && rules.stalled.is_zero();
-    is_endless && parts.iter().all(|part| part.subscriber.selection.is_none())
+    is_endless && parts.iter().all(|part| part.subscriber.selection().is_none())
 }
