@@ -95,6 +95,10 @@ fn faults_of_merged_streams_say_what_to_write() {
         (CHOSEN.replace("\"stream\"", "\"last\""), "says where a client begins"),
         (CHOSEN.replace("\"stream\"", "\"Last-Event-ID\""), "says where a client begins"),
         (CHOSEN.replace("\"stream\"", "\"a b\""), "is not the name of a parameter"),
+        (
+            CHOSEN.replace("\"stream\"", &format!("{:?}", "p".repeat(65))),
+            "has 65 letters, and a request has it once for each stream",
+        ),
         (CHOSEN.replace("/any", "/any/{stream}"), "is a variable of the path"),
         ("path = \"/a\"\nmerge_query = {}".into(), "names no parameter of the query"),
         (format!("{MERGE}\nevent = {{ stream = true, name = \"\" }}"), "has no type after"),
