@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::HeaderMap;
-
 mod auth;
 mod cors;
 pub mod diagnostics;
@@ -20,6 +18,7 @@ mod proxy;
 pub mod publish;
 mod restart_required;
 mod risks;
+mod route;
 mod rows;
 mod rules;
 mod secret;
@@ -39,6 +38,7 @@ pub use loaded::{ConfigFile, Loaded, Setting};
 pub use password::Password;
 pub use proxy::{Proxy, Trusted};
 pub use risks::{CHOICES, Risk};
+pub use route::{Replay, Route};
 pub use rows::{ClaimedColumn, Rows, is_last_event_id, is_own_parameter};
 pub use rules::{Absent, Ended, OnGap, RouteStart, Signals, StreamRules};
 pub use snapshot::{SnapshotRule, StateOf, StateQuery, StateTemplate};
@@ -331,53 +331,6 @@ pub enum LogFormat {
     Text,
     /// For log collectors.
     Json,
-}
-
-/// `[[route]]`: a path template, and what clients read there.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// What matches.
-    pub path: PathTemplate,
-    /// What it reads.
-    pub streams: Streams,
-    /// Who may read it.
-    pub access: Access,
-    /// Who may add entries; `None`: nobody.
-    pub publish: Option<publish::Publish>,
-    /// Entries a client may ask back for.
-    pub replay: Replay,
-    /// Where a client begins that names no beginning.
-    pub start: RouteStart,
-    /// What a client gets for a key that is not there.
-    pub absent: Absent,
-    /// What a client gets that comes back at or past the end of its stream.
-    pub ended: Ended,
-    /// Further headers of its streams' responses.
-    pub headers: Arc<HeaderMap>,
-    /// How its streams speak and end.
-    pub rules: Arc<StreamRules>,
-    /// The same for the parts of a merged stream.
-    pub part_rules: Arc<StreamRules>,
-    /// Whether the type of an event begins with the name of its part (`chat.message`).
-    pub names_parts: bool,
-    /// Which entries its clients get, where not each of them gets all.
-    pub rows: Rows,
-}
-
-/// Entries a client may ask back for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Replay {
-    /// At most so many; zero: live only.
-    Newest(u64),
-    /// Everything that the stream still holds.
-    All,
-}
-
-impl Replay {
-    /// How many entries these are at most.
-    pub fn most(self) -> u64 {
-        if let Self::Newest(most) = self { most } else { u64::MAX }
-    }
 }
 
 /// A value that is never printed.

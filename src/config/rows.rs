@@ -34,12 +34,8 @@ impl Rows {
 
 impl Route {
     /// What it makes of an entry, for a client that gets every entry or only a selection.
-    pub fn rendering(&self, selects: bool) -> Arc<Rendering> {
-        let rendering = self.rules.rendering.clone();
-        if !selects {
-            return rendering;
-        }
-        Arc::new(Rendering { columns: self.rows.columns.clone(), ..(*rendering).clone() })
+    pub fn rendering(&self, selects: bool) -> &Arc<Rendering> {
+        self.rules.rendering_for(selects)
     }
 }
 

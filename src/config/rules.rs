@@ -11,6 +11,8 @@ use crate::sse::{Controls, EndMarker, Rendering};
 pub struct StreamRules {
     /// How an entry becomes an event, in which form control events are sent, and which entry ends a stream.
     pub rendering: Arc<Rendering>,
+    /// The same for a client that gets only some entries.
+    pub selected: Arc<Rendering>,
     /// How clients learn of keepalives and of the loss of Redis.
     pub signals: Signals,
     /// A stream without a new entry for so long is ended; zero: never.
@@ -38,9 +40,16 @@ impl StreamRules {
     /// as these rules have it.
     #[must_use]
     pub fn for_part(&self) -> Self {
-        let rendering = Rendering { controls: Controls::Event, ..(*self.rendering).clone() };
-        let rendering = Arc::new(rendering);
-        Self { rendering, signals: Signals::Comment, of_part: true, ..self.clone() }
+        let of_part = |rendering: &Rendering| {
+            Arc::new(Rendering { controls: Controls::Event, ..rendering.clone() })
+        };
+        let (rendering, selected) = (of_part(&self.rendering), of_part(&self.selected));
+        Self { rendering, selected, signals: Signals::Comment, of_part: true, ..self.clone() }
+    }
+
+    /// What becomes of an entry, for a client that gets every entry or only a selection.
+    pub fn rendering_for(&self, selects: bool) -> &Arc<Rendering> {
+        if selects { &self.selected } else { &self.rendering }
     }
 
     /// The entry that ends a stream.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{KeyTemplate, Route};
+use super::{KeyTemplate, Route, StreamRules};
 use crate::sse::Rendering;
 
 /// Which stream keys a route reads.
@@ -52,6 +52,15 @@ impl Streams {
         self.templates().any(|template| template.may_be(key))
     }
 
+    /// What becomes of the entries of the parts that the route names, where the types of events begin with the name.
+    pub fn named_renderings(&self, of_part: &StreamRules) -> Vec<Arc<Rendering>> {
+        let Self::Merged(parts) = self else { return Vec::new() };
+        let named = |NamedKey { name, .. }: &NamedKey| {
+            [false, true].map(|selects| named(name, of_part.rendering_for(selects)))
+        };
+        parts.iter().flat_map(named).collect()
+    }
+
     /// The variable that clients choose in the query.
     pub fn query(&self) -> Option<&str> {
         if let Self::Chosen { query, .. } = self { Some(query) } else { None }
@@ -61,20 +70,29 @@ impl Streams {
 impl Route {
     /// What it makes of an entry of the part with this name, for a client that gets every entry or only a selection.
     pub fn part_rendering(&self, name: &str, selects: bool) -> Arc<Rendering> {
-        let stream = self.names_parts.then(|| name.to_owned());
-        let controls = self.part_rules.controls();
-        Arc::new(Rendering { stream, controls, ..(*self.rendering(selects)).clone() })
+        let rendering = self.part_rules.rendering_for(selects);
+        if !self.names_parts {
+            return rendering.clone();
+        }
+        let is_it = |made: &&Arc<Rendering>| {
+            made.stream.as_deref() == Some(name) && made.columns == rendering.columns
+        };
+        // Clients may choose any name.
+        self.named.iter().find(is_it).cloned().unwrap_or_else(|| named(name, rendering))
     }
 
     /// Whether it makes this of an entry, for one client or another.
     pub fn makes(&self, rendering: &Rendering) -> bool {
         let made = |selects: &bool| match (&self.streams, &rendering.stream) {
-            (Streams::One(_), _) => self.rendering(*selects),
-            // Clients may choose any name.
+            (Streams::One(_), _) => self.rendering(*selects).clone(),
             (_, name) => self.part_rendering(name.as_deref().unwrap_or_default(), *selects),
         };
         [false, true].iter().any(|selects| *made(selects) == *rendering)
     }
+}
+
+fn named(name: &str, rendering: &Rendering) -> Arc<Rendering> {
+    Arc::new(Rendering { stream: Some(name.to_owned()), ..rendering.clone() })
 }
 
 /// Whether a part may have this name.

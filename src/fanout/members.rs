@@ -17,7 +17,7 @@ const SPARSE: usize = 4;
 /// Clients whose sockets one task writes to.
 pub(super) struct Members<M> {
     seats: Slab<Seat<M>>,
-    /// Watches their sockets; `None` as long as there was no more than one at once.
+    /// Watches their sockets; `None` as long as there was no more than one at once, or none is left.
     poller: Option<SocketPoller>,
 }
 
@@ -72,6 +72,9 @@ impl<M> Members<M> {
         let Seat { socket, member } = self.seats.try_remove(slot)?;
         if let Some(poller) = &self.poller {
             poller.remove(socket.get());
+        }
+        if self.seats.is_empty() {
+            self.poller = None;
         }
         Some((socket.into_bare(), member))
     }

@@ -152,7 +152,7 @@ impl Fanout {
             let number = self.opened_shards.fetch_add(1, Ordering::Relaxed);
             // Most topics have one.
             shards.reserve_exact(1);
-            let selects = subscriber.selection.is_some();
+            let selects = subscriber.selection().is_some();
             shards.push(shard::open(self, &topic, number, selects));
         }
         let smallest = smallest(&shards);

@@ -27,8 +27,6 @@ pub struct Subscriber {
     pub rules: Arc<StreamRules>,
     /// The state that its client gets before entries, where its route gives one.
     pub state: Option<Arc<StateQuery>>,
-    /// The entries that its client gets; `None`: all.
-    pub selection: Option<Arc<Selection>>,
 }
 
 /// What a client's stream has once, however many streams it is merged of.
@@ -91,9 +89,17 @@ impl Subscriber {
         self.lease.topic()
     }
 
+    /// The entries that its client gets; `None`: all.
+    pub fn selection(&self) -> Option<&Arc<Selection>> {
+        self.lease.selection()
+    }
+
     /// What its client gets of it.
     pub(super) fn view(&self) -> View<'_> {
-        View { rendering: self.format.rendering.into(), selection: self.selection.as_deref() }
+        View {
+            rendering: self.format.rendering.into(),
+            selection: self.selection().map(|it| &**it),
+        }
     }
 
     /// Whether its stream may be over with an item of these batches from `from_seq` on, or goes on otherwise than with

@@ -73,7 +73,6 @@ impl TestFanout {
             route: 0,
             rules: route.rules.clone(),
             state: None,
-            selection: None,
         };
         (subscriber, lease())
     }

@@ -96,8 +96,7 @@ impl StreamRequest {
     /// The subscriber that was admitted.
     pub(super) fn subscriber(&self, state: &State, permit: Permit, mut lease: Lease) -> Subscriber {
         let (plan, route) = (&self.plan, self.route());
-        let selection = lease.selection().cloned();
-        let rendering = lease.render(&route.rendering(selection.is_some()));
+        let rendering = lease.render(route.rendering(lease.selection().is_some()));
         Subscriber {
             lease,
             admitted: self.admitted(state, permit),
@@ -105,7 +104,6 @@ impl StreamRequest {
             route: self.route_number(),
             rules: route.rules.clone(),
             state: plan.state.clone(),
-            selection,
         }
     }
 

@@ -57,8 +57,8 @@ fn subscriber(
     name: &str,
     mut lease: Lease,
 ) -> Subscriber {
-    let (plan, route) = (&stream.plan, stream.route());
-    let rendering = lease.render(&route.part_rendering(name, plan.selection.is_some()));
+    let route = stream.route();
+    let rendering = lease.render(&route.part_rendering(name, lease.selection().is_some()));
     let format = stream.format(number_of(rendering));
     let rules = route.part_rules.clone();
     Subscriber {
@@ -69,6 +69,5 @@ fn subscriber(
         route: stream.route_number(),
         rules,
         state: None,
-        selection: plan.selection.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config};
 
-/// Descriptors for listeners, logs, the runtime, publishing, and the operator's connections.
+/// Descriptors for listeners, logs, the runtime, workers, publishing, and the operator's connections.
 const OWN_DESCRIPTORS: usize = 128;
 /// With room for fewer clients than this the gateway does not start.
 const MIN_CLIENTS: usize = 16;
@@ -36,10 +36,12 @@ pub struct TooFewDescriptors {
 pub struct Division {
     /// For listeners, logs and the runtime.
     pub own: usize,
-    /// For readers' connections and for shards.
+    /// For readers' connections, and for epolls.
     pub readers: usize,
-    /// Of these, for connections.
+    /// Connections that the readers may want.
     pub reader_connections: usize,
+    /// Epolls that shards may want.
+    epolls_wanted: usize,
     /// For connections: streams, and pending ones.
     pub connections: usize,
 }
@@ -47,19 +49,38 @@ pub struct Division {
 impl Division {
     /// Divides so many.
     pub fn of(config: &Config, descriptors: usize) -> Self {
-        let readers = config.limits.readers;
-        let reader_connections = config.source.reader_connections(readers);
-        // A stream key with several clients takes its shard's epoll as well.
-        let readers = readers.saturating_add(reader_connections).min(descriptors / 4);
+        let reader_connections = config.source.reader_connections(config.limits.readers);
+        let epolls_wanted = most_epolls(config);
+        let readers = reader_connections.saturating_add(epolls_wanted).min(descriptors / 4);
         let connections = descriptors.saturating_sub(OWN_DESCRIPTORS + readers);
-        Self { own: OWN_DESCRIPTORS, readers, reader_connections, connections }
+        Self { own: OWN_DESCRIPTORS, readers, reader_connections, epolls_wanted, connections }
     }
 
-    /// Stream keys for which the readers' part is enough.
-    pub fn stream_keys(&self) -> usize {
-        // Fewer keys than connections have one each.
-        self.readers.saturating_sub(self.reader_connections).max(self.readers / 2)
+    /// Connections for which the readers' part is too small, so few are there.
+    pub fn too_few_connections(&self) -> Option<usize> {
+        (self.reader_connections > self.readers).then_some(self.readers)
     }
+
+    /// Epolls for which there is room.
+    pub fn epolls(&self) -> usize {
+        self.readers.saturating_sub(self.reader_connections)
+    }
+
+    /// Epolls for which there is room, where more may be wanted.
+    pub fn too_few_epolls(&self) -> Option<usize> {
+        (self.epolls_wanted > self.epolls()).then_some(self.epolls())
+    }
+}
+
+/// Epolls that there may be at once. A shard has one from its second client on, until its last one leaves: no more than
+/// there are clients, nor than there are shards. A key has a shard for those that get everything, and one for those that
+/// get only some entries. Further shards of a key have 256 clients each: they fit into what is kept for pending
+/// connections. Those of clients of several streams are the gateway's own, for each worker has one.
+fn most_epolls(config: &Config) -> usize {
+    let config::Limits { clients, readers, .. } = config.limits;
+    let selects = config.routes.iter().any(|route| !route.rows.columns.is_empty());
+    let shards = readers.saturating_mul(1 + usize::from(selects));
+    if clients == 0 { shards } else { shards.min(clients) }
 }
 
 impl Bounds {

@@ -34,25 +34,50 @@ fn descriptors_bound_the_clients_and_leave_some_to_pending_connections() {
     assert_eq!(limits(|config| config.clients = 5).bounds().max_clients(), 5);
 }
 
-/// A shard for each, and no more connections than `source.connections` to each server.
+/// No more connections than `source.connections` to each server, and no more epolls than clients.
 #[test]
-fn stream_keys_beyond_the_readers_connections_take_one_descriptor_each() {
+fn a_stream_key_takes_a_descriptor_where_several_clients_share_its_shard() {
     let cluster = "redis-cluster://a:1,b:2";
-    for (url, connections, readers, for_readers) in [
-        ("memory:", 64, 100, 100),
-        ("redis://a", 64, 50, 2 * 50),
-        ("redis://a", 64, 1000, 1000 + 64),
-        ("redis://a", 0, 1000, 2 * 1000),
-        (cluster, 64, 100, 2 * 100),
-        (cluster, 64, 1000, 1000 + 2 * 64),
+    for (url, connections, readers, clients, for_readers) in [
+        ("memory:", 64, 100, 0, 100),
+        ("redis://a", 64, 50, 0, 2 * 50),
+        ("redis://a", 64, 1000, 0, 1000 + 64),
+        ("redis://a", 64, 1000, 100, 100 + 64),
+        ("redis://a", 0, 1000, 0, 2 * 1000),
+        (cluster, 64, 100, 0, 2 * 100),
+        (cluster, 64, 1000, 0, 1000 + 2 * 64),
     ] {
-        let mut config = config(url, |limits| limits.readers = readers);
+        let mut config =
+            config(url, |limits| (limits.readers, limits.clients) = (readers, clients));
         config.source.connections = connections;
         let division = Division::of(&config, 10_000);
-        assert_eq!((division.readers, division.stream_keys()), (for_readers, readers), "{url}");
+        let too_few = (division.too_few_connections(), division.too_few_epolls());
+        assert_eq!((division.readers, too_few), (for_readers, (None, None)), "{url}");
         // A quarter of the open files is the most, and what fits into that is told.
         let division = Division::of(&config, 200);
-        assert!(division.readers <= 50 && division.stream_keys() <= 50, "{url}");
+        let connections = division.reader_connections;
+        assert_eq!(division.readers, 50, "{url}");
+        assert_eq!(division.too_few_connections(), (connections > 50).then_some(50), "{url}");
+        assert_eq!(division.too_few_epolls(), Some(50_usize.saturating_sub(connections)), "{url}");
+    }
+}
+
+#[test]
+fn selecting_clients_have_epolls_of_their_own_and_merged_ones_need_none() {
+    let public = "access = \"public\"";
+    let merge = "merge = [{ name = \"x\", key = \"x\" }]";
+    let chosen = "merge_query = { name = \"s\", key = \"s:{s}\" }";
+    for (route, clients, epolls) in [
+        (format!("key = \"a\"\n{public}"), 0, 100),
+        (format!("key = \"a\"\nfilter = [\"severity\"]\n{public}"), 0, 200),
+        (format!("{merge}\n{public}"), 0, 100),
+        (format!("{chosen}\n{public}"), 50, 50),
+    ] {
+        let text = format!(
+            "[source]\nurl = \"memory:\"\n[limits]\nreaders = 100\nclients = {clients}\n[[route]]\npath = \"/a\"\n{route}"
+        );
+        let config = config::parse(&text, "test", &[], false).unwrap().config;
+        assert_eq!(Division::of(&config, 10_000).epolls(), epolls, "{route}");
     }
 }
 

@@ -26,6 +26,7 @@ pub mod tls;
 pub mod token;
 pub mod viewer;
 pub mod waiting;
+pub mod wanderer;
 pub mod wire;
 
 use std::io::{ErrorKind, Read};

@@ -18,7 +18,9 @@ const BEHIND_CLIENT_BYTES: u64 = 8 << 10;
 /// and for one over HTTP/2 whose window stays shut: its stream, a piece, and what h2 holds.
 const STALLED_CLIENT_BYTES: u64 = 40 << 10;
 /// For a reader whose stream key is quiet, besides its clients: tasks, topic, ring (measured: benches/RESULTS.md).
-const READER_BYTES: u64 = 10 << 10;
+const READER_BYTES: u64 = 6 << 10;
+/// And for its connection, where it has one of its own.
+const READER_CONNECTION_BYTES: u64 = 11 << 10;
 /// For a pending connection: its task,
 const PENDING_BYTES: u64 = 4 << 10;
 /// and so often what it has sent: it is read ahead, and over HTTP/2 it is counted so.
@@ -84,7 +86,8 @@ impl Budget {
     }
 
     fn readers_bytes(&self) -> u64 {
-        self.readers().saturating_mul(READER_BYTES)
+        let connections = self.reader_connections().saturating_mul(READER_CONNECTION_BYTES);
+        self.readers().saturating_mul(READER_BYTES).saturating_add(connections)
     }
 
     /// Each reader may hold an entry that its ring has no room for.
@@ -236,7 +239,11 @@ mod tests {
         let wanting = budget(&format!("{url}clients = 100000"), 1000);
         assert_eq!(wanting.clients_bound_by(), "open files");
         assert!(wanting.lines().contains("limits.clients asks for 100,000"), "{}", wanting.lines());
-        assert!(wanting.lines().contains("no more than 250 fit"), "{}", wanting.lines());
+        assert!(
+            wanting.lines().contains("no more than 250 of them can have several clients"),
+            "{}",
+            wanting.lines()
+        );
     }
 
     #[test]

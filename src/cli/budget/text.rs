@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     BEHIND_CLIENT_BYTES, Budget, EPHEMERAL_PORTS, KERNEL_CONNECTION_BYTES, LIVE_CLIENT_BYTES,
-    PROXY_SPARE, READER_BYTES, STALLED_CLIENT_BYTES, kernel_send_buffer,
+    PROXY_SPARE, READER_BYTES, READER_CONNECTION_BYTES, STALLED_CLIENT_BYTES, kernel_send_buffer,
 };
 use crate::config::{Access, Config, ConfigFile, Listen, SourceLocation};
 use crate::limits::Division;
@@ -60,18 +60,22 @@ impl Budget {
                 grouped(self.config.limits.clients as u64)
             ),
         };
-        let fit = self.division.stream_keys();
-        let keys = if fit < self.config.limits.readers {
-            format!(
-                "limits.readers; with all clients connected, no more than {} fit",
-                grouped(fit as u64)
-            )
-        } else {
-            "limits.readers".to_owned()
+        let (few, shared) = (self.division.too_few_connections(), self.division.too_few_epolls());
+        let keys = match (few, shared) {
+            (Some(few), _) => format!(
+                "limits.readers; with all clients connected, no more than {} connections to Redis fit",
+                grouped(few as u64)
+            ),
+            (None, Some(shared)) => format!(
+                "limits.readers; with all clients connected, no more than {} of them can have several clients each",
+                grouped(shared as u64)
+            ),
+            (None, None) => "limits.readers".to_owned(),
         };
-        let Division { own, readers, reader_connections, connections } = self.division;
-        let [own, readers, of_readers, connections] =
-            [own, readers, reader_connections, connections].map(|n| grouped(n as u64));
+        let Division { own, readers, connections, .. } = self.division;
+        let epolls = self.division.epolls();
+        let [own, of_readers, epolls, connections] =
+            [own, readers - epolls, epolls, connections].map(|n| grouped(n as u64));
         vec![
             ("clients", grouped(self.clients()), bound),
             ("stream keys", grouped(self.readers()), keys),
@@ -84,7 +88,7 @@ impl Budget {
                 "open files",
                 grouped(self.open_files as u64),
                 format!(
-                    "{own} for the gateway, {readers} for readers (one each, and {of_readers} connections to Redis), {connections} for connections of clients"
+                    "{own} for the gateway, {of_readers} for readers' connections to Redis, {epolls} for stream keys with several clients (one each), {connections} for connections of clients"
                 ),
             ),
         ]
@@ -100,7 +104,11 @@ impl Budget {
             (
                 "readers",
                 size(self.readers_bytes()),
-                format!("{} each, while its stream key is quiet", size(READER_BYTES)),
+                format!(
+                    "{} each, while its stream key is quiet, and {} for each connection to Redis",
+                    size(READER_BYTES),
+                    size(READER_CONNECTION_BYTES)
+                ),
             ),
             (
                 "largest entries",

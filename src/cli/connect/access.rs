@@ -1,11 +1,48 @@
 //! Which commands the user may run on the keys of each route.
 
 use super::finding::{Judgement, Level};
-use crate::config::{Config, KeyTemplate, Route};
+use crate::config::{Config, KeyTemplate, Route, StateTemplate};
 use crate::source::{Error, Inspector};
 
 /// What streams need of every key.
 const READING: [&str; 4] = ["XREAD", "XINFO", "XRANGE", "XREVRANGE"];
+
+/// What every state needs of its key, whatever it holds. Where `EXEC` is denied, nothing is tried that leads into a
+/// transaction.
+const READING_STATE: [&str; 3] = ["TYPE", "EXEC", "MULTI"];
+
+/// What a state of each kind needs besides, by what `TYPE` calls it.
+const KINDS: [(&str, &[&str]); 6] = [
+    ("string", &["STRLEN", "GET"]),
+    ("hash", &["HLEN", "HGETALL"]),
+    ("list", &["LLEN", "LRANGE"]),
+    ("set", &["SCARD", "SMEMBERS"]),
+    ("zset", &["ZCARD", "ZRANGE"]),
+    ("ReJSON-RL", &["JSON.GET"]),
+];
+
+/// What the user may not run on a key, and of what nobody knows.
+#[derive(Default)]
+struct Rights {
+    denied: Vec<&'static str>,
+    unknown: Vec<&'static str>,
+}
+
+impl Rights {
+    async fn ask(
+        &mut self,
+        server: &Inspector,
+        user: Option<&str>,
+        command: &'static str,
+        key: &str,
+    ) {
+        match may_run(server, user, command, key).await {
+            Some(true) => {}
+            Some(false) => self.denied.push(command),
+            None => self.unknown.push(command),
+        }
+    }
+}
 
 /// Asks for the commands of each route on a key that the route may lead to.
 pub(super) async fn access(server: &Inspector, config: &Config) -> Vec<Judgement> {
@@ -18,24 +55,58 @@ pub(super) async fn access(server: &Inspector, config: &Config) -> Vec<Judgement
     for (route, key) in
         routes.flat_map(|(route, keys)| keys.into_iter().map(move |key| (route, key)))
     {
-        let mut denied = Vec::new();
-        let mut unknown = Vec::new();
+        let mut rights = Rights::default();
         let publishing = (config.admin.publish || route.publish.is_some()).then_some("XADD");
         let expires = route.publish.as_ref().is_some_and(|publish| publish.expire.is_some());
         let expiring = expires.then_some("PEXPIRE");
         for command in READING.into_iter().chain(publishing).chain(expiring) {
-            match may_run(server, user.as_deref(), command, &key).await {
-                Some(true) => {}
-                Some(false) => denied.push(command),
-                None => unknown.push(command),
-            }
+            rights.ask(server, user.as_deref(), command, &key).await;
         }
-        judged.push(of_route(&key, &denied, &unknown));
+        judged.push(of_key(&key, &rights));
+    }
+    for route in &config.routes {
+        if let Some(rule) = &route.rules.snapshot
+            && let StateTemplate::Key(template) = &rule.of
+        {
+            let key = sample_key(template);
+            judged.push(of_key(&key, &of_state(server, user.as_deref(), &key).await));
+        }
     }
     judged
 }
 
-fn of_route(key: &str, denied: &[&str], unknown: &[&str]) -> Judgement {
+/// What the user lacks to read the state in `key`.
+async fn of_state(server: &Inspector, user: Option<&str>, key: &str) -> Rights {
+    let mut rights = Rights::default();
+    for command in READING_STATE {
+        rights.ask(server, user, command, key).await;
+        if matches!(command, "EXEC" | "MULTI") && rights.denied.contains(&command) {
+            return rights;
+        }
+    }
+    let kind = server.ask(&["TYPE", key]).await;
+    let is_kind = |(name, _): &&(&str, _)| kind.as_ref().is_ok_and(|kind| kind.text() == *name);
+    if let Some((_, commands)) = KINDS.iter().find(is_kind) {
+        for command in *commands {
+            rights.ask(server, user, command, key).await;
+        }
+        return rights;
+    }
+    // It is not there, or at another node: one kind is enough.
+    for (_, commands) in KINDS {
+        let mut of_kind = Rights::default();
+        for command in commands {
+            of_kind.ask(server, user, command, key).await;
+        }
+        if of_kind.denied.is_empty() {
+            return rights;
+        }
+    }
+    rights.denied.push("what reads a state of any kind");
+    rights
+}
+
+fn of_key(key: &str, Rights { denied, unknown }: &Rights) -> Judgement {
     if !denied.is_empty() {
         let text = format!(
             "the user may not run {} on \"{key}\": its clients are refused; allow the commands and the key (docs/redis.md, Access rights)",
@@ -61,7 +132,10 @@ async fn may_run(server: &Inspector, user: Option<&str>, command: &str, key: &st
         "XRANGE" => &["XRANGE", key, "-", "-", "COUNT", "1"],
         "XREVRANGE" => &["XREVRANGE", key, "-", "-", "COUNT", "1"],
         "PEXPIRE" => &["PEXPIRE", key, "3600000"],
-        _ => &["XADD", key, "*", "payload", "x"],
+        "XADD" => &["XADD", key, "*", "payload", "x"],
+        "EXEC" | "MULTI" => &[command],
+        "LRANGE" | "ZRANGE" => &[command, key, "0", "0"],
+        _ => &[command, key],
     };
     if let Some(user) = user {
         let dry = [&["ACL", "DRYRUN", user], words].concat();
@@ -73,11 +147,38 @@ async fn may_run(server: &Inspector, user: Option<&str>, command: &str, key: &st
     if matches!(command, "XADD" | "PEXPIRE") {
         return None;
     }
+    if matches!(command, "MULTI" | "GET" | "HGETALL" | "SMEMBERS" | "JSON.GET") {
+        return may_queue(server, words).await;
+    }
     is_allowed(server.ask(words).await.err().as_ref())
+}
+
+/// The same of a command that may have much to say: it comes into a transaction, which is not run.
+async fn may_queue(server: &Inspector, words: &[&str]) -> Option<bool> {
+    let begun = is_allowed(server.ask(&["MULTI"]).await.err().as_ref());
+    if words == ["MULTI"] || begun != Some(true) {
+        leave_transaction(server).await;
+        return begun;
+    }
+    let queued = server.ask(words).await;
+    leave_transaction(server).await;
+    is_allowed(queued.err().as_ref())
+}
+
+/// `DISCARD` is a right that nothing else needs. With a command that does not exist, `EXEC` discards as well.
+async fn leave_transaction(server: &Inspector) {
+    for word in ["SSEGATE", "EXEC"] {
+        let _ = server.ask(&[word]).await;
+    }
 }
 
 /// Whether a command that ended so was allowed: also one whose key is missing, or at another node.
 fn is_allowed(error: Option<&Error>) -> Option<bool> {
+    // That `EXEC` is denied is told within EXECABORT.
+    let denials = ["unknown command", "NOPERM"];
+    if error.is_some_and(|error| denials.iter().any(|denial| error.message.contains(denial))) {
+        return Some(false);
+    }
     match error.map(|error| error.code) {
         None | Some("ERR" | "WRONGTYPE" | "MOVED" | "ASK") => Some(true),
         Some("NOPERM") => Some(false),
@@ -106,5 +207,12 @@ mod tests {
         assert_eq!(["ERR", "WRONGTYPE", "MOVED"].map(allowed), [Some(true); 3]);
         assert_eq!(allowed("NOPERM"), Some(false));
         assert_eq!(["LOADING", "TIMEOUT"].map(allowed), [None; 2]);
+        for message in [
+            "ERR unknown command 'JSON.GET'",
+            "EXECABORT Transaction discarded because of: NOPERM this user has no permissions",
+        ] {
+            let error = Error { class: ErrorClass::Away, code: "ERR", message: message.into() };
+            assert_eq!(is_allowed(Some(&error)), Some(false), "{message}");
+        }
     }
 }

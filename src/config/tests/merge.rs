@@ -40,6 +40,11 @@ fn a_part_tells_everything_as_events_and_has_its_name_in_types_where_that_is_wan
     assert_eq!(plain.rules.controls(), Controls::Comment);
     assert_eq!((plain.part_rules.controls(), plain.part_rules.of_part), (Controls::Event, true));
     assert_eq!(plain.part_rendering("chat", false).stream, None);
+    let is_shared = |route: &Route, selects| {
+        let made = || route.part_rendering("chat", selects);
+        Arc::ptr_eq(&made(), &made())
+    };
+    assert!(is_shared(&plain, false) && is_shared(&plain, true));
     let fixed = |name: &str| EventName::Fixed(name.into());
     for (event, expected) in [
         ("{ stream = true }", fixed("message")),
@@ -52,6 +57,7 @@ fn a_part_tells_everything_as_events_and_has_its_name_in_types_where_that_is_wan
         let route = route(&format!("{MERGE}\nevent = {event}"));
         let rendering = route.part_rendering("chat", false);
         assert_eq!((&rendering.event, rendering.stream.as_deref()), (&expected, Some("chat")));
+        assert!(is_shared(&route, false) && is_shared(&route, true), "clients share it");
         assert!(route.makes(&rendering) && !route.makes(&route.rules.rendering), "{event}");
     }
 }
@@ -89,6 +95,10 @@ fn faults_of_merged_streams_say_what_to_write() {
         (CHOSEN.replace("\"stream\"", "\"last\""), "says where a client begins"),
         (CHOSEN.replace("\"stream\"", "\"Last-Event-ID\""), "says where a client begins"),
         (CHOSEN.replace("\"stream\"", "\"a b\""), "is not the name of a parameter"),
+        (
+            CHOSEN.replace("\"stream\"", &format!("{:?}", "p".repeat(65))),
+            "has 65 letters, and a request has it once for each stream",
+        ),
         (CHOSEN.replace("/any", "/any/{stream}"), "is a variable of the path"),
         ("path = \"/a\"\nmerge_query = {}".into(), "names no parameter of the query"),
         (format!("{MERGE}\nevent = {{ stream = true, name = \"\" }}"), "has no type after"),

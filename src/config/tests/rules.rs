@@ -16,9 +16,18 @@ fn a_route_that_names_none_of_them_is_as_before() {
     let Route { start, absent, ended, headers, rules, .. } = route("");
     assert_eq!((start, absent, ended), (RouteStart::Live, Absent::Wait, Ended::NoContent));
     assert!(headers.is_empty());
-    let StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts, of_part } =
-        &*rules;
-    assert!(!of_part);
+    let StreamRules {
+        rendering,
+        selected,
+        signals,
+        stalled,
+        on_gap,
+        snapshot,
+        end_data,
+        cuts,
+        of_part,
+    } = &*rules;
+    assert!(!of_part && rendering == selected);
     assert_eq!((rendering.controls, &rendering.end), (Controls::Event, &None));
     assert_eq!((*signals, *stalled, end_data), (Signals::Comment, Duration::ZERO, &None));
     assert!(*on_gap == OnGap::Tell && snapshot.is_none() && !cuts);

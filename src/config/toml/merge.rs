@@ -13,6 +13,9 @@ use crate::sse::{COMPOSITE_BYTES, longest_composite_bytes};
 /// How many streams a client may have on one connection.
 const MOST_PARTS: usize = 64;
 const DEFAULT_MOST: usize = 32;
+/// A request has the parameter once for each stream. With this, the longest last event id, and a token of 4 KiB, it is
+/// just below what the router takes.
+const LONGEST_PARAMETER: usize = 64;
 /// What the query of a stream has for other uses.
 const TAKEN: [&str; 2] = ["last", "since"];
 const WRITE_MERGE: &str = "write a list, as in [{ name = \"chat\", key = \"chat:{user}\" }, { name = \"alerts\", key = \"alerts:{tenant}\" }]";
@@ -147,6 +150,12 @@ fn query_name(item: &Item) -> Result<String, String> {
     if TAKEN.contains(&name.as_str()) || letters.eq_ignore_ascii_case("lasteventid") {
         return Err(format!(
             "the parameter \"{name}\" says where a client begins; choose another name"
+        ));
+    }
+    if name.len() > LONGEST_PARAMETER {
+        return Err(format!(
+            "the parameter \"{name}\" has {} letters, and a request has it once for each stream: with a token and a last event id it could become longer than the gateway takes; write up to {LONGEST_PARAMETER}",
+            name.len()
         ));
     }
     variable_name(&name).map_err(|_| {

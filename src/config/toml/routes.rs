@@ -169,7 +169,7 @@ fn route(
         rows::OfRoute { access: access.as_ref(), data: &rendering.data, tokens: others.tokens };
     let (rows, rows_found) = rows::rows(&mut section, &of_route);
     let replay = section.read("replay", WrittenValue::Integer(10_000), replay).0;
-    let rules = rules::rules(&mut section, rendering, replay, others);
+    let rules = rules::rules(&mut section, rendering, &rows.columns, replay, others);
     let snapshot = rules.streams.snapshot.as_ref().zip(rules.snapshot_found.as_ref());
     if let (Some(rows), Some((rule, found))) = (&rows_found, snapshot) {
         rows::check_snapshot(&mut section, rows, rule, found);
@@ -189,6 +189,7 @@ fn route(
     section.end();
     let ((path, found), (streams, _)) = (path?, streams?);
     let part_rules = Arc::new(rules.streams.for_part());
+    let named = if names_parts { streams.named_renderings(&part_rules) } else { Vec::new() };
     let route = Route {
         path,
         streams,
@@ -202,6 +203,7 @@ fn route(
         rules: Arc::new(rules.streams),
         part_rules,
         names_parts,
+        named,
         rows,
     };
     Some((route, found.location))

@@ -9,7 +9,7 @@ use super::section::{Found, Section};
 use super::{headers, snapshot};
 use crate::config::units::{self, WrittenValue};
 use crate::config::{Absent, Ended, OnGap, Replay, RouteStart, Signals, StreamRules, TokenPlace};
-use crate::sse::{Controls, EndMarker, EventName, Rendering, SNAPSHOT_EVENT};
+use crate::sse::{Column, Controls, EndMarker, EventName, Rendering, SNAPSHOT_EVENT};
 
 const DEFAULT_ABSENT_AFTER: &str = "5s";
 
@@ -41,10 +41,11 @@ pub(super) struct Rules {
     pub(super) snapshot_found: Option<Found>,
 }
 
-/// Reads them. `rendering` is what the route makes of an entry.
+/// Reads them. `rendering` is what the route makes of an entry, `columns` tell its clients apart.
 pub(super) fn rules(
     section: &mut Section<'_, '_>,
     rendering: Rendering,
+    columns: &[Column],
     replay: Replay,
     OtherSections { block, is_embedded, .. }: OtherSections<'_>,
 ) -> Rules {
@@ -74,10 +75,18 @@ pub(super) fn rules(
     let gaps_have_ids = on_gap != OnGap::Heal;
     let conflate = section.read("conflate", WrittenValue::Flag(false), conflate).0;
     let rendering = Rendering { controls, end, conflate, gaps_have_ids, ..rendering };
-    let rendering = Arc::new(rendering);
-    let of_part = false;
-    let streams =
-        StreamRules { rendering, signals, stalled, on_gap, snapshot, end_data, cuts, of_part };
+    let selected = Arc::new(Rendering { columns: columns.to_vec(), ..rendering.clone() });
+    let streams = StreamRules {
+        rendering: Arc::new(rendering),
+        selected,
+        signals,
+        stalled,
+        on_gap,
+        snapshot,
+        end_data,
+        cuts,
+        of_part: false,
+    };
     Rules { start, absent, ended, headers, streams, snapshot_found }
 }
 

@@ -48,7 +48,8 @@ impl CatchUp {
     fn live(subscriber: &Subscriber, seq: u64, tail: StreamId, mut opening: Vec<u8>) -> Self {
         subscriber.format.append_control(Some(tail), Control::Live { replayed: 0 }, &mut opening);
         let delivery = DeliveryState { last_id: Some(tail), live: true, source_down: false };
-        Self::at(subscriber, Phase::Ring(WritePosition { seq, offset: 0 }), delivery, opening)
+        let phase = Phase::Ring(WritePosition { seq, offset: 0 });
+        Self { told_at: Some(tail), ..Self::at(subscriber, phase, delivery, opening) }
     }
 
     /// At a position in the ring, which the shard still holds in memory.

@@ -230,7 +230,7 @@ impl Driver {
         };
         let fanout = self.fanout.clone();
         let (rendering, selection) =
-            (self.subscriber.format.rendering, self.subscriber.selection.clone());
+            (self.subscriber.format.rendering, self.subscriber.selection().cloned());
         let view = View { rendering: rendering.into(), selection: selection.as_deref() };
         let Beginning { asked, replay, now, .. } = beginning;
         let rules = self.subscriber.rules.clone();

@@ -197,7 +197,7 @@ impl CatchUp {
             half_written,
             format,
             rules,
-            selection: subscriber.selection.clone(),
+            selection: subscriber.selection().cloned(),
             told_at: None,
             is_at_end: false,
             is_denied: false,

@@ -19,7 +19,7 @@ impl Driver {
         let (fanout, query) = (self.fanout.clone(), self.subscriber.state.clone());
         let query = query.expect("only a client whose route gives a state is to get one");
         let (rendering, selection) =
-            (self.subscriber.format.rendering, self.subscriber.selection.clone());
+            (self.subscriber.format.rendering, self.subscriber.selection().cloned());
         let view = View { rendering: rendering.into(), selection: selection.as_deref() };
         let reading = async {
             fanout.replays.end_if_unknown(&topic, &rules).await?;

@@ -110,3 +110,37 @@ impl CatchUp {
         (self.delivery.last_id, self.told_at) = (Some(id), Some(id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Replay;
+    use crate::fanout::testing::TestFanout;
+    use crate::sse::{RowValue, Selection};
+    use crate::stream::start::Start;
+
+    /// An id is a place from which the client goes on: one that nobody knows yet would be the beginning of the stream.
+    #[tokio::test]
+    async fn a_client_is_told_no_place_but_one_to_which_it_has_moved() {
+        let test = TestFanout::new();
+        let (mut subscriber, lease) = test.unattached("a");
+        let wanted = Selection::new([(0, vec![RowValue::of(b"acme")])]);
+        subscriber.lease.select(&Arc::new(wanted), 1).unwrap();
+        let machine = || CatchUp::begin(&subscriber, Replay::All, Start::Live, Vec::new());
+        let told = |mut machine: CatchUp| {
+            machine.tell_alive(&ReaderState::Up);
+            String::from_utf8(machine.unsent).unwrap()
+        };
+        let is_told_at = |machine: CatchUp| told(machine).contains("\"at\"");
+        assert!(!is_told_at(machine()), "the reader has not read yet");
+        lease.topic().start_generation(StreamId { ms: 7, seq: 0 });
+        lease.topic().answered();
+        assert!(machine().delivery.live);
+        assert!(!is_told_at(machine()), "it was told with `live`");
+        let mut moved = machine();
+        moved.delivery.last_id = Some(StreamId { ms: 9, seq: 0 });
+        assert!(told(moved).contains("id: 9-0"));
+    }
+}

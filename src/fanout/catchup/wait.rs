@@ -60,7 +60,7 @@ impl Driver {
     /// When nothing will have happened for so long that the client gets a sign of life. It gets none for each part, but
     /// where entries are withheld it hears of each how far it has come.
     fn next_keepalive(&self) -> Instant {
-        let is_quiet = self.subscriber.rules.of_part && self.subscriber.selection.is_none();
+        let is_quiet = self.subscriber.rules.of_part && self.subscriber.selection().is_none();
         self.last_write + if is_quiet { FAR } else { self.fanout.settings().keepalive }
     }
 

@@ -169,6 +169,6 @@ fn follow(fanout: &Arc<Fanout>, socket: Socket, stream: MergedStream, is_live: b
 fn may_join_crowd(rules: &StreamRules, parts: &[MergedPart]) -> bool {
     let is_endless = rules.end().is_none() && rules.stalled.is_zero();
     let topics: HashSet<u64> = parts.iter().map(|part| part.subscriber.topic().id).collect();
-    let is_all = |part: &MergedPart| part.subscriber.selection.is_none();
+    let is_all = |part: &MergedPart| part.subscriber.selection().is_none();
     is_endless && topics.len() == parts.len() && parts.iter().all(is_all)
 }

@@ -32,7 +32,7 @@ impl Shard {
             return self.hand_over(socket, subscriber, machine);
         };
         let metrics = self.fanout.metrics.clone();
-        let missing = match &subscriber.selection {
+        let missing = match subscriber.selection() {
             Some(selection) => subscriber.format.selected(&missing, selection),
             None => missing,
         };

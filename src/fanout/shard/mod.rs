@@ -60,7 +60,7 @@ impl ShardHandle {
 
     /// Whether a subscriber like this belongs there.
     pub(super) fn suits(&self, subscriber: &Subscriber) -> bool {
-        self.selects == subscriber.selection.is_some()
+        self.selects == subscriber.selection().is_some()
     }
 
     pub(super) fn subscribers(&self) -> usize {

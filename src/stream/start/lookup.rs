@@ -91,6 +91,12 @@ pub(crate) async fn resolve_recreated(
     Ok(rule::recreated(last_id, query.info().await?.as_ref()))
 }
 
+/// Whether fewer entries may get an answer. A single one that gets none is asked for again by its subscriber, after a
+/// pause.
+fn is_of_too_many(error: &Error) -> bool {
+    error.class == ErrorClass::TooLarge || error.code == "IO"
+}
+
 fn behind_its_reader() -> Error {
     let message = "the stream ends before what its reader has read".to_owned();
     Error { class: ErrorClass::Away, code: "LAGGING", message }
@@ -131,9 +137,7 @@ impl StreamQuery<'_> {
             let at_once = ask.min(may_look_at);
             let entries = match self.source.newest(self.key, oldest, at_once).await {
                 // Some servers and proxies close a connection for which they hold too much.
-                Err(error)
-                    if error.class == ErrorClass::TooLarge || error.code == "IO" && ask > 1 =>
-                {
+                Err(error) if at_once > 1 && is_of_too_many(&error) => {
                     ask = (at_once / 8).max(1);
                     continue;
                 }

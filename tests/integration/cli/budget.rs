@@ -2,6 +2,7 @@
 
 use super::{ROUTE, file};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::program::run;
 use crate::support::redis::Redis;
@@ -60,6 +61,37 @@ fn redis_sees_no_more_connections_than_the_budget_says() {
     gateway.publish("events:0", "third");
     let seen = redis.clients() as u64;
     assert!((6..=most).contains(&seen), "{seen} connections, {most} in the budget");
+}
+
+#[test]
+fn a_stream_key_takes_an_epoll_from_its_second_client_to_its_last() {
+    let redis = Redis::start();
+    let gateway = Setup::redis(&redis).set("source", "linger = \"5m\"").start_ready();
+    let fds = format!("/proc/{}/fd", gateway.pid());
+    let epolls = || {
+        let open =
+            std::fs::read_dir(&fds).unwrap().filter_map(|fd| fd.ok()?.path().read_link().ok());
+        open.filter(|target| target.ends_with("anon_inode:[eventpoll]")).count()
+    };
+    let open = |n: usize| {
+        let mut client = Client::open(&gateway.address, &format!("/events/{n}"));
+        client.live();
+        client
+    };
+    let own = epolls();
+    let first: Vec<_> = (0..3).map(open).collect();
+    assert_eq!(epolls(), own, "each key has one client");
+    let second: Vec<_> = (0..3).map(open).collect();
+    eventually("each key has an epoll", || epolls() == own + 3);
+    // A key that has something to offer is read on for a while.
+    for n in 0..3 {
+        redis.add(&format!("events:{n}"), "kept");
+    }
+    let mut clients: Vec<_> = first.into_iter().chain(second).collect();
+    clients.iter_mut().for_each(|client| drop(client.entry()));
+    drop(clients);
+    eventually("they went with the clients", || epolls() == own);
+    assert_eq!(gateway.metric("ssegate_readers") as u64, 3, "the keys are still read");
 }
 
 #[test]

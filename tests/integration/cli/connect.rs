@@ -171,21 +171,24 @@ fn keys_of_routes_are_streams_or_not_there_yet() {
     checked(&setup()).has(78, "wrong", "key");
 }
 
+/// Of a user that has these rights and no others.
+fn limited(redis: &Redis, rights: &[&str]) -> Setup {
+    let words = ["ACL", "SETUSER", "gw", "reset", "on", ">secret"];
+    assert_eq!(redis.run(&[&words[..], rights].concat()), Answer::Text("OK".into()));
+    let credentials = Folder::new();
+    std::fs::write(credentials.0.join("password"), "secret").unwrap();
+    let file = credentials.0.join("password");
+    Setup::redis(redis)
+        .set("admin", "publish = false")
+        .set("source", "username = \"gw\"")
+        .set("source", &format!("password_file = {file:?}"))
+        .credentials(credentials)
+}
+
 #[test]
 fn commands_that_the_user_may_not_run_are_named() {
     let redis = Redis::start();
-    let user = |rights: &[&str]| {
-        let words = ["ACL", "SETUSER", "gw", "reset", "on", ">secret"];
-        assert_eq!(redis.run(&[&words[..], rights].concat()), Answer::Text("OK".into()));
-        let folder = Folder::new();
-        let file = folder.0.join("password");
-        std::fs::write(&file, "secret").unwrap();
-        let setup = Setup::redis(&redis)
-            .set("admin", "publish = false")
-            .set("source", "username = \"gw\"")
-            .set("source", &format!("password_file = {file:?}"));
-        checked(&setup)
-    };
+    let user = |rights: &[&str]| checked(&limited(&redis, rights));
     let all = ["+xread", "+xinfo|stream", "+xrange", "+xrevrange", "%R~events:*"];
     let found = user(&all);
     found.has(0, "fine", "access");
@@ -205,6 +208,41 @@ fn commands_that_the_user_may_not_run_are_named() {
             "XREAD, XINFO, XRANGE, XREVRANGE",
         );
     }
+}
+
+#[test]
+fn what_the_user_lacks_to_read_a_state_is_named() {
+    let redis = Redis::start();
+    let stream = ["+xread", "+xinfo|stream", "+xrange", "+xrevrange", "%R~events:*"];
+    let state = ["%R~state:*", "+type", "+multi", "+exec"];
+    for extra in [&["+acl|whoami", "+acl|dryrun"][..], &[]] {
+        let found = |name: &str, rights: &[&str]| {
+            let routes = FIXED.replace("siem:logs", "events:logs");
+            let routes = format!("{routes}snapshot = \"state:{name}\"\n");
+            let rights = [&stream[..], rights, extra].concat();
+            checked(&limited(&redis, &rights).routes(&routes))
+        };
+        let with = |rights: &[&'static str]| [&state[..], rights].concat();
+        let lacks = |name: &str, rights: &[&str], missing: &str| {
+            let found = found(name, rights);
+            found.has(78, "wrong", "access");
+            let told = format!("may not run {missing} on \"state:{name}\"");
+            assert!(found.text.contains(&told), "{told} in\n{}", found.text);
+        };
+        // What is there decides; of what is not there yet any kind may be meant.
+        redis.run(&["HSET", "state:hash", "a", "1"]);
+        found("hash", &with(&["+hlen", "+hgetall"])).has(0, "fine", "access");
+        found("none", &with(&["+llen", "+lrange"])).has(0, "fine", "access");
+        lacks("hash", &with(&["+llen", "+lrange", "+hlen"]), "HGETALL");
+        lacks("none", &with(&["+llen", "+hgetall"]), "what reads a state of any kind");
+        let no_exec = ["%R~state:*", "+type", "+multi", "+hlen", "+hgetall"];
+        lacks("hash", &no_exec, "EXEC");
+        let no_multi = ["%R~state:*", "+type", "+exec", "+hlen", "+hgetall"];
+        lacks("hash", &no_multi, "MULTI");
+        let no_key = ["+type", "+multi", "+exec", "+get", "+strlen"];
+        lacks("none", &no_key, "TYPE, what reads a state of any kind");
+    }
+    assert_eq!(redis.calls("hgetall"), 0, "a state may be large");
 }
 
 #[test]

@@ -2,30 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ssegate::sse::parse::{Event, Item};
+use fastrand::Rng;
+use ssegate::sse::parse::Event;
 use ssegate::sse::{StreamId, parse_composite};
 
 use super::ROUTES;
-use crate::support::client::Client;
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::Setup;
 use crate::support::redis::{Answer, Redis};
-use crate::support::seed;
-use crate::support::waiting::pause_of_the_scenario;
+use crate::support::wanderer::{Wanderer, resuming, wander};
+use crate::support::{pause_of_the_scenario, seed};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const CLIENTS: usize = 12;
 const ENTRIES: usize = 2000;
-/// A client that hears nothing for so long, when nothing is written any more, has all.
-const QUIET: Duration = Duration::from_millis(2500);
 
 /// What was written to each stream.
 type Written = Mutex<[BTreeMap<StreamId, String>; 3]>;
 
-fn write(redis: &Redis, written: &Written, over: &AtomicBool, mut random: fastrand::Rng) {
+fn write(redis: &Redis, written: &Written, mut random: Rng) {
     for number in 0..ENTRIES {
         let of = random.usize(..NAMES.len());
         let key = format!("events:{}", NAMES[of]);
@@ -44,12 +40,12 @@ fn write(redis: &Redis, written: &Written, over: &AtomicBool, mut random: fastra
         }
         pause_of_the_scenario(Duration::from_micros(random.u64(..2000)), "it writes on");
     }
-    over.store(true, Ordering::Relaxed);
 }
 
 /// A client's history.
-#[derive(Default)]
-struct History {
+struct History<'a> {
+    path: &'static str,
+    written: &'a Written,
     /// As it would come back.
     id: String,
     at: BTreeMap<String, StreamId>,
@@ -57,8 +53,17 @@ struct History {
     events: usize,
 }
 
-impl History {
-    fn hear(&mut self, event: &Event, written: &Written) {
+impl Wanderer for History<'_> {
+    fn asks(&mut self, random: &mut Rng) -> (String, String) {
+        if random.u8(..6) == 0 {
+            self.id.clear();
+            self.at.clear();
+            self.had.clear();
+        }
+        (self.path.to_owned(), resuming(&self.id))
+    }
+
+    fn hears(&mut self, event: &Event) {
         self.id.clone_from(&event.last_event_id);
         let control: Option<serde_json::Value> =
             (event.event_type == "ssegate").then(|| serde_json::from_str(&event.data).unwrap());
@@ -69,69 +74,29 @@ impl History {
             let (name, _) = event.event_type.split_once('.').expect("it says of which stream");
             let of = NAMES.iter().position(|known| *known == name).unwrap();
             let (_, id) = positions.iter().find(|(known, _)| *known == name).unwrap();
-            assert_eq!(written.lock().unwrap()[of].get(id), Some(&event.data), "{name} {id}");
+            assert_eq!(self.written.lock().unwrap()[of].get(id), Some(&event.data), "{name} {id}");
             assert!(self.had.insert((of, *id)), "{name} {id} came twice");
             self.events += 1;
         }
         for (name, id) in positions {
             let is_gap = gap_in.as_deref() == Some(name);
-            self.moves_to(name, id, is_gap, written);
+            self.moves_to(name, id, is_gap);
         }
     }
+}
 
+impl History<'_> {
     /// Everything between where it was and where it is now came, or a gap tells of it.
-    fn moves_to(&mut self, name: &str, id: StreamId, is_gap: bool, written: &Written) {
+    fn moves_to(&mut self, name: &str, id: StreamId, is_gap: bool) {
         let of = NAMES.iter().position(|known| *known == name).unwrap();
         if let Some(at) = self.at.get(name).filter(|_| !is_gap) {
             assert!(*at <= id, "{name} goes back from {at} to {id}");
-            let written = written.lock().unwrap();
+            let written = self.written.lock().unwrap();
             for (missed, _) in written[of].range(*at..=id).filter(|(missed, _)| *missed > at) {
                 assert!(self.had.contains(&(of, *missed)), "{name} {missed} is lost after {at}");
             }
         }
         self.at.insert(name.to_owned(), id);
-    }
-}
-
-/// Joins, stalls, leaves and comes back until it is over, and then hears all that is left.
-fn follow(
-    gateways: &[Gateway],
-    path: &str,
-    written: &Written,
-    over: &AtomicBool,
-    mut random: fastrand::Rng,
-) -> History {
-    let mut history = History::default();
-    loop {
-        if random.u8(..6) == 0 {
-            history = History { events: history.events, ..History::default() };
-        }
-        let headers = match &*history.id {
-            "" => String::new(),
-            id => format!("Last-Event-ID: {id}\r\n"),
-        };
-        let address = &random.choice(gateways).unwrap().address;
-        let mut client = Client::with_small_window_and(address, path, &headers);
-        let leaves = Instant::now() + Duration::from_millis(random.u64(100..3000));
-        let mut heard = Instant::now();
-        loop {
-            let is_over = over.load(Ordering::Relaxed);
-            if !is_over && Instant::now() > leaves {
-                break;
-            }
-            match client.next_within(Duration::from_millis(20)) {
-                Some(Item::Event(event)) => {
-                    history.hear(&event, written);
-                    heard = Instant::now();
-                }
-                _ if is_over && heard.elapsed() > QUIET => return history,
-                _ if client.has_ended() => break,
-                _ => {}
-            }
-            if random.u16(..300) == 0 {
-                pause_of_the_scenario(Duration::from_millis(random.u64(..500)), "it stalls");
-            }
-        }
     }
 }
 
@@ -143,26 +108,30 @@ fn nobody_loses_anything_in_a_crowd() {
         setup.set("ring", "entries = 64").set("limits", "send_buffer = \"8KiB\"").start_ready()
     };
     let gateways = [start(), start()];
-    let (written, over) = (Written::default(), AtomicBool::new(false));
+    let written = Written::default();
     let mut random = seed::rng();
-    let ends: Vec<_> = thread::scope(|scope| {
-        let (written, over, gateways) = (&written, &over, &gateways);
-        let (writer, redis) = (random.fork(), &redis);
-        scope.spawn(move || write(redis, written, over, writer));
-        let paths = ["/any?stream=a&stream=b&stream=c", "/any?stream=c&stream=a"];
-        let following: Vec<_> = (0..CLIENTS)
-            .map(|number| (paths[usize::from(number % 4 == 3)], random.fork()))
-            .map(|(path, random)| {
-                scope.spawn(move || follow(gateways, path, written, over, random))
-            })
-            .collect();
-        following.into_iter().map(|following| following.join().unwrap()).collect()
-    });
-    let written = written.into_inner().unwrap();
+    let paths = ["/any?stream=a&stream=b&stream=c", "/any?stream=c&stream=a"];
+    let client = |number: usize| History {
+        path: paths[usize::from(number % 4 == 3)],
+        written: &written,
+        id: String::new(),
+        at: BTreeMap::new(),
+        had: BTreeSet::new(),
+        events: 0,
+    };
+    let clients = (0..CLIENTS).map(client).collect();
+    let ends = wander(
+        clients,
+        Duration::from_secs(3),
+        random.fork(),
+        |client, random| client.comes(&gateways, random),
+        |random| write(&redis, &written, random),
+    );
+    let written_at_all = written.lock().unwrap();
     for history in &ends {
         for (name, at) in &history.at {
             let of = NAMES.iter().position(|known| known == name).unwrap();
-            let last = *written[of].keys().next_back().unwrap();
+            let last = *written_at_all[of].keys().next_back().unwrap();
             assert!(*at >= last, "{name}: {at} is before its end, {last}");
         }
     }

@@ -43,6 +43,37 @@ fn answer(scene: &Scene, path: &str, headers: &str) -> Response {
     exchange(&scene.gateway.address, &request)
 }
 
+/// The names of the most streams, the longest parameter and last event id, and a token of 4 KiB, all in the URL; and the
+/// id in a header as well.
+#[test]
+fn the_longest_choice_is_served() {
+    const NUMBER: u64 = 18_446_744_073_709_551_000;
+    let parameter = "p".repeat(64);
+    let routes = format!(
+        "[[route]]\npath = \"/any\"\nmerge_query = {{ name = \"{parameter}\", key = \"events:{{{parameter}}}\", most = 64 }}\naccess = \"jwt\"\nmatch = {{ {parameter} = \"streams\" }}\n"
+    );
+    let names: Vec<_> = (0..64).map(|number| format!("{number:0>21}")).collect();
+    let id: Vec<_> = names.iter().map(|name| format!("{name}={NUMBER}-{NUMBER}")).collect();
+    let id = id.join(",");
+    assert_eq!(id.len(), 4095);
+    let claims = |padding: usize| json!({ "streams": names, "padding": "x".repeat(padding) });
+    let token = (0..4096).rev().map(|padding| bearer(&claims(padding)));
+    let token = token.map(|token| token["Bearer ".len()..].to_owned());
+    let token = token.into_iter().find(|token| token.len() <= 4096).unwrap();
+    let chosen: Vec<_> = names.iter().map(|name| format!("{parameter}={name}")).collect();
+    let in_query = id.replace('=', "%3D").replace(',', "%2C");
+    let path = format!("/any?{}&token={token}&last_event_id={in_query}", chosen.join("&"));
+    eprintln!("{} bytes", path.len());
+    everywhere_with(&routes, guarded, |scene| {
+        let mut viewer = scene.resume(&path, &id);
+        let (gap, told) = viewer.control();
+        assert_eq!((&gap["reason"], told.split(',').count()), (&"reset".into(), 64), "{gap}");
+        let longer = format!("{path}&other={}", "x".repeat(1_000));
+        let refused = answer(scene, &longer, "");
+        assert_eq!((refused.status, &*refused.body), (414, "longer than 14336 bytes: query\n"));
+    });
+}
+
 #[test]
 fn one_refusal_is_403_for_all_and_says_nothing_of_which() {
     everywhere_with(GUARDED, guarded, |scene| {

@@ -1,7 +1,14 @@
 //! One stream that fares otherwise than the others.
 
+use std::time::{Duration, Instant};
+
+use ssegate::sse::parse::Item;
+
 use super::{ROUTES, both, everywhere, on_redis};
-use crate::support::redis::Answer;
+use crate::support::client::Client;
+use crate::support::gateway::Setup;
+use crate::support::redis::{Answer, Redis};
+use crate::support::{eventually, pause_of_the_scenario};
 
 #[test]
 fn a_trim_of_one_stream_is_a_gap_for_it_alone() {
@@ -124,6 +131,37 @@ fn an_event_that_is_too_large_is_a_gap_of_its_stream() {
             }
         },
     );
+}
+
+/// A client that takes nothing for a second keeps no page in memory: the rest is read again, of a Redis that has stopped.
+#[test]
+fn an_event_whose_rest_does_not_come_holds_up_the_others_for_five_seconds() {
+    const BYTES: usize = 4 << 20;
+    let redis = Redis::start();
+    let chat = redis.add("chat:u", "before");
+    let alerts = redis.add("alerts", "before");
+    let large = redis.add("chat:u", &"x".repeat(BYTES));
+    let limits = "send_buffer = \"16KiB\"";
+    let setup = Setup::redis(&redis).routes(ROUTES).set("limits", limits);
+    let gateway = setup.set("source", "max_entry = \"8MiB\"").start_ready();
+    let position = format!("Last-Event-ID: {}\r\n", both(&chat, &alerts));
+    let mut client = Client::with_small_window_and(&gateway.address, "/all/u", &position);
+    let served = || gateway.metric(r#"ssegate_bytes_sent_total{route="/all/{user}"}"#);
+    eventually("half of it is on its way", || served() > 30_000.0);
+    pause_of_the_scenario(Duration::from_millis(2500), "the client takes nothing");
+    redis.signal("STOP");
+    let cut = || gateway.metric("ssegate_client_disconnects_total{reason=\"slow\"}");
+    assert!(cut() < 0.5 && served() < BYTES as f64);
+    let stopped = Instant::now();
+    let rest = client.rest();
+    assert!(!rest.iter().any(|item| matches!(item, Item::Event(_))), "{rest:?}");
+    assert!(!client.complete && stopped.elapsed() >= Duration::from_secs(5));
+    assert!(cut() > 0.5, "it is cut, and does not go on by itself");
+    redis.signal("CONT");
+    // Nothing is lost: it comes back as it was.
+    let mut client = Client::resume(&gateway.address, "/all/u", &both(&chat, &alerts));
+    let whole = client.entry();
+    assert_eq!((whole.data.len(), whole.last_event_id), (BYTES, both(&large, &alerts)));
 }
 
 #[test]

@@ -183,6 +183,37 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
     assert_eq!(faults(&browser), Vec::<Value>::new());
 }
 
+/// A reload has removed the route, and with it how the page renders; what is left is as the last client has it, who may
+/// have lost less than all.
+#[test]
+fn a_gap_of_rows_is_shown_with_the_most_that_one_reader_lost() {
+    let redis = Redis::start();
+    let public = |path: &str, key: &str| {
+        format!("[[route]]\npath = \"{path}\"\nkey = \"{key}\"\naccess = \"public\"\n")
+    };
+    let (rows, others) = (public("/rows", "rows"), public("/events/{name}", "events:{name}"));
+    let setup = |routes: &str| {
+        let limits = "send_buffer = \"16KiB\"\nwrite_stall = \"5m\"";
+        Setup::redis(&redis).routes(routes).set("limits", limits)
+    };
+    let gateway = setup(&format!("{rows}filter = [\"tenant\"]\n{others}")).start_ready();
+    let mut client = Client::with_small_window(&gateway.address, "/rows?tenant=acme");
+    client.live();
+    redis.run(&["XADD", "rows", "*", "tenant", "acme", "payload", &"x".repeat(900_000)]);
+    within(SEEN, "it has half an event, and takes no more", || {
+        gateway.report()["streams"][0]["followers"]["count"] == 1
+    });
+    gateway.write(&setup(&others));
+    gateway.reload();
+    let browser = open(&gateway, DESK);
+    shows(&browser, "#rows tr:nth-child(1)", "rows");
+    browser.script("document.querySelector('#rows button').click()");
+    shows(&browser, "#log", "Live");
+    super::lose_three(&redis, "rows");
+    shows(&browser, "#log li[data-type=gap]", "at most 3 lost to one reader");
+    drop(client);
+}
+
 #[test]
 fn a_silent_gateway_and_an_absent_redis_are_shown() {
     let mut redis = Redis::start();

@@ -2,24 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use fastrand::Rng;
 use serde_json::{Value, json};
 use ssegate::sse::StreamId;
-use ssegate::sse::parse::{Event, Item};
+use ssegate::sse::parse::Event;
 
 use super::*;
-use crate::support::seed;
-use crate::support::waiting::pause_of_the_scenario;
+use crate::support::wanderer::{Wanderer, resuming, wander};
+use crate::support::{pause_of_the_scenario, seed};
 
 const TENANTS: [&str; 4] = ["acme", "other", "third", ""];
 const SEVERITIES: [&str; 3] = ["low", "middle", "high"];
 const CLIENTS: usize = 8;
 const ENTRIES: usize = 3000;
-/// A client that hears nothing but keepalives for so long, when nothing is written any more, has all.
-const QUIET: Duration = Duration::from_millis(2500);
 
 /// What was written: the fields of each entry.
 type Written = Mutex<BTreeMap<StreamId, Value>>;
@@ -32,7 +29,7 @@ struct Wish {
 }
 
 impl Wish {
-    fn new(random: &mut fastrand::Rng) -> Self {
+    fn new(random: &mut Rng) -> Self {
         let mut some = |all: &[&'static str], least| {
             let mut all = all.to_vec();
             random.shuffle(&mut all);
@@ -57,13 +54,7 @@ impl Wish {
 }
 
 /// Writes them all, in requests of a few; on Redis the stream is trimmed now and then.
-fn write(
-    gateway: &Gateway,
-    redis: Option<&Redis>,
-    written: &Written,
-    over: &AtomicBool,
-    mut random: fastrand::Rng,
-) {
+fn write(gateway: &Gateway, redis: Option<&Redis>, written: &Written, mut random: Rng) {
     let mut number = 0;
     while number < ENTRIES {
         let entries: Vec<_> = (0..random.usize(1..6)).map(|_| some_entry(&mut random)).collect();
@@ -80,10 +71,9 @@ fn write(
         }
         pause_of_the_scenario(Duration::from_micros(random.u64(..10_000)), "it writes on");
     }
-    over.store(true, Ordering::Relaxed);
 }
 
-fn some_entry(random: &mut fastrand::Rng) -> Value {
+fn some_entry(random: &mut Rng) -> Value {
     let mut entry = json!({ "payload": random.u32(..).to_string() });
     if random.u8(..6) > 0 {
         entry["tenant"] = json!(random.choice(TENANTS).unwrap());
@@ -95,21 +85,22 @@ fn some_entry(random: &mut fastrand::Rng) -> Value {
 }
 
 /// A client's history: where it is, and what it had and was told of.
-#[derive(Default)]
-struct History {
+struct History<'a> {
+    wish: Wish,
+    written: &'a Written,
     at: Option<StreamId>,
     had: BTreeSet<StreamId>,
     /// Entries that it has had, in this history or in one that it has forgotten.
     came: usize,
 }
 
-impl History {
+impl History<'_> {
     /// Everything that it may have between where it was and where it is now came, or a gap tells of it.
-    fn moves_to(&mut self, id: StreamId, is_gap: bool, wish: &Wish, written: &Written) {
+    fn moves_to(&mut self, id: StreamId, is_gap: bool) {
         if let Some(at) = self.at.filter(|_| !is_gap) {
-            let written = written.lock().unwrap();
+            let written = self.written.lock().unwrap();
             let between = written.range(at..=id).skip_while(|(id, _)| **id == at);
-            for (missed, entry) in between.filter(|(_, entry)| wish.allows(entry)) {
+            for (missed, entry) in between.filter(|(_, entry)| self.wish.allows(entry)) {
                 assert!(
                     self.had.contains(missed),
                     "{missed} is lost on the way from {at} to {id}: {entry}"
@@ -119,36 +110,13 @@ impl History {
         assert!(self.at.is_none_or(|at| at <= id), "back from {:?} to {id}", self.at);
         self.at = Some(id);
     }
-
-    fn hear(&mut self, event: &Event, wish: &Wish, written: &Written) {
-        let id = event.last_event_id.parse().unwrap();
-        if event.event_type != "ssegate" {
-            let entry = written.lock().unwrap().get(&id).cloned().expect("it was written");
-            assert!(wish.allows(&entry), "{:?} {:?} got {entry}", wish.tenants, wish.severities);
-            assert_eq!(entry["payload"], json!(event.data));
-            assert!(self.had.insert(id), "{id} came twice");
-            self.came += 1;
-            return self.moves_to(id, false, wish, written);
-        }
-        let control: Value = serde_json::from_str(&event.data).unwrap();
-        let is_gap = control["type"] == "gap";
-        assert!(!is_gap || control["lost"].is_null(), "{control}");
-        self.moves_to(id, is_gap, wish, written);
-    }
 }
 
-/// Joins anywhere, stalls, leaves and comes back until it is over, and then hears all that is left.
-fn follow(
-    gateways: &[Gateway],
-    written: &Written,
-    over: &AtomicBool,
-    mut random: fastrand::Rng,
-) -> (Wish, History) {
-    let wish = Wish::new(&mut random);
-    let mut history = History::default();
-    loop {
+impl Wanderer for History<'_> {
+    fn asks(&mut self, random: &mut Rng) -> (String, String) {
         if random.u8(..5) == 0 {
-            history = History { came: history.came, ..History::default() };
+            self.at = None;
+            self.had.clear();
         }
         let start = match random.u8(..4) {
             0 => "last=7",
@@ -156,56 +124,54 @@ fn follow(
             2 => "last_event_id=earliest",
             _ => "",
         };
-        let mut headers = format!("Authorization: {}\r\n", token(&json!(wish.tenants)));
-        if let Some(id) = history.at {
-            headers += &format!("Last-Event-ID: {id}\r\n");
+        let id = self.at.map_or(String::new(), |id| id.to_string());
+        let token = token(&json!(self.wish.tenants));
+        let headers = format!("Authorization: {token}\r\n{}", resuming(&id));
+        (format!("/events/a{}", self.wish.query(start)), headers)
+    }
+
+    fn hears(&mut self, event: &Event) {
+        let wish = &self.wish;
+        let id = event.last_event_id.parse().unwrap();
+        if event.event_type != "ssegate" {
+            let entry = self.written.lock().unwrap().get(&id).cloned().expect("it was written");
+            assert!(wish.allows(&entry), "{:?} {:?} got {entry}", wish.tenants, wish.severities);
+            assert_eq!(entry["payload"], json!(event.data));
+            assert!(self.had.insert(id), "{id} came twice");
+            self.came += 1;
+            return self.moves_to(id, false);
         }
-        let path = format!("/events/a{}", wish.query(start));
-        let address = &random.choice(gateways).unwrap().address;
-        let mut client = Client::with_small_window_and(address, &path, &headers);
-        let leaves = Instant::now() + Duration::from_millis(random.u64(50..1500));
-        let mut heard = Instant::now();
-        loop {
-            let is_over = over.load(Ordering::Relaxed);
-            if !is_over && Instant::now() > leaves {
-                break;
-            }
-            match client.next_within(Duration::from_millis(20)) {
-                Some(Item::Event(event)) => {
-                    history.hear(&event, &wish, written);
-                    heard = Instant::now();
-                }
-                _ if is_over && heard.elapsed() > QUIET => return (wish, history),
-                _ if client.has_ended() => break,
-                _ => {}
-            }
-            if random.u8(..100) == 0 {
-                pause_of_the_scenario(Duration::from_millis(random.u64(..300)), "it stalls");
-            }
-        }
+        let control: Value = serde_json::from_str(&event.data).unwrap();
+        let is_gap = control["type"] == "gap";
+        assert!(!is_gap || control["lost"].is_null(), "{control}");
+        self.moves_to(id, is_gap);
     }
 }
 
 fn play(gateways: &[Gateway], redis: Option<&Redis>) {
-    let (written, over) = (Written::default(), AtomicBool::new(false));
+    let written = Written::default();
     let mut random = seed::rng();
-    let ends: Vec<_> = thread::scope(|scope| {
-        let (written, over) = (&written, &over);
-        let writer = random.fork();
-        let writing = scope.spawn(move || write(&gateways[0], redis, written, over, writer));
-        let following: Vec<_> = (0..CLIENTS)
-            .map(|_| random.fork())
-            .map(|random| scope.spawn(move || follow(gateways, written, over, random)))
-            .collect();
-        writing.join().unwrap();
-        following.into_iter().map(|following| following.join().unwrap()).collect()
-    });
-    let written = written.into_inner().unwrap();
+    let client = |_| History {
+        wish: Wish::new(&mut random),
+        written: &written,
+        at: None,
+        had: BTreeSet::new(),
+        came: 0,
+    };
+    let clients = (0..CLIENTS).map(client).collect();
+    let ends = wander(
+        clients,
+        Duration::from_millis(1500),
+        random.fork(),
+        |client, random| client.comes(gateways, random),
+        |random| write(&gateways[0], redis, &written, random),
+    );
+    let written = written.lock().unwrap();
     let last = written.keys().next_back().copied();
-    for (_, history) in &ends {
+    for history in &ends {
         assert_eq!(history.at, last, "each is told how far it has come");
     }
-    let all: usize = ends.iter().map(|(_, history)| history.came).sum();
+    let all: usize = ends.iter().map(|history| history.came).sum();
     assert!(all > ENTRIES / 10, "{all} of {} entries came", written.len());
 }
 

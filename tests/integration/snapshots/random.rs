@@ -1,19 +1,18 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use serde_json::Value;
-use ssegate::sse::parse::{Event, Item};
+use ssegate::sse::parse::Event;
 
 use super::{NEWEST, OF_KEY, routes, start};
-use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::{Answer, Connection, Redis};
 use crate::support::sentinel::{Trio, newest_primary};
-use crate::support::waiting::pause_of_the_scenario;
-use crate::support::{seed, within};
+use crate::support::wanderer::{Wanderer, resuming, wander};
+use crate::support::{pause_of_the_scenario, seed, within};
 
 type Table = BTreeMap<String, String>;
 /// The table at each id.
@@ -22,8 +21,6 @@ type Past = Mutex<BTreeMap<String, Table>>;
 const NAMES: usize = 12;
 const CLIENTS: usize = 6;
 const RUN: Duration = Duration::from_secs(5);
-/// A client that hears nothing for so long, when nothing is written any more, has all.
-const QUIET: Duration = Duration::from_millis(1500);
 
 /// How the table is told.
 #[derive(Clone, Copy)]
@@ -39,20 +36,14 @@ struct Kind {
 type Primary<'a> = &'a (dyn Fn() -> Option<Connection> + Sync);
 
 /// Changes the state and adds the entry that tells of it in one script, without pause, at whatever is the primary.
-fn write(
-    primary: Primary<'_>,
-    kind: Kind,
-    past: &Past,
-    over: &AtomicBool,
-    mut random: fastrand::Rng,
-) {
+fn write(primary: Primary<'_>, kind: Kind, past: &Past, mut random: Rng) {
     let script = "local id, tell = ARGV[1], {'id', ARGV[1], 'payload', ARGV[1] .. '=' .. ARGV[2]} \
         if ARGV[2] == '' then redis.call('HDEL', KEYS[1], id) tell[5] = 'deleted' tell[6] = '1' \
         else redis.call('HSET', KEYS[1], id, ARGV[2]) end \
         return redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '*', unpack(tell))";
     let (mut table, mut connection) = (Table::new(), primary().unwrap());
-    let mut number = 0;
-    while !over.load(Ordering::Relaxed) {
+    let (mut number, end) = (0, Instant::now() + RUN);
+    while Instant::now() < end {
         number += 1;
         let name = random.usize(..NAMES).to_string();
         let value = if random.u8(..8) == 0 { String::new() } else { number.to_string() };
@@ -103,17 +94,27 @@ fn found_again(primary: Primary<'_>, past: &mut BTreeMap<String, Table>) -> (Con
 }
 
 /// A page that draws the table.
-#[derive(Default)]
-struct Page {
+struct Page<'a> {
+    kind: Kind,
+    past: &'a Past,
     /// `None`: what it has is not to be trusted.
     table: Option<Table>,
     id: String,
     states: usize,
 }
 
-impl Page {
-    fn hear(&mut self, event: &Event, kind: Kind, past: &Past) {
-        let mut is_exact = !kind.conflates;
+impl Wanderer for Page<'_> {
+    fn asks(&mut self, random: &mut Rng) -> (String, String) {
+        // Cut between a gap and its state, it comes back as it was before the gap.
+        if random.u8(..4) == 0 || self.table.is_none() {
+            self.table = None;
+            self.id.clear();
+        }
+        ("/events/a".into(), resuming(&self.id))
+    }
+
+    fn hears(&mut self, event: &Event) {
+        let mut is_exact = !self.kind.conflates;
         match &*event.event_type {
             "snapshot" => {
                 let state: Option<Table> = serde_json::from_str(&event.data).unwrap();
@@ -145,95 +146,46 @@ impl Page {
         }
         self.id.clone_from(&event.last_event_id);
         if is_exact {
-            self.is_right(past);
+            self.is_right();
         }
     }
+}
 
-    fn is_right(&self, past: &Past) {
+impl Page<'_> {
+    fn is_right(&self) {
         let Some(table) = &self.table else { return };
-        let past = past.lock().unwrap();
+        let past = self.past.lock().unwrap();
         let nothing = Table::new();
         let expected = if self.id == "0-0" { Some(&nothing) } else { past.get(&self.id) };
         assert_eq!(Some(table), expected, "at {}", self.id);
     }
 }
 
-/// Joins, stalls, leaves and comes back until it is over, and then hears all that is left.
-fn draw(
-    gateways: &Mutex<Vec<Gateway>>,
-    kind: Kind,
-    past: &Past,
-    over: &AtomicBool,
-    mut random: fastrand::Rng,
-) -> Page {
-    let mut page = Page::default();
-    loop {
-        if random.u8(..4) == 0 {
-            page = Page { states: page.states, ..Page::default() };
-        }
-        let header = match &*page.id {
-            "" => String::new(),
-            id => format!("Last-Event-ID: {id}\r\n"),
-        };
-        let mut client = {
-            let gateways = gateways.lock().unwrap();
-            let address = &random.choice(&*gateways).unwrap().address;
-            Client::with_small_window_and(address, "/events/a", &header)
-        };
-        let leaves = Instant::now() + Duration::from_millis(random.u64(50..1500));
-        let is_last = loop {
-            let is_over = over.load(Ordering::Relaxed);
-            if !is_over && Instant::now() > leaves {
-                break false;
-            }
-            match client.next_within(if is_over { QUIET } else { Duration::from_millis(20) }) {
-                Some(Item::Event(event)) => page.hear(&event, kind, past),
-                Some(Item::Comment(_)) => {}
-                None if client.has_ended() => break false,
-                None if is_over => break true,
-                None => {}
-            }
-            if random.u8(..100) == 0 {
-                pause_of_the_scenario(Duration::from_millis(random.u64(..300)), "it stalls");
-            }
-        };
-        if is_last {
-            return page;
-        }
-        if page.table.is_none() {
-            // Cut between a gap and its state, it comes back as it was before the gap.
-            page = Page { states: page.states, ..Page::default() };
-        }
-    }
-}
-
 /// Plays it with these gateways; `disturb` is called in the midst of it.
 fn play(kind: Kind, primary: Primary<'_>, gateways: &Mutex<Vec<Gateway>>, disturb: impl FnOnce()) {
-    let (past, over) = (Past::default(), AtomicBool::new(false));
-    let mut random = seed::rng();
-    let pages: Vec<Page> = thread::scope(|scope| {
-        let (past, over) = (&past, &over);
-        let writer = random.fork();
-        let writing = scope.spawn(move || write(primary, kind, past, over, writer));
-        let drawing: Vec<_> = (0..CLIENTS)
-            .map(|_| random.fork())
-            .map(|random| scope.spawn(move || draw(gateways, kind, past, over, random)))
-            .collect();
-        pause_of_the_scenario(RUN / 2, "all are in the midst of it");
-        disturb();
-        pause_of_the_scenario(RUN / 2, "they come to terms with it");
-        over.store(true, Ordering::Relaxed);
-        writing.join().unwrap();
-        drawing.into_iter().map(|page| page.join().unwrap()).collect()
-    });
-    let past = past.into_inner().unwrap();
+    let past = Past::default();
+    let page = |_| Page { kind, past: &past, table: None, id: String::new(), states: 0 };
+    let pages = wander(
+        (0..CLIENTS).map(page).collect(),
+        Duration::from_millis(1500),
+        seed::rng(),
+        |page, random| page.comes(&gateways.lock().unwrap(), random),
+        |random| {
+            thread::scope(|scope| {
+                scope.spawn(|| write(primary, kind, &past, random));
+                pause_of_the_scenario(RUN / 2, "all are in the midst of it");
+                disturb();
+            });
+        },
+    );
+    let past_ids = past.lock().unwrap();
     let last = primary().unwrap().run(&["XREVRANGE", "events:a", "+", "-", "COUNT", "1"]);
     let Some(Answer::List(last)) = last else { panic!("there are entries") };
     let Answer::List(last) = &last[0] else { panic!("an entry is a list") };
     let Answer::Text(last) = &last[0] else { panic!("an id is a text") };
     for page in &pages {
         assert_eq!(page.id, *last);
-        assert_eq!(page.table.as_ref(), past.get(last));
+        assert_eq!(page.table.as_ref(), past_ids.get(last));
     }
     assert!(pages.iter().map(|page| page.states).sum::<usize>() > CLIENTS);
 }

@@ -24,6 +24,9 @@ pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
+/// The largest frame that every server takes.
+const FRAME_BYTES: usize = 1 << 14;
+
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Error codes of resets.
@@ -83,9 +86,14 @@ impl<S: Read + Write> Wire<S> {
         self.socket.write_all(bytes).is_ok()
     }
 
-    /// Asks for a path.
+    /// Asks for a path, in as many frames as its head needs.
     pub fn get(&mut self, id: u32, path: &str, headers: &[(&str, &str)]) {
-        self.send(HEADERS, END_HEADERS | END_STREAM, id, &head(path, headers));
+        let head = head(path, headers);
+        let last = head.len().div_ceil(FRAME_BYTES) - 1;
+        for (nth, part) in head.chunks(FRAME_BYTES).enumerate() {
+            let (kind, flags) = if nth == 0 { (HEADERS, END_STREAM) } else { (CONTINUATION, 0) };
+            self.send(kind, if nth == last { flags | END_HEADERS } else { flags }, id, part);
+        }
     }
 
     /// The next frame; `None` at the end of the connection, however that comes.

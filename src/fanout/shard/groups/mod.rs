@@ -181,7 +181,7 @@ impl Shape {
 }
 
 fn view_of(subscriber: &Subscriber) -> Option<(WireFormat, Arc<Selection>)> {
-    subscriber.selection.clone().map(|selection| (subscriber.format, selection))
+    subscriber.selection().cloned().map(|selection| (subscriber.format, selection))
 }
 
 /// By which columns a selection is looked up, and by which of their values: those with the fewest values, as long as

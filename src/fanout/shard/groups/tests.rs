@@ -65,7 +65,7 @@ async fn what_is_looked_up_is_what_each_member_gets() {
         } else {
             let (mut subscriber, _) = test.unattached("events:a");
             subscriber.format = WireFormat { rendering: 0, ..subscriber.format };
-            subscriber.selection = Some(some_selection(&mut rng));
+            subscriber.lease.select(&some_selection(&mut rng), 1000).unwrap();
             groups.insert(round, &subscriber);
             members.push((round, subscriber));
         }
@@ -75,7 +75,7 @@ async fn what_is_looked_up_is_what_each_member_gets() {
         let wanted: BTreeSet<_> = members
             .iter()
             .flat_map(|(slot, subscriber)| {
-                let selection = subscriber.selection.as_ref().unwrap();
+                let selection = subscriber.selection().unwrap();
                 let gets = |seq: &u64| batches[0].admits(0, *seq, selection);
                 (from_seq..batches[0].end_seq()).filter(gets).map(move |seq| (*slot, seq))
             })
@@ -109,7 +109,7 @@ async fn gaps_are_for_everybody_and_what_cannot_be_sent_for_whom_it_was() {
     let test = TestFanout::new();
     let (mut subscriber, _) = test.unattached("events:a");
     subscriber.format = WireFormat { rendering: 0, ..subscriber.format };
-    subscriber.selection = Some(selection(&[(0, vec!["acme".into()])]));
+    subscriber.lease.select(&selection(&[(0, vec!["acme".into()])]), 1).unwrap();
     let mut groups = Groups::default();
     groups.insert(7, &subscriber);
     let id = |ms| StreamId { ms, seq: 0 };
@@ -136,7 +136,7 @@ async fn gaps_are_for_everybody_and_what_cannot_be_sent_for_whom_it_was() {
     assert!(event(0).contains(r#""lost":null,"at_most":5,"#), "{}", event(0));
     assert!(event(3).contains(r#""lost":1,"reason":"oversize""#), "{}", event(3));
     assert!(event(5).contains(r#""lost":null,"at_most":1,"reason":"unreadable""#), "{}", event(5));
-    let (seen, withheld) = batch.selected(0, subscriber.selection.as_ref().unwrap());
+    let (seen, withheld) = batch.selected(0, subscriber.selection().unwrap());
     assert_eq!(withheld, [2, 4]);
     assert_eq!(seen.next_gap(0, 1), Some(3), "what is too large for others is no gap");
     assert!(seen.item(0, 4).is_empty() && seen.item(0, 1) == batch.item(0, 1));
@@ -148,13 +148,13 @@ async fn a_batch_that_is_older_than_a_members_rendering_is_not_for_it() {
     let test = TestFanout::new();
     let (mut subscriber, _) = test.unattached("events:a");
     subscriber.format = WireFormat { rendering: 7, ..subscriber.format };
-    subscriber.selection = Some(selection(&[(0, vec!["acme".into()])]));
+    subscriber.lease.select(&selection(&[(0, vec!["acme".into()])]), 1).unwrap();
     let mut groups = Groups::default();
     groups.insert(3, &subscriber);
     let items = [some_item(&mut Rng::with_seed(1), 1)];
     let batches = [Arc::new(Batch::encode(&items, &[rendering()], 1000))];
     assert!(groups.due(&batches, 0).is_empty());
     assert_eq!(pairs(&groups.due_of_all(&batches, 0)), BTreeSet::new());
-    let selection = subscriber.selection.as_ref().unwrap();
+    let selection = subscriber.selection().unwrap();
     assert!(subscriber.format.selected(&batches, selection).is_empty());
 }
