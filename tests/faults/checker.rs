@@ -12,6 +12,7 @@ use crate::selection::Selection;
 mod balance;
 mod ends;
 mod group;
+mod parts;
 pub mod proof;
 mod rows;
 
@@ -120,6 +121,8 @@ struct Client<'a> {
     numbers: &'a HashMap<StreamId, u64>,
     /// What it asked for: the rest is not due.
     selection: Selection,
+    /// There are other streams on its connection.
+    is_part: bool,
     delivered: HashSet<u64>,
     gaps: usize,
     lost: usize,
@@ -137,6 +140,7 @@ impl<'a> Client<'a> {
             history,
             numbers,
             selection: listener.selection,
+            is_part: listener.is_part,
             delivered: HashSet::new(),
             gaps: 0,
             lost: 0,
@@ -179,6 +183,9 @@ impl<'a> Client<'a> {
         let (mut seen, mut came_back, mut place) = (HashSet::new(), false, Place::default());
         for (index, one) in heard.iter().enumerate() {
             self.check_place(one, &mut place);
+            if let Some(id) = self.moved_to(&one.what) {
+                group.ats.extend(self.at(id, &group));
+            }
             match &one.what {
                 What::Entry(id, number) => {
                     self.check_entry(*id, *number);
@@ -209,15 +216,18 @@ impl<'a> Client<'a> {
                         seen.clear();
                     }
                 }
-                What::Closed(why)
-                    if !self.history.allowed.may_close(why) && !self.is_ended(&heard[..index]) =>
-                {
+                What::Closed(why) if !self.may_close(why) && !self.is_ended(&heard[..index]) => {
                     self.violations.push(format!("its connection ended: {why}"));
                 }
                 What::Wrong(what) => self.violations.push(what.clone()),
                 What::Opened(_) => came_back = true,
-                What::At(id) => group.ats.extend(self.at(*id, &group)),
-                What::Signal(_) | What::Closed(_) | What::End(_) | What::Over => {}
+                What::At(_)
+                | What::Moved(_)
+                | What::Signal(_)
+                | What::Closed(_)
+                | What::End(_)
+                | What::EndAtGap
+                | What::Over => {}
             }
         }
         groups.push(group);

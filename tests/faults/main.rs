@@ -13,12 +13,15 @@
 mod checker;
 mod chunks;
 mod client;
+mod following;
 mod history;
+mod merged;
 mod neighbours;
 mod nemesis;
 mod payload;
 mod proxy;
 mod publishers;
+mod record;
 mod run;
 mod scene;
 mod selection;

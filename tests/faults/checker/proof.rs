@@ -9,7 +9,7 @@ use ssegate::sse::parse::Parser;
 
 use super::{Findings, check};
 use crate::chunks::Chunks;
-use crate::client::understand;
+use crate::following::understand;
 use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, Listener, What};
 use crate::{payload, publishers};
 
@@ -96,6 +96,7 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
             redis_loses: false,
             ends: false,
         },
+        allowed_to_merged: Allowed::default(),
         ending: None,
     }
 }
