@@ -30,11 +30,11 @@ impl Client<'_> {
 
     /// It goes on where it is; one that gets only some entries may have been moved, as by an `at`.
     pub(super) fn check_resume(&mut self, after: &str, place: &mut Place) {
-        place.resumed = after.parse().ok();
-        let Some(last_id) = place.last_id.filter(|last_id| place.resumed != Some(*last_id)) else {
+        let resumed = after.parse::<StreamId>().ok();
+        let Some(last_id) = place.last_id.filter(|last_id| resumed != Some(*last_id)) else {
             return;
         };
-        match place.resumed {
+        match resumed {
             Some(after) if self.selection.withholds() => self.check_at(after, place),
             _ => {
                 self.violations.push(format!("it came back after {after:?}, and was at {last_id}"))

@@ -14,6 +14,7 @@ use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, Listener
 use crate::{payload, publishers};
 
 mod ends;
+mod parts;
 mod rows;
 
 /// What is caught, and how that is shown.
@@ -54,6 +55,13 @@ pub const CASES: &[(&str, fn())] = &[
     ("an `at` that goes back", rows::an_at_never_goes_back),
     ("an `at` beyond what is lacked", rows::an_at_passes_nothing_that_it_lacks),
     ("an end told by others' entries", rows::the_end_is_told_to_who_gets_no_entry_of_it),
+    ("an event with the wrong stream", parts::streams_are_told_apart),
+    ("an event of no stream", parts::what_is_of_no_stream_is_caught),
+    ("what is wrong with one of several streams", parts::each_part_is_held_against_its_own_stream),
+    ("an id that moves another stream", parts::an_id_that_moves_another_stream_is_caught),
+    ("a client that goes on elsewhere", parts::who_comes_back_goes_on_where_it_was),
+    ("a connection that nothing may end", parts::another_stream_may_end_the_connection),
+    ("an end of one stream among others", parts::a_part_ends_and_the_others_go_on),
     ("what Redis lost only where it still has it", an_entry_that_redis_lost_is_no_loss_of_ours),
 ];
 

@@ -23,8 +23,6 @@ pub(super) struct Place {
     pub(super) last_id: Option<StreamId>,
     /// The last `at`, of this generation of the stream.
     at: Option<StreamId>,
-    /// Where it went on when it came back, until an entry or a reset came.
-    pub(super) resumed: Option<StreamId>,
 }
 
 impl Client<'_> {
@@ -39,16 +37,11 @@ impl Client<'_> {
                     let late = format!("number {number} ({id}) came after it was told `at` {at}");
                     self.violations.push(late);
                 }
-                if let Some(after) = place.resumed.take().filter(|after| after >= id) {
-                    let before =
-                        format!("number {number} ({id}) came though it resumed at {after}");
-                    self.violations.push(before);
-                }
                 place.last_id = Some(*id);
             }
             What::Gap(gap) => {
                 if gap.reason == "reset" {
-                    (place.at, place.resumed) = (None, None);
+                    place.at = None;
                 }
                 place.last_id = Some(gap.id);
             }
