@@ -18,8 +18,8 @@ use crate::telemetry::metrics::DisconnectReason;
 pub(in crate::fanout) enum PartEnd {
     /// It was asked to leave, and is level with the tail: its client has everything before this item.
     Level(u64),
-    /// It is over.
-    Over(EndReason),
+    /// It is over, and its client has everything up to this id that it gets.
+    Over(EndReason, Option<StreamId>),
     /// Its client is to be cut where it stands.
     Cut(DisconnectReason),
     /// Its client is to be disconnected, and told this.
@@ -59,7 +59,9 @@ impl Driver {
                     return PartEnd::Cut(reason);
                 }
                 match reason {
-                    DisconnectReason::Ended(over) => PartEnd::Over(over),
+                    DisconnectReason::Ended(over) => {
+                        PartEnd::Over(over, self.machine.delivery.last_id)
+                    }
                     reason => PartEnd::Disconnect(control, reason),
                 }
             }

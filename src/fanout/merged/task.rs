@@ -222,9 +222,9 @@ impl Task {
             PartEnd::Level(_) => {}
             PartEnd::Cut(reason) => return Err(End::Cut(reason)),
             PartEnd::Disconnect(control, reason) => return Err(End::Disconnect(control, reason)),
-            PartEnd::Over(reason) => {
+            PartEnd::Over(reason, id) => {
                 self.parts.forget_end(part);
-                self.composer.end(part, reason, &mut self.unsent);
+                self.composer.end(part, reason, id, &mut self.unsent);
             }
         }
         match self.composer.over() {
