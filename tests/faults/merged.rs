@@ -8,7 +8,7 @@ use crate::scene::{Place, Scene};
 use crate::selection::Selection;
 
 /// So many of them.
-pub const MERGED: usize = 6;
+pub const MERGED: usize = 5;
 /// The streams of a route, by the names that it gives them: first the one that the fault is about.
 const OF_ROUTE: &[&str] = &["a", "b0"];
 /// And as clients choose them.
@@ -21,7 +21,7 @@ impl Scene {
     pub fn let_merged_in(&mut self, paths: [&str; 2]) -> Vec<Arc<Record>> {
         let began = self.began;
         let place = |index: usize| {
-            let names = if index % 2 == 0 { OF_ROUTE } else { CHOSEN };
+            let names = if index.is_multiple_of(2) { OF_ROUTE } else { CHOSEN };
             let selection =
                 if index == SELECTS { Selection::Tenants(&[1, 2]) } else { Selection::All };
             let follows = Following::several(began, selection, names);

@@ -210,7 +210,11 @@ mod tests {
             assert!(!parts.followed[0].piece.is_empty());
         }
         parts.leave.set(true);
-        std::future::poll_fn(|context| Poll::Ready(parts.poll(context, false))).await;
+        std::future::poll_fn(|context| {
+            parts.poll(context, false);
+            Poll::Ready(())
+        })
+        .await;
         let Some(PartEnd::Level(seq, delivery)) = parts.followed[0].end else {
             panic!("it has left: {:?}", parts.followed[0].end)
         };
