@@ -160,6 +160,8 @@ pub struct History {
     pub healed: Duration,
     /// How long everything may take from then on to be level again.
     pub limit: Duration,
+    /// When nobody waited for the clients any longer.
+    pub given_up: Duration,
     /// What the fault may do.
     pub allowed: Allowed,
     /// What it may do to connections that have this stream and the one that the fault is about.

@@ -148,6 +148,7 @@ pub fn remember(scene: &Scene, writer: &Writer, due_from: u64, records: &[Arc<Re
         clients: records.iter().map(|record| record.listener()).collect(),
         healed: Duration::ZERO,
         limit: Duration::ZERO,
+        given_up: scene.began.elapsed(),
         allowed: Allowed::default(),
         allowed_to_merged: Allowed::default(),
         ending,

@@ -39,6 +39,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("a connection that ended", a_closed_connection_is_caught),
     ("what is wrong beside the key", what_is_found_beside_the_key_counts),
     ("a late recovery", a_late_recovery_is_caught),
+    ("a client on its way", a_client_on_its_way_is_late_and_has_lost_nothing),
     ("a client left behind", a_client_that_hears_no_more_is_caught),
     ("a publish that was told otherwise than it ended", publishers::wrong_outcomes_are_caught),
     ("an end where nothing ends", ends::an_end_needs_a_marker),
@@ -96,6 +97,7 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
         clients: vec![Listener { heard: heard.collect(), ..Listener::default() }],
         healed: Duration::from_millis(550),
         limit: Duration::from_secs(3),
+        given_up: Duration::from_secs(9),
         allowed: Allowed {
             reasons: &["trimmed", "deleted", "reset"],
             at_least: 0,
@@ -361,6 +363,14 @@ fn a_late_recovery_is_caught() {
     history.clients[0].heard[5].at = Duration::from_millis(601);
     history.clients[0].heard[2].at = Duration::from_secs(4);
     caught(&history, "after the fault");
+}
+
+fn a_client_on_its_way_is_late_and_has_lost_nothing() {
+    let mut history = history(&[], (1..=4).map(entry).collect());
+    assert_eq!(check(&history).lost, 2, "it got nothing more for long");
+    history.given_up = Duration::from_millis(1_300);
+    let findings = caught(&history, "on its way when it was given up");
+    assert!(findings.only_late && findings.lost == 0);
 }
 
 fn a_client_that_hears_no_more_is_caught() {
