@@ -23,7 +23,7 @@ use rows::Place;
 /// A delivery that takes longer than this is late, and nothing is level before it.
 const LATE: Duration = Duration::from_millis(500);
 /// A client that got an entry so long before it was given up was on its way.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How many violations are reported of a client, and of how many clients.
 const VIOLATIONS_REPORTED: usize = 5;
 const CLIENTS_REPORTED: usize = 3;
