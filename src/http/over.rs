@@ -169,3 +169,27 @@ async fn wait_for_key(state: &State, topic: &Topic, patience: Duration) -> Resul
         () = state.fanout.draining.cancelled() => Err(NoStream::Refused("drain")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::testing::TestFanout;
+
+    /// Else its client would get a stream where there is none: nobody asks for the end of one that may be away.
+    #[test]
+    fn a_reader_is_up_where_its_tail_is_known() {
+        let test = TestFanout::new();
+        for round in 0..500 {
+            let (_held, lease) = test.unattached(&round.to_string());
+            let topic = lease.topic();
+            std::thread::scope(|scope| {
+                scope.spawn(|| topic.begin(StreamId::ZERO));
+                while tail_known(topic, true).is_none() {
+                    std::hint::spin_loop();
+                }
+                let reader = topic.state().reader.clone();
+                assert_eq!(reader, ReaderState::Up, "round {round}");
+            });
+        }
+    }
+}

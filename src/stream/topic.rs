@@ -227,17 +227,27 @@ impl Topic {
     }
 
     /// Begins a new generation of the stream: nobody can resume from an item before it.
-    pub fn start_generation(&self, base: StreamId) {
+    #[cfg(test)]
+    pub(crate) fn start_generation(&self, base: StreamId) {
         self.state().ring.start_generation(base);
+    }
+
+    /// The reader has found the end of the stream. In one step: who waits for it asks then whether the reader is up.
+    pub fn begin(&self, base: StreamId) {
+        let mut state = self.state();
+        state.ring.start_generation(base);
+        self.note_answer(state);
     }
 
     /// The reader had an answer.
     pub fn answered(&self) {
-        let mut state = self.state();
+        self.note_answer(self.state());
+    }
+
+    fn note_answer(&self, mut state: MutexGuard<'_, TopicState>) {
         state.last_answer = SystemTime::now();
         state.status.failure = None;
-        drop(state);
-        self.set_reader(ReaderState::Up);
+        self.set_reader(state, ReaderState::Up);
     }
 
     /// What the reader's last answer brought is in the ring.
@@ -247,22 +257,20 @@ impl Topic {
 
     /// The reader cannot read, and tries again in a while.
     pub fn failed(&self, reader: ReaderState, failure: ReadFailure) {
-        self.state().status.failure = Some(failure);
-        self.set_reader(reader);
+        let mut state = self.state();
+        state.status.failure = Some(failure);
+        self.set_reader(state, reader);
     }
 
     /// Records how the reader fares, and announces a change.
-    fn set_reader(&self, reader: ReaderState) {
-        let changed = {
-            let mut state = self.state();
-            let changed = state.reader != reader;
-            state.reader = reader;
-            if changed {
-                state.status.since = SystemTime::now();
-                state.reader_changed = Some(Instant::now());
-            }
-            changed
-        };
+    fn set_reader(&self, mut state: MutexGuard<'_, TopicState>, reader: ReaderState) {
+        let changed = state.reader != reader;
+        state.reader = reader;
+        if changed {
+            state.status.since = SystemTime::now();
+            state.reader_changed = Some(Instant::now());
+        }
+        drop(state);
         if changed {
             self.announce();
         }

@@ -12,6 +12,7 @@ use crate::selection::Selection;
 mod balance;
 mod ends;
 mod group;
+mod parts;
 pub mod proof;
 mod rows;
 
@@ -21,6 +22,8 @@ use rows::Place;
 
 /// A delivery that takes longer than this is late, and nothing is level before it.
 const LATE: Duration = Duration::from_millis(500);
+/// A client that got an entry so long before it was given up was on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How many violations are reported of a client, and of how many clients.
 const VIOLATIONS_REPORTED: usize = 5;
 const CLIENTS_REPORTED: usize = 3;
@@ -120,12 +123,16 @@ struct Client<'a> {
     numbers: &'a HashMap<StreamId, u64>,
     /// What it asked for: the rest is not due.
     selection: Selection,
+    /// There are other streams on its connection.
+    is_part: bool,
     delivered: HashSet<u64>,
     gaps: usize,
     lost: usize,
     doubled: usize,
     recovery: Duration,
     late: bool,
+    /// It was behind when it was given up, and getting on.
+    is_on_its_way: bool,
     /// It was away when the key went, and is told no more than that the stream is over.
     is_left_behind: bool,
     violations: Vec<String>,
@@ -137,12 +144,14 @@ impl<'a> Client<'a> {
             history,
             numbers,
             selection: listener.selection,
+            is_part: listener.is_part,
             delivered: HashSet::new(),
             gaps: 0,
             lost: 0,
             doubled: 0,
             recovery: Duration::ZERO,
             late: false,
+            is_on_its_way: false,
             is_left_behind: false,
             violations: Vec::new(),
         }
@@ -151,18 +160,19 @@ impl<'a> Client<'a> {
     fn check(&mut self, heard: &[Heard]) {
         self.delivered = heard.iter().filter_map(Heard::number).collect();
         self.check_end(heard);
+        self.is_on_its_way = self.was_on_its_way(heard);
         let groups = self.walk(heard);
         let mut balance = Balance::default();
         let gaps = heard.iter().filter(|heard| matches!(heard.what, What::Gap(_)));
         let last_gap = gaps.map(|gap| gap.at).max().unwrap_or_default();
         for group in &groups {
-            if group.until.is_some() || !self.is_left_behind {
+            if group.until.is_some() || !self.is_left_behind && !self.is_on_its_way {
                 self.settle(group, last_gap, &mut balance);
             }
         }
         self.close(&balance);
         let Allowed { at_least, reasons, .. } = self.history.allowed;
-        if self.gaps < at_least {
+        if self.gaps < at_least && !self.is_on_its_way {
             let gaps = self.gaps;
             self.violations
                 .push(format!("it was told of a {reasons:?} {gaps} times, not {at_least}"));
@@ -179,6 +189,9 @@ impl<'a> Client<'a> {
         let (mut seen, mut came_back, mut place) = (HashSet::new(), false, Place::default());
         for (index, one) in heard.iter().enumerate() {
             self.check_place(one, &mut place);
+            if let Some(id) = self.moved_to(&one.what) {
+                group.ats.extend(self.at(id, &group));
+            }
             match &one.what {
                 What::Entry(id, number) => {
                     self.check_entry(*id, *number);
@@ -209,15 +222,18 @@ impl<'a> Client<'a> {
                         seen.clear();
                     }
                 }
-                What::Closed(why)
-                    if !self.history.allowed.may_close(why) && !self.is_ended(&heard[..index]) =>
-                {
+                What::Closed(why) if !self.may_close(why) && !self.is_ended(&heard[..index]) => {
                     self.violations.push(format!("its connection ended: {why}"));
                 }
                 What::Wrong(what) => self.violations.push(what.clone()),
                 What::Opened(_) => came_back = true,
-                What::At(id) => group.ats.extend(self.at(*id, &group)),
-                What::Signal(_) | What::Closed(_) | What::End(_) | What::Over => {}
+                What::At(_)
+                | What::Moved(_)
+                | What::Signal(_)
+                | What::Closed(_)
+                | What::End(_)
+                | What::EndAtGap
+                | What::Over => {}
             }
         }
         groups.push(group);
@@ -301,6 +317,18 @@ impl<'a> Client<'a> {
         self.violations.push(format!("number {number}{id} is missing, {what}: {gaps:?}"));
     }
 
+    /// Whether entries still came, and the last that it gets had not come.
+    fn was_on_its_way(&self, heard: &[Heard]) -> bool {
+        let last = heard.iter().rev().find(|heard| heard.number().is_some());
+        let still_came = last.is_some_and(|last| last.at + ON_ITS_WAY >= self.history.given_up);
+        let is_due = |number: &u64| {
+            self.selection.admits(*number) && self.history.acknowledged(*number).is_some()
+        };
+        let newest = (1..=self.history.written.len() as u64).rev().find(is_due);
+        let is_level = newest.is_none_or(|newest| self.delivered.contains(&newest));
+        still_came && !is_level && self.history.ending.is_none()
+    }
+
     /// The last delivery that was late counts, and the first of an entry that was written after the
     /// fault.
     fn check_recovery(&mut self, heard: &[Heard]) {
@@ -317,12 +345,14 @@ impl<'a> Client<'a> {
             }
         }
         let (recovery, limit) = (self.recovery, self.history.limit);
-        self.late = recovery > limit;
-        if self.late {
+        self.late = recovery > limit || self.is_on_its_way;
+        if self.is_on_its_way {
+            self.violations.push("it was behind, and on its way when it was given up".into());
+        } else if self.late {
             self.violations
                 .push(format!("level only {recovery:.1?} after the fault, not {limit:?}"));
         }
-        if !first_after {
+        if !first_after && !self.is_on_its_way {
             self.violations.push("it heard of nothing written after the fault".into());
         }
     }

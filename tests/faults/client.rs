@@ -3,25 +3,20 @@
 //! It keeps a record of everything, and calls wrong what no gateway may send.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::Request;
-use ssegate::sse::parse::{Event, Item, Parser};
-use ssegate::sse::{CONTROL_EVENT, MEDIA_TYPE, StreamId};
+use ssegate::sse::MEDIA_TYPE;
+use ssegate::sse::parse::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::chunks::Chunks;
-use crate::history::{AMID_AN_EVENT, CUT, FINISHED, Gap, Heard, Listener, What};
-use crate::payload;
-use crate::selection::Selection;
+use crate::following::Following;
+use crate::history::{AMID_AN_EVENT, CUT, FINISHED, What};
 use crate::support::ends_between_events;
 use crate::support::waiting::pause_of_the_scenario_in_a_task;
-use crate::writer::Writer;
 
 /// `retry:` is honoured up to this, so that a run stays short.
 const LONGEST_PAUSE: Duration = Duration::from_millis(300);
@@ -29,67 +24,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_millis(100);
 /// A response's head is shorter than this.
 const HEAD_BYTES: usize = 8 << 10;
-/// Comments that a gateway sends.
-const COMMENTS: [&str; 4] = ["ssegate", "keepalive", "reconnecting", "reconnected"];
-
-/// What one client has heard so far.
-pub struct Record {
-    /// What it asks for.
-    pub selection: Selection,
-    began: Instant,
-    heard: Mutex<Vec<Heard>>,
-    live: AtomicBool,
-    last: AtomicU64,
-    /// In nanoseconds since the beginning; zero: never.
-    over: AtomicU64,
-}
-
-impl Record {
-    pub fn new(began: Instant, selection: Selection) -> Self {
-        let (heard, live) = (Mutex::default(), AtomicBool::new(false));
-        let (last, over) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { selection, began, heard, live, last, over }
-    }
-
-    /// Whether it was told after this time, counted from the beginning, that the stream is over.
-    pub fn is_over_since(&self, time: Duration) -> bool {
-        Duration::from_nanos(self.over.load(Ordering::Relaxed)) > time
-    }
-
-    /// Whether it ever got the mark that it is level with the tail.
-    pub fn is_live(&self) -> bool {
-        self.live.load(Ordering::Relaxed)
-    }
-
-    /// The number of the last entry.
-    pub fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
-    }
-
-    /// Whether that is the last that it gets of what this writer added.
-    pub fn is_level(&self, writer: &Writer) -> bool {
-        self.last() == writer.last_added(self.selection)
-    }
-
-    /// Everything. Who hears of several streams on one connection is a listener of each of them, with what came of it.
-    pub fn listener(&self) -> Listener {
-        Listener { selection: self.selection, heard: self.heard.lock().unwrap().clone() }
-    }
-
-    fn note(&self, what: What) {
-        let at = self.began.elapsed();
-        match &what {
-            What::Over => {
-                self.over.store(u64::try_from(at.as_nanos()).unwrap(), Ordering::Relaxed);
-            }
-            What::Entry(_, number) => self.last.store(*number, Ordering::Relaxed),
-            What::Signal(signal) if signal == "live" => self.live.store(true, Ordering::Relaxed),
-            _ => {}
-        }
-        self.heard.lock().unwrap().push(Heard { at, what });
-    }
-}
-
 /// A client's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
@@ -105,7 +39,7 @@ pub struct Client {
     pub address: SocketAddr,
     pub path: String,
     pub speaks: Speaks,
-    pub record: Arc<Record>,
+    pub follows: Following,
     pub rng: fastrand::Rng,
 }
 
@@ -148,7 +82,7 @@ impl Client {
                 Speaks::Http2 => self.http2(&mut parser).await,
                 Speaks::Http1 | Speaks::Old => self.connection(&mut parser).await,
             };
-            self.record.note(match lost {
+            self.follows.note(&match lost {
                 Lost::Closed(why) => What::Closed(why),
                 Lost::Over => What::Over,
             });
@@ -174,7 +108,7 @@ impl Client {
         };
         let body = input.split_off(head_bytes);
         let mut chunks = self.framing(&String::from_utf8_lossy(&input))?;
-        self.record.note(What::Opened(last_event_id));
+        self.follows.opened(&last_event_id);
         self.take(parser, &mut chunks, &body)?;
         let mut piece = vec![0; 64 << 10];
         let mut between_events = true;
@@ -209,7 +143,7 @@ impl Client {
         if response.status() != 200 || response.headers()["content-type"] != MEDIA_TYPE {
             return Err(self.wrong(format!("not a stream: {response:?}")));
         }
-        self.record.note(What::Opened(last_event_id));
+        self.follows.opened(&last_event_id);
         let mut body = response.into_body();
         let mut between_events = true;
         while let Some(piece) = body.data().await {
@@ -258,7 +192,7 @@ impl Client {
     }
 
     fn wrong(&self, what: String) -> Lost {
-        self.record.note(What::Wrong(what));
+        self.follows.note(&What::Wrong(what));
         Lost::Closed("it sent what it may not".into())
     }
 
@@ -278,62 +212,10 @@ impl Client {
         };
         let mut items = Vec::new();
         parser.feed(body, &mut items).map_err(|error| self.wrong(error.to_string()))?;
-        for item in items {
-            self.record.note(understand(item));
-        }
+        items.into_iter().for_each(|item| self.follows.hear(item));
         match chunks {
             Some(chunks) if chunks.complete() => Err(Lost::Closed(FINISHED.into())),
             _ => Ok(()),
         }
     }
-}
-
-/// What an item of the stream says.
-pub fn understand(item: Item) -> What {
-    match item {
-        Item::Comment(text) if COMMENTS.contains(&&*text) => What::Signal(text),
-        Item::Comment(text) => What::Wrong(format!("an unknown comment {text:?}")),
-        Item::Event(event) if event.event_type == CONTROL_EVENT => {
-            control(&event).unwrap_or_else(|| What::Wrong(format!("a control event {event:?}")))
-        }
-        Item::Event(event) => {
-            let id = event.last_event_id.parse();
-            match (payload::number(&event.data), id, &*event.event_type) {
-                (Some(number), Ok(id), "message") => What::Entry(id, number),
-                _ => What::Wrong(format!("torn: {event:.300?}")),
-            }
-        }
-    }
-}
-
-fn control(event: &Event) -> Option<What> {
-    let control: serde_json::Value = serde_json::from_str(&event.data).ok()?;
-    let kind = control["type"].as_str()?;
-    if kind == "end" && control["reason"] == "marker" {
-        return Some(What::End(event.last_event_id.parse().ok()?));
-    }
-    if kind == "at" {
-        return Some(What::At(event.last_event_id.parse().ok()?));
-    }
-    if kind != "gap" {
-        let known = ["live", "drain", "unavailable", "ping", "source"].contains(&kind);
-        return known.then(|| What::Signal(kind.to_owned()));
-    }
-    let id = |name: &str| match &control[name] {
-        serde_json::Value::Null => Some(None),
-        value => value.as_str()?.parse::<StreamId>().ok().map(Some),
-    };
-    let (after, next) = (id("after")?, id("next")?);
-    let count = |value: &serde_json::Value| match value {
-        serde_json::Value::Null => Some(None),
-        value => value.as_u64().map(Some),
-    };
-    let lost = count(control.get("lost")?)?;
-    let at_most = match control.get("at_most") {
-        None => None,
-        Some(value) => Some(count(value)?),
-    };
-    let reason = control["reason"].as_str()?.to_owned();
-    let id = event.last_event_id.parse().ok()?;
-    Some(What::Gap(Gap { id, after, next, lost, at_most, reason }))
 }

@@ -50,8 +50,12 @@ pub enum What {
     Gap(Gap),
     /// It has everything up to here that it gets.
     At(StreamId),
+    /// By the id of what was told of another stream of its connection it is here.
+    Moved(Option<StreamId>),
     /// The stream is over; the last event id that came with it.
     End(StreamId),
+    /// The stream is over for this client at the gap that it was told of, and others on its connection go on.
+    EndAtGap,
     /// It was not admitted, for the stream is over (`204`).
     Over,
     /// Another control event, or a comment, that is known.
@@ -81,6 +85,8 @@ impl Heard {
 pub struct Listener {
     /// What it asks for.
     pub selection: Selection,
+    /// There are other streams on its connection, which go on when this one ends.
+    pub is_part: bool,
     pub heard: Vec<Heard>,
 }
 
@@ -154,8 +160,12 @@ pub struct History {
     pub healed: Duration,
     /// How long everything may take from then on to be level again.
     pub limit: Duration,
+    /// When nobody waited for the clients any longer.
+    pub given_up: Duration,
     /// What the fault may do.
     pub allowed: Allowed,
+    /// What it may do to connections that have this stream and the one that the fault is about.
+    pub allowed_to_merged: Allowed,
     /// How the stream ended, if it did.
     pub ending: Option<Ending>,
 }
@@ -189,7 +199,7 @@ impl History {
 }
 
 /// What a client heard, for finding out why: runs of entries in one line.
-pub fn account(Listener { selection, heard }: &Listener) -> String {
+pub fn account(Listener { selection, heard, .. }: &Listener) -> String {
     let is_next = |last: u64, number| {
         (last + 1..number).all(|between| !selection.admits(between)) && last < number
     };

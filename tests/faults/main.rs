@@ -2,7 +2,8 @@
 //! nemesis that runs one fault while both go on, and a checker that holds what was promised against
 //! what the writer and the clients recorded. Nothing may be lost without a gap that says so, nothing come twice, out of
 //! order or torn, and everything has to be level again soon. A client that asks for some tenants gets theirs and no
-//! other's, and is told of its gaps and its place by that.
+//! other's, and is told of its gaps and its place by that. A client that follows several streams is held against each of
+//! them by itself.
 //!
 //! `cargo test --test faults` runs each fault once and shortly, `-- --shared` where fifty keys share two connections
 //! to Redis; `-- --seeds 5` in earnest.
@@ -13,12 +14,15 @@
 mod checker;
 mod chunks;
 mod client;
+mod following;
 mod history;
+mod merged;
 mod neighbours;
 mod nemesis;
 mod payload;
 mod proxy;
 mod publishers;
+mod record;
 mod run;
 mod scene;
 mod selection;

@@ -26,6 +26,8 @@ pub struct Fault {
     pub allowed: Allowed,
     /// What it may do to the clients of other keys.
     pub beside: Allowed,
+    /// What it may do to those that follow its key together with others.
+    pub merged: Allowed,
     /// Inflicts it, and returns when it is over or, if it is a silence, has begun.
     pub inflict: fn(&mut Scene) -> Over,
 }
@@ -95,7 +97,7 @@ const fn fault(
     inflict: fn(&mut Scene) -> Over,
 ) -> Fault {
     let beside = Allowed { at_least: 0, ends: false, ..allowed };
-    Fault { name, stage, allowed, beside, inflict }
+    Fault { name, stage, allowed, beside, merged: allowed, inflict }
 }
 
 /// It concerns one key; clients of the others may at most lose their connections, where all do.
@@ -106,7 +108,13 @@ const fn of_key(
     inflict: fn(&mut Scene) -> Over,
 ) -> Fault {
     let closes = allowed.closes && stage.has_client_side();
-    Fault { name, stage, allowed, beside: Allowed { closes, tears: closes, ..HARMLESS }, inflict }
+    let beside = Allowed { closes, tears: closes, ..HARMLESS };
+    Fault { name, stage, allowed, beside, merged: allowed, inflict }
+}
+
+/// It takes so long that one stream's half of an event would hold up the others on its connection.
+const fn tears_merged(fault: Fault) -> Fault {
+    Fault { merged: Allowed { tears: true, ..fault.merged }, ..fault }
 }
 
 /// All of them.
@@ -167,12 +175,12 @@ pub const FAULTS: &[Fault] = &[
         CLOSES,
         wire::redis_silent_to_returners,
     ),
-    fault(
+    tears_merged(fault(
         "redis-away-from-followers",
         Stage::BothBehindProxies,
         HARMLESS,
         wire::redis_away_from_followers,
-    ),
+    )),
     fault("redis-side-truncated", Stage::RedisBehindProxy, HARMLESS, wire::redis_truncated),
     fault("redis-side-reset", Stage::RedisBehindProxy, HARMLESS, wire::redis_reset),
     fault("client-side-slow", Stage::GatewayBehindProxy, HARMLESS, wire::client_slow),

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use crate::checker::{Findings, check};
-use crate::client::Record;
 use crate::history::{Allowed, Ending, Fate, History};
 use crate::nemesis::Fault;
 use crate::payload;
+use crate::record::Record;
 use crate::scene::{Plan, Scene};
 use crate::support::pause_of_the_scenario;
 use crate::support::waiting::holds_by;
@@ -58,7 +58,15 @@ fn play(fault: &Fault, scene: &mut Scene) -> Vec<(String, History)> {
     }
     let ends = fault.allowed.ends;
     let paths = if ends { ["/answer", "/answer-told"] } else { ["/events", "/told"] };
-    let records = scene.let_clients_in(paths);
+    let mut records = scene.let_clients_in(paths);
+    scene.let_clients_in_beside();
+    let chosen = |path| format!("{path}?stream=a&stream=b0&stream=b1");
+    let merged = if ends { "/merged-answer" } else { "/merged" };
+    let chosen = chosen(if ends { "/chosen-answer" } else { "/chosen" });
+    // They hold a stream open that is over: with every other seed nobody does.
+    if !ends || !scene.plan.seed.is_multiple_of(2) {
+        records.extend(scene.let_merged_in([merged, &chosen]));
+    }
     let due_from = scene.writing.lock().next();
     scene.begin_beside();
     let (rng, shared) = (scene.rng.fork(), scene.plan.shared);
@@ -92,12 +100,14 @@ fn play(fault: &Fault, scene: &mut Scene) -> Vec<(String, History)> {
     scene.end_beside(Instant::now() + PATIENCE);
     let (limit, allowed) = (over.limit, fault.allowed);
     let main = remember(scene, &scene.writing.lock(), due_from, &records);
-    let mut histories = vec![(KEY.to_owned(), History { healed, limit, allowed, ..main })];
-    let allowed = fault.beside;
+    let mut histories = vec![(KEY.to_owned(), History { healed, allowed, ..main })];
     for (key, beside) in scene.histories_beside() {
-        histories.push((key, History { healed: healed_beside, limit, allowed, ..beside }));
+        let (healed, allowed) = (healed_beside, fault.beside);
+        histories.push((key, History { healed, allowed, ..beside }));
     }
-    histories
+    let bounded =
+        |(key, history)| (key, History { limit, allowed_to_merged: fault.merged, ..history });
+    histories.into_iter().map(bounded).collect()
 }
 
 /// Whether every client has heard of an entry that was written after the fault.
@@ -138,7 +148,9 @@ pub fn remember(scene: &Scene, writer: &Writer, due_from: u64, records: &[Arc<Re
         clients: records.iter().map(|record| record.listener()).collect(),
         healed: Duration::ZERO,
         limit: Duration::ZERO,
+        given_up: scene.began.elapsed(),
         allowed: Allowed::default(),
+        allowed_to_merged: Allowed::default(),
         ending,
     }
 }

@@ -9,10 +9,13 @@ use ssegate::sse::StreamId;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::client::{Client, Record, Speaks};
+use crate::client::{Client, Speaks};
+use crate::following::Following;
 use crate::history::Fate;
-use crate::neighbours::{NEIGHBOURS, Neighbours};
+use crate::merged::MERGED;
+use crate::neighbours::{FEW_NEIGHBOURS, NEIGHBOURS, Neighbours};
 use crate::proxy::{Proxy, Upstream};
+use crate::record::Record;
 use crate::selection::Selection;
 use crate::support::address::own_ip;
 use crate::support::gateway::Gateway;
@@ -34,7 +37,7 @@ pub const PASSWORD: &str = "in the beginning";
 /// The key that this user may read.
 pub const MAY_READ: &str = "%R~events:a";
 /// And the keys beside it.
-pub const MAY_READ_BESIDE: &str = "%R~beside:*";
+pub const MAY_READ_BESIDE: &str = "%R~events:b*";
 /// And how: the README says that a gateway needs no more.
 const COMMANDS: [&str; 6] =
     ["+xread", "+xrange", "+xrevrange", "+xinfo|stream", "+ping", "+select"];
@@ -93,7 +96,25 @@ pub struct Plan {
 impl Plan {
     /// Keys beside the one that faults are about, each with a client.
     pub fn neighbours(&self) -> usize {
-        if self.shared { NEIGHBOURS } else { 0 }
+        if self.shared { NEIGHBOURS } else { FEW_NEIGHBOURS }
+    }
+
+    /// Clients that follow the key that faults are about, also with others.
+    pub fn followers(&self) -> usize {
+        self.clients + MERGED
+    }
+}
+
+/// Where a client comes, and what it follows there.
+pub struct Place {
+    pub path: String,
+    pub follows: Following,
+}
+
+impl Place {
+    /// Of one stream, of which it asks for this.
+    pub fn one(began: Instant, path: &str, selection: Selection) -> Self {
+        Self { path: selection.at(path), follows: Following::one(began, selection) }
     }
 }
 
@@ -249,31 +270,33 @@ impl Scene {
 
     /// Clients come, of every kind, to one or the other of these paths; each one's record.
     pub fn let_clients_in(&mut self, paths: [&str; 2]) -> Vec<Arc<Record>> {
+        let began = self.began;
         let place = |index: usize| {
-            (paths[usize::from(index % 3 == 2)].to_owned(), Selection::of_client(index))
+            Place::one(began, paths[usize::from(index % 3 == 2)], Selection::of_client(index))
         };
-        self.records = self.clients_at((0..self.plan.clients).map(place).collect());
+        let records = self.clients_at((0..self.plan.clients).map(place).collect());
+        self.records = records.into_iter().flatten().collect();
         self.records.clone()
     }
 
-    /// A client at each of these paths that asks for this there, and its record.
-    pub fn clients_at(&mut self, places: Vec<(String, Selection)>) -> Vec<Arc<Record>> {
+    /// A client at each of these places, and its record of each stream there.
+    pub fn clients_at(&mut self, places: Vec<Place>) -> Vec<Vec<Arc<Record>>> {
         let address =
             self.client_side.as_ref().map_or(self.gateway_address(), |proxy| proxy.address);
         let mut records = Vec::new();
-        for (index, (path, selection)) in places.into_iter().enumerate() {
+        for (index, Place { path, follows }) in places.into_iter().enumerate() {
             let speaks = match index % 5 {
                 3 if self.plan.long => Speaks::Http2,
                 4 => Speaks::Old,
                 _ => Speaks::Http1,
             };
-            let record = Arc::new(Record::new(self.began, selection));
-            let (path, rng) = (selection.at(&path), self.rng.fork());
-            records.push(record.clone());
-            let client = Client { address, path, speaks, record, rng };
+            let rng = self.rng.fork();
+            records.push(follows.records.clone());
+            let client = Client { address, path, speaks, follows, rng };
             self.clients.spawn_on(client.run(), &self.runtime);
         }
-        eventually("every client is live", || records.iter().all(|record| record.is_live()));
+        let is_live = |records: &Vec<Arc<Record>>| records.iter().all(|record| record.is_live());
+        eventually("every client is live", || records.iter().all(is_live));
         records
     }
 

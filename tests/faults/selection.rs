@@ -39,7 +39,8 @@ impl Selection {
             Self::All => path.to_owned(),
             Self::Tenants(tenants) => {
                 let tenants: Vec<_> = tenants.iter().map(ToString::to_string).collect();
-                format!("{path}?{FIELD}={}", tenants.join(","))
+                let separator = if path.contains('?') { '&' } else { '?' };
+                format!("{path}{separator}{FIELD}={}", tenants.join(","))
             }
         }
     }

@@ -16,10 +16,10 @@ use crate::telemetry::metrics::DisconnectReason;
 /// How a part ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fanout) enum PartEnd {
-    /// It was asked to leave, and is level with the tail: its client has everything before this item.
-    Level(u64),
-    /// It is over.
-    Over(EndReason),
+    /// It was asked to leave, and is level with the tail: everything before this item is written, and this was told.
+    Level(u64, DeliveryState),
+    /// It is over, and its client has everything up to this id that it gets.
+    Over(EndReason, Option<StreamId>),
     /// Its client is to be cut where it stands.
     Cut(DisconnectReason),
     /// Its client is to be disconnected, and told this.
@@ -50,7 +50,7 @@ impl Driver {
     async fn end_of_part(&mut self, end: End) -> PartEnd {
         match end {
             End::Cut(reason) => PartEnd::Cut(reason),
-            End::Level(seq) => PartEnd::Level(seq),
+            End::Level(seq) => PartEnd::Level(seq, self.machine.delivery),
             End::Disconnect(_, reason) if self.machine.half_written.is_some() => {
                 PartEnd::Cut(reason)
             }
@@ -59,7 +59,9 @@ impl Driver {
                     return PartEnd::Cut(reason);
                 }
                 match reason {
-                    DisconnectReason::Ended(over) => PartEnd::Over(over),
+                    DisconnectReason::Ended(over) => {
+                        PartEnd::Over(over, self.machine.delivery.last_id)
+                    }
                     reason => PartEnd::Disconnect(control, reason),
                 }
             }
@@ -82,6 +84,15 @@ impl CatchUp {
     /// has this id.
     pub(in crate::fanout) fn level_at(subscriber: &Subscriber, seq: u64, id: StreamId) -> Self {
         let delivery = DeliveryState { last_id: Some(id), live: true, source_down: false };
+        Self::goes_on_at(subscriber, seq, delivery)
+    }
+
+    /// Of a client for which everything before this item is written, and that was told this.
+    pub(in crate::fanout) fn goes_on_at(
+        subscriber: &Subscriber,
+        seq: u64,
+        delivery: DeliveryState,
+    ) -> Self {
         let phase = Phase::Ring(WritePosition { seq, offset: 0 });
         Self::at(subscriber, phase, delivery, Vec::new())
     }

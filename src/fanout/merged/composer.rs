@@ -152,8 +152,15 @@ impl Composer {
         }
     }
 
-    /// A part is over.
-    pub(super) fn end(&mut self, index: usize, reason: EndReason, out: &mut Vec<u8>) {
+    /// A part is over; at this id, which may be that of an entry that its client does not get.
+    pub(super) fn end(
+        &mut self,
+        index: usize,
+        reason: EndReason,
+        id: Option<StreamId>,
+        out: &mut Vec<u8>,
+    ) {
+        self.parts[index].position = id.or(self.parts[index].position);
         self.parts[index].standing = Standing::Over(reason);
         self.parts[index].is_down = false;
         // The end of the last one is the end of the stream.

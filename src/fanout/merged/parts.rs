@@ -10,7 +10,6 @@ use super::MergedPart;
 use super::composer::Composer;
 use crate::fanout::catchup::{LeaveRequest, PartEnd, follow_part};
 use crate::fanout::{Body, CatchUp, Fanout, Subscriber};
-use crate::sse::StreamId;
 
 /// What fills each part's slot, and what was taken from that.
 pub(super) struct Parts {
@@ -53,11 +52,10 @@ impl Parts {
     }
 
     /// Asks all parts to leave that are level with the tail: the subscriber of each with the item that comes next, if
-    /// all of them are. Else they go on; what the client has of each is at these positions.
+    /// all of them are. Else they go on.
     pub(super) async fn leave_if_level(
         &mut self,
         fanout: &Arc<Fanout>,
-        positions: &[(Arc<str>, StreamId)],
     ) -> Option<Vec<(Subscriber, u64)>> {
         self.leave.set(true);
         std::future::poll_fn(|context| {
@@ -69,13 +67,13 @@ impl Parts {
         if self.followed.iter().all(|part| part.level().is_some()) {
             let left = self.followed.drain(..).filter_map(|part| part.subscriber.zip(part.end));
             let left = left.filter_map(|(subscriber, end)| match end {
-                PartEnd::Level(seq) => Some((subscriber, seq)),
+                PartEnd::Level(seq, _) => Some((subscriber, seq)),
                 _ => None,
             });
             return Some(left.collect());
         }
-        for (part, (_, id)) in self.followed.iter_mut().zip(positions) {
-            part.go_on(fanout, *id, &self.leave);
+        for part in &mut self.followed {
+            part.go_on(fanout, &self.leave);
         }
         None
     }
@@ -145,16 +143,16 @@ impl Followed {
     /// The item that comes next, where it has left as it was asked to and nothing of it is left to be passed on.
     fn level(&self) -> Option<u64> {
         match self.end {
-            Some(PartEnd::Level(seq)) if self.piece.is_empty() => Some(seq),
+            Some(PartEnd::Level(seq, _)) if self.piece.is_empty() => Some(seq),
             _ => None,
         }
     }
 
-    /// Goes on where it has left, after what its client has.
-    fn go_on(&mut self, fanout: &Arc<Fanout>, id: StreamId, leave: &LeaveRequest) {
-        let Some(PartEnd::Level(seq)) = self.end else { return };
+    /// Goes on where it has left, which is ahead of its client by what was not taken.
+    fn go_on(&mut self, fanout: &Arc<Fanout>, leave: &LeaveRequest) {
+        let Some(PartEnd::Level(seq, delivery)) = self.end else { return };
         let Some(subscriber) = self.subscriber.take() else { return };
-        let machine = CatchUp::level_at(&subscriber, seq, id);
+        let machine = CatchUp::goes_on_at(&subscriber, seq, delivery);
         // What was taken of its slot, and what is still in there.
         let pieces = [Some(std::mem::take(&mut self.piece)), self.body.take()];
         let piece = Bytes::from(pieces.into_iter().flatten().collect::<Vec<_>>().concat());
@@ -178,5 +176,48 @@ impl Followed {
                 None => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::testing::TestFanout;
+    use crate::sse::{Entry, StreamId};
+    use crate::stream::Item;
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_part_goes_on_after_what_it_has_written_and_its_client_lacks() {
+        let test = TestFanout::new();
+        let part = |key: &str| {
+            let (subscriber, lease) = test.unattached(key);
+            lease.topic().start_generation(id(10));
+            let machine = CatchUp::level_at(&subscriber, 0, id(10));
+            (MergedPart { name: key.into(), subscriber, machine }, lease)
+        };
+        let (ahead, lease) = part("a");
+        let (other, _held) = part("b");
+        let mut parts = Parts::new(&test.fanout, vec![ahead, other]);
+        let fields = vec![("payload".into(), "new".to_owned().into())];
+        lease.topic().push(&[Item::Entry(Entry { id: id(20), fields })], 1000);
+        // Nobody takes the piece: twice it is asked to leave, and goes on.
+        for _ in 0..2 {
+            assert!(parts.leave_if_level(&test.fanout).await.is_none());
+            assert!(!parts.followed[0].piece.is_empty());
+        }
+        parts.leave.set(true);
+        std::future::poll_fn(|context| {
+            parts.poll(context, false);
+            Poll::Ready(())
+        })
+        .await;
+        let Some(PartEnd::Level(seq, delivery)) = parts.followed[0].end else {
+            panic!("it has left: {:?}", parts.followed[0].end)
+        };
+        assert_eq!((seq, delivery.last_id), (1, Some(id(20))));
     }
 }

@@ -196,7 +196,7 @@ impl Task {
         }
         self.may_join_at = Instant::now() + JOIN_INTERVAL;
         let Some(positions) = self.composer.positions() else { return Ok(()) };
-        let left = self.parts.leave_if_level(&self.fanout, &positions).await;
+        let left = self.parts.leave_if_level(&self.fanout).await;
         let Some(left) = left else { return Ok(()) };
         let part = |((name, id), (subscriber, seq))| LevelPart { name, subscriber, seq, id };
         Err(End::Level(positions.into_iter().zip(left).map(part).collect()))
@@ -219,12 +219,12 @@ impl Task {
     fn part_ended(&mut self, part: usize, end: PartEnd) -> Result<(), End> {
         match end {
             // It was asked to leave, and others were not level.
-            PartEnd::Level(_) => {}
+            PartEnd::Level(..) => {}
             PartEnd::Cut(reason) => return Err(End::Cut(reason)),
             PartEnd::Disconnect(control, reason) => return Err(End::Disconnect(control, reason)),
-            PartEnd::Over(reason) => {
+            PartEnd::Over(reason, id) => {
                 self.parts.forget_end(part);
-                self.composer.end(part, reason, &mut self.unsent);
+                self.composer.end(part, reason, id, &mut self.unsent);
             }
         }
         match self.composer.over() {

@@ -123,7 +123,7 @@ fn a_stream_that_is_away_holds_up_no_other() {
     let mut composer = composer(format_of(Controls::Event, false));
     text_of(&mut composer, 0, &live(1));
     let mut out = Vec::new();
-    composer.end(2, EndReason::Marker, &mut out);
+    composer.end(2, EndReason::Marker, None, &mut out);
     let down = comment::RECONNECTING.as_bytes();
     let told = text_of(&mut composer, 1, down);
     assert!(told.starts_with("event: ssegate\ndata: {\"type\":\"source\",\"stream\":\"alerts\",\"up\":false}\n\nid: chat=1-0\n"), "{told}");
@@ -141,7 +141,7 @@ fn the_stream_is_over_with_the_last_of_its_parts() {
     let mut composer = composer(format_of(Controls::Event, false));
     let ends = |composer: &mut Composer, part, reason| {
         let mut out = Vec::new();
-        composer.end(part, reason, &mut out);
+        composer.end(part, reason, None, &mut out);
         String::from_utf8(out).unwrap()
     };
     let told = ends(&mut composer, 1, EndReason::Marker);

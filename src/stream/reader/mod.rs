@@ -260,8 +260,7 @@ impl Readers {
         let progress = Progress::at_tail(info.as_ref());
         // Before anybody may take it that the tail is known.
         report_status(topic, &progress, connection);
-        topic.start_generation(progress.continuity.cursor());
-        topic.answered();
+        topic.begin(progress.continuity.cursor());
         Ok(progress)
     }
 

@@ -22,12 +22,17 @@ struct Knowledge {
     was_told: bool,
     /// Of that after the fault for the first time.
     over: Option<Duration>,
+    /// It was told so on the connection that it has.
+    is_ended: bool,
 }
 
 impl Client<'_> {
     /// Whether the stream may end here: at its end, or at the gap that takes the place of what is gone.
     pub(super) fn is_ended(&self, heard: &[Heard]) -> bool {
         let gone = self.history.ending.is_some_and(|ending| ending.gone.is_some());
+        if self.is_part {
+            return false;
+        }
         let said =
             heard.iter().rev().find(|heard| !matches!(heard.what, What::Signal(_) | What::At(_)));
         said.is_some_and(|said| match &said.what {
@@ -39,7 +44,8 @@ impl Client<'_> {
 
     pub(super) fn check_end(&mut self, heard: &[Heard]) {
         let Some(ending) = self.history.ending else {
-            let told = |heard: &&Heard| matches!(heard.what, What::End(_) | What::Over);
+            let told =
+                |heard: &&Heard| matches!(heard.what, What::End(_) | What::EndAtGap | What::Over);
             if let Some(told) = heard.iter().find(told) {
                 self.violations.push(format!("{told:?}, and nothing ends"));
             }
@@ -58,17 +64,27 @@ impl Client<'_> {
             lacks_last: false,
             was_told: false,
             over: None,
+            is_ended: false,
         };
         for (index, Heard { at, what }) in heard.iter().enumerate() {
+            knowledge.is_ended &= !matches!(what, What::Opened(_));
             match what {
                 What::Entry(_, number) => knowledge.has_last |= *number == last,
                 What::Gap(gap) => knowledge.lacks_last |= self.covers_last(gap, last),
-                What::End(id) => self.hear_end(*id, &mut knowledge),
+                What::End(id) => self.hear_end(*id, *at, &mut knowledge),
+                What::EndAtGap => self.hear_end_at_gap(*at, &mut knowledge),
+                What::Over if self.is_part => {
+                    self.violations.push(format!("204 at {at:.3?}, and the others go on"));
+                }
                 What::Over => self.hear_over(*at, was_cut(&heard[..index]), &mut knowledge),
-                What::Opened(_) if knowledge.was_told && !knowledge.may_be_away(*at) => {
+                What::Opened(_)
+                    if !self.is_part && knowledge.was_told && !knowledge.may_be_away(*at) =>
+                {
                     self.violations.push(format!("it got a stream after the end, at {at:.3?}"));
                 }
-                What::Closed(why) if why == FINISHED && !ends_with_end(&heard[..index]) => {
+                What::Closed(why)
+                    if why == FINISHED && (self.is_part || !ends_with_end(&heard[..index])) =>
+                {
                     self.violations.push(format!("its body ended as if it was whole, at {at:.3?}"));
                 }
                 _ => {}
@@ -84,11 +100,31 @@ impl Client<'_> {
         id.is_some_and(|id| alone.covers(last, id, &HashMap::new()))
     }
 
-    fn hear_end(&mut self, id: StreamId, knowledge: &mut Knowledge) {
+    /// Where others go on beside it, it is told so once on each connection.
+    fn hear_end(&mut self, id: StreamId, at: Duration, knowledge: &mut Knowledge) {
         if !knowledge.has_last {
             self.violations.push("it was told of the end without having it".into());
         } else if Some(id) != knowledge.marker_id {
             self.violations.push(format!("it was told of the end at {id}"));
+        }
+        self.note_end(at, knowledge);
+    }
+
+    /// The key is gone, and what was told before says so.
+    fn hear_end_at_gap(&mut self, at: Duration, knowledge: &mut Knowledge) {
+        let is_gone = knowledge.ending.gone.is_some_and(|gone| at > gone);
+        if !is_gone || !knowledge.lacks_last && !knowledge.has_last {
+            self.violations.push(format!("an end at a gap that it was not told of, at {at:.3?}"));
+        }
+        self.note_end(at, knowledge);
+    }
+
+    fn note_end(&mut self, at: Duration, knowledge: &mut Knowledge) {
+        if std::mem::replace(&mut knowledge.is_ended, true) {
+            self.violations.push(format!("it was told of the end twice, at {at:.3?}"));
+        }
+        if self.is_part && at > knowledge.healed {
+            knowledge.over.get_or_insert(at);
         }
         knowledge.was_told = true;
     }
@@ -111,9 +147,17 @@ impl Client<'_> {
     }
 
     fn close_end(&mut self, knowledge: &Knowledge) {
-        let Some(over) = knowledge.over else {
-            self.violations.push("it got no 204 after the fault".into());
+        if self.is_part && !knowledge.is_ended {
+            self.violations.push("it was not told of the end where it is now".into());
             return;
+        }
+        let over = match knowledge.over {
+            Some(over) => over,
+            None if self.is_part => knowledge.healed,
+            None => {
+                self.violations.push("it got no 204 after the fault".into());
+                return;
+            }
         };
         let limit = self.history.limit;
         self.recovery = over - knowledge.healed;

@@ -9,11 +9,12 @@ use ssegate::sse::parse::Parser;
 
 use super::{Findings, check};
 use crate::chunks::Chunks;
-use crate::client::understand;
+use crate::following::understand;
 use crate::history::{AMID_AN_EVENT, Allowed, Fate, Gap, Heard, History, Listener, What};
 use crate::{payload, publishers};
 
 mod ends;
+mod parts;
 mod rows;
 
 /// What is caught, and how that is shown.
@@ -38,6 +39,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("a connection that ended", a_closed_connection_is_caught),
     ("what is wrong beside the key", what_is_found_beside_the_key_counts),
     ("a late recovery", a_late_recovery_is_caught),
+    ("a client on its way", a_client_on_its_way_is_late_and_has_lost_nothing),
     ("a client left behind", a_client_that_hears_no_more_is_caught),
     ("a publish that was told otherwise than it ended", publishers::wrong_outcomes_are_caught),
     ("an end where nothing ends", ends::an_end_needs_a_marker),
@@ -54,6 +56,13 @@ pub const CASES: &[(&str, fn())] = &[
     ("an `at` that goes back", rows::an_at_never_goes_back),
     ("an `at` beyond what is lacked", rows::an_at_passes_nothing_that_it_lacks),
     ("an end told by others' entries", rows::the_end_is_told_to_who_gets_no_entry_of_it),
+    ("an event with the wrong stream", parts::streams_are_told_apart),
+    ("an event of no stream", parts::what_is_of_no_stream_is_caught),
+    ("what is wrong with one of several streams", parts::each_part_is_held_against_its_own_stream),
+    ("an id that moves another stream", parts::an_id_that_moves_another_stream_is_caught),
+    ("a client that goes on elsewhere", parts::who_comes_back_goes_on_where_it_was),
+    ("a connection that nothing may end", parts::another_stream_may_end_the_connection),
+    ("an end of one stream among others", parts::a_part_ends_and_the_others_go_on),
     ("what Redis lost only where it still has it", an_entry_that_redis_lost_is_no_loss_of_ours),
 ];
 
@@ -88,6 +97,7 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
         clients: vec![Listener { heard: heard.collect(), ..Listener::default() }],
         healed: Duration::from_millis(550),
         limit: Duration::from_secs(3),
+        given_up: Duration::from_secs(9),
         allowed: Allowed {
             reasons: &["trimmed", "deleted", "reset"],
             at_least: 0,
@@ -96,6 +106,7 @@ fn history(gone: &[u64], heard: Vec<What>) -> History {
             redis_loses: false,
             ends: false,
         },
+        allowed_to_merged: Allowed::default(),
         ending: None,
     }
 }
@@ -352,6 +363,14 @@ fn a_late_recovery_is_caught() {
     history.clients[0].heard[5].at = Duration::from_millis(601);
     history.clients[0].heard[2].at = Duration::from_secs(4);
     caught(&history, "after the fault");
+}
+
+fn a_client_on_its_way_is_late_and_has_lost_nothing() {
+    let mut history = history(&[], (1..=4).map(entry).collect());
+    assert_eq!(check(&history).lost, 2, "it got nothing more for long");
+    history.given_up = Duration::from_millis(1_300);
+    let findings = caught(&history, "on its way when it was given up");
+    assert!(findings.only_late && findings.lost == 0);
 }
 
 fn a_client_that_hears_no_more_is_caught() {

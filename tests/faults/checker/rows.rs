@@ -20,7 +20,7 @@ pub(super) struct At {
 #[derive(Default)]
 pub(super) struct Place {
     /// Its last event id, by entries, gaps and `at`.
-    last_id: Option<StreamId>,
+    pub(super) last_id: Option<StreamId>,
     /// The last `at`, of this generation of the stream.
     at: Option<StreamId>,
 }
@@ -49,13 +49,19 @@ impl Client<'_> {
                 if !self.selection.withholds() {
                     self.violations.push(format!("`at` {id}, and it gets every entry"));
                 }
-                if let Some(last_id) = place.last_id.filter(|last_id| last_id > id) {
-                    self.violations.push(format!("`at` {id} goes back from {last_id}"));
-                }
-                (place.last_id, place.at) = (Some(*id), Some(*id));
+                self.check_at(*id, place);
             }
+            What::Moved(to) => self.check_move(*to, place),
+            What::Opened(after) => self.check_resume(after, place),
             _ => {}
         }
+    }
+
+    pub(super) fn check_at(&mut self, id: StreamId, place: &mut Place) {
+        if let Some(last_id) = place.last_id.filter(|last_id| *last_id > id) {
+            self.violations.push(format!("`at` {id} goes back from {last_id}"));
+        }
+        (place.last_id, place.at) = (Some(id), Some(id));
     }
 
     /// What is known here of an `at`; nothing where its id is no entry's.

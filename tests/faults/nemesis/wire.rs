@@ -90,7 +90,8 @@ pub(super) fn slow_clients_cut(scene: &mut Scene) -> Over {
     let over = Over::now();
     let cut = || scene.gateway().metric("ssegate_client_disconnects_total{reason=\"slow\"}");
     // One in five may speak HTTP/2, which may have taken all of it into buffers of its own.
-    let least = scene.plan.clients - scene.plan.clients / 5;
+    let followers = scene.plan.followers();
+    let least = followers - followers / 5;
     eventually("they are cut", || cut() >= least as f64);
     over
 }

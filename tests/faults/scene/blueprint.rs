@@ -50,8 +50,38 @@ replay = "all"
 signals = "event"
 end = { field = "type", equals = ["done"] }
 [[route]]
+path = "/merged"
+merge = [{ name = "a", key = "events:a" }, { name = "b0", key = "events:b0" }]
+event = { stream = true }
+filter = ["tenant"]
+access = "public"
+replay = "all"
+[[route]]
+path = "/chosen"
+merge_query = { name = "stream", key = "events:{stream}", most = 3 }
+event = { stream = true }
+access = "public"
+replay = "all"
+signals = "event"
+[[route]]
+path = "/merged-answer"
+merge = [{ name = "a", key = "events:a" }, { name = "b0", key = "events:b0" }]
+event = { stream = true }
+filter = ["tenant"]
+access = "public"
+replay = "all"
+end = { field = "type", equals = ["done"] }
+[[route]]
+path = "/chosen-answer"
+merge_query = { name = "stream", key = "events:{stream}", most = 3 }
+event = { stream = true }
+access = "public"
+replay = "all"
+signals = "event"
+end = { field = "type", equals = ["done"] }
+[[route]]
 path = "/beside/{name}"
-key = "beside:{name}"
+key = "events:b{name}"
 access = "public"
 replay = "all"
 "#;
@@ -142,7 +172,7 @@ pub(super) fn block(plan: Plan) -> Duration {
 
 /// Enough for a few clients more than there are.
 pub fn few_descriptors(plan: Plan) -> usize {
-    192 + 2 * (plan.clients + plan.neighbours())
+    192 + 2 * (plan.followers() + plan.neighbours())
 }
 
 /// How far the gateway's clock is off is written here.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::refusals::{bearer, guarded};
 use super::{Http, Viewer};
-use crate::support::gateway::Setup;
+use crate::support::gateway::{Setup, exchange};
 use crate::support::redis::{Answer, Redis};
 
 const ROUTE: &str = r#"
@@ -100,5 +100,41 @@ fn is_told_at(viewer: &mut Viewer, stream: &str, id: &str) {
             return;
         }
         assert_ne!(at["stream"], *stream, "{told} instead of {id}");
+    }
+}
+
+#[test]
+fn an_end_that_is_not_for_a_client_is_where_it_comes_back() {
+    let route = r#"
+        [[route]]
+        path   = "/all"
+        merge  = [{ name = "a", key = "events:a" }, { name = "b", key = "events:b" }]
+        filter = ["tenant"]
+        access = "public"
+        end    = { field = "payload", equals = "done" }
+    "#;
+    for http in [Http::One, Http::Two] {
+        eprintln!("{http:?}");
+        let redis = Redis::start();
+        let add = |stream: &str, tenant: &str, payload: &str| {
+            let key = format!("events:{stream}");
+            match redis.run(&["XADD", &key, "*", "tenant", tenant, "payload", payload]) {
+                Answer::Text(id) => id,
+                other => panic!("XADD answered {other:?}"),
+            }
+        };
+        let gateway = Setup::redis(&redis).routes(route).start_ready();
+        let path = "/all?tenant=acme";
+        let mut viewer = Viewer::open(http, &gateway, path, &[]);
+        viewer.live();
+        let a = add("a", "other", "done");
+        let end = r#"{"type":"end","stream":"a","reason":"marker"}"#;
+        viewer.hears("ssegate", end, &format!("a={a},b=0-0"));
+        let b = add("b", "other", "done");
+        let id = format!("a={a},b={b}");
+        viewer.hears("ssegate", r#"{"type":"end","reason":"marker"}"#, &id);
+        assert_eq!(viewer.rest(), []);
+        let again = format!("GET {path} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {id}\r\n\r\n");
+        assert_eq!(exchange(&gateway.address, &again).status, 204, "it stays away");
     }
 }

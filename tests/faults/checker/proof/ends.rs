@@ -34,8 +34,8 @@ fn cut() -> What {
     What::Closed("its end".into())
 }
 
-fn opened() -> What {
-    What::Opened("60-0".into())
+fn opened(after: u64) -> What {
+    What::Opened(id(after).to_string())
 }
 
 pub(super) fn end() -> What {
@@ -62,7 +62,7 @@ pub(super) fn an_end_is_told_to_who_has_it() {
 }
 
 pub(super) fn nobody_gets_a_stream_after_the_end() {
-    let again = [end(), closed(), opened(), end(), closed(), What::Over];
+    let again = [end(), closed(), opened(60), end(), closed(), What::Over];
     let mut history = ending(&[], to(6, &again));
     caught(&history, "a stream after the end");
     // Unless nobody could tell.
@@ -71,19 +71,19 @@ pub(super) fn nobody_gets_a_stream_after_the_end() {
     passes(&history);
     history.ending = away(750);
     caught(&history, "a stream after the end");
-    history = ending(&[], to(6, &[end(), closed(), What::Over, opened(), end(), closed()]));
+    history = ending(&[], to(6, &[end(), closed(), What::Over, opened(60), end(), closed()]));
     history.ending = away(650);
     caught(&history, "a stream after the end");
 }
 
 pub(super) fn nobody_is_over_before_the_end() {
-    let heard = to(5, &[What::Over, opened(), entry(6), end(), closed(), What::Over]);
+    let heard = to(5, &[What::Over, opened(50), entry(6), end(), closed(), What::Over]);
     let violations = check(&ending(&[], heard)).violations;
     assert!(violations[0].contains("it lacks the end"), "{violations:?}");
 }
 
 pub(super) fn only_the_end_ends_a_body() {
-    let half = |closed| instead(&[5], vec![entry(5), closed, opened()]);
+    let half = |closed| instead(&[5], vec![entry(5), closed, opened(50)]);
     let more = vec![end(), closed(), What::Over];
     let mut history = ending(&[], [half(closed()), more.clone()].concat());
     history.allowed.closes = true;
