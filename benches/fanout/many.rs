@@ -18,8 +18,8 @@ use crate::rows::Stage;
 use crate::scenario::Scenario;
 use crate::table::{Figure, Goal};
 
-/// Open files of the gateway for a stream key with one client: the client's, and its shard's.
-const FILES_PER_KEY: u64 = 2;
+/// Open files of the gateway for a stream key with one client: the client's.
+const FILES_PER_KEY: u64 = 1;
 /// Of the gateway besides.
 const OTHER_FILES: u64 = 300;
 

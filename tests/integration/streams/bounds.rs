@@ -173,3 +173,23 @@ fn entries_of_many_small_fields_are_read_few_at_a_time() {
     // Without that it is 62 MiB, and with it 25.
     assert!(peak_bytes < 40 << 20, "{peak_bytes}");
 }
+
+/// A read costs the gateway and Redis as much as many entries do. Here each entry comes as soon as the last was heard, and
+/// so has a read for itself.
+#[test]
+fn a_stream_that_never_rests_is_read_once_a_millisecond() {
+    let redis = Redis::start();
+    let gateway = Setup::redis(&redis).start_ready();
+    let mut client = Client::open(&gateway.address, "/events/a");
+    client.live();
+    let mut writer = Connection::open(&redis).unwrap();
+    let (before, began) = (redis.calls("xread"), Instant::now());
+    for n in 0..500 {
+        writer.run(&["XADD", "events:a", "*", "payload", &n.to_string()]).unwrap();
+        assert_eq!(client.entry().data, n.to_string());
+    }
+    let (reads, elapsed) = (redis.calls("xread") - before, began.elapsed());
+    eprintln!("{reads} reads in {elapsed:?}");
+    // A look now and then repeats a read.
+    assert!(u128::from(reads) <= elapsed.as_millis() * 11 / 10 + 10, "{reads} in {elapsed:?}");
+}

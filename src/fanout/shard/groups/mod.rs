@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -34,7 +35,31 @@ struct Group {
 struct Shape {
     rendering: usize,
     columns: Vec<usize>,
-    groups: HashMap<Box<[RowValue]>, Vec<usize>>,
+    groups: HashMap<Box<[RowValue]>, Vec<usize>, BuildHasherDefault<RowHasher>>,
+}
+
+/// For keys that are hashes already, and whose values nobody outside can choose: it puts them together, and no more.
+#[derive(Default)]
+struct RowHasher(u64);
+
+impl Hasher for RowHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = self.0.rotate_left(23) ^ value;
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What one write has for one group.
@@ -115,7 +140,7 @@ impl Groups {
         let (rendering, (columns, keys)) = (format.rendering.into(), keys(selection));
         let is_same = |shape: &Shape| shape.rendering == rendering && shape.columns == columns;
         let known = self.shapes.iter().position(is_same).unwrap_or_else(|| {
-            self.shapes.push(Shape { rendering, columns, groups: HashMap::new() });
+            self.shapes.push(Shape { rendering, columns, groups: HashMap::default() });
             self.shapes.len() - 1
         });
         for key in keys {
