@@ -1,6 +1,6 @@
-//! Tells which sockets of a shard have input, which is how a client leaves.
+//! Tells which sockets of a shard or a hall have input, which is how a client leaves.
 //!
-//! A single socket is watched by the runtime itself. Several are in an epoll of the shard's own: sockets that wait in no
+//! A single socket is watched by the runtime itself. Several are in an epoll of their own: sockets that wait in no
 //! runtime's reactor cost a few bytes each, and the epoll itself is watched through one `AsyncFd`.
 
 use std::io;

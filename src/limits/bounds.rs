@@ -2,8 +2,12 @@
 
 use crate::config::{self, Config};
 
-/// Descriptors for listeners, logs, the runtime, workers, publishing, and the operator's connections.
+/// Descriptors for listeners, logs, the runtime, publishing, and the operator's connections;
 const OWN_DESCRIPTORS: usize = 128;
+/// for this many workers as well,
+const OWN_WORKERS: usize = 8;
+/// and for each further one: its `io_uring`, and the epoll of its clients of several streams.
+const WORKER_DESCRIPTORS: usize = 2;
 /// With room for fewer clients than this the gateway does not start.
 const MIN_CLIENTS: usize = 16;
 /// One in so many connections is kept for pending ones, however many clients there are.
@@ -52,8 +56,10 @@ impl Division {
         let reader_connections = config.source.reader_connections(config.limits.readers);
         let epolls_wanted = most_epolls(config);
         let readers = reader_connections.saturating_add(epolls_wanted).min(descriptors / 4);
-        let connections = descriptors.saturating_sub(OWN_DESCRIPTORS + readers);
-        Self { own: OWN_DESCRIPTORS, readers, reader_connections, epolls_wanted, connections }
+        let further_workers = config.server.workers.saturating_sub(OWN_WORKERS);
+        let own = OWN_DESCRIPTORS + WORKER_DESCRIPTORS * further_workers;
+        let connections = descriptors.saturating_sub(own + readers);
+        Self { own, readers, reader_connections, epolls_wanted, connections }
     }
 
     /// Connections for which the readers' part is too small, so few are there.

@@ -60,7 +60,10 @@ impl Budget {
                 grouped(self.config.limits.clients as u64)
             ),
         };
-        let (few, shared) = (self.division.too_few_connections(), self.division.too_few_epolls());
+        let few = self.division.too_few_connections();
+        // A key may want two epolls, one of them for clients that get only some entries.
+        let shared =
+            self.division.too_few_epolls().filter(|epolls| *epolls < self.config.limits.readers);
         let keys = match (few, shared) {
             (Some(few), _) => format!(
                 "limits.readers; with all clients connected, no more than {} connections to Redis fit",

@@ -7,8 +7,8 @@ use crate::source::{Error, Inspector};
 /// What streams need of every key.
 const READING: [&str; 4] = ["XREAD", "XINFO", "XRANGE", "XREVRANGE"];
 
-/// What every state needs of its key, whatever it holds. Where `EXEC` is denied, nothing is tried that leads into a
-/// transaction.
+/// What every state needs of its key, whatever it holds. Where it is not known that `EXEC` may be run,
+/// nothing is tried that leads into a transaction.
 const READING_STATE: [&str; 3] = ["TYPE", "EXEC", "MULTI"];
 
 /// What a state of each kind needs besides, by what `TYPE` calls it.
@@ -80,7 +80,8 @@ async fn of_state(server: &Inspector, user: Option<&str>, key: &str) -> Rights {
     let mut rights = Rights::default();
     for command in READING_STATE {
         rights.ask(server, user, command, key).await;
-        if matches!(command, "EXEC" | "MULTI") && rights.denied.contains(&command) {
+        let is_clear = rights.denied.is_empty() && rights.unknown.is_empty();
+        if matches!(command, "EXEC" | "MULTI") && !is_clear {
             return rights;
         }
     }
@@ -93,16 +94,20 @@ async fn of_state(server: &Inspector, user: Option<&str>, key: &str) -> Rights {
         return rights;
     }
     // It is not there, or at another node: one kind is enough.
+    let mut is_known = true;
     for (_, commands) in KINDS {
         let mut of_kind = Rights::default();
         for command in commands {
             of_kind.ask(server, user, command, key).await;
         }
-        if of_kind.denied.is_empty() {
-            return rights;
+        match (&of_kind.denied[..], &of_kind.unknown[..]) {
+            ([], []) => return rights,
+            ([], _) => is_known = false,
+            _ => {}
         }
     }
-    rights.denied.push("what reads a state of any kind");
+    let lacking = if is_known { &mut rights.denied } else { &mut rights.unknown };
+    lacking.push("what reads a state of any kind");
     rights
 }
 

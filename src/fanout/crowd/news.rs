@@ -21,6 +21,8 @@ struct Write {
     /// Where its members were before.
     before: Vec<Position>,
     composed: Composed,
+    /// How many events that are.
+    events: u64,
 }
 
 impl Hall {
@@ -66,6 +68,7 @@ impl Hall {
             // Thousands of crowds may have one member each: their bytes are not held all at once.
             if recipients >= uring::MOST || bytes >= ROUND_BYTES {
                 self.send(&std::mem::take(&mut writes)).await;
+                tokio::task::yield_now().await;
                 (recipients, bytes) = (0, 0);
             }
         }
@@ -79,7 +82,8 @@ impl Hall {
         let (mut positions, mut composed) = (before.clone(), Composed::default());
         let Crowd { parts, format, .. } = &self.crowds[crowd];
         composed.add(&mut positions, part, batches, end_seq, (parts[part].format, *format));
-        Write { crowd, before, composed }
+        let events = composed.events();
+        Write { crowd, before, composed, events }
     }
 
     async fn send(&mut self, writes: &[Write]) {
@@ -98,7 +102,9 @@ impl Hall {
             for ((slot, write), outcome) in burst.iter().zip(outcomes.drain(..)) {
                 self.sent(*slot, write, &outcome);
             }
-            tokio::task::yield_now().await;
+            if burst.len() == uring::MOST {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -107,7 +113,7 @@ impl Hall {
         let Ok(sent) = *outcome else { return self.remove(slot) };
         let (Member { admitted, route, .. }, composed) = (&self.members[slot], &write.composed);
         if sent == composed.bytes.len() {
-            return count(&self.fanout.metrics, admitted, *route, composed.events(), sent);
+            return count(&self.fanout.metrics, admitted, *route, write.events, sent);
         }
         let mut positions = write.before.clone();
         let (events, rest) = composed.advance(&mut positions, sent);

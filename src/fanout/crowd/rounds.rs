@@ -24,37 +24,40 @@ impl Hall {
     }
 
     /// Gives a sign of life to the crowds that have heard nothing for long.
-    async fn keep_alive(&mut self) {
+    pub(super) async fn keep_alive(&mut self) {
         let (keepalive, now) = (self.fanout.settings().keepalive, Instant::now());
         let wait = keepalive.saturating_sub(keepalive / EARLY_PARTS);
         let is_due = |(_, crowd): &(usize, &Crowd)| crowd.last_write + wait <= now;
         let due: Vec<usize> = self.crowds.iter().filter(is_due).map(|(crowd, _)| crowd).collect();
+        let mut sends = 0;
         for crowd in due {
-            self.keep_crowd_alive(crowd).await;
+            self.keep_crowd_alive(crowd, &mut sends).await;
         }
         let writes = self.crowds.iter().map(|(_, crowd)| crowd.last_write);
         self.oldest_write = writes.min().unwrap_or(now);
     }
 
-    async fn keep_crowd_alive(&mut self, index: usize) {
-        let positions = self.positions(index);
+    /// `sends`: those of this round so far, to other crowds as well.
+    async fn keep_crowd_alive(&mut self, index: usize, sends: &mut usize) {
         let crowd = &mut self.crowds[index];
         let bytes = Signal::Keepalive.bytes(crowd.format, crowd.key.signals);
         crowd.last_write = Instant::now();
         let slots = crowd.slots.clone();
         self.fanout.metrics.heartbeats.increment(slots.len() as u64);
-        for (round, slot) in slots.into_iter().enumerate() {
+        for slot in slots {
             let Member { admitted, route, .. } = &self.members[slot];
             match self.members.socket(slot).send(&bytes) {
                 Ok(sent) => {
                     count(&self.fanout.metrics, admitted, *route, 0, sent);
                     if sent < bytes.len() {
+                        let positions = self.positions(index);
                         self.send_back(slot, &positions, bytes[sent..].to_vec());
                     }
                 }
                 Err(_) => self.remove(slot),
             }
-            yield_at(round).await;
+            *sends += 1;
+            yield_at(*sends).await;
         }
     }
 

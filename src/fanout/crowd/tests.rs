@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fastrand::Rng;
 
@@ -11,7 +12,7 @@ use super::hall::Hall;
 use super::write::{Composed, Position};
 use crate::fanout::merged::{LevelPart, LevelStream};
 use crate::fanout::testing::TestFanout;
-use crate::fanout::{Socket, WireFormat};
+use crate::fanout::{Socket, WireFormat, uring};
 use crate::sse::parse::{Event, Item as Parsed, Parser};
 use crate::sse::{Controls, Entry, Rendering, StreamId};
 use crate::stream::{Batch, Item, Lease};
@@ -202,4 +203,51 @@ async fn each_client_of_a_hall_hears_its_own_streams() {
     let is_left = leases.iter().any(|lease| hall.feeds.of_topic(lease.topic()).is_some());
     assert!(hall.members.is_empty() && hall.crowds.is_empty() && !is_left);
     assert!(leases.iter().all(|lease| lease.topic().state().shards.is_empty()));
+}
+
+/// A client of one stream, by a name of its own: there is nobody else in its crowd.
+fn join_alone(test: &TestFanout, hall: &mut Hall, name: usize) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (subscriber, _) = test.unattached("a");
+    let rules = subscriber.rules.clone();
+    let seq = subscriber.topic().state().ring.next_seq();
+    let parts =
+        vec![LevelPart { name: name.to_string().into(), subscriber, seq, id: StreamId::ZERO }];
+    let stream =
+        LevelStream { admitted: test.admitted("a"), format: FORMAT, route: 0, rules, parts };
+    hall.admit(Socket::new(OwnedFd::from(ours)), stream);
+    theirs
+}
+
+#[tokio::test]
+async fn a_round_over_many_small_crowds_lets_other_tasks_have_their_turns() {
+    const CROWDS: usize = 2 * uring::MOST;
+    let test = TestFanout::new();
+    let (_, lease) = test.unattached("a");
+    lease.topic().answered();
+    let mut hall = Hall::new(&test.fanout, 0);
+    let clients: Vec<_> = (0..CROWDS).map(|name| join_alone(&test, &mut hall, name)).collect();
+    assert_eq!((hall.members.len(), hall.crowds.len()), (clients.len(), CROWDS));
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counter = turns.clone();
+    tokio::spawn(async move {
+        loop {
+            counter.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let taken = || turns.swap(0, Ordering::Relaxed);
+    for (_, crowd) in &mut hall.crowds {
+        crowd.last_write -= test.fanout.settings().keepalive;
+    }
+    hall.keep_alive().await;
+    assert!(taken() >= 2, "signs of life");
+    let feed = hall.feeds.of_topic(lease.topic()).unwrap();
+    for field in ["payload", "other"] {
+        let id = StreamId { ms: 1, seq: lease.topic().state().ring.next_seq() + 1 };
+        let entry = Entry { id, fields: vec![(field.into(), "x".into())] };
+        lease.topic().push(&[Item::Entry(entry)], 1000);
+        hall.write_news(feed).await;
+        assert!(taken() >= 2, "an entry with {field}");
+    }
 }

@@ -20,9 +20,11 @@ use crate::telemetry::metrics::{Metrics, Scope};
 use crate::telemetry::throttle::LogThrottle;
 
 mod history_check;
+mod pace;
 mod progress;
 
 use history_check::{CheckedRead, HistoryCheck};
+use pace::Pace;
 use progress::{MOST_REPLY_BYTES, Progress};
 
 /// The most memory that the replies to all readers together may take.
@@ -34,9 +36,6 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// A key that cannot be read is tried again after half to all of this. Its subscribers were disconnected, come
 /// back later than others do, and should find it readable as soon as it is.
 const KEY_RETRY: Duration = Duration::from_secs(2);
-/// While a stream's entries come faster than this its reads begin so far apart: each then brings several, and a read costs
-/// the gateway and Redis as much as many entries do.
-const READ_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What every reader needs.
 pub struct Readers {
@@ -172,6 +171,7 @@ impl Readers {
         };
         // The first read does not block, so that whatever happened since the last one is delivered at once.
         let mut block = Duration::from_millis(1);
+        let mut pace = Pace::new(Instant::now());
         loop {
             connection.release_permit();
             topic.wait_for_room().await;
@@ -179,7 +179,6 @@ impl Readers {
             if let Connection::Shared(reader) = &mut connection {
                 reader.wait(&ask, block).await;
             }
-            let began = Instant::now();
             let reply = connection.read(ask, block).await;
             let reply = reply.inspect_err(|error| {
                 if error.code == "IO" && !connection.is_shared() {
@@ -199,9 +198,10 @@ impl Readers {
                 return Ok(());
             }
             block = self.config.load().block;
-            if began.elapsed() < READ_INTERVAL && !may_be_more {
+            let rest = if may_be_more { Duration::ZERO } else { pace.rest(Instant::now()) };
+            if !rest.is_zero() {
                 connection.release_permit();
-                tokio::time::sleep_until((began + READ_INTERVAL).into()).await;
+                tokio::time::sleep(rest).await;
             }
         }
     }

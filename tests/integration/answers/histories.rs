@@ -168,6 +168,10 @@ impl History<'_> {
             _ => self.resume(tally),
         }
         self.hear(tally);
+        // What it has not read yet may be the end, or its taking back.
+        if let Some((id, _)) = self.entries.last() {
+            self.scene.gateway.has_read(&self.key, id);
+        }
     }
 }
 

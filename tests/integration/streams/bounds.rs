@@ -177,7 +177,7 @@ fn entries_of_many_small_fields_are_read_few_at_a_time() {
 /// A read costs the gateway and Redis as much as many entries do. Here each entry comes as soon as the last was heard, and
 /// so has a read for itself.
 #[test]
-fn a_stream_that_never_rests_is_read_once_a_millisecond() {
+fn a_stream_that_never_rests_is_read_every_other_millisecond() {
     let redis = Redis::start();
     let gateway = Setup::redis(&redis).start_ready();
     let mut client = Client::open(&gateway.address, "/events/a");
@@ -190,6 +190,6 @@ fn a_stream_that_never_rests_is_read_once_a_millisecond() {
     }
     let (reads, elapsed) = (redis.calls("xread") - before, began.elapsed());
     eprintln!("{reads} reads in {elapsed:?}");
-    // A look now and then repeats a read.
-    assert!(u128::from(reads) <= elapsed.as_millis() * 11 / 10 + 10, "{reads} in {elapsed:?}");
+    // Sixteen come at once, and a look now and then repeats a read.
+    assert!(u128::from(reads) <= elapsed.as_millis() * 11 / 20 + 26, "{reads} in {elapsed:?}");
 }

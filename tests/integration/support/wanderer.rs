@@ -65,12 +65,17 @@ fn wander_alone<W: Wanderer>(
     comes: impl Fn(&mut W, &mut Rng) -> Client,
     mut random: Rng,
 ) {
+    let mut knows_that_it_is_over = false;
     loop {
         let mut client = comes(wanderer, &mut random);
         let leaves = Instant::now() + longest.mul_f64(random.f64());
         let mut heard = Instant::now();
         loop {
             let is_over = over.load(Ordering::Relaxed);
+            if is_over && !std::mem::replace(&mut knows_that_it_is_over, true) {
+                // What was quiet before counts for nothing.
+                heard = Instant::now();
+            }
             if !is_over && Instant::now() > leaves {
                 break;
             }
