@@ -40,10 +40,6 @@ impl<M> Members<M> {
 
     /// Takes a member in; its slot. Where its socket cannot be watched, it comes back.
     pub(super) fn insert(&mut self, socket: Socket, member: M) -> Result<usize, (io::Error, M)> {
-        if self.seats.len() == self.seats.capacity() {
-            // Not twice as many at once: there may be ten thousand, and half of the room would be vacant.
-            self.seats.reserve_exact(self.seats.len() / 4 + 1);
-        }
         if self.seats.is_empty() && self.poller.is_none() {
             return match MemberSocket::watched(socket) {
                 Ok(socket) => Ok(self.seats.insert(Seat { socket, member })),

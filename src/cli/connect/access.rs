@@ -80,8 +80,8 @@ async fn of_state(server: &Inspector, user: Option<&str>, key: &str) -> Rights {
     let mut rights = Rights::default();
     for command in READING_STATE {
         rights.ask(server, user, command, key).await;
-        let is_clear = rights.denied.is_empty() && rights.unknown.is_empty();
-        if matches!(command, "EXEC" | "MULTI") && !is_clear {
+        let is_allowed = !rights.denied.contains(&command) && !rights.unknown.contains(&command);
+        if matches!(command, "EXEC" | "MULTI") && !is_allowed {
             return rights;
         }
     }

@@ -10,22 +10,19 @@ const FREE_READS: u32 = 16;
 
 /// The pace of one reader.
 pub(super) struct Pace {
-    /// By how much its reads came too early, all together.
-    ahead: Duration,
-    last_read: Instant,
+    /// Then it will have rested for all of its reads.
+    rested_at: Instant,
 }
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { ahead: Duration::ZERO, last_read: now }
+        Self { rested_at: now }
     }
 
     /// A read has brought less than it had asked for; how long the next one waits.
     pub(super) fn rest(&mut self, now: Instant) -> Duration {
-        let rested = now.duration_since(self.last_read);
-        self.ahead = self.ahead.saturating_sub(rested) + READ_INTERVAL;
-        self.last_read = now;
-        self.ahead.saturating_sub(READ_INTERVAL * FREE_READS)
+        self.rested_at = self.rested_at.max(now) + READ_INTERVAL;
+        self.rested_at.duration_since(now).saturating_sub(READ_INTERVAL * FREE_READS)
     }
 }
 
