@@ -32,8 +32,8 @@ pub struct TooManyReaders;
 /// One client's hold on a topic, for as long as it is not dropped.
 pub struct Lease {
     topic: Arc<Topic>,
-    /// The number of the rendering that its client has.
-    rendering: Option<usize>,
+    /// The number of the rendering that its client has; in few bytes, for there are many leases.
+    rendering: Option<u32>,
     /// What its client gets; `None`: everything.
     selection: Option<Arc<Selection>>,
 }
@@ -59,8 +59,10 @@ impl Lease {
     }
 
     fn rendered(&mut self, number: Option<usize>) {
+        let number =
+            number.map(|number| u32::try_from(number).expect("a topic has few renderings"));
         if let Some(before) = std::mem::replace(&mut self.rendering, number) {
-            self.topic.state().leave_rendering(before);
+            self.topic.state().leave_rendering(before as usize);
         }
     }
 
@@ -95,7 +97,7 @@ impl Drop for Lease {
         let mut state = self.topic.state();
         state.clients -= 1;
         if let Some(number) = self.rendering {
-            state.leave_rendering(number);
+            state.leave_rendering(number as usize);
         }
         if let Some(selection) = &self.selection {
             state.selections.leave(selection);

@@ -7,7 +7,11 @@ use crate::sse::Selection;
 
 /// The selections of one topic, each with how many clients have it.
 #[derive(Default)]
-pub struct Selections(HashMap<Arc<Selection>, usize>);
+#[expect(
+    clippy::box_collection,
+    reason = "of ten thousand topics few have one, and an empty map takes 48 bytes"
+)]
+pub struct Selections(Option<Box<HashMap<Arc<Selection>, usize>>>);
 
 /// The clients of a stream key have too many different selections already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,39 +24,41 @@ impl Selections {
         selection: &Arc<Selection>,
         most: usize,
     ) -> Result<Arc<Selection>, TooManySelections> {
-        if let Some((known, clients)) = self.0.get_key_value(selection) {
+        let all = self.0.get_or_insert_default();
+        if let Some((known, clients)) = all.get_key_value(selection) {
             let (known, clients) = (known.clone(), clients + 1);
-            self.0.insert(known.clone(), clients);
+            all.insert(known.clone(), clients);
             return Ok(known);
         }
-        if self.0.len() >= most {
+        if all.len() >= most {
             return Err(TooManySelections);
         }
-        self.0.insert(selection.clone(), 1);
+        all.insert(selection.clone(), 1);
         Ok(selection.clone())
     }
 
     /// A client has left.
     pub(super) fn leave(&mut self, selection: &Arc<Selection>) {
-        let Some(clients) = self.0.get_mut(selection) else { return };
+        let Some(all) = &mut self.0 else { return };
+        let Some(clients) = all.get_mut(selection) else { return };
         *clients -= 1;
         if *clients == 0 {
-            self.0.remove(selection);
+            all.remove(selection);
         }
-        if self.0.is_empty() {
+        if all.is_empty() {
             // The room of many goes with the last of them.
-            self.0 = HashMap::new();
+            self.0 = None;
         }
     }
 
     /// How many differ.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.as_ref().map_or(0, |all| all.len())
     }
 
     /// Whether every client gets everything.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 }
 
