@@ -31,6 +31,10 @@ impl SubscriberWriter {
             Self::Socket(socket) => socket.get_ref().send(bytes),
             Self::Body(body) => {
                 let piece = &bytes[..bytes.len().min(PIECE_BYTES)];
+                // An empty piece is an empty frame, and clients leave for a hundred of these.
+                if piece.is_empty() {
+                    return Ok(0);
+                }
                 Ok(if body.put(|| Bytes::copy_from_slice(piece))? { piece.len() } else { 0 })
             }
         }
@@ -66,5 +70,23 @@ impl SubscriberWriter {
             }
             Self::Body(body) => body.gone().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::body::body;
+
+    /// Of a client from which entries are withheld there is often nothing to be sent.
+    #[test]
+    fn what_is_empty_is_no_piece_of_a_body() {
+        let (sink, body) = body();
+        let writer = SubscriberWriter::Body(sink);
+        assert_eq!(writer.send(b"").unwrap(), 0);
+        assert_eq!(writer.send_shared(&Bytes::new()).unwrap(), 0);
+        assert_eq!(body.take(), None);
+        assert_eq!(writer.send(b"x").unwrap(), 1);
+        assert_eq!(body.take(), Some("x".into()));
     }
 }

@@ -128,10 +128,7 @@ impl Client {
 
     async fn http2(&self, parser: &mut Parser) -> Result<std::convert::Infallible, Lost> {
         let stream = TcpStream::connect(self.address).await?;
-        // A client that stalls has many small events waiting, and is not to leave for that.
-        let mut settings = h2::client::Builder::new();
-        let settings = settings.data_frame_budget(64 << 20);
-        let (mut sender, connection) = settings.handshake::<_, bytes::Bytes>(stream).await?;
+        let (mut sender, connection) = h2::client::handshake(stream).await?;
         let _driver = Driver(tokio::spawn(connection).abort_handle());
         let last_event_id = parser.last_event_id().to_owned();
         let mut request = Request::get(format!("http://x{}", self.path));
