@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -119,6 +120,29 @@ fn context(key: &str) -> AuthContext {
         cookies: false,
         credential,
         rows,
+    }
+}
+
+/// Another task of the same runtime, which counts how often it has its turn.
+#[derive(Default)]
+pub(crate) struct OtherTask(Arc<AtomicUsize>);
+
+impl OtherTask {
+    pub(crate) fn start() -> Self {
+        let other = Self::default();
+        let counter = other.0.clone();
+        tokio::spawn(async move {
+            loop {
+                counter.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        other
+    }
+
+    /// Its turns since this was asked last.
+    pub(crate) fn turns(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
     }
 }
 

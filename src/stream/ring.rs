@@ -185,6 +185,16 @@ impl Ring {
         self.batches.range(index..)
     }
 
+    /// The same, as many as have together no more than about so many bytes; one in any case.
+    pub fn some_from(&self, seq: u64, most_bytes: usize) -> impl Iterator<Item = &Arc<Batch>> {
+        let mut bytes = 0;
+        self.from(seq).take_while(move |batch| {
+            let fits = bytes == 0 || bytes + batch.size_bytes() <= most_bytes;
+            bytes += batch.size_bytes();
+            fits
+        })
+    }
+
     /// The last event id of a client that has everything before `seq`.
     pub fn id_before(&self, seq: u64) -> StreamId {
         let before = seq.checked_sub(1).filter(|before| *before >= self.generation_seq);

@@ -128,13 +128,8 @@ impl Feed {
     /// Batches from one item on up to another, as many as go in one write.
     fn batches(&self, from_seq: u64, end_seq: u64) -> Option<Vec<Arc<Batch>>> {
         let state = self.topic.state();
-        let mut bytes = 0;
-        let more = state.ring.from(from_seq).take_while(|batch| {
-            let fits = bytes == 0 || bytes + batch.size_bytes() <= WRITE_BYTES;
-            bytes += batch.size_bytes();
-            fits && batch.first_seq < end_seq
-        });
-        let batches: Vec<_> = more.cloned().collect();
+        let more = state.ring.some_from(from_seq, WRITE_BYTES);
+        let batches: Vec<_> = more.take_while(|batch| batch.first_seq < end_seq).cloned().collect();
         let is_end = || from_seq >= end_seq.min(state.ring.next_seq());
         let reaches_back = batches.first().map_or_else(is_end, |first| first.first_seq <= from_seq);
         let are_plain = batches.iter().all(|batch| !batch.concerns_all());

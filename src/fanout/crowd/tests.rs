@@ -4,14 +4,13 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fastrand::Rng;
 
 use super::hall::Hall;
 use super::write::{Composed, Position};
 use crate::fanout::merged::{LevelPart, LevelStream};
-use crate::fanout::testing::TestFanout;
+use crate::fanout::testing::{OtherTask, TestFanout};
 use crate::fanout::{Socket, WireFormat, uring};
 use crate::sse::parse::{Event, Item as Parsed, Parser};
 use crate::sse::{Controls, Entry, Rendering, StreamId};
@@ -228,26 +227,18 @@ async fn a_round_over_many_small_crowds_lets_other_tasks_have_their_turns() {
     let mut hall = Hall::new(&test.fanout, 0);
     let clients: Vec<_> = (0..CROWDS).map(|name| join_alone(&test, &mut hall, name)).collect();
     assert_eq!((hall.members.len(), hall.crowds.len()), (clients.len(), CROWDS));
-    let turns = Arc::new(AtomicUsize::new(0));
-    let counter = turns.clone();
-    tokio::spawn(async move {
-        loop {
-            counter.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-        }
-    });
-    let taken = || turns.swap(0, Ordering::Relaxed);
+    let other = OtherTask::start();
     for (_, crowd) in &mut hall.crowds {
         crowd.last_write -= test.fanout.settings().keepalive;
     }
     hall.keep_alive().await;
-    assert!(taken() >= 2, "signs of life");
+    assert!(other.turns() >= 2, "signs of life");
     let feed = hall.feeds.of_topic(lease.topic()).unwrap();
     for field in ["payload", "other"] {
         let id = StreamId { ms: 1, seq: lease.topic().state().ring.next_seq() + 1 };
         let entry = Entry { id, fields: vec![(field.into(), "x".into())] };
         lease.topic().push(&[Item::Entry(entry)], 1000);
         hall.write_news(feed).await;
-        assert!(taken() >= 2, "an entry with {field}");
+        assert!(other.turns() >= 2, "an entry with {field}");
     }
 }

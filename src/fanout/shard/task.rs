@@ -149,14 +149,7 @@ impl Shard {
     }
 
     pub(super) fn pending(&self) -> Vec<Arc<Batch>> {
-        let state = self.topic.state();
-        let mut bytes = 0;
-        let more = state.ring.from(self.position).take_while(|batch| {
-            let fits = bytes == 0 || bytes + batch.size_bytes() <= WRITE_BYTES;
-            bytes += batch.size_bytes();
-            fits
-        });
-        more.cloned().collect()
+        self.topic.state().ring.some_from(self.position, WRITE_BYTES).cloned().collect()
     }
 
     pub(super) async fn write(&mut self, batches: &[Arc<Batch>], end: u64) {

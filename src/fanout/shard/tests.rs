@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -13,7 +13,7 @@ use super::inbox::Inbox;
 use super::task::Shard;
 use crate::fanout::members::Members;
 use crate::fanout::signal::Signal;
-use crate::fanout::testing::TestFanout;
+use crate::fanout::testing::{OtherTask, TestFanout};
 use crate::fanout::{Socket, uring};
 use crate::stream::{Lease, ReaderState};
 use crate::telemetry::metrics::DisconnectReason;
@@ -38,23 +38,15 @@ async fn a_round_over_many_members_lets_other_tasks_have_their_turns() {
     let test = TestFanout::new();
     let (mut shard, _lease) = shard(&test);
     shard.members = Members::with_capacity(BURSTS * uring::MOST);
-    let turns = Arc::new(AtomicUsize::new(0));
-    let counter = turns.clone();
-    tokio::spawn(async move {
-        loop {
-            counter.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-        }
-    });
-    let taken = || turns.swap(0, Ordering::Relaxed);
+    let other = OtherTask::start();
     shard.signal(Signal::of_silence(&ReaderState::Up)).await;
-    assert!(taken() >= BURSTS - 1, "a sign of life");
+    assert!(other.turns() >= BURSTS - 1, "a sign of life");
     shard.apply_deadlines(Instant::now()).await;
-    assert!(taken() >= BURSTS - 1, "deadlines");
+    assert!(other.turns() >= BURSTS - 1, "deadlines");
     shard.begin_drain().await;
-    assert!(taken() >= BURSTS - 1, "a drain");
+    assert!(other.turns() >= BURSTS - 1, "a drain");
     shard.reader_changed(ReaderState::Refused("WRONGTYPE")).await;
-    assert!(taken() >= BURSTS - 1, "a key that cannot be read");
+    assert!(other.turns() >= BURSTS - 1, "a key that cannot be read");
 }
 
 #[tokio::test]
