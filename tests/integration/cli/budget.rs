@@ -126,3 +126,24 @@ fn check_explains_and_ends_with_the_budget() {
         "the values alone are a file of their own: {out}"
     );
 }
+
+/// A key of a route that filters may want two epolls, so there may be too few of them, and yet more than keys.
+#[test]
+fn no_more_keys_are_named_than_there_are() {
+    let setup = |readers: usize| {
+        let route =
+            "[[route]]\npath = \"/a\"\nkey = \"a\"\nfilter = [\"severity\"]\naccess = \"public\"\n";
+        let setup = Setup::with_url("redis://127.0.0.1:6379").routes(route);
+        file(&setup.set("limits", &format!("readers = {readers}")).toml())
+    };
+    let told = |readers| {
+        let file = setup(readers);
+        let (code, out, stderr) =
+            run(&["check", "--open-files", "800", "--config", &file.path], &[]);
+        assert_eq!(code, 0, "{stderr}");
+        let line = out.lines().find(|line| line.trim_start().starts_with("stream keys"));
+        line.expect(&out).to_owned()
+    };
+    assert!(!told(100).contains("no more than"), "{}", told(100));
+    assert!(told(150).contains("no more than 136 of them"), "{}", told(150));
+}
